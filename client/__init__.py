@@ -1,0 +1,1 @@
+"""Runs beside the data: only what `fedlora.wire` encodes leaves this machine."""

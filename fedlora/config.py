@@ -1,0 +1,254 @@
+"""A recipe: one YAML file that describes a run. Parsed once, at the door, into frozen models.
+
+A default lives in exactly one place, the field; the text under a field is its manual (`fedlora config show`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, model_validator
+
+from fedlora.privacy.settings import PrivacySettings
+from fedlora.settings import Settings, SettingsError, parse
+from fedlora.wire.settings import WireSettings
+
+
+class ModelSettings(Settings):
+    """The frozen base model."""
+
+    id: str = "demo"
+    """A Hugging Face hub id, a local folder, or `demo`: the MiniLM encoder of the demo packages."""
+
+    task: Literal["sequence-classification"] = "sequence-classification"
+    """What the model is fine-tuned for."""
+
+    device: str = "cpu"
+    """Where it runs: cpu, cuda, cuda:1, ..."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16` runs the forward and backward pass under autocast; adapters stay float32."""
+
+    max_tokens: int = Field(64, ge=2)
+    """Longer texts are cut; batches are padded to their own longest text."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+
+class AdapterSettings(Settings):
+    """The low-rank adapter: ΔW = s · B A, with s = alpha / r."""
+
+    kind: Literal["lora", "lora_xs"] = "lora"
+    """`lora` trains A and B (or one of them, as the strategy says); `lora_xs` trains a core R between fixed B and A."""
+
+    r: int = Field(8, ge=1)
+    """Inner width: bytes on the wire grow linearly in it."""
+
+    alpha: float = Field(8.0, gt=0)
+    """Scale numerator: s = alpha / r."""
+
+    rslora: bool = False
+    """s = alpha / sqrt(r) instead."""
+
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout in front of A."""
+
+    targets: tuple[str, ...] | Literal["attention", "all-linear"] = "attention"
+    """Module names that are adapted; `attention` finds query and value projections, whatever the model calls them."""
+
+    layers: tuple[int, ...] | None = None
+    """Indices of the transformer layers that are adapted; all of them when not given."""
+
+    init: Literal["kaiming", "orthonormal"] = "kaiming"
+    """A's initial distribution (B starts at zero): PEFT's default, or orthonormal rows."""
+
+
+class DataSettings(Settings):
+    """Where examples come from and how they are spread over clients."""
+
+    source: str = "airlines"
+    """`airlines` or `organisations` (the packaged corpus), or a local CSV, JSONL or Parquet file."""
+
+    text: str = "text"
+    """Column with the text."""
+
+    label: str = "label"
+    """Column with the class."""
+
+    partition: Literal["natural", "iid", "dirichlet", "label"] = "natural"
+    """`natural` groups by `client_column`; the others ignore it and make `clients` parts."""
+
+    client_column: str = "client"
+    """Column that names the organisation a row belongs to."""
+
+    clients: int | None = Field(None, ge=1)
+    """Number of parts for the partitions that are not natural."""
+
+    alpha: float = Field(0.5, gt=0)
+    """Concentration of the Dirichlet partition: smaller is more unequal."""
+
+    test_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of every client's examples that it keeps apart to evaluate what it receives."""
+
+    held_out: int = Field(1500, ge=1)
+    """Size of the one shared test set, taken out before clients are formed."""
+
+    max_examples: int | None = Field(None, ge=1)
+    """Use at most this many training examples per client."""
+
+
+class StrategySettings(Settings):
+    """Which aggregation, and its own settings (`fedlora strategies` lists both)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    name: str = "fedsvd"
+    """fedit, ffa, fedsvd, fedex, fair, fedsb, ..."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class TrainSettings(Settings):
+    """What a client does in one round."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Local optimiser; its state starts afresh every round."""
+
+    lr: float = Field(0.1, gt=0)
+    """Learning rate of the adapter."""
+
+    head_lr: float | None = Field(None, gt=0)
+    """Learning rate of the task head; `lr` when not given."""
+
+    head: Literal["train", "frozen"] = "train"
+    """Whether the task head is trained and averaged with the adapter."""
+
+    batch_size: int = Field(32, ge=1)
+    """Examples per step; under privacy the expected size of a Poisson sample."""
+
+    microbatch_size: int | None = Field(None, ge=1)
+    """Process a batch in pieces of this size to save memory; exact."""
+
+    steps: int = Field(10, ge=1)
+    """Local optimiser steps per round."""
+
+    momentum: float = Field(0.0, ge=0, lt=1)
+    """Momentum of SGD."""
+
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay of AdamW."""
+
+    max_grad_norm: float | None = Field(None, gt=0)
+    """Clip the batch gradient (without privacy; with it, every example's gradient is clipped to privacy.clip)."""
+
+
+class RoundSettings(Settings):
+    """How many rounds, who takes part, and how long a round waits."""
+
+    count: int = Field(10, ge=1)
+    """Number of rounds."""
+
+    fraction: float = Field(1.0, gt=0, le=1)
+    """Share of the known clients asked in each round."""
+
+    quorum: float = Field(0.5, gt=0, le=1)
+    """Share of the asked clients whose valid updates a round needs; fewer is an error, and nothing is changed."""
+
+    min_clients: int = Field(1, ge=1)
+    """Wait for this many connected clients before a round starts."""
+
+    wait_s: float = Field(600.0, gt=0)
+    """Longest wait for `min_clients`, in seconds."""
+
+    deadline_s: float = Field(3600.0, gt=0)
+    """Longest wait for answers in one round, in seconds."""
+
+    grace_s: float = Field(60.0, ge=0)
+    """Once the quorum has answered, wait this much longer for the others, in seconds."""
+
+    evaluate_every: int = Field(1, ge=1)
+    """Evaluate the global adapter on the shared test set every so many rounds (and after the last)."""
+
+
+class Recipe(Settings):
+    """One run."""
+
+    name: str = "run"
+    """A name for tables and pictures."""
+
+    mode: Literal["federated", "alone", "pooled"] = "federated"
+    """`alone`: every client by itself; `pooled`: one client that holds everyone's data; both are references."""
+
+    seed: int = 0
+    """Seed of everything but privacy noise: same seed and machine, same result."""
+
+    model: ModelSettings = ModelSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    data: DataSettings = DataSettings()
+    strategy: StrategySettings = StrategySettings()
+    train: TrainSettings = TrainSettings()
+    rounds: RoundSettings = RoundSettings()
+    privacy: PrivacySettings = PrivacySettings()
+    wire: WireSettings = WireSettings()
+
+    @model_validator(mode="after")
+    def _pieces_fit(self) -> Recipe:
+        if self.data.partition != "natural" and self.data.clients is None:
+            raise ValueError(
+                f"data.clients is missing; the {self.data.partition} partition needs the number of clients."
+            )
+        return self
+
+
+def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe file and apply `key.path=value` overrides (values are YAML). SettingsError on any problem."""
+    file = Path(path)
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read the recipe {file}: {error.strerror}.") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{file} is not valid YAML: {error}") from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"{file} must hold `key: value` settings, not a {type(values).__name__}.")
+    return parse(Recipe, override(values, overrides))
+
+
+def override(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """`values` with every `a.b=value` set.
+
+    >>> override({"train": {"lr": 1.0}}, ["train.lr=2e-3", "strategy.name=ffa"])
+    {'train': {'lr': 0.002}, 'strategy': {'name': 'ffa'}}
+    """
+    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise SettingsError(f"--set {item!r}: write it as key=value, for example --set train.lr=0.01.")
+        *path, last = key.strip().split(".")
+        here = result
+        for part in path:
+            inner = here.get(part)
+            here[part] = dict(inner) if isinstance(inner, Mapping) else {}
+            here = here[part]
+        here[last] = _scalar(text)
+    return result
+
+
+def _scalar(text: str) -> Any:
+    """YAML, but 1e-3 is a number (YAML 1.1 wants 1.0e-3)."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,145 @@
+"""Sums of low-rank products without ever forming m x n when the factors are smaller.
+
+A `Product` is Δ = U V, with U (m, p) and V (p, n). Costs: O((m + n) p²) time, O((m + n) p) memory.
+All arithmetic is float64: it costs nothing at these sizes, and differences of products in bf16 are noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedlora.updates import Adapter, LowRank
+
+
+@dataclass(frozen=True)
+class Product:
+    """Δ (m, n) = U (m, p) · V (p, n). When p would pass min(m, n), U is Δ itself and V the identity, or the reverse."""
+
+    U_mp: Tensor
+    V_pn: Tensor
+
+    @property
+    def rank(self) -> int:
+        """The number p of stored columns: an upper bound of the true rank."""
+        return int(self.U_mp.shape[1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return int(self.U_mp.shape[0]), int(self.V_pn.shape[1])
+
+    def dense(self) -> Tensor:
+        return self.U_mp @ self.V_pn
+
+
+def product_of(layer: LowRank) -> Product:
+    """ΔW of one adapted matrix, the scale inside."""
+    return Product(layer.left_mr(), layer.A_rn.double())
+
+
+def stack(products: Iterable[Product]) -> Product:
+    """The sum of the products as one, its rank the sum of theirs."""
+    listed = list(products)
+    return Product(torch.cat([p.U_mp for p in listed], 1), torch.cat([p.V_pn for p in listed], 0))
+
+
+def scaled(product: Product, factor: float) -> Product:
+    return Product(product.U_mp * factor, product.V_pn)
+
+
+def zero(shape: tuple[int, int]) -> Product:
+    m, n = shape
+    return Product(torch.zeros(m, 0, dtype=torch.float64), torch.zeros(0, n, dtype=torch.float64))
+
+
+def svd(product: Product) -> tuple[Tensor, Tensor, Tensor]:
+    """Thin SVD U (m, k), S (k), Vᵀ (k, n) of U V by two QR and a small SVD; k = min(p, m, n).
+
+    Vᵀ's rows lie in the row space of V whenever p <= n, also for singular values that are zero: unlike a dense SVD of
+    the product, which fills a rank-deficient result with arbitrary directions.
+    """
+    Q_u, R_u = torch.linalg.qr(product.U_mp)
+    Q_v, R_v = torch.linalg.qr(product.V_pn.mT)
+    U, S, Vh = torch.linalg.svd(R_u @ R_v.mT, full_matrices=False)
+    return Q_u @ U, S, Vh @ Q_v.mT
+
+
+def compact(product: Product, *, tolerance: float = 1e-12) -> Product:
+    """The same matrix at its numerical rank: singular values below `tolerance` times the largest are dropped."""
+    if product.rank == 0:
+        return product
+    U, S, Vh = svd(product)
+    keep = int((S > tolerance * S[0]).sum()) if S[0] > 0 else 0
+    return Product(U[:, :keep] * S[:keep], Vh[:keep])
+
+
+def truncate(product: Product, rank: int) -> tuple[Product, float]:
+    """The best approximation of at most `rank`, and the Frobenius norm of what it leaves out (Eckart-Young)."""
+    if product.rank == 0:
+        return product, 0.0
+    U, S, Vh = svd(product)
+    return Product(U[:, :rank] * S[:rank], Vh[:rank]), float(torch.linalg.vector_norm(S[rank:]))
+
+
+def frobenius(product: Product) -> float:
+    """‖U V‖_F by QR of the smaller sides: exact to float64, also when terms inside the product cancel."""
+    if product.rank == 0:
+        return 0.0
+    if product.rank >= min(product.shape):
+        return float(torch.linalg.matrix_norm(product.dense()))
+    _, R_u = torch.linalg.qr(product.U_mp)
+    _, R_v = torch.linalg.qr(product.V_pn.mT)
+    return float(torch.linalg.matrix_norm(R_u @ R_v.mT))
+
+
+def relative_distance(ideal: Mapping[str, Product], served: Mapping[str, Product]) -> float:
+    """‖Δ_ideal - Δ_served‖_F / ‖Δ_ideal‖_F over all matrices together; 0 where both are zero."""
+    gap = size = 0.0
+    for name, wanted in ideal.items():
+        given = served.get(name, zero(wanted.shape))
+        gap += frobenius(stack([wanted, scaled(given, -1.0)])) ** 2
+        size += frobenius(wanted) ** 2
+    if size == 0.0:
+        return 0.0 if gap == 0.0 else float("inf")
+    return float((gap / size) ** 0.5)
+
+
+class Sum:
+    """Adds weighted products as they arrive, with memory bounded by m n per matrix whatever the number of terms.
+
+    Terms are stacked until their rank reaches min(m, n), then held as one dense matrix (which is smaller by then).
+    """
+
+    def __init__(self) -> None:
+        self._terms: dict[str, list[Product]] = {}
+        self._dense: dict[str, Tensor] = {}
+
+    def add(self, adapter: Adapter, weight: float) -> None:
+        """Add weight · ΔW of every layer."""
+        for name, layer in adapter.layers.items():
+            self.add_product(name, scaled(product_of(layer), weight))
+
+    def add_product(self, name: str, product: Product) -> None:
+        if name in self._dense:
+            self._dense[name].addmm_(product.U_mp, product.V_pn)
+            return
+        terms = self._terms.setdefault(name, [])
+        terms.append(product)
+        if sum(term.rank for term in terms) > min(product.shape):
+            self._dense[name] = stack(self._terms.pop(name)).dense()
+
+    def result(self, divisor: float = 1.0) -> dict[str, Product]:
+        """The sum divided by `divisor`, matrix by matrix."""
+        held = {name: stack(terms) for name, terms in self._terms.items()}
+        for name, matrix in self._dense.items():
+            held[name] = _as_product(matrix)
+        return {name: scaled(held[name], 1.0 / divisor) for name in sorted(held)}
+
+
+def _as_product(matrix: Tensor) -> Product:
+    m, n = matrix.shape
+    eye = torch.eye(min(m, n), dtype=matrix.dtype)
+    return Product(matrix.clone(), eye) if n <= m else Product(eye, matrix.clone())

@@ -1,0 +1,1 @@
+"""Differential privacy where the data are: engine, noise, accounting, ledger, policy."""

@@ -1,0 +1,38 @@
+"""What a recipe may ask of the sites' privacy. A site's own policy can only make it stricter."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fedlora.settings import Settings
+
+
+class PrivacySettings(Settings):
+    """Differential privacy of every site's training, by DP-SGD. Off unless `epsilon` or `noise_multiplier` is given."""
+
+    epsilon: float | None = Field(None, gt=0)
+    """Target ε per site over the whole run (add/remove adjacency, one example is the unit); σ is calibrated from it."""
+
+    delta: float = Field(1e-5, gt=0, lt=1)
+    """δ of the guarantee; must be below 1 / (number of the site's examples)."""
+
+    noise_multiplier: float | None = Field(None, gt=0)
+    """σ, instead of a target ε: noise of standard deviation σ · clip is added to every sum of clipped gradients."""
+
+    clip: float = Field(1.0, gt=0)
+    """C: largest L2 norm of one example's gradient over everything that trains."""
+
+    engine: Literal["fedlora", "opacus"] = "fedlora"
+    """`fedlora`: per-sample linears, at the cost of a non-private step; `opacus`: Opacus' hooks, for comparison."""
+
+    insecure_seed: int | None = None
+    """Tests only: noise and sampling from this seed. Every ledger entry and summary is then marked insecure."""
+
+    report_metrics: bool = False
+    """Clients under privacy also report loss and accuracy on their own data. These are not privatised: a named leak."""
+
+    @property
+    def enabled(self) -> bool:
+        return self.epsilon is not None or self.noise_multiplier is not None

@@ -1,0 +1,67 @@
+"""The base of every configuration model, and errors that name the key, the value, the bound and the way out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the text is for the person who wrote it."""
+
+
+class Settings(BaseModel):
+    """Frozen; unknown keys refused; the docstring under each field is its manual and its help."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def parse(model: type[S], values: Mapping[str, Any], *, prefix: str = "") -> S:
+    """Build `model`, or raise one SettingsError that lists every problem, one a line.
+
+    >>> class Lora(Settings):
+    ...     rank: int = 8
+    >>> parse(Lora, {"rnak": 4}, prefix="lora")
+    Traceback (most recent call last):
+    fedlora.settings.SettingsError: unknown setting lora.rnak; did you mean lora.rank?
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(model, item, prefix) for item in error.errors())) from None
+
+
+def _explain(model: type[Settings], item: Any, prefix: str) -> str:
+    path = [str(part) for part in item["loc"]]
+    key = ".".join([prefix, *path] if prefix else path)
+    if item["type"] == "extra_forbidden":
+        parent = ".".join([prefix, *path[:-1]] if prefix else path[:-1])
+        near = difflib.get_close_matches(path[-1], _fields_at(model, path[:-1]), n=1)
+        if not near:
+            known = ", ".join(sorted(_fields_at(model, path[:-1])))
+            return f"unknown setting {key}; known here: {known}."
+        return f"unknown setting {key}; did you mean {f'{parent}.' if parent else ''}{near[0]}?"
+    if item["type"] == "missing":
+        return f"{key} is missing; it has no default."
+    message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if item["type"] == "value_error":
+        return f"{key}: {message}" if key else str(message)
+    return f"{key} must be {message}, got {item['input']!r}."
+
+
+def _fields_at(model: type[Settings], path: list[str]) -> list[str]:
+    """The setting names of the model found by following `path` from `model`."""
+    here: Any = model
+    for part in path:
+        found = here.model_fields.get(part) if isinstance(here, type) and issubclass(here, BaseModel) else None
+        if found is None:
+            return []
+        kinds = [found.annotation, *getattr(found.annotation, "__args__", ())]
+        here = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []

@@ -1,0 +1,82 @@
+"""What the coordinator asks of one client in one round, and what the client says besides its update.
+
+Both travel as JSON inside a Flower ConfigRecord, next to one packed blob (`fedlora.wire`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
+from fedlora.privacy.settings import PrivacySettings
+from fedlora.settings import Settings
+from fedlora.updates import Factor
+from fedlora.wire.settings import WireSettings
+
+
+class Task(Settings):
+    """One message to one client: start from the state in the blob, evaluate it, train, answer."""
+
+    run: str
+    """Identifier of the run, the same for all its rounds and resumes."""
+
+    round: int = Field(ge=1)
+    rounds: int = Field(ge=1)
+    """Most rounds that this client can be asked in: what σ is calibrated for."""
+
+    seed: int
+    strategy: str
+    trains: tuple[Factor, ...]
+    """Factors to train and send; everything else stays as received."""
+
+    model: ModelSettings
+    fingerprint: str
+    """Hash of the coordinator's base model: a client with another base refuses."""
+
+    labels: tuple[str, ...]
+    """Class names in the order of the head's outputs."""
+
+    adapter: AdapterSettings
+    train: TrainSettings
+    privacy: PrivacySettings
+    wire: WireSettings
+    base_version: int = 0
+    """Version of the base after the residual in the blob has been added."""
+
+    coordinator: str = "local"
+    """Name of the coordinator, for the site's policy."""
+
+
+class Evaluation(Settings):
+    """Quality of an adapter on some examples."""
+
+    loss: float
+    accuracy: float
+    examples: int
+
+
+class Report(Settings):
+    """A client's answer besides the update itself. A refusal is an answer; an error leaves the site as a code only."""
+
+    client: str
+    outcome: Literal["trained", "refused", "failed"]
+    code: str | None = None
+    """Why it refused or failed: an identifier such as `budget-exhausted`, never free text from the site."""
+
+    round: int
+    examples: int = 0
+    """N_k, or its public bucket under privacy: the weight of this update."""
+
+    received: Evaluation | None = None
+    """The received adapter on the client's own test examples (None under privacy, unless the recipe asks)."""
+
+    train_loss: float | None = None
+    """Mean loss over the local steps (None under privacy, unless the recipe asks)."""
+
+    base_version: int = 0
+    """Version of the base that the client now holds."""
+
+    seconds: float = 0.0
+    """Time from the message's arrival to the answer."""

@@ -1,0 +1,1 @@
+"""What leaves a site: one packed, versioned, signed blob, and its validation."""

@@ -1,0 +1,1 @@
+"""Runs on the coordinator: sees updates, never examples. Read rounds.py first."""

@@ -1,0 +1,113 @@
+"""The strategy interface: pure functions between values. A new strategy is one file and one line in the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from fedlora.lowrank import Product
+from fedlora.settings import Settings
+from fedlora.updates import Adapter, Factor, Tensors, Update
+
+Weighting = Literal["examples", "uniform"]
+
+
+@dataclass(frozen=True)
+class State:
+    """What the coordinator holds between rounds: a value that is saved, loaded and compared.
+
+    `residuals[v]` is what base version v + 1 added to version v: low-rank sums, matrix by matrix.
+    `memory` is whatever else a strategy remembers (server momentum, ...), under names of its own choosing.
+    """
+
+    adapter: Adapter
+    residuals: tuple[Mapping[str, Product], ...] = ()
+    memory: Tensors = field(default_factory=dict)
+
+    @property
+    def base_version(self) -> int:
+        """How many times the base has moved."""
+        return len(self.residuals)
+
+
+@dataclass(frozen=True)
+class Combined:
+    """One round's updates as one: read once, in any order, with memory independent of their number.
+
+    `mean` is the weighted mean of every factor (float64); `ideal` is Σ w_k s_k B_k A_k, what an exact aggregation
+    serves; both with weights normalised over the participants. `extra` is the strategy's own.
+    """
+
+    mean: Adapter
+    ideal: Mapping[str, Product]
+    clients: int
+    weight: float
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """Whom a broadcast is for: the base version that it holds, and its rank per layer where devices are unequal."""
+
+    client: str
+    held_version: int | None = None
+    ranks: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What a client needs to start the round: the adapter, and what to add once to the base that it holds."""
+
+    adapter: Adapter
+    base_version: int = 0
+    residual: Mapping[str, Product] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a person choosing a strategy asks."""
+
+    paper: str
+    exact: bool
+    """Served ΔW equals the weighted mean of the clients' ΔW, every round."""
+    unequal_ranks: bool
+    linear_uploads: bool
+    """The state depends on the updates only through weighted sums of what is sent: secure aggregation works, and
+    coordinate-wise robust statistics mean something."""
+    moves_base: bool
+    example_level_dp: bool
+
+
+class Strategy(Protocol):
+    """Pure: arguments are never changed, the next state is returned."""
+
+    @property
+    def traits(self) -> Traits: ...
+
+    def trains(self, round_number: int) -> frozenset[Factor]:
+        """The factors that clients train and send in this round (1-based)."""
+        ...
+
+    def init(self, adapter: Adapter) -> State:
+        """The state before round 1, from the coordinator's initial adapter."""
+        ...
+
+    def combine(self, updates: Iterable[Update]) -> Combined:
+        """Read the updates once. No update at all is a ValueError."""
+        ...
+
+    def step(self, state: State, combined: Combined) -> State:
+        """The next round's state."""
+        ...
+
+    def broadcast(self, state: State, recipient: Recipient) -> Payload:
+        """What this recipient is sent at the beginning of a round."""
+        ...
+
+
+class StrategySettings(Settings):
+    """Base of every strategy's configuration: its fields are the settings under `strategy:` besides `name`."""
+
+    weighting: Weighting = "examples"
+    """Weights w_k: `examples` is N_k over the participants' total, `uniform` is 1/K."""
