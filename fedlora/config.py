@@ -172,6 +172,12 @@ class RoundSettings(Settings):
     grace_s: float = Field(60.0, ge=0)
     """Once the quorum has answered, wait this much longer for the others, in seconds."""
 
+    max_examples: int = Field(10_000_000, ge=1)
+    """Largest number of examples that a client may claim; more is rejected, because it would own the average."""
+
+    max_update_norm: float = Field(1e4, gt=0)
+    """Largest L2 norm of a decoded update; more is rejected."""
+
     evaluate_every: int = Field(1, ge=1)
     """Evaluate the global adapter on the shared test set every so many rounds (and after the last)."""
 

@@ -15,6 +15,11 @@ from fedlora.settings import Settings
 from fedlora.updates import Factor
 from fedlora.wire.settings import WireSettings
 
+# Names inside a Flower message, and the type that makes a stock strategy fail loudly instead of averaging bytes.
+TASK_RECORD, REPORT_RECORD, BLOB_RECORD = "task", "report", "blob"
+JSON_KEY, BLOB_KEY = "json", "blob"
+BLOB_STYPE = "fedlora.update.v1"
+
 
 class Task(Settings):
     """One message to one client: start from the state in the blob, evaluate it, train, answer."""

@@ -104,14 +104,21 @@ class Adapter:
                 head[key] = tensor
                 continue
             layer, _, factor = name.rpartition(".")
-            field_name = {"A": "A_rn", "B": "B_mr", "R": "R_rr"}[factor]
-            if getattr(layers[layer], field_name) is None:
-                raise KeyError(f"{name}: this adapter has no core R")
-            layers[layer] = replace(layers[layer], **{field_name: tensor})
+            layers[layer] = _with_factor(layers[layer], Factor(factor), tensor)
         return Adapter(layers, head)
 
     def to(self, dtype: torch.dtype) -> Adapter:
         return self.with_tensors({name: tensor.to(dtype) for name, tensor in self.tensors().items()})
+
+
+def _with_factor(layer: LowRank, factor: Factor, tensor: Tensor) -> LowRank:
+    if factor is Factor.A:
+        return replace(layer, A_rn=tensor)
+    if factor is Factor.B:
+        return replace(layer, B_mr=tensor)
+    if layer.R_rr is None:
+        raise KeyError(f"{factor}: this layer has no core R")
+    return replace(layer, R_rr=tensor)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,101 @@
+"""Put LoRA (or the LoRA-XS core) into a model through PEFT, on targets that are named or detected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from fedlora.config import AdapterSettings
+from fedlora.settings import SettingsError
+
+ADAPTER = "default"
+QUERY_AND_VALUE = frozenset({"query", "value", "q_proj", "v_proj", "q", "v", "q_lin", "v_lin"})
+FUSED_ATTENTION = frozenset({"c_attn", "query_key_value", "qkv_proj", "qkv", "in_proj", "Wqkv"})
+# Not on the path from the input to a mean-pooled output, or not part of the frozen base.
+NEVER_ADAPTED = ("pooler", "lm_head", "embed_out")
+
+
+class CoredB(nn.Module):
+    """LoRA-XS: B · R in the place of B. Only `core` (R, r x r) trains; `outer` (B) is fixed.
+
+    Source: Fed-SB (arXiv 2502.15436) on LoRA-XS: ΔW = s · B R A.
+    """
+
+    def __init__(self, outer: nn.Linear) -> None:
+        super().__init__()
+        r = outer.in_features
+        self.core = nn.Linear(r, r, bias=False, dtype=outer.weight.dtype, device=outer.weight.device)
+        nn.init.zeros_(self.core.weight)
+        self.outer = outer
+
+    @property
+    def weight(self) -> Tensor:
+        """B (m, r): what PEFT looks at for dtype and device."""
+        return self.outer.weight
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        projected: Tensor = self.outer(self.core(hidden))
+        return projected
+
+
+def inject(encoder: nn.Module, settings: AdapterSettings) -> None:
+    """Add an adapter to `encoder` in place and freeze everything else; its output is unchanged (B or R is zero)."""
+    encoder.requires_grad_(False)
+    names = target_names(encoder, settings)
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,  # PEFT divides it by r; a fraction is fine
+        lora_dropout=settings.dropout,
+        use_rslora=settings.rslora,
+        target_modules=names,
+        fan_in_fan_out=any(isinstance(encoder.get_submodule(name), Conv1D) for name in names),
+    )
+    with torch.random.fork_rng(devices=[]):  # PEFT draws A from the global generator; `initial_adapter` replaces it
+        inject_adapter_in_model(config, encoder, adapter_name=ADAPTER)
+    if settings.kind == "lora_xs":
+        for _, layer in adapted_layers(encoder):
+            layer.lora_B[ADAPTER] = CoredB(layer.lora_B[ADAPTER])
+
+
+def adapted_layers(encoder: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+    """Every adapted module with its path in the un-adapted encoder."""
+    for name, module in encoder.named_modules():
+        if isinstance(module, LoraLayer):
+            yield name, module
+
+
+def target_names(encoder: nn.Module, settings: AdapterSettings) -> list[str]:
+    """Full module paths of the matrices to adapt; SettingsError when nothing fits."""
+    linears = [
+        name
+        for name, module in encoder.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and not any(part in name for part in NEVER_ADAPTED)
+    ]
+    chosen = [name for name in linears if _is_target(name, settings)]
+    if settings.layers is not None:
+        chosen = [name for name in chosen if _layer_index(name) in settings.layers]
+    if not chosen:
+        last_parts = ", ".join(sorted({name.rpartition(".")[2] for name in linears}))
+        raise SettingsError(
+            f"adapter.targets={settings.targets!r} with adapter.layers={settings.layers!r} matches no matrix of this "
+            f"model; its linear layers are called: {last_parts}."
+        )
+    return chosen
+
+
+def _is_target(name: str, settings: AdapterSettings) -> bool:
+    last = name.rpartition(".")[2]
+    if settings.targets == "all-linear":
+        return True
+    if settings.targets == "attention":
+        return last in QUERY_AND_VALUE or last in FUSED_ATTENTION
+    return any(name == wanted or name.endswith(f".{wanted}") for wanted in settings.targets)
+
+
+def _layer_index(name: str) -> int | None:
+    return next((int(part) for part in name.split(".") if part.isdigit()), None)

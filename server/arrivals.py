@@ -1,0 +1,82 @@
+"""Answers as they arrive: a pull loop with k-of-n, a deadline and a grace period.
+
+Flower's `send_and_receive` waits for everybody and polls every 3 s; this yields each reply as soon as it is there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a round waits. Once `quorum` valid updates are in, only `grace_s` more."""
+
+    quorum: int
+    deadline_s: float
+    grace_s: float
+    poll_s: float = 0.2
+
+
+def push(grid: Grid, messages: Sequence[Message]) -> dict[str, int]:
+    """Send the messages; returns {message id: node id}, by which answers and failures are attributed."""
+    listed = list(messages)  # Flower reads it twice
+    ids = list(grid.push_messages(listed))
+    return {message_id: message.metadata.dst_node_id for message_id, message in zip(ids, listed, strict=True)}
+
+
+def arrivals(
+    grid: Grid,
+    asked: dict[str, int],
+    patience: Patience,
+    *,
+    valid: Callable[[], int],
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[tuple[int, Message]]:
+    """Yield (node id, reply) until everyone answered, or the deadline, or quorum plus grace, has passed.
+
+    `valid` says how many updates have been accepted so far: bad answers do not count towards the quorum.
+    A second answer to the same message is ignored.
+    """
+    outstanding = dict(asked)
+    started = clock()
+    quorum_at: float | None = None
+    while outstanding:
+        for reply in grid.pull_messages(list(outstanding)):
+            node = outstanding.pop(reply.metadata.reply_to_message_id, None)
+            if node is not None:
+                yield node, reply
+        now = clock()
+        if quorum_at is None and valid() >= patience.quorum:
+            quorum_at = now
+        if now - started >= patience.deadline_s or (quorum_at is not None and now - quorum_at >= patience.grace_s):
+            return
+        if outstanding:
+            time.sleep(min(patience.poll_s, max(0.0, patience.deadline_s - (now - started))))
+
+
+def wait_for_clients(
+    grid: Grid, *, at_least: int, wait_s: float, poll_s: float = 1.0, waiting: Callable[[int, float], None]
+) -> list[int]:
+    """The connected node ids, sorted, once there are enough; TimeoutError with what to do after `wait_s` seconds.
+
+    `waiting(connected, seconds_left)` is called at every poll, so that nobody waits in silence.
+    """
+    started = time.monotonic()
+    while True:
+        nodes = sorted(grid.get_node_ids())
+        left = wait_s - (time.monotonic() - started)
+        if len(nodes) >= at_least:
+            return nodes
+        if left <= 0:
+            raise TimeoutError(
+                f"{len(nodes)} of {at_least} clients connected within {wait_s:.0f} s; start the missing clients, "
+                f"or lower rounds.min_clients (now {at_least}), or raise rounds.wait_s."
+            )
+        waiting(len(nodes), left)
+        time.sleep(min(poll_s, left))

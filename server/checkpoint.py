@@ -1,0 +1,113 @@
+"""What a killed coordinator needs to go on: one safetensors file, replaced atomically after every round."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from fedlora.files import write_atomically
+from fedlora.lowrank import Product
+from fedlora.updates import Adapter, LowRank
+from strategies.base import State
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after `round` rounds. A value: the loop replaces it, the checkpoint stores it."""
+
+    run: str
+    round: int
+    state: State
+    held_versions: Mapping[int, int] = field(default_factory=dict)
+    """Base version that each node holds, by node id, as it acknowledged."""
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+def write(path: Path, progress: Progress, *, recipe: Mapping[str, Any]) -> None:
+    """Store `progress`; the file is the old one or the new one, whatever happens."""
+    state = progress.state
+    tensors: dict[str, Tensor] = {f"adapter/{name}": t for name, t in state.adapter.tensors().items()}
+    for version, residual in enumerate(state.residuals):
+        for name, product in residual.items():
+            tensors[f"residual/{version}/{name}/U"] = product.U_mp
+            tensors[f"residual/{version}/{name}/V"] = product.V_pn
+    tensors |= {f"memory/{name}": tensor for name, tensor in state.memory.items()}
+    about = {
+        "format": FORMAT,
+        "run": progress.run,
+        "round": progress.round,
+        "base_version": state.base_version,
+        "scales": {name: layer.scale for name, layer in state.adapter.layers.items()},
+        "held_versions": progress.held_versions,
+        "bytes": [progress.bytes_up, progress.bytes_down],
+        "recipe": recipe,
+    }
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, save(whole, metadata={"fedlora": json.dumps(about)}))
+
+
+def read(path: Path, *, recipe: Mapping[str, Any]) -> Progress:
+    """The progress stored at `path`. CheckpointError if it is damaged, or belongs to another recipe."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads(file.metadata()["fedlora"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the checkpoint {path} is damaged ({type(error).__name__}); it was not changed. Restore it from a backup, "
+            "or start again without --resume in another --out folder."
+        ) from None
+    changed = sorted(_differences(about["recipe"], recipe))
+    if changed:
+        raise CheckpointError(
+            f"the checkpoint {path} was made with another recipe; {', '.join(changed)} differ(s). Resume with the "
+            "recipe in that folder's config.yaml, or start a new run in another --out folder."
+        )
+    up, down = about["bytes"]
+    held = {int(node): version for node, version in about["held_versions"].items()}
+    return Progress(about["run"], about["round"], _state(tensors, about), held, up, down)
+
+
+def _state(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> State:
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+    flat = under("adapter/")
+    layers = {
+        name: LowRank(flat[f"{name}.B"], flat[f"{name}.A"], scale, flat.get(f"{name}.R"))
+        for name, scale in about["scales"].items()
+    }
+    head = {name.removeprefix("head/"): tensor for name, tensor in flat.items() if name.startswith("head/")}
+    residuals = []
+    for version in range(about["base_version"]):
+        factors = under(f"residual/{version}/")
+        names = sorted({name.rpartition("/")[0] for name in factors})
+        residuals.append({name: Product(factors[f"{name}/U"], factors[f"{name}/V"]) for name in names})
+    return State(Adapter(layers, head), tuple(residuals), under("memory/"))
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Settings that differ, apart from the number of rounds (a finished run may be continued)."""
+    found = []
+    for key in old.keys() | new.keys():
+        path = f"{prefix}{key}"
+        left, right = old.get(key), new.get(key)
+        if isinstance(left, dict) and isinstance(right, dict):
+            found += _differences(left, right, f"{path}.")
+        elif left != right and path not in ("rounds.count", "name"):
+            found.append(path)
+    return found

@@ -1,0 +1,84 @@
+"""Flower messages on the coordinator's side: tasks out, reports and blobs in. Everything that comes in is untrusted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from fedlora.settings import parse
+from fedlora.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD, TASK_RECORD, Report, Task
+
+MAX_REPORT_CHARS = 65_536
+
+
+class BadReplyError(Exception):
+    """A reply that cannot be used; `code` is stored and shown."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply that has the right form; the blob inside is still to be decoded and validated."""
+
+    report: Report
+    blob: bytes | None
+    bytes_up: int
+
+
+def task_message(task: Task, blob: bytes, *, node: int, message_type: str) -> tuple[Message, int]:
+    """The message for one client, and the bytes that it puts on the wire (records, without Flower's own headers)."""
+    text = task.model_dump_json()
+    content = RecordDict(
+        {TASK_RECORD: ConfigRecord({JSON_KEY: text}), BLOB_RECORD: ArrayRecord({BLOB_KEY: packed(blob)})}
+    )
+    return Message(content, dst_node_id=node, message_type=message_type), len(text) + len(blob)
+
+
+def read_reply(message: Message, *, round_number: int, max_examples: int) -> Reply:
+    """Validate one reply's form by itself. BadReplyError with a code on anything unexpected."""
+    if message.has_error():
+        raise BadReplyError("client-error")
+    try:
+        text = message.content.config_records[REPORT_RECORD][JSON_KEY]
+        if not isinstance(text, str) or len(text) > MAX_REPORT_CHARS:
+            raise BadReplyError("malformed-report")
+        report = parse_report(text)
+    except KeyError:
+        raise BadReplyError("malformed-reply") from None
+    if report.round != round_number:
+        raise BadReplyError("wrong-round")
+    if report.outcome != "trained":
+        return Reply(report, None, len(text))
+    if not 1 <= report.examples <= max_examples:
+        raise BadReplyError("examples-out-of-range")
+    blob = _blob(message)
+    return Reply(report, blob, len(text) + len(blob))
+
+
+def parse_report(text: str) -> Report:
+    """The report in `text`; BadReplyError on anything that is not one."""
+    try:
+        values = json.loads(text)
+        return parse(Report, values if isinstance(values, dict) else {})
+    except (ValueError, RecursionError):  # SettingsError is a ValueError
+        raise BadReplyError("malformed-report") from None
+
+
+def packed(blob: bytes) -> Array:
+    """One packed blob as one Flower array of our own type: a strategy that would average it fails instead."""
+    return Array(dtype="uint8", shape=(len(blob),), stype=BLOB_STYPE, data=blob)
+
+
+def _blob(message: Message) -> bytes:
+    try:
+        array = message.content.array_records[BLOB_RECORD][BLOB_KEY]
+    except KeyError:
+        raise BadReplyError("malformed-reply") from None
+    if array.stype != BLOB_STYPE or not isinstance(array.data, bytes):
+        raise BadReplyError("malformed-reply")
+    return array.data
