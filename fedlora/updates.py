@@ -15,7 +15,7 @@ Everything here is in this orientation, whatever a layer stores (GPT-2's Conv1D 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import torch
@@ -96,29 +96,32 @@ class Adapter:
 
     def with_tensors(self, tensors: Tensors) -> Adapter:
         """This adapter with the named tensors replaced; a name that it does not have is a KeyError."""
-        layers, head = dict(self.layers), dict(self.head)
+        head = dict(self.head)
+        factors: dict[str, dict[Factor, Tensor]] = {}
         for name, tensor in tensors.items():
             if name.startswith(HEAD):
-                key = name.removeprefix(HEAD)
-                _ = head[key]
-                head[key] = tensor
-                continue
-            layer, _, factor = name.rpartition(".")
-            layers[layer] = _with_factor(layers[layer], Factor(factor), tensor)
-        return Adapter(layers, head)
+                _ = head[name.removeprefix(HEAD)]
+                head[name.removeprefix(HEAD)] = tensor
+            else:
+                layer, _, factor = name.rpartition(".")
+                factors.setdefault(layer, {})[Factor(factor)] = tensor
+        changed = {name: _with_factors(self.layers[name], given) for name, given in factors.items()}
+        return Adapter({**self.layers, **changed}, head)
 
     def to(self, dtype: torch.dtype) -> Adapter:
         return self.with_tensors({name: tensor.to(dtype) for name, tensor in self.tensors().items()})
 
 
-def _with_factor(layer: LowRank, factor: Factor, tensor: Tensor) -> LowRank:
-    if factor is Factor.A:
-        return replace(layer, A_rn=tensor)
-    if factor is Factor.B:
-        return replace(layer, B_mr=tensor)
-    if layer.R_rr is None:
-        raise KeyError(f"{factor}: this layer has no core R")
-    return replace(layer, R_rr=tensor)
+def _with_factors(layer: LowRank, given: Mapping[Factor, Tensor]) -> LowRank:
+    """All at once, because the ranks may change together."""
+    if Factor.R in given and layer.R_rr is None:
+        raise KeyError("R: this layer has no core R")
+    return LowRank(
+        B_mr=given.get(Factor.B, layer.B_mr),
+        A_rn=given.get(Factor.A, layer.A_rn),
+        scale=layer.scale,
+        R_rr=given.get(Factor.R, layer.R_rr),
+    )
 
 
 @dataclass(frozen=True)

@@ -47,4 +47,5 @@ def orthonormal_rows(r: int, n: int, stream: torch.Generator) -> Tensor:
     if r > n:
         raise SettingsError(f"adapter.r={r} is larger than a side of an adapted matrix ({n}); choose r <= {n}.")
     Q_nr, _ = torch.linalg.qr(torch.randn(n, r, generator=stream, dtype=torch.float64))
-    return Q_nr.mT.float().contiguous()
+    rows: Tensor = Q_nr.mT.float().contiguous()
+    return rows

@@ -1,0 +1,60 @@
+"""What is remembered of a round: plain values, written to rounds.jsonl, to the store, and shown on screen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from fedlora.task import Evaluation
+
+Outcome = Literal["trained", "refused", "failed", "late"]
+
+
+@dataclass(frozen=True)
+class ClientRecord:
+    """One client in one round. `code` says why when it did not train; never free text from a site."""
+
+    client: str
+    node: int
+    outcome: Outcome
+    code: str | None = None
+    examples: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    seconds: float = 0.0
+    received: Evaluation | None = None
+    """The adapter as received, on the client's own test examples."""
+    train_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round. Everything but `seconds` is the same for the same seed and machine."""
+
+    round: int
+    clients: tuple[ClientRecord, ...]
+    aggregation_error: float | None
+    """‖ΔW_ideal - ΔW_served‖ / ‖ΔW_ideal‖; None where there is no one served model (FedSA-LoRA)."""
+    evaluation: Evaluation | None
+    """The new global adapter on the shared test set; None in rounds that do not evaluate."""
+    base_version: int
+    seconds: float
+
+    @property
+    def bytes_up(self) -> int:
+        return sum(client.bytes_up for client in self.clients)
+
+    @property
+    def bytes_down(self) -> int:
+        return sum(client.bytes_down for client in self.clients)
+
+    def count(self, outcome: Outcome) -> int:
+        return sum(client.outcome == outcome for client in self.clients)
+
+    def as_json(self) -> dict[str, Any]:
+        """For rounds.jsonl."""
+        plain = asdict(self)
+        plain["evaluation"] = None if self.evaluation is None else self.evaluation.model_dump()
+        for client, record in zip(plain["clients"], self.clients, strict=True):
+            client["received"] = None if record.received is None else record.received.model_dump()
+        return {**plain, "bytes_up": self.bytes_up, "bytes_down": self.bytes_down}
