@@ -1,0 +1,233 @@
+"""DP-SGD on an adapter at the cost of ordinary training. How client code uses it:
+
+    mechanism = Mechanism(rate=q, noise_multiplier=sigma, clip=1.0, steps=10, expected_batch=32)
+    engine = PrivateEngine(model, mechanism, examples=len(train_set), source=SecureSource(), microbatch=16)
+    with engine:                                   # swaps the small linears that train; restores them on the way out
+        for _ in range(mechanism.steps):
+            engine.step(loss_per_example)          # leaves the privatised mean gradient in every p.grad
+            optimizer.step()                       # any torch optimizer over the parameters that train
+
+    def loss_per_example(indices: Tensor) -> Tensor:   # indices (n,) int64 into train_set -> losses (n,)
+        batch = collate(train_set, indices)
+        return functional.cross_entropy(model(**batch), batch_labels, reduction="none")
+
+`step` draws the Poisson sample itself, calls `loss_per_example` once per microbatch (never for an empty batch), and
+needs no `zero_grad`. Autocast belongs inside `loss_per_example`. Set what trains (`requires_grad`) and the device
+before the engine is entered. `gradients="opacus"` takes per-example gradients from Opacus' hooks instead.
+
+Guarantee, for one `step`, with respect to adding or removing one example of the dataset:
+ 1. One example moves the clipped sum by at most C in L2 norm over everything that trains (up to float32 rounding).
+ 2. An example whose gradient is not finite moves it by zero.
+ 3. What is left in p.grad is (clipped sum + N(0, σ²C²)) / b with the public b, also when the sample is empty.
+ 4. Sampling and noise come from one stream of `source`, fresh for the step.
+ 5. Whatever the engine cannot bound is a `Refusal` before any gradient is released: see `unsupported`.
+ 6. No more than `mechanism.steps` steps are taken.
+Not private, and so never to leave the site: the losses, and `engine.nonfinite_examples`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from fedlora.privacy import hooks, linears
+from fedlora.privacy.mechanism import Mechanism
+from fedlora.privacy.noise import Source, Stream, poisson_sample, privatise
+from fedlora.privacy.refusal import Code, Refusal
+from fedlora.privacy.supported import Watch, require_supported, running_batch_norm
+
+LossPerExample = Callable[[Tensor], Tensor]
+PerSample = dict[Tensor, Tensor]
+
+
+class PerExampleGradients(Protocol):
+    """A source of per-example gradients: `begin`, one forward and backward, `end`, for every microbatch."""
+
+    def attach(self, model: nn.Module) -> Sequence[nn.Parameter]: ...
+    def detach(self) -> None: ...
+    def begin(self, batch: int) -> None: ...
+    def end(self) -> PerSample: ...
+
+
+class PrivateEngine:
+    """See the top of this file. One engine is one task: its step count is the one that was charged."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mechanism: Mechanism,
+        *,
+        examples: int,
+        source: Source,
+        microbatch: int | None = None,
+        gradients: Literal["fedlora", "expanded", "opacus"] = "fedlora",
+    ) -> None:
+        if examples < 1:
+            raise ValueError(f"examples must be >= 1, got {examples}.")
+        if microbatch is not None and microbatch < 1:
+            raise ValueError(f"microbatch must be >= 1 or None, got {microbatch}.")
+        self.mechanism = mechanism
+        self.nonfinite_examples = 0
+        """Examples so far that had a non-finite gradient. Private: it stays at the site."""
+        self._model = model
+        self._examples = examples
+        self._source = source
+        self._microbatch = microbatch
+        self._backend = BACKENDS[gradients]()
+        self._steps = 0
+        self._uncoupled = False
+        self._watch: Watch | None = None
+        self._trained: list[nn.Parameter] = []
+
+    @property
+    def secure(self) -> bool:
+        """Whether the noise is from the secure source; if not, every figure of the run is marked insecure."""
+        return self._source.secure
+
+    def __enter__(self) -> Self:
+        self._trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        owned = self._backend.attach(self._model)
+        try:
+            require_supported(self._model, owned)
+        except Refusal:
+            self._backend.detach()
+            raise
+        self._watch = Watch(self._model)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._backend.detach()
+        if kind is None and self._steps and self._watch is not None:
+            self._watch.require_moved()
+
+    def step(self, loss_per_example: LossPerExample) -> None:
+        """One logical step: sample, clip, sum, add noise, divide by b; the result is in every p.grad."""
+        if self._watch is None:
+            raise RuntimeError("engine.step outside `with engine:`; enter the engine first.")
+        if self._steps >= self.mechanism.steps:
+            raise Refusal(Code.TOO_MANY_STEPS, f"all {self.mechanism.steps} steps that were charged have been taken.")
+        if self._steps == 1:
+            self._watch.require_moved()
+        self._steps += 1
+        stream = self._source.fresh()
+        drawn = poisson_sample(stream, examples=self._examples, rate=self.mechanism.rate)
+        self._release(self.clipped_sum(drawn, loss_per_example), stream)
+
+    def clipped_sum(self, indices: Tensor, loss_per_example: LossPerExample) -> PerSample:
+        """Σ min(1, C / ‖g_i‖) g_i per parameter, in float64. Not private by itself: `step` releases it with noise."""
+        totals: PerSample = {p: torch.zeros(p.shape, dtype=torch.float64, device=p.device) for p in self._trained}
+        size = self._microbatch or max(len(indices), 1)
+        if not self._uncoupled and len(indices) > 1:
+            self._uncoupled = self._examples_are_independent(indices[:2], loss_per_example)
+            size = size if self._uncoupled else 1  # one example alone cannot be coupled
+        for start in range(0, len(indices), size):
+            piece = indices[start : start + size]
+            gradients = self._gradients(piece, loss_per_example)
+            for parameter, clipped in self._clip(gradients).items():
+                totals[parameter].add_(clipped)
+        return totals
+
+    def _release(self, totals: PerSample, stream: Stream) -> None:
+        flat = torch.cat([totals[parameter].flatten() for parameter in self._trained])
+        noisy = privatise(flat, stream, noise_std=self.mechanism.noise_multiplier * self.mechanism.clip)
+        noisy.div_(self.mechanism.expected_batch)
+        pieces = torch.split(noisy, [parameter.numel() for parameter in self._trained])
+        for parameter, piece in zip(self._trained, pieces, strict=True):
+            parameter.grad = piece.view(parameter.shape).to(parameter.dtype)
+
+    def _clip(self, gradients: PerSample) -> PerSample:
+        """One norm over all parameters, one factor per example, one matrix-vector product per parameter."""
+        with torch.autocast(self._trained[0].device.type, enabled=False):
+            return self._clip_in_full_precision(gradients)
+
+    def _clip_in_full_precision(self, gradients: PerSample) -> PerSample:
+        squares = [torch.linalg.vector_norm(g.flatten(1), dim=1).double().square() for g in gradients.values()]
+        norms_n = torch.stack(squares).sum(0).sqrt()
+        finite_n = norms_n.isfinite()
+        factors_n = (self.mechanism.clip / norms_n.clamp(min=1e-30)).clamp(max=1.0)
+        bad = int((~finite_n).sum())
+        if bad:
+            self.nonfinite_examples += bad
+            factors_n = torch.where(finite_n, factors_n, 0.0)
+            for g in gradients.values():  # 0 · inf is not 0: the rows themselves must go
+                g[~finite_n] = 0.0
+        return {p: (factors_n.to(g.dtype) @ g.flatten(1)).view(p.shape) for p, g in gradients.items()}
+
+    def _gradients(self, indices: Tensor, loss_per_example: LossPerExample) -> PerSample:
+        """Every trained parameter's per-example gradients (n, *shape), or a Refusal."""
+        return self._backward(indices, loss_per_example, torch.ones(len(indices)))
+
+    def _backward(self, indices: Tensor, loss_per_example: LossPerExample, weights_n: Tensor) -> PerSample:
+        if running := running_batch_norm(self._model):
+            raise Refusal(Code.UNSUPPORTED_MODEL, f"{running} is in train mode: it mixes examples; call its eval().")
+        for parameter in self._trained:
+            parameter.grad = None
+        self._backend.begin(len(indices))
+        try:
+            losses_n = loss_per_example(indices)
+            _require_one_loss_each(losses_n, len(indices))
+            torch.autograd.backward(losses_n, weights_n.to(losses_n))
+        finally:
+            gradients = self._backend.end()
+        self._require_complete(gradients, len(indices))
+        return gradients
+
+    def _require_complete(self, gradients: PerSample, batch: int) -> None:
+        for parameter in self._trained:
+            found = gradients.get(parameter)
+            if found is None or tuple(found.shape) != (batch, *parameter.shape):
+                shape = None if found is None else tuple(found.shape)
+                raise Refusal(
+                    Code.UNSUPPORTED_MODEL,
+                    f"{self._name(parameter)} trains but has no gradient per example (got {shape} for {batch} "
+                    "examples); freeze it, or make every example pass through its layer.",
+                )
+            if parameter.grad is not None:
+                parameter.grad = None
+                raise Refusal(
+                    Code.UNSUPPORTED_MODEL,
+                    f"{self._name(parameter)} is also used outside its layer's forward (DoRA, weight tying): that "
+                    "part of its gradient cannot be clipped per example; freeze it.",
+                )
+
+    def _examples_are_independent(self, pair: Tensor, loss_per_example: LossPerExample) -> bool:
+        """Differentiate the first of two losses: the second example's gradient must be exactly zero.
+
+        Costs two examples once per engine. False when non-finite values hide the answer: then ask again later.
+        """
+        gradients = self._backward(pair, loss_per_example, torch.tensor([1.0, 0.0]))
+        other = torch.cat([g[1].flatten() for g in gradients.values()])
+        if not bool(other.isfinite().all()):
+            return False
+        if bool(other.any()):
+            raise Refusal(
+                Code.UNSUPPORTED_MODEL,
+                "the loss of one example depends on another one in its batch; remove what mixes examples "
+                "(batch statistics, in-batch negatives, a mean over the batch).",
+            )
+        return True
+
+    def _name(self, parameter: Tensor) -> str:
+        return next(name for name, other in self._model.named_parameters() if other is parameter)
+
+
+def _require_one_loss_each(losses_n: Tensor, batch: int) -> None:
+    if tuple(losses_n.shape) != (batch,):
+        raise Refusal(
+            Code.UNSUPPORTED_MODEL,
+            f"the loss has shape {tuple(losses_n.shape)}, expected ({batch},): one loss per example; use "
+            'reduction="none", and for tokens a mean within each example.',
+        )
+
+
+BACKENDS: Mapping[str, Callable[[], PerExampleGradients]] = {
+    "fedlora": linears.fused,
+    "expanded": linears.expanded,
+    "opacus": hooks.OpacusHooks,
+}

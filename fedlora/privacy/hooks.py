@@ -1,0 +1,69 @@
+"""Per-example gradients from Opacus' hooks: the reference, and the choice `privacy.engine: opacus`.
+
+Only the gradients come from Opacus (Yousefpour et al., arXiv 2109.12298); sampling, clipping, noise and accounting stay
+fedlora's. The model must be in train mode, and gradient checkpointing is not supported: both are refused by the engine,
+because parameters then lack gradients.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedlora.privacy.linears import trained_linears
+
+
+class OpacusHooks:
+    """`attach` puts Opacus' hooks on the model, `detach` takes them off."""
+
+    def __init__(self) -> None:
+        self._hooks: Any = None
+        self._parameters: list[nn.Parameter] = []
+
+    def attach(self, model: nn.Module) -> list[nn.Parameter]:
+        from opacus.grad_sample import GradSampleHooks  # slow to import: only who chooses Opacus waits
+
+        self._parameters = [
+            p for module in trained_linears(model) for p in module.parameters(recurse=False) if p.requires_grad
+        ]
+        self._hooks = GradSampleHooks(model, batch_first=True, loss_reduction="sum", strict=False)
+        self._hooks.disable_hooks()
+        return self._parameters
+
+    def detach(self) -> None:
+        if self._hooks is not None:
+            self._hooks.cleanup()
+        self._hooks = None
+
+    def begin(self, batch: int) -> None:
+        for parameter in self._parameters:
+            parameter.grad_sample = None  # type: ignore[attr-defined]  # the attribute is Opacus' interface
+        self._hooks.enable_hooks()
+        self._quiet = warnings.catch_warnings()
+        self._quiet.__enter__()
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")  # first layers have frozen inputs
+
+    def end(self) -> dict[Tensor, Tensor]:
+        """What the hooks found; p.grad is left in place, for the engine to refuse, where they did not find it all."""
+        self._quiet.__exit__(None, None, None)
+        self._hooks.disable_hooks()
+        found: dict[Tensor, Tensor] = {}
+        for parameter in self._parameters:
+            gradients = parameter.grad_sample  # type: ignore[attr-defined]  # as above
+            parameter.grad_sample = None  # type: ignore[attr-defined]  # as above
+            if isinstance(gradients, Tensor):
+                found[parameter] = gradients
+                if parameter.grad is not None and _is_sum(parameter.grad, gradients):
+                    parameter.grad = None
+        return found
+
+
+def _is_sum(total: Tensor, gradients: Tensor) -> bool:
+    expected = gradients.sum(0)
+    if not bool(expected.isfinite().all()):
+        return True
+    size = float(gradients.abs().max())
+    return torch.allclose(total, expected, rtol=1e-3, atol=1e-3 * size)

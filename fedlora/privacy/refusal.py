@@ -1,0 +1,46 @@
+"""Typed refusals: what a site answers instead of training. The code travels; the text stays at the site."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """Why a site refuses. Codes carry no number and no text from the site: they are all that the coordinator sees."""
+
+    UNSUPPORTED_MODEL = "private-engine-unsupported"
+    """Something trains, or couples examples, in a way for which the engine cannot bound one example's influence."""
+
+    TOO_MANY_STEPS = "private-steps-exceeded"
+    """More steps were asked of the engine than were charged."""
+
+    NO_POLICY = "policy-missing"
+    PRIVACY_REQUIRED = "privacy-required"
+    STRATEGY_NOT_ALLOWED = "strategy-not-allowed"
+    BASE_NOT_ALLOWED = "base-model-not-allowed"
+    COORDINATOR_NOT_ALLOWED = "coordinator-not-allowed"
+    NOISE_TOO_SMALL = "noise-multiplier-too-small"
+    CLIP_TOO_LARGE = "clip-too-large"
+    DELTA_TOO_LARGE = "delta-too-large"
+    INSECURE_NOISE = "insecure-noise-not-allowed"
+    METRICS_NOT_ALLOWED = "metrics-not-allowed"
+    PARTICIPATION_CAP = "participation-cap-reached"
+    BUDGET_EXHAUSTED = "budget-exhausted"
+    BUDGET_UNREACHABLE = "budget-unreachable"
+    """No noise multiplier in the accepted range meets the target ε."""
+
+    LEDGER_DAMAGED = "ledger-damaged"
+    LEDGER_BUSY = "ledger-busy"
+    TOO_FEW_EXAMPLES = "too-few-examples"
+
+
+class Refusal(Exception):  # noqa: N818 - an answer of the site, not an error
+    """The site will not do this. `code` may leave the site; the message names the bound and the way out, and may not.
+
+    >>> print(Refusal(Code.CLIP_TOO_LARGE, "clip 5.0 exceeds the policy's largest_clip 1.0; lower privacy.clip."))
+    clip-too-large: clip 5.0 exceeds the policy's largest_clip 1.0; lower privacy.clip.
+    """
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code

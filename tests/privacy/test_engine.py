@@ -1,0 +1,196 @@
+"""The guarantees at the top of fedlora/privacy/engine.py, one test per sentence."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fedlora.privacy.engine import PrivateEngine
+from fedlora.privacy.mechanism import Mechanism
+from fedlora.privacy.noise import SecureSource, SeededSource
+from fedlora.privacy.refusal import Code, Refusal
+from tests.privacy.models import Examples, classifier, looped_clipped_sum
+
+BACKENDS = ["fedlora", "expanded", "opacus"]
+
+
+def mechanism(**changes) -> Mechanism:
+    values = {"rate": 0.5, "noise_multiplier": 1.0, "clip": 0.5, "steps": 10, "expected_batch": 8.0}
+    return Mechanism(**{**values, **changes})
+
+
+def engine_of(model, examples: int = 16, *, seed: int = 0, **changes) -> PrivateEngine:
+    options = {key: changes.pop(key) for key in ("microbatch", "gradients", "source") if key in changes}
+    options.setdefault("source", SeededSource(seed))
+    return PrivateEngine(model, mechanism(**changes), examples=examples, **options)
+
+
+def distance(left, right) -> float:
+    difference = torch.cat([(left[p].double() - right[p].double()).flatten() for p in left])
+    return float(difference.norm() / torch.cat([t.double().flatten() for t in right.values()]).norm())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("trains", ["ABH", "AB", "A", "B", "H"])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_clipped_sum_equals_a_loop_over_examples(backend, trains, dtype, bound):
+    examples, indices = Examples(9), torch.arange(9)
+    model = classifier(trains=trains, dtype=dtype)
+    expected = looped_clipped_sum(model, examples.loss(model), indices, clip=0.5)
+    with engine_of(model, gradients=backend) as engine:
+        assert distance(engine.clipped_sum(indices, examples.loss(model)), expected) < bound
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("backend", ["fedlora", "expanded"])
+def test_gradient_checkpointing_of_both_kinds_changes_nothing(backend, reentrant):
+    examples, indices, model = Examples(6), torch.arange(6), classifier(dtype=torch.float64)
+    expected = looped_clipped_sum(model, examples.loss(model), indices, clip=0.5)
+    model.checkpoint = reentrant
+    with engine_of(model, gradients=backend) as engine:
+        assert distance(engine.clipped_sum(indices, examples.loss(model)), expected) < 1e-12
+
+
+def test_microbatches_change_nothing():
+    examples, indices, model = Examples(7), torch.arange(7), classifier(dtype=torch.float64)
+    sums = []
+    for microbatch in (None, 1, 3):
+        with engine_of(model, microbatch=microbatch) as engine:
+            sums.append(engine.clipped_sum(indices, examples.loss(model)))
+    assert distance(sums[1], sums[0]) < 1e-14
+    assert distance(sums[2], sums[0]) < 1e-14
+
+
+@pytest.mark.parametrize("backend", ["fedlora", "expanded"])
+def test_under_autocast_gradients_are_float32_and_close(backend):
+    examples, indices, model = Examples(8), torch.arange(8), classifier()
+    loss = examples.loss(model)
+    expected = looped_clipped_sum(model, loss, indices, clip=0.5)
+
+    def under_autocast(piece):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return loss(piece)
+
+    with engine_of(model, gradients=backend) as engine:
+        engine._backend.begin(8)
+        under_autocast(indices).sum().backward()
+        assert {g.dtype for g in engine._backend.end().values()} == {torch.float32}
+        assert distance(engine.clipped_sum(indices, under_autocast), expected) < 0.03
+
+
+@pytest.mark.parametrize("clip", [0.01, 0.5, 100.0])
+def test_removing_one_example_moves_the_clipped_sum_by_at_most_clip(clip):
+    examples, model = Examples(8), classifier()
+    with engine_of(model, clip=clip) as engine:
+        everyone = engine.clipped_sum(torch.arange(8), examples.loss(model))
+        for gone in range(8):
+            rest = torch.tensor([i for i in range(8) if i != gone])
+            fewer = engine.clipped_sum(rest, examples.loss(model))
+            moved = torch.cat([(everyone[p] - fewer[p]).flatten() for p in everyone]).norm()
+            assert moved <= clip * (1 + 1e-5)
+
+
+def test_an_example_with_a_nonfinite_gradient_moves_it_by_zero_and_is_counted():
+    examples, model = Examples(6), classifier()
+    loss = examples.loss(model)
+    poisons = iter([float("nan"), float("inf")])
+
+    with engine_of(model) as engine:
+        without = engine.clipped_sum(torch.tensor([0, 1, 3, 4, 5]), loss)
+        for poison in poisons:
+            scale = torch.ones(6)
+            scale[2] = poison
+            poisoned = engine.clipped_sum(torch.arange(6), lambda i, scale=scale: loss(i) * scale[i])
+            assert distance(poisoned, without) < 1e-6
+        assert engine.nonfinite_examples == 2
+
+
+def test_a_nonfinite_example_in_the_independence_check_delays_it_and_costs_nothing():
+    examples, model = Examples(6), classifier(dtype=torch.float64)
+    loss = examples.loss(model)
+    scale = torch.tensor([float("nan"), 1, 1, 1, 1, 1], dtype=torch.float64)
+    with engine_of(model) as engine:
+        poisoned = engine.clipped_sum(torch.arange(6), lambda i: loss(i) * scale[i])
+    with engine_of(model) as engine:
+        assert distance(poisoned, engine.clipped_sum(torch.arange(1, 6), loss)) < 1e-12
+
+
+def test_step_releases_sum_plus_noise_over_the_public_batch():
+    """With everybody drawn (q = 1) and the same stream, p.grad - S / b is the noise: N(0, (σC/b)²)."""
+    examples, model = Examples(4), classifier(trains="ABH")
+    with engine_of(model, 4, rate=1.0, noise_multiplier=2.0, clip=0.5, expected_batch=10.0) as engine:
+        clipped = engine.clipped_sum(torch.arange(4), examples.loss(model))
+        engine.step(examples.loss(model))
+        noise = torch.cat([(p.grad.double() - clipped[p] / 10.0).flatten() for p in clipped])
+        engine._steps = 0  # nothing was stepped: skip the check that parameters moved
+    assert float(noise.std()) == pytest.approx(2.0 * 0.5 / 10.0, rel=0.15)
+    assert abs(float(noise.mean())) < 4 * 0.1 / len(noise) ** 0.5
+
+
+def test_an_empty_sample_is_a_noise_step_that_never_calls_the_model():
+    model = classifier()
+
+    def never(indices):
+        raise AssertionError("the model was called for an empty batch")
+
+    with engine_of(model, rate=1e-12, noise_multiplier=2.0, expected_batch=8.0) as engine:
+        engine.step(never)
+        values = torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+        engine._steps = 0
+    assert float(values.std()) == pytest.approx(2.0 * 0.5 / 8.0, rel=0.15)
+
+
+def test_seeded_runs_repeat_and_secure_ones_do_not():
+    examples = Examples(16)
+
+    def gradient(source):
+        model = classifier()
+        with engine_of(model, source=source) as engine:
+            engine.step(examples.loss(model))
+            engine._steps = 0
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+    assert torch.equal(gradient(SeededSource(3)), gradient(SeededSource(3)))
+    torch.manual_seed(3)
+    first = gradient(SecureSource())
+    torch.manual_seed(3)
+    assert not torch.equal(first, gradient(SecureSource()))
+
+
+def test_no_more_steps_than_the_mechanism_has():
+    model, examples = classifier(), Examples(16)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    with engine_of(model, steps=2) as engine:
+        for _ in range(2):
+            engine.step(examples.loss(model))
+            optimizer.step()
+        with pytest.raises(Refusal, match="all 2 steps") as caught:
+            engine.step(examples.loss(model))
+        assert caught.value.code is Code.TOO_MANY_STEPS
+
+
+def test_the_model_is_restored_on_the_way_out_also_after_an_error():
+    model = classifier()
+    before = {name: type(module) for name, module in model.named_modules()}
+    keys = list(model.state_dict())
+    with pytest.raises(KeyError), engine_of(model):  # noqa: PT012 - the state inside is the point
+        assert list(model.state_dict()) == keys
+        raise KeyError
+    assert {name: type(module) for name, module in model.named_modules()} == before
+    assert not any("recorder" in vars(module) for module in model.modules())
+
+
+def test_what_trains_must_move_and_what_is_frozen_must_not():
+    examples = Examples(16)
+    model = classifier(trains="B")
+    with pytest.raises(Refusal, match=r"lora_B.*did not change"), engine_of(model) as engine:  # noqa: PT012 - two steps
+        engine.step(examples.loss(model))
+        engine.step(examples.loss(model))  # no optimizer step in between
+    model = classifier(trains="B")
+    with pytest.raises(Refusal, match=r"lora_A.*is frozen but changed"), engine_of(model) as engine:  # noqa: PT012 - two steps
+        engine.step(examples.loss(model))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_" in name:
+                    parameter.add_(0.1)
+        engine.step(examples.loss(model))
