@@ -1,0 +1,82 @@
+"""σ for one client from a target ε: the smallest noise whose whole allowed participation stays within it.
+
+Calibrated for the largest number of rounds in which a client may be called, not for the expected one: FedSVD's released
+code uses the expected one, and its "ε = 6" is 8.0 for a client that attended 50 rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Final
+
+from fedlora.privacy.accounting import Event, epsilon, rdp_epsilon
+
+SMALLEST_SIGMA: Final = 0.1
+LARGEST_SIGMA: Final = 1000.0
+_DIGITS: Final = 4
+
+
+class UnreachableError(ValueError):
+    """No σ up to `LARGEST_SIGMA` meets the target."""
+
+
+@lru_cache(maxsize=1024)
+def noise_multiplier_for(target_epsilon: float, *, delta: float, rate: float, steps: int) -> float:
+    """The smallest σ with four significant digits for which `steps` steps at `rate` cost at most `target_epsilon`.
+
+    Guarantee: epsilon([Event(rate, σ, steps)], delta) <= target_epsilon. UnreachableError where no σ does it.
+    """
+    low, high = SMALLEST_SIGMA, SMALLEST_SIGMA
+    while _rdp(high, rate, steps, delta) > target_epsilon:
+        low, high = high, high * 1.5
+        if high > LARGEST_SIGMA:
+            raise UnreachableError(
+                f"epsilon {target_epsilon} at delta {delta} cannot be met by {steps} steps at rate {rate}: it would need "
+                f"a noise multiplier above {LARGEST_SIGMA:g}; ask for fewer rounds or steps, or a larger epsilon."
+            )
+    low /= 1.5  # the tight bound needs less noise than the quick one
+    while high / low > 1 + 2e-4:
+        middle = math.sqrt(low * high)
+        if _tight(middle, rate, steps, delta) > target_epsilon:
+            low = middle
+        else:
+            high = middle
+    return _rounded_up(high)
+
+
+def _tight(sigma: float, rate: float, steps: int, delta: float) -> float:
+    return epsilon([Event(rate=rate, noise_multiplier=sigma, steps=steps)], delta=delta)
+
+
+def _rdp(sigma: float, rate: float, steps: int, delta: float) -> float:
+    return rdp_epsilon([Event(rate=rate, noise_multiplier=sigma, steps=steps)], delta=delta)
+
+
+def _rounded_up(value: float) -> float:
+    """Four significant digits, never smaller.
+
+    >>> _rounded_up(0.612345), _rounded_up(12.0), _rounded_up(1234.5)
+    (0.6124, 12.0, 1235.0)
+    """
+    scale = 10.0 ** (_DIGITS - 1 - math.floor(math.log10(value)))
+    return math.ceil(value * scale - 1e-9) / scale
+
+
+_LADDER: Final = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+
+
+def public_size(examples: int) -> int:
+    """The largest step of a coarse public ladder that is at most `examples`: what may be said about n_k.
+
+    q, b and the weight of an update come from it. It tells the order of magnitude of a dataset, a named leak; a site
+    that wants none of it writes `public_examples` in its policy.
+
+    >>> [public_size(n) for n in (1, 9, 515, 2219, 2948, 3763)]
+    [1, 8, 500, 2000, 2500, 3000]
+    """
+    if examples < 1:
+        raise ValueError(f"examples must be >= 1, got {examples}.")
+    decade = 10 ** math.floor(math.log10(examples))
+    steps = [int(step * scale) for scale in (decade // 10, decade) for step in _LADDER]
+    return max(step for step in steps if 1 <= step <= examples)
