@@ -4,10 +4,11 @@ Privacy loss distributions (Meiser and Mohammadi 2018; Koskela et al. 2020; Goog
 that is tight. They need memory that grows with the loss, so Rényi DP (Mironov 2017; Mironov, Talwar and Zhang 2019)
 is asked first, and answers alone where its ε is 50 or more: nobody needs the second digit there.
 
-Adjacency everywhere: add or remove one example (one client, for `ClientLevel`). Replacing one costs up to twice as much.
+Adjacency everywhere: add or remove one example (one client, for `ClientLevel`). Replacing one costs up to
+twice as much.
 Gaussian DP is not offered: its central limit understates ε.
 
-Guarantee: `epsilon` is an upper bound on the true ε at δ for the adaptive composition of all events given, in any order;
+Guarantee: `epsilon` is an upper bound on the true ε at δ for the adaptive composition of the events, in any order;
 splitting an event into several with the same total of steps changes nothing.
 """
 

@@ -32,7 +32,7 @@ def noise_multiplier_for(target_epsilon: float, *, delta: float, rate: float, st
         low, high = high, high * 1.5
         if high > LARGEST_SIGMA:
             raise UnreachableError(
-                f"epsilon {target_epsilon} at delta {delta} cannot be met by {steps} steps at rate {rate}: it would need "
+                f"epsilon {target_epsilon} at delta {delta} cannot be met by {steps} steps at rate {rate}: that needs "
                 f"a noise multiplier above {LARGEST_SIGMA:g}; ask for fewer rounds or steps, or a larger epsilon."
             )
     low /= 1.5  # the tight bound needs less noise than the quick one
