@@ -107,6 +107,15 @@ def relative_distance(ideal: Mapping[str, Product], served: Mapping[str, Product
     return float((gap / size) ** 0.5)
 
 
+def total_of(residuals: Iterable[Mapping[str, Product]]) -> dict[str, Product]:
+    """The sum of several residuals, matrix by matrix, compacted."""
+    parts: dict[str, list[Product]] = {}
+    for residual in residuals:
+        for name, product in residual.items():
+            parts.setdefault(name, []).append(product)
+    return {name: compact(stack(products)) for name, products in parts.items()}
+
+
 class Sum:
     """Adds weighted products as they arrive, with memory bounded by m n per matrix whatever the number of terms.
 

@@ -50,6 +50,9 @@ class Task(Settings):
     base_version: int = 0
     """Version of the base after the residual in the blob has been added."""
 
+    residual_since: int = 0
+    """Version from which that residual starts: what the coordinator believes that the client holds."""
+
     coordinator: str = "local"
     """Name of the coordinator, for the site's policy."""
 

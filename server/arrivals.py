@@ -6,7 +6,7 @@ Flower's `send_and_receive` waits for everybody and polls every 3 s; this yields
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message
@@ -32,25 +32,23 @@ def push(grid: Grid, messages: Sequence[Message]) -> dict[str, int]:
 
 def arrivals(
     grid: Grid,
-    asked: dict[str, int],
+    asked: Iterable[str],
     patience: Patience,
     *,
     valid: Callable[[], int],
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[tuple[int, Message]]:
-    """Yield (node id, reply) until everyone answered, or the deadline, or quorum plus grace, has passed.
+) -> Iterator[Message]:
+    """Yield the replies to `asked` (message ids) until all are in, or the deadline, or quorum plus grace, has passed.
 
     `valid` says how many updates have been accepted so far: bad answers do not count towards the quorum.
-    A second answer to the same message is ignored.
     """
-    outstanding = dict(asked)
+    outstanding = set(asked)
     started = clock()
     quorum_at: float | None = None
     while outstanding:
-        for reply in grid.pull_messages(list(outstanding)):
-            node = outstanding.pop(reply.metadata.reply_to_message_id, None)
-            if node is not None:
-                yield node, reply
+        for reply in grid.pull_messages(sorted(outstanding)):
+            outstanding.discard(reply.metadata.reply_to_message_id)
+            yield reply
         now = clock()
         if quorum_at is None and valid() >= patience.quorum:
             quorum_at = now

@@ -30,13 +30,13 @@ class Reply:
     bytes_up: int
 
 
-def task_message(task: Task, blob: bytes, *, node: int, message_type: str) -> tuple[Message, int]:
-    """The message for one client, and the bytes that it puts on the wire (records, without Flower's own headers)."""
+def task_message(task: Task, blob: bytes, *, node: int, message_type: str) -> Message:
+    """The message for one client."""
     text = task.model_dump_json()
     content = RecordDict(
         {TASK_RECORD: ConfigRecord({JSON_KEY: text}), BLOB_RECORD: ArrayRecord({BLOB_KEY: packed(blob)})}
     )
-    return Message(content, dst_node_id=node, message_type=message_type), len(text) + len(blob)
+    return Message(content, dst_node_id=node, message_type=message_type)
 
 
 def read_reply(message: Message, *, round_number: int, max_examples: int) -> Reply:

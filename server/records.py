@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -58,3 +59,34 @@ class RoundRecord:
         for client, record in zip(plain["clients"], self.clients, strict=True):
             client["received"] = None if record.received is None else record.received.model_dump()
         return {**plain, "bytes_up": self.bytes_up, "bytes_down": self.bytes_down}
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Fewer clients are connected than a round needs."""
+
+    connected: int
+    needed: int
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class RoundStarted:
+    round: int
+    asked: int
+
+
+@dataclass(frozen=True)
+class ClientAnswered:
+    round: int
+    record: ClientRecord
+
+
+@dataclass(frozen=True)
+class RoundFinished:
+    record: RoundRecord
+
+
+Event = Waiting | RoundStarted | ClientAnswered | RoundFinished
+Watch = Callable[[Event], None]
+"""Called in the loop's thread as things happen: progress on screen, the store, a log."""

@@ -1,0 +1,101 @@
+"""One round at a site, from the message to the answer: read this file first on the client's side.
+
+    decode the state ─► hold the base ─► evaluate what was received ─► train ─► encode the difference
+
+Nothing about the data leaves but what is returned here: exceptions are logged at the site and leave it as a code.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import torch
+
+from client.base import hold
+from client.site import Site
+from client.training import train_adapter
+from fedlora.adapters import read, set_trainable, write
+from fedlora.evaluation import evaluate
+from fedlora.randomness import generator, seed_of
+from fedlora.resident import Resident, resident
+from fedlora.settings import SettingsError
+from fedlora.task import Evaluation, Report, Task
+from fedlora.updates import Adapter, subtract
+from fedlora.wire.message import Header, WireError, encode
+from fedlora.wire.state import decode_state, state_hash
+
+log = logging.getLogger(__name__)
+
+
+class RefusalError(Exception):
+    """The site will not do this task; `code` says why and is all that leaves."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def answer(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes | None]:
+    """Do the task. Always an answer: trained with an update, refused, or failed with a code."""
+    started = time.monotonic()
+    try:
+        report, update = train_round(task, blob, site)
+    except RefusalError as refusal:
+        report, update = Report(client=site.name, outcome="refused", code=refusal.code, round=task.round), None
+    except WireError as error:
+        report, update = Report(client=site.name, outcome="failed", code=error.code, round=task.round), None
+    except SettingsError:
+        log.exception("the task of round %d cannot be done with this site's settings", task.round)
+        report, update = Report(client=site.name, outcome="failed", code="settings", round=task.round), None
+    except Exception:  # whatever it says may carry data: it stays in this site's log
+        log.exception("round %d failed", task.round)
+        report, update = Report(client=site.name, outcome="failed", code="internal-error", round=task.round), None
+    return report.model_copy(update={"seconds": time.monotonic() - started}), update
+
+
+def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
+    """The round itself; RefusalError or WireError where it cannot be done."""
+    home = resident(task.model, task.adapter, task.labels)
+    if home.base.fingerprint != task.fingerprint:
+        raise RefusalError("wrong-base-model")
+    received = receive(task, blob, site, home)
+    quality = quality_of(task, site, home)
+    loss = train(task, site, home)
+    trained = read(home.model)
+    delta = subtract(trained.tensors(task.trains), received.tensors(task.trains))
+    header = Header("update", task.run, task.round, state_hash(received.tensors()).hex())
+    report = Report(
+        client=site.name,
+        outcome="trained",
+        round=task.round,
+        examples=len(site.train),
+        received=quality,
+        train_loss=loss,
+        base_version=task.base_version,
+    )
+    return report, encode(delta, header)
+
+
+def receive(task: Task, blob: bytes, site: Site, home: Resident) -> Adapter:
+    """Make the resident model serve the received state; returns the adapter."""
+    adapter, residual = decode_state(blob, read(home.model), run=task.run, round_number=task.round)
+    held = hold(site.folder, task.run, task.base_version, residual, since=task.residual_since)
+    home.at_version(task.run, held.version, held.total)
+    write(home.model, adapter)
+    return adapter
+
+
+def train(task: Task, site: Site, home: Resident) -> float:
+    """Local steps; every random draw is addressed by run seed, client and round."""
+    parameters = set_trainable(home.model, task.trains)
+    address = ("client", site.name, "round", task.round)
+    with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+        torch.manual_seed(seed_of(task.seed, *address, "dropout"))
+        stream = generator(task.seed, *address, "batches")
+        return train_adapter(home.model, parameters, site.train, task.train, on=task.model, stream=stream)
+
+
+def quality_of(task: Task, site: Site, home: Resident) -> Evaluation:
+    """The resident model on this site's own test examples."""
+    return evaluate(home.model, site.test.evaluation_batches(device=task.model.device), on=task.model)

@@ -1,0 +1,82 @@
+"""Local steps on the adapter without privacy; `fedlora.privacy.engine` has the private step behind the same loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+
+from client.data import Examples
+from fedlora.config import ModelSettings, TrainSettings
+from fedlora.models import autocast, loss_per_sample
+
+
+def train_adapter(
+    model: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    examples: Examples,
+    settings: TrainSettings,
+    *,
+    on: ModelSettings,
+    stream: torch.Generator,
+) -> float:
+    """Take `settings.steps` optimiser steps on `parameters`; returns the mean loss per example, in nats.
+
+    The optimiser starts afresh; batches walk through shuffled epochs drawn from `stream`.
+    """
+    optimizer = make_optimizer(model, parameters, settings)
+    model.train()
+    loss_nats = 0.0
+    for indices in shuffled_batches(len(examples), settings.batch_size, settings.steps, stream):
+        loss_nats += accumulate(model, examples, indices, settings, on=on)
+        if settings.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return loss_nats / settings.steps
+
+
+def accumulate(
+    model: nn.Module, examples: Examples, indices: Sequence[int], settings: TrainSettings, *, on: ModelSettings
+) -> float:
+    """Add the gradient of the batch's mean loss, microbatch by microbatch; returns that loss."""
+    size = settings.microbatch_size or len(indices)
+    loss_nats = 0.0
+    for start in range(0, len(indices), size):
+        batch = examples.batch(indices[start : start + size], device=on.device)
+        with autocast(on):
+            total = loss_per_sample(model, batch).sum() / len(indices)
+        total.backward()
+        loss_nats += float(total.detach())
+    return loss_nats
+
+
+def make_optimizer(
+    model: nn.Module, parameters: Sequence[nn.Parameter], settings: TrainSettings
+) -> torch.optim.Optimizer:
+    """The local optimiser, with the head's own learning rate where one is set."""
+    head = {id(parameter) for parameter in model.get_submodule("head").parameters()}
+    groups = [
+        {"params": [p for p in parameters if id(p) not in head], "lr": settings.lr},
+        {"params": [p for p in parameters if id(p) in head], "lr": settings.head_lr or settings.lr},
+    ]
+    used = [group for group in groups if group["params"]]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(used, lr=settings.lr, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(used, lr=settings.lr, momentum=settings.momentum)
+
+
+def shuffled_batches(examples: int, size: int, steps: int, stream: torch.Generator) -> Iterator[list[int]]:
+    """`steps` batches of `size` indices (or all, where there are fewer), epoch after epoch in fresh orders.
+
+    >>> [len(batch) for batch in shuffled_batches(5, 2, 4, torch.Generator().manual_seed(0))]
+    [2, 2, 2, 2]
+    """
+    waiting: list[int] = []
+    size = min(size, examples)
+    for _ in range(steps):
+        if len(waiting) < size:
+            waiting = torch.randperm(examples, generator=stream).tolist()
+        yield waiting[:size]
+        waiting = waiting[size:]

@@ -1,0 +1,5 @@
+"""`python -m fedlora`."""
+
+from fedlora.cli import main
+
+main()

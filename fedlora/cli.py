@@ -1,0 +1,84 @@
+"""The `fedlora` command: a table of names, each loaded only when it is called, so that --help is instant.
+
+The commands live where their code runs (server/, client/, simulations/, ...); this file names them without importing
+them, which keeps `fedlora` below all other packages.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from fedlora import __version__
+from fedlora.settings import SettingsError
+from fedlora.units_path import add_units_to_path
+
+COMMANDS = {
+    "simulate": ("simulations.commands:simulate", "Run a recipe: coordinator and clients in one process."),
+    "compare": ("simulations.commands:compare", "Put finished or new runs side by side: table, CSV, picture."),
+    "config": ("fedlora.config_commands:app", "Check a recipe, or explain every setting."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Lists commands from the table; imports one only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A stand-in that has the name and the help; `resolve_command` loads the real one."""
+        if cmd_name not in COMMANDS:
+            return None
+        return click.Command(cmd_name, help=COMMANDS[cmd_name][1])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and load_command(str(name)), rest
+
+
+def load_command(name: str) -> click.Command:
+    """Import the command: `module:attribute`, the attribute a Typer app or a function."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    found: Any = getattr(importlib.import_module(module), attribute)
+    if not isinstance(found, typer.Typer):
+        single = typer.Typer(add_completion=False)
+        single.command(name)(found)
+        found = single
+    command = typer.main.get_command(found)
+    command.name = name
+    return command
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    help="Federated, differentially private fine-tuning with low-rank adapters.",
+    epilog="Start with:  fedlora simulate six-airlines",
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: a SettingsError is the user's to mend, so it is printed without a traceback; exit status 2."""
+    add_units_to_path()
+    try:
+        app()
+    except SettingsError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)

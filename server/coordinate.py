@@ -1,0 +1,80 @@
+"""A run from the coordinator's side, in a simulation and in a deployment alike: begin or resume, loop, export."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from flwr.serverapp import Grid
+
+from fedlora.adapters import initial_adapter, write
+from fedlora.config import Recipe
+from fedlora.export import export_adapter
+from fedlora.lowrank import total_of
+from fedlora.resident import Resident
+from fedlora.updates import Adapter
+from server.checkpoint import Progress
+from server.journal import Journal
+from server.outgoing import Brief
+from server.records import Watch
+from server.rounds import Evaluate, Rounds, Surroundings
+from strategies.base import State, Strategy
+from strategies.registry import build
+
+
+@dataclass(frozen=True)
+class Coordination:
+    """What a coordinator needs besides the recipe."""
+
+    resident: Resident
+    folder: Path
+    labels: tuple[str, ...]
+    evaluate: Evaluate | None = None
+    watch: Watch = lambda event: None
+    coordinator: str = "local"
+
+
+def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool) -> Progress:
+    """Run the recipe's rounds on the grid and export the adapter. Everything that can be refused is refused first."""
+    strategy = build(recipe.strategy.name, recipe.strategy.options)
+    journal = Journal(needs.folder, recipe)
+    progress = journal.resume() if resume else begin(journal, recipe, strategy, needs.resident)
+    brief = Brief(needs.resident.base.fingerprint, needs.labels, needs.coordinator)
+    rounds = Rounds(recipe, brief, strategy, progress, Surroundings(journal, needs.evaluate, needs.watch))
+    rounds.start(grid)
+    export(needs.folder / "adapter", rounds.progress.state, recipe, needs)
+    return rounds.progress
+
+
+def begin(journal: Journal, recipe: Recipe, strategy: Strategy, resident: Resident) -> Progress:
+    """Round 0: the coordinator's initial adapter, stored before anything is sent."""
+    journal.begin()
+    adapter = initial_adapter(resident.model, recipe.adapter, seed=recipe.seed)
+    progress = Progress(run=uuid.uuid4().hex, round=0, state=strategy.init(adapter))
+    journal.keep(None, progress)
+    return progress
+
+
+def export(folder: Path, state: State, recipe: Recipe, needs: Coordination) -> None:
+    """The PEFT adapter folder of a state."""
+    export_adapter(
+        folder,
+        state.adapter,
+        total=total_of(state.residuals),
+        base=needs.resident.base.source,
+        labels=needs.labels,
+        max_tokens=recipe.model.max_tokens,
+    )
+
+
+def load_state(resident: Resident, run: str, state: State) -> None:
+    """Make the resident model serve this state: base at its version, adapter written."""
+    resident.at_version(run, state.base_version, total_of(state.residuals))
+    write(resident.model, served(state))
+
+
+def served(state: State) -> Adapter:
+    """The adapter in the model's own precision."""
+    return state.adapter.to(torch.float32)

@@ -1,0 +1,115 @@
+"""Answers become updates, each validated by itself: a bad one costs its sender's update and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from flwr.app import Message
+
+from fedlora.config import Recipe
+from fedlora.updates import Adapter, Update, add
+from fedlora.wire.message import Expected, Schema, WireError, decode
+from server.messages import BadReplyError, Reply, read_reply
+from server.outgoing import Outgoing
+from server.records import ClientAnswered, ClientRecord, Watch
+
+
+class Intake:
+    """One round's answers: who trained, refused, failed or was late, and the updates of those that are valid."""
+
+    def __init__(self, recipe: Recipe, number: int, sent: Mapping[int, Outgoing], watch: Watch) -> None:
+        self._recipe = recipe
+        self._number = number
+        self._sent = sent
+        self._watch = watch
+        self._bytes_down = {node: len(item.blob) + len(item.task.model_dump_json()) for node, item in sent.items()}
+        self._nodes: dict[str, int] = {}
+        self._records: dict[int, ClientRecord] = {}
+        self.held_versions: dict[int, int] = {}
+
+    @property
+    def size(self) -> int:
+        """How many clients were asked."""
+        return len(self._sent)
+
+    @property
+    def message_ids(self) -> tuple[str, ...]:
+        """The messages that are out, as `asked` was told."""
+        return tuple(self._nodes)
+
+    def asked(self, nodes: Mapping[str, int]) -> None:
+        """Remember {message id: node id}: answers are attributed by message, not by what a reply claims."""
+        self._nodes = dict(nodes)
+
+    @property
+    def accepted(self) -> int:
+        """How many valid updates have been handed on."""
+        return sum(record.outcome == "trained" for record in self._records.values())
+
+    def updates(self, replies: Iterable[Message]) -> Iterator[Update]:
+        """Hand on every valid update as it arrives; record everything else. A second answer is ignored."""
+        for message in replies:
+            node = self._nodes.get(message.metadata.reply_to_message_id)
+            if node is None or node in self._records:
+                continue
+            update = self._one(node, message)
+            self._watch(ClientAnswered(self._number, self._records[node]))
+            if update is not None:
+                yield update
+
+    def records(self) -> tuple[ClientRecord, ...]:
+        """Everyone who was asked, by node id; who has not answered by now is late."""
+        for node in self._sent.keys() - self._records.keys():
+            self._records[node] = ClientRecord(str(node), node, "late", "no-answer", bytes_down=self._bytes_down[node])
+        return tuple(self._records[node] for node in sorted(self._records))
+
+    def _one(self, node: int, message: Message) -> Update | None:
+        down = self._bytes_down[node]
+        try:
+            reply = read_reply(message, round_number=self._number, max_examples=self._recipe.rounds.max_examples)
+        except BadReplyError as error:
+            self._records[node] = ClientRecord(str(node), node, "failed", error.code, bytes_down=down)
+            return None
+        report = reply.report
+        update, outcome, code = None, report.outcome, report.code
+        if outcome == "trained":
+            try:
+                update = Update(report.client, self._weight(reply), self._decode(node, reply))
+                self.held_versions[node] = report.base_version
+            except WireError as error:
+                outcome, code = "failed", error.code
+        self._records[node] = ClientRecord(
+            client=report.client,
+            node=node,
+            outcome=outcome,
+            code=code,
+            examples=report.examples,
+            bytes_up=reply.bytes_up,
+            bytes_down=down,
+            seconds=report.seconds,
+            received=report.received,
+            train_loss=report.train_loss,
+        )
+        return update
+
+    def _weight(self, reply: Reply) -> float:
+        """N_k as reported: the strategy decides whether it is used."""
+        return float(reply.report.examples)
+
+    def _decode(self, node: int, reply: Reply) -> Adapter:
+        """The adapter after local training: what was sent down plus the decoded delta."""
+        sent = self._sent[node]
+        base = sent.adapter.tensors(sent.task.trains)
+        assert reply.blob is not None  # read_reply: an update that was trained has one
+        message = decode(
+            reply.blob,
+            Schema.of(base),
+            Expected(
+                kind="update",
+                run=sent.task.run,
+                round=self._number,
+                base_hash=sent.base_hash,
+                max_norm=self._recipe.rounds.max_update_norm,
+            ),
+        )
+        return sent.adapter.with_tensors(add(base, message.tensors))

@@ -1,0 +1,82 @@
+"""What each client is sent in a round: the task, and the state, packed once for all who need the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedlora.config import Recipe
+from fedlora.task import Task
+from fedlora.updates import Adapter, Factor
+from fedlora.wire.state import encode_state, state_hash
+from server.checkpoint import Progress
+from strategies.base import Recipient, Strategy
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What the coordinator fixes at the start of a run besides the recipe."""
+
+    fingerprint: str
+    """Hash of the base model that every site must hold."""
+    labels: tuple[str, ...]
+    coordinator: str = "local"
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """One client's message before it is a Flower message, and what its answer will be relative to."""
+
+    node: int
+    task: Task
+    blob: bytes
+    adapter: Adapter
+    base_hash: bytes
+
+
+def outgoing(
+    recipe: Recipe, brief: Brief, strategy: Strategy, progress: Progress, *, nodes: Sequence[int], number: int
+) -> list[Outgoing]:
+    """One message a node. Nodes that hold the same base version get the same bytes, encoded once."""
+    trains = strategy.trains(number) - ({Factor.HEAD} if recipe.train.head == "frozen" else set())
+    packed: dict[int | None, tuple[bytes, Adapter, bytes]] = {}
+    messages = []
+    for node in nodes:
+        held = progress.held_versions.get(node)
+        if held not in packed:
+            payload = strategy.broadcast(progress.state, Recipient(str(node), held))
+            blob = encode_state(
+                payload.adapter,
+                payload.residual,
+                run=progress.run,
+                round_number=number,
+            )
+            packed[held] = (blob, payload.adapter, state_hash(payload.adapter.tensors()))
+        blob, adapter, base_hash = packed[held]
+        task = task_for(recipe, brief, progress, number=number, trains=trains, held=held or 0)
+        messages.append(Outgoing(node, task, blob, adapter, base_hash))
+    return messages
+
+
+def task_for(
+    recipe: Recipe, brief: Brief, progress: Progress, *, number: int, trains: frozenset[Factor], held: int
+) -> Task:
+    """One client's instructions for a round."""
+    return Task(
+        run=progress.run,
+        round=number,
+        rounds=recipe.rounds.count,
+        seed=recipe.seed,
+        strategy=recipe.strategy.name,
+        trains=tuple(sorted(trains)),
+        model=recipe.model,
+        fingerprint=brief.fingerprint,
+        labels=brief.labels,
+        adapter=recipe.adapter,
+        train=recipe.train,
+        privacy=recipe.privacy,
+        wire=recipe.wire,
+        base_version=progress.state.base_version,
+        residual_since=held,
+        coordinator=brief.coordinator,
+    )

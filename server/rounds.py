@@ -1,0 +1,194 @@
+"""The loop: read this file first.
+
+    configure_train   sample clients (seeded by round) ── one message each ──►  clients
+    aggregate_train   strategy.combine(updates as they arrive) ─► strategy.step ─► evaluate ─► record ─► checkpoint
+
+A bad, late, dead or lying client costs its own update, never the round. Too few valid updates stop the run with an
+error, and nothing has changed: the checkpoint is that of the round before.
+
+It is a Flower `Strategy`, so a Flower user can call `Rounds(...).start(grid)` in a ServerApp of their own.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import chain
+from logging import INFO
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
+
+from fedlora.config import Recipe
+from fedlora.exactness import aggregation_error
+from fedlora.randomness import chooser
+from fedlora.task import Evaluation
+from server.arrivals import Patience, arrivals, push, wait_for_clients
+from server.checkpoint import Progress
+from server.intake import Intake
+from server.journal import Journal
+from server.messages import task_message
+from server.outgoing import Brief, outgoing
+from server.records import RoundFinished, RoundRecord, RoundStarted, Waiting, Watch
+from strategies.base import Combined, State, Strategy
+
+Evaluate = Callable[[State], Evaluation]
+"""Quality of a state on the shared test set."""
+
+
+class QuorumError(RuntimeError):
+    """Too few valid updates in a round; the run stands where it stood before it."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the loop touches outside itself."""
+
+    journal: Journal
+    evaluate: Evaluate | None = None
+    watch: Watch = lambda event: None
+
+
+class Rounds(FlowerStrategy):
+    """Runs a recipe's rounds from `progress` on. `progress` is the only thing that changes, once a round."""
+
+    def __init__(
+        self, recipe: Recipe, brief: Brief, strategy: Strategy, progress: Progress, surroundings: Surroundings
+    ) -> None:
+        self.recipe = recipe
+        self.strategy = strategy
+        self.progress = progress
+        self._brief = brief
+        self._around = surroundings
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int | None = None,
+        timeout: float | None = None,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run the rounds that are left; `num_rounds` and `timeout` (seconds a round) override the recipe's.
+
+        The adapter comes from `progress` and the settings from the recipe: Flower's other arguments are not used.
+        Raises QuorumError or TimeoutError when a round cannot be completed.
+        """
+        result = Result()
+        while self.progress.round < (num_rounds or self.recipe.rounds.count):
+            number = self.progress.round + 1
+            messages = list(self.configure_train(number, ArrayRecord(), ConfigRecord(), grid))
+            replies = self._arrivals(grid, messages, timeout)
+            result.arrays, result.train_metrics_clientapp[number] = self.aggregate_train(number, replies)
+        return result
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One message for each sampled client: evaluate this state, then train from it."""
+        rounds = self.recipe.rounds
+        connected = wait_for_clients(
+            grid, at_least=rounds.min_clients, wait_s=rounds.wait_s, waiting=lambda *now: self._waiting(*now)
+        )
+        asked = max(rounds.min_clients, math.ceil(rounds.fraction * len(connected)))
+        nodes = sorted(chooser(self.recipe.seed, "round", server_round).sample(connected, asked))
+        sent = outgoing(self.recipe, self._brief, self.strategy, self.progress, nodes=nodes, number=server_round)
+        self._intake = Intake(self.recipe, server_round, {item.node: item for item in sent}, self._around.watch)
+        self._around.watch(RoundStarted(server_round, len(nodes)))
+        return [task_message(item.task, item.blob, node=item.node, message_type=MessageType.TRAIN) for item in sent]
+
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
+        """Read the answers once, as they arrive; validate everything, then change `progress`, then store it."""
+        started = time.monotonic()
+        intake, old = self._intake, self.progress
+        updates = intake.updates(replies)
+        first = next(updates, None)
+        if first is None:
+            raise QuorumError(self._too_few(server_round))
+        combined = self.strategy.combine(chain([first], updates))
+        if intake.accepted < self._quorum():
+            raise QuorumError(self._too_few(server_round))
+        state = self.strategy.step(old.state, combined)
+        record = RoundRecord(
+            round=server_round,
+            clients=intake.records(),
+            aggregation_error=served_error(combined, old.state, state),
+            evaluation=self._evaluate(server_round, state),
+            base_version=state.base_version,
+            seconds=time.monotonic() - started,
+        )
+        self.progress = replace(
+            old,
+            round=server_round,
+            state=state,
+            held_versions={**old.held_versions, **intake.held_versions},
+            bytes_up=old.bytes_up + record.bytes_up,
+            bytes_down=old.bytes_down + record.bytes_down,
+        )
+        self._around.journal.keep(record, self.progress)
+        self._around.watch(RoundFinished(record))
+        return ArrayRecord(state.adapter.tensors()), metrics(record)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Nothing: a client evaluates what it received in the message that it trains from."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Nothing: see `configure_evaluate`."""
+        return None
+
+    def summary(self) -> None:
+        """Say what is about to run, in Flower's log."""
+        log(INFO, "\t%s: %s, %s rounds", self.recipe.name, self.recipe.strategy.name, self.recipe.rounds.count)
+
+    def _arrivals(self, grid: Grid, messages: list[Message], timeout: float | None) -> Iterable[Message]:
+        rounds, intake = self.recipe.rounds, self._intake
+        intake.asked(push(grid, messages))
+        patience = Patience(self._quorum(), timeout or rounds.deadline_s, rounds.grace_s)
+        return arrivals(grid, intake.message_ids, patience, valid=lambda: intake.accepted)
+
+    def _quorum(self) -> int:
+        return max(1, math.ceil(self.recipe.rounds.quorum * self._intake.size))
+
+    def _evaluate(self, number: int, state: State) -> Evaluation | None:
+        rounds = self.recipe.rounds
+        due = number % rounds.evaluate_every == 0 or number == rounds.count
+        return self._around.evaluate(state) if self._around.evaluate and due else None
+
+    def _waiting(self, connected: int, seconds_left: float) -> None:
+        self._around.watch(Waiting(connected, self.recipe.rounds.min_clients, seconds_left))
+
+    def _too_few(self, number: int) -> str:
+        counts = Counter(f"{r.outcome} ({r.code})" for r in self._intake.records() if r.outcome != "trained")
+        why = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+        return (
+            f"round {number}: {self._intake.accepted} of {self._intake.size} clients sent a valid update, needed "
+            f"{self._quorum()} (rounds.quorum={self.recipe.rounds.quorum}): {why}. Nothing was changed; see to these "
+            "clients, then go on with --resume."
+        )
+
+
+def served_error(combined: Combined, old: State, new: State) -> float:
+    """The round's aggregation error: what an exact mean of the clients' ΔW is, against what is served next."""
+    moved = new.residuals[len(old.residuals) :]
+    return aggregation_error(combined.ideal, new.adapter, moved)
+
+
+def metrics(record: RoundRecord) -> MetricRecord:
+    """The round's numbers as Flower knows them."""
+    values: dict[str, int | float] = {"bytes-up": record.bytes_up, "bytes-down": record.bytes_down}
+    if record.aggregation_error is not None:
+        values["aggregation-error"] = record.aggregation_error
+    if record.evaluation is not None:
+        values |= {"accuracy": record.evaluation.accuracy, "loss": record.evaluation.loss}
+    return MetricRecord(values)

@@ -1,0 +1,100 @@
+"""`fedlora simulate` and `fedlora compare`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedlora.config import Recipe, load
+from fedlora.settings import SettingsError
+from simulations.compare import COLUMNS, all_rows, best_rows, cells, finished, plan, run_missing, write_outputs
+from simulations.run import prepare
+from simulations.run import simulate as run_simulation
+from simulations.screen import Screen
+
+RECIPES = Path(__file__).parent / "recipes"
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value; may be repeated. `fedlora config show` lists the keys.")
+]
+
+
+def recipe_path(name: str) -> Path:
+    """A recipe file, or the name of a packaged one; SettingsError with the packaged names otherwise."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    packaged = RECIPES / f"{name}.yaml"
+    if packaged.exists():
+        return packaged
+    known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+    raise SettingsError(f"no recipe {name!r}: give a file, or one of the packaged recipes: {known}.")
+
+
+def simulate(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")] = "six-airlines",
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results (default: runs/NAME).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of a sentence.")] = False,
+) -> None:
+    """Run RECIPE: coordinator and clients in one process, the same code as in production.
+
+    Results: summary.json, rounds.jsonl, config.yaml, curves.png and adapter/, a PEFT adapter folder.
+    """
+    loaded = load(recipe_path(recipe), overrides or [])
+    folder = out or Path("runs") / loaded.name
+    summary = run_on_screen(loaded, folder, resume=resume)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+        return
+    up, down = summary["bytes_up"] / 1e6, summary["bytes_down"] / 1e6
+    typer.echo(
+        f"accuracy {summary['accuracy']:.4f}, {up:.2f} MB up, {down:.2f} MB down, {summary['seconds']:.0f} s. "
+        f"Look at {folder}/curves.png; the PEFT adapter is {summary['adapter_dir']}."
+    )
+
+
+def run_on_screen(recipe: Recipe, folder: Path, *, resume: bool = False) -> dict[str, Any]:
+    """Run with a progress bar."""
+    simulation = prepare(recipe)
+    with Screen(rounds=recipe.rounds.count, title=recipe.name) as screen:
+        return run_simulation(simulation, folder, watch=screen.watch, resume=resume)
+
+
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(help="Recipes (files or packaged names) to run, or folders of finished runs.")
+    ],
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(help="key=v1,v2 for every recipe, or NAME:key=v1,v2 for one; the best is reported per method."),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
+    overrides: Overrides = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for runs, table and picture; what is finished there is kept.")
+    ] = Path("runs/comparison"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+) -> None:
+    """Put runs side by side: a table, comparison.csv, comparison.md and comparison.png."""
+    folders = [Path(run) for run in runs if (Path(run) / "summary.json").exists()]
+    recipes = [str(recipe_path(run)) for run in runs if not (Path(run) / "summary.json").exists()]
+    planned = plan(recipes, sweep or [], [int(seed) for seed in seeds.split(",")], overrides or [], out)
+    console = Console(stderr=True)
+    found = [finished(folder) for folder in folders]
+    found += run_missing(planned, run_on_screen, say=lambda text: console.rule(text, align="left"))
+    best, everything = best_rows(found), all_rows(found)
+    write_outputs(best, everything, out)
+    if as_json:
+        typer.echo(json.dumps([dict(zip(COLUMNS, cells(row), strict=True)) for row in everything], indent=2))
+        return
+    table = Table(*COLUMNS)
+    for row in best:
+        table.add_row(*cells(row))
+    Console().print(table)
+    typer.echo(f"Best setting of each method by the reported test set; all settings in {out}/comparison.csv.")

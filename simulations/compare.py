@@ -1,0 +1,189 @@
+"""Runs side by side: finished folders or recipes run now; seeds and swept settings; table, CSV, one picture."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedlora.config import Recipe, load
+from fedlora.settings import SettingsError
+from simulations.pictures import draw_comparison, read_rounds
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run: which method, with which swept settings and seed, and where its files are."""
+
+    method: str
+    settings: str
+    seed: int
+    folder: Path
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run to do: the recipe file, its overrides, and the folder that holds the result once it is finished."""
+
+    recipe: str
+    overrides: tuple[str, ...]
+    settings: str
+    seed: int
+    folder: Path
+
+
+def plan(
+    recipes: Sequence[str], sweeps: Sequence[str], seeds: Sequence[int], overrides: Sequence[str], out: Path
+) -> list[Planned]:
+    """Every recipe with every combination of swept values and every seed.
+
+    A sweep is `key=v1,v2,v3`, or `recipe-name:key=v1,v2` for one recipe only.
+    """
+    planned = []
+    for recipe in recipes:
+        name = Path(recipe).stem
+        axes = [axis for sweep in sweeps if (axis := sweep_axis(sweep, name))]
+        for values in itertools.product(*axes):
+            for seed in seeds:
+                settings = " ".join(values)
+                folder = out / name / (settings.replace("=", "-").replace(" ", "_") or "default") / f"seed-{seed}"
+                planned.append(Planned(recipe, (*overrides, *values, f"seed={seed}"), settings, seed, folder))
+    return planned
+
+
+def sweep_axis(sweep: str, recipe: str) -> list[str]:
+    """`key=value` for each value of the sweep, or nothing if it is for another recipe.
+
+    >>> sweep_axis("train.lr=0.1,0.2", "ffa"), sweep_axis("fedsvd:train.lr=1", "ffa")
+    (['train.lr=0.1', 'train.lr=0.2'], [])
+    """
+    only, colon, rest = sweep.partition(":")
+    if colon and only != recipe:
+        return []
+    key, equals, values = (rest if colon else sweep).partition("=")
+    if not equals or not values:
+        raise SettingsError(f"--sweep {sweep!r}: write it as key=value1,value2, for example --sweep train.lr=0.05,0.1.")
+    return [f"{key}={value}" for value in values.split(",")]
+
+
+def run_missing(
+    planned: Iterable[Planned], simulate: Callable[[Recipe, Path], object], *, say: Callable[[str], None]
+) -> list[Run]:
+    """Do what is not done yet (a finished folder has a summary.json); returns all."""
+    runs = []
+    for item in planned:
+        if not (item.folder / "summary.json").exists():
+            say(f"{Path(item.recipe).stem} {item.settings} seed {item.seed}")
+            simulate(load(item.recipe, item.overrides), item.folder)
+        runs.append(finished(item.folder, method=Path(item.recipe).stem, settings=item.settings))
+    return runs
+
+
+def finished(folder: Path, *, method: str | None = None, settings: str = "") -> Run:
+    """A run's folder as a Run; SettingsError when it is not one."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except OSError:
+        raise SettingsError(f"{folder} holds no finished run (no summary.json); run it, or --resume it.") from None
+    return Run(method or str(summary["name"]), settings, int(summary["seed"]), folder, summary)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at its best swept setting: mean and sample standard deviation over seeds."""
+
+    method: str
+    settings: str
+    seeds: int
+    accuracy: float
+    accuracy_spread: float
+    loss: float
+    aggregation_error_max: float | None
+    megabytes_up: float
+    megabytes_down: float
+    epsilon: float | None
+    seconds: float
+    runs: tuple[Run, ...]
+
+
+def best_rows(runs: Iterable[Run]) -> list[Row]:
+    """For each method the swept setting with the best mean accuracy, methods in the order given.
+
+    The setting is chosen on the same shared test set that is reported: said wherever the table is printed.
+    """
+    grouped: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        grouped[run.method][run.settings].append(run)
+    return [
+        max((row_of(method, settings, found) for settings, found in choices.items()), key=lambda row: row.accuracy)
+        for method, choices in grouped.items()
+    ]
+
+
+def all_rows(runs: Iterable[Run]) -> list[Row]:
+    """Every method at every swept setting."""
+    grouped: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        grouped[run.method, run.settings].append(run)
+    return [row_of(method, settings, found) for (method, settings), found in grouped.items()]
+
+
+def row_of(method: str, settings: str, runs: Sequence[Run]) -> Row:
+    def mean(key: str) -> float:
+        return statistics.fmean(float(run.summary[key]) for run in runs)
+
+    accuracies = [float(run.summary["accuracy"]) for run in runs]
+    errors = [run.summary["aggregation_error_max"] for run in runs if run.summary["aggregation_error_max"] is not None]
+    epsilons = [run.summary["epsilon_max"] for run in runs if run.summary.get("epsilon_max") is not None]
+    return Row(
+        method=method,
+        settings=settings,
+        seeds=len(runs),
+        accuracy=statistics.fmean(accuracies),
+        accuracy_spread=statistics.stdev(accuracies) if len(runs) > 1 else 0.0,
+        loss=mean("loss"),
+        aggregation_error_max=max(errors) if errors else None,
+        megabytes_up=mean("bytes_up") / 1e6,
+        megabytes_down=mean("bytes_down") / 1e6,
+        epsilon=max(epsilons) if epsilons else None,
+        seconds=mean("seconds"),
+        runs=tuple(runs),
+    )
+
+
+COLUMNS = ("method", "setting", "seeds", "accuracy", "loss", "agg. error", "MB up", "MB down", "ε", "s")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row as text."""
+    error = "-" if row.aggregation_error_max is None else f"{row.aggregation_error_max:.1e}"
+    accuracy = f"{row.accuracy:.4f}" + (f" ± {row.accuracy_spread:.4f}" if row.seeds > 1 else "")
+    epsilon = "-" if row.epsilon is None else f"{row.epsilon:.2f}"
+    return (
+        row.method, row.settings or "-", str(row.seeds), accuracy, f"{row.loss:.4f}", error,
+        f"{row.megabytes_up:.2f}", f"{row.megabytes_down:.2f}", epsilon, f"{row.seconds:.0f}",
+    )  # fmt: skip
+
+
+def write_outputs(rows: Sequence[Row], everything: Sequence[Row], out: Path) -> None:
+    """comparison.csv (every setting), comparison.md (the best of each method), comparison.png."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(cells(row) for row in everything)
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
+    (out / "comparison.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    curves = {
+        row.method: [read_rounds(run.folder) for run in row.runs if (run.folder / "rounds.jsonl").exists()]
+        for row in rows
+    }
+    draw_comparison({name: found for name, found in curves.items() if found}, out / "comparison.png")

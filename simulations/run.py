@@ -1,0 +1,171 @@
+"""One recipe as a simulation: partition, one resident base model, a grid, the coordinator; then the result's files."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from client.app import client_app
+from client.data import concatenate
+from client.site import Site
+from fedlora import __version__
+from fedlora.config import Recipe
+from fedlora.evaluation import evaluate
+from fedlora.files import write_atomically
+from fedlora.resident import Resident, resident
+from fedlora.task import Evaluation
+from server.checkpoint import Progress
+from server.coordinate import Coordination, coordinate, load_state
+from server.records import Watch
+from simulations.local_grid import Faults, LocalGrid, run_apps
+from simulations.partition import ClientExamples, Federation, federation
+from simulations.pictures import draw_curves, read_rounds
+from strategies.base import State
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A recipe made ready: data in parts, base model loaded. Several runs may share them."""
+
+    recipe: Recipe
+    data: Federation
+    resident: Resident
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One federation that has run."""
+
+    clients: tuple[str, ...]
+    progress: Progress
+    accuracy_by_client: Mapping[str, float]
+    folder: Path
+
+
+def prepare(recipe: Recipe) -> Simulation:
+    """Load data and model, or say what is wrong with the recipe, before anything is written."""
+    data = federation(recipe.data, model=recipe.model, seed=recipe.seed)
+    if recipe.mode == "pooled":
+        whole = ClientExamples(
+            concatenate([client.train for client in data.clients.values()]),
+            concatenate([client.test for client in data.clients.values()]),
+        )
+        steps = recipe.train.steps * len(data.clients)  # as many steps as the clients of a federation take together
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": steps})})
+        data = replace(data, clients={"pooled": whole})
+    return Simulation(recipe, data, resident(recipe.model, recipe.adapter, data.labels))
+
+
+def simulate(
+    simulation: Simulation, out: Path, *, watch: Watch, resume: bool = False, faults: Faults | None = None
+) -> dict[str, Any]:
+    """Run to the end; write summary.json, rounds.jsonl, config.yaml, curves.png and adapter/ to `out`.
+
+    In mode `alone` every client is a federation of its own, in a folder of its own; the summary has their means.
+    """
+    started = time.monotonic()
+    names = tuple(simulation.data.clients)
+    alone = simulation.recipe.mode == "alone"
+    groups = {out / name: (name,) for name in names} if alone else {out: names}
+    outcomes = [
+        federate(simulation, clients, folder, watch=watch, resume=resume, faults=faults)
+        for folder, clients in groups.items()
+    ]
+    summary = summarise(simulation, outcomes, out, seconds=time.monotonic() - started)
+    recipe = simulation.recipe.model_dump(mode="json")
+    write_atomically(out / "config.yaml", yaml.safe_dump(recipe, sort_keys=False).encode())
+    for outcome in outcomes:
+        draw_curves(outcome.folder, title=f"{simulation.recipe.name}: {', '.join(outcome.clients)}")
+    write_atomically(out / "summary.json", json.dumps(summary, indent=2).encode())
+    return summary
+
+
+def federate(
+    simulation: Simulation, names: Sequence[str], folder: Path, *, watch: Watch, resume: bool, faults: Faults | None
+) -> Outcome:
+    """One federation of the named clients through Flower's own ServerApp and ClientApp on a LocalGrid."""
+    recipe, home = simulation.recipe, simulation.resident
+    sites = [site_of(simulation, name, folder) for name in names]
+    needs = Coordination(
+        resident=home,
+        folder=folder,
+        labels=simulation.data.labels,
+        evaluate=lambda state: on_held_out(simulation, state),
+        watch=watch,
+    )
+    finished: list[Progress] = []
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        finished.append(coordinate(grid, recipe, needs, resume=resume))
+
+    client = client_app(lambda context: sites[int(context.node_config["partition-id"])])
+    run_apps(server, LocalGrid(client, nodes=len(sites), run_config={}, faults=faults), {})
+    progress = finished[0]
+    return Outcome(tuple(names), progress, by_client(simulation, sites, progress), folder)
+
+
+def site_of(simulation: Simulation, name: str, folder: Path) -> Site:
+    """A simulated site; its folder is inside the run's."""
+    data = simulation.data.clients[name]
+    return Site(name, data.train, data.test, folder / "sites" / name)
+
+
+def on_held_out(simulation: Simulation, state: State) -> Evaluation:
+    """A state on the shared test set."""
+    load_state(simulation.resident, "held-out", state)
+    batches = simulation.data.held_out.evaluation_batches(device=simulation.recipe.model.device)
+    return evaluate(simulation.resident.model, batches, on=simulation.recipe.model)
+
+
+def by_client(simulation: Simulation, sites: Sequence[Site], progress: Progress) -> dict[str, float]:
+    """Accuracy of the final state on every client's own test examples; possible here because this is a simulation."""
+    load_state(simulation.resident, "held-out", progress.state)
+    on = simulation.recipe.model
+    return {
+        site.name: evaluate(simulation.resident.model, site.test.evaluation_batches(device=on.device), on=on).accuracy
+        for site in sites
+    }
+
+
+def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *, seconds: float) -> dict[str, Any]:
+    """The keys of summary.json; means over the federations of mode `alone`."""
+    recipe = simulation.recipe
+    rounds = [read_rounds(outcome.folder) for outcome in outcomes]
+    final = [lines[-1]["evaluation"] for lines in rounds]
+    errors = [row["aggregation_error"] for lines in rounds for row in lines if row["aggregation_error"] is not None]
+    return {
+        "name": recipe.name,
+        "mode": recipe.mode,
+        "strategy": recipe.strategy.name,
+        "rounds": max(outcome.progress.round for outcome in outcomes),
+        "clients": sum(len(outcome.clients) for outcome in outcomes),
+        "accuracy": statistics.fmean(quality["accuracy"] for quality in final),
+        "loss": statistics.fmean(quality["loss"] for quality in final),
+        "accuracy_by_client": {name: a for outcome in outcomes for name, a in outcome.accuracy_by_client.items()},
+        "bytes_up": sum(outcome.progress.bytes_up for outcome in outcomes),
+        "bytes_down": sum(outcome.progress.bytes_down for outcome in outcomes),
+        "aggregation_error_max": max(errors) if errors else None,
+        "seconds": seconds,
+        "seed": recipe.seed,
+        "versions": versions(),
+        "adapter_dir": str(out / "adapter") if recipe.mode != "alone" else None,
+    }
+
+
+def versions() -> dict[str, str]:
+    """What the result was made with."""
+    packages = ("torch", "flwr", "transformers", "peft")
+    return {"fedlora": __version__, "python": platform.python_version(), **{name: version(name) for name in packages}}

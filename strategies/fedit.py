@@ -1,0 +1,48 @@
+"""FedIT: federated averaging of A and B, each by itself.
+
+Zhang et al., "Towards Building the Federated GPT: Federated Instruction Tuning" (Shepherd), arXiv 2305.05644.
+
+    A' = Σ w_k A_k,   B' = Σ w_k B_k
+
+Not exact: Σ w_k B_k A_k - B' A' = Σ w_k (B_k - B')(A_k - A'), a cross-covariance over the clients. It is zero for one
+client, or when all A_k or all B_k agree. The round's aggregation error says how large it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from fedlora.updates import Adapter, Factor, Update
+from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
+from strategies.mean import in_dtype_of, weighted_mean
+
+
+class FedIT(StrategySettings):
+    """Average A and B."""
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(
+            paper="arXiv 2305.05644",
+            exact=False,
+            unequal_ranks=False,
+            linear_uploads=True,
+            moves_base=False,
+            example_level_dp=True,
+        )
+
+    def trains(self, round_number: int) -> frozenset[Factor]:
+        return frozenset({Factor.A, Factor.B, Factor.HEAD})
+
+    def init(self, adapter: Adapter) -> State:
+        return State(adapter)
+
+    def combine(self, updates: Iterable[Update]) -> Combined:
+        return weighted_mean(updates, self.weighting)
+
+    def step(self, state: State, combined: Combined) -> State:
+        return replace(state, adapter=in_dtype_of(state.adapter, combined.mean))
+
+    def broadcast(self, state: State, recipient: Recipient) -> Payload:
+        return Payload(state.adapter)

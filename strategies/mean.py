@@ -1,0 +1,53 @@
+"""The weighted mean that every strategy starts from: one pass, float64, memory independent of the number of clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from fedlora.lowrank import Product, Sum, product_of
+from fedlora.updates import Adapter, Update
+from strategies.base import Combined, Weighting
+
+
+def weighted_mean(updates: Iterable[Update], weighting: Weighting, *, ideal: bool = True) -> Combined:
+    """Mean of every factor and Σ w_k s_k B_k A_k, w_k normalised over the participants. No update is a ValueError.
+
+    `ideal=False` is for strategies whose clients share A or B (FFA-LoRA, FedSVD, Fed-SB): there the mean of the
+    products is the product of the means, so nothing has to be stacked.
+    """
+    sums: dict[str, Tensor] = {}
+    products = Sum()
+    template: Adapter | None = None
+    clients, total = 0, 0.0
+    for update in updates:
+        weight = update.weight if weighting == "examples" else 1.0
+        if not 0 < weight < float("inf"):
+            raise ValueError(f"the weight of {update.client} is {weight}; it must be positive and finite.")
+        for name, tensor in update.adapter.tensors().items():
+            if name in sums:
+                sums[name].add_(tensor.double(), alpha=weight)
+            else:
+                sums[name] = tensor.double() * weight
+        if ideal:
+            products.add(update.adapter, weight)
+        template = template or update.adapter
+        clients, total = clients + 1, total + weight
+    if template is None:
+        raise ValueError("there is no update to combine")
+    mean = template.with_tensors({name: tensor / total for name, tensor in sums.items()})
+    served = products.result(total) if ideal else {name: product_of(layer) for name, layer in mean.layers.items()}
+    return Combined(mean, served, clients, total)
+
+
+def in_dtype_of(state: Adapter, mean: Adapter) -> Adapter:
+    """The float64 mean in the state's own precision."""
+    own = state.tensors()
+    return mean.with_tensors({name: tensor.to(own[name].dtype) for name, tensor in mean.tensors().items()})
+
+
+def zero_product(product: Product) -> bool:
+    """Whether a product is exactly zero: untrained layers, which no factorisation should touch."""
+    return product.rank == 0 or not bool(torch.any(product.U_mp)) or not bool(torch.any(product.V_pn))

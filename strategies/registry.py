@@ -1,0 +1,35 @@
+"""Every strategy by the name that recipes use. A new one is a file and a line here."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from fedlora.settings import SettingsError, parse
+from strategies.base import Strategy, StrategySettings
+from strategies.fedit import FedIT
+from strategies.fedsvd import FedSVD
+from strategies.ffa import FFALoRA
+
+STRATEGIES: dict[str, type[StrategySettings]] = {
+    "fedit": FedIT,
+    "fedsvd": FedSVD,
+    "ffa": FFALoRA,
+}
+
+
+def build(name: str, options: Mapping[str, Any]) -> Strategy:
+    """The strategy with its settings; SettingsError for an unknown name or setting.
+
+    >>> build("fedsdv", {})
+    Traceback (most recent call last):
+    fedlora.settings.SettingsError: unknown strategy.name 'fedsdv'; did you mean 'fedsvd'?
+    """
+    if name not in STRATEGIES:
+        near = difflib.get_close_matches(name, STRATEGIES, n=1)
+        way_out = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(STRATEGIES))}."
+        raise SettingsError(f"unknown strategy.name {name!r}; {way_out}")
+    strategy: Any = parse(STRATEGIES[name], options, prefix="strategy")
+    built: Strategy = strategy
+    return built
