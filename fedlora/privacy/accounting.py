@@ -14,6 +14,7 @@ splitting an event into several with the same total of steps changes nothing.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -106,7 +107,13 @@ def _rdp(grouped: Grouped, delta: float) -> float:
     if not grouped:
         return 0.0
     accountant = RdpAccountant(neighboring_relation=dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    return float(accountant.compose(_composed(grouped)).get_epsilon(delta))
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.ERROR)  # orders that do not converge are left out, which is safe, and said at length
+    try:
+        return float(accountant.compose(_composed(grouped)).get_epsilon(delta))
+    finally:
+        absl.setLevel(level)
 
 
 @lru_cache(maxsize=4096)

@@ -7,8 +7,11 @@ code uses the expected one, and its "ε = 6" is 8.0 for a client that attended 5
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
+
+from scipy.optimize import brentq
 
 from fedlora.privacy.accounting import Event, epsilon, rdp_epsilon
 
@@ -27,22 +30,28 @@ def noise_multiplier_for(target_epsilon: float, *, delta: float, rate: float, st
 
     Guarantee: epsilon([Event(rate, σ, steps)], delta) <= target_epsilon. UnreachableError where no σ does it.
     """
-    low, high = SMALLEST_SIGMA, SMALLEST_SIGMA
-    while _rdp(high, rate, steps, delta) > target_epsilon:
-        low, high = high, high * 1.5
+    high = SMALLEST_SIGMA
+    while (quick := _rdp(high, rate, steps, delta)) > target_epsilon:
+        high *= 2.0 if quick > 4 * target_epsilon else 1.25
         if high > LARGEST_SIGMA:
             raise UnreachableError(
                 f"epsilon {target_epsilon} at delta {delta} cannot be met by {steps} steps at rate {rate}: that needs "
                 f"a noise multiplier above {LARGEST_SIGMA:g}; ask for fewer rounds or steps, or a larger epsilon."
             )
-    low /= 1.5  # the tight bound needs less noise than the quick one
-    while high / low > 1 + 2e-4:
-        middle = math.sqrt(low * high)
-        if _tight(middle, rate, steps, delta) > target_epsilon:
-            low = middle
-        else:
-            high = middle
-    return _rounded_up(high)
+    low = high
+    while low > SMALLEST_SIGMA and _tight(low, rate, steps, delta) <= target_epsilon:
+        low, high = max(low / 1.5, SMALLEST_SIGMA), low
+    return _rounded_up(_between(low, high, lambda sigma: _tight(sigma, rate, steps, delta) - target_epsilon))
+
+
+def _between(low: float, high: float, excess: Callable[[float], float]) -> float:
+    """A σ within 0.02 % above the root of a falling `excess`; `low` where even that is enough."""
+    if excess(low) <= 0:
+        return low
+    root = math.exp(brentq(lambda log_sigma: excess(math.exp(log_sigma)), math.log(low), math.log(high), xtol=1e-4))
+    while excess(root) > 0:
+        root *= 1 + 1e-4
+    return root
 
 
 def _tight(sigma: float, rate: float, steps: int, delta: float) -> float:

@@ -1,0 +1,270 @@
+"""Between the message and the data: policy, budget, charge, answer. What a client's round does with it:
+
+    guard = Guard(site_folder, client=name, dataset=name, policy=load_policy(...), key=load_or_create_key(...))
+    if (finished := guard.answered(task, state)) is not None:
+        return finished                                        # a retried task: the same bytes, nothing is charged
+    grant = guard.authorise(task, state, examples=len(train))  # raises Refusal; charged and fsynced when it returns
+    ...                                                        # grant.mechanism is None: train without privacy
+    engine = PrivateEngine(model, grant.mechanism, examples=len(train), source=grant.source(), ...)
+    ...
+    guard.record(grant, Answer(report_json, blob))             # before anything is sent; grant.receipt goes in it
+
+Guarantee:
+ 1. `authorise` returns a private grant only after the ledger holds its charge on the disk.
+ 2. No value of the task, whoever wrote it, lets the dataset's lifetime ε pass the site's bound, σ fall below the site's
+    least, or any other bound of the policy be passed: the task can only ask for more privacy.
+ 3. A task that was answered gets the same bytes; one that died after its charge is charged again.
+ 4. Within one run the charges never exceed the run's target ε, nor the number of rounds it was calibrated for.
+Everything in the task is untrusted. The number of examples is used for the public size and against δ, and not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedlora.files import write_atomically
+from fedlora.privacy.accounting import ADJACENCY, Event, epsilon
+from fedlora.privacy.calibration import UnreachableError, noise_multiplier_for, public_size
+from fedlora.privacy.chain import Entry, canonical
+from fedlora.privacy.ledger import Ledger, LedgerFiles, exclusive_ledger
+from fedlora.privacy.mechanism import Mechanism
+from fedlora.privacy.noise import SecureSource, SeededSource, Source
+from fedlora.privacy.policy import Policy, require_allowed
+from fedlora.privacy.receipt import Receipt, signed_text
+from fedlora.privacy.refusal import Code, Refusal
+from fedlora.privacy.signing import PrivateKey
+from fedlora.task import Task
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Leave to train one task; `mechanism` and `receipt` are None where the policy lets it train without privacy."""
+
+    task: str
+    mechanism: Mechanism | None = None
+    receipt: str | None = None
+    public_examples: int | None = None
+    """What may be reported as the number of examples, and used as the update's weight."""
+
+    insecure_seed: tuple[object, ...] | None = field(default=None, repr=False)
+
+    def source(self) -> Source:
+        """Where the noise comes from: the operating system, unless policy and task both said otherwise."""
+        return SecureSource() if self.insecure_seed is None else SeededSource(0, *self.insecure_seed)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What leaves the site for one task: kept, so that a retry gets the same bytes."""
+
+    report: str
+    blob: bytes
+
+    def packed(self) -> bytes:
+        report = self.report.encode()
+        return len(report).to_bytes(8, "big") + report + self.blob
+
+    @staticmethod
+    def unpacked(content: bytes) -> Answer:
+        length = int.from_bytes(content[:8], "big")
+        return Answer(content[8 : 8 + length].decode(), content[8 + length :])
+
+
+def task_digest(task: Task, state: bytes) -> str:
+    """What makes two deliveries the same task: every setting, and the state to start from."""
+    return hashlib.sha256(canonical(task.model_dump(mode="json")) + b"\0" + state).hexdigest()
+
+
+class Guard:
+    """One dataset at one site. See the top of this file."""
+
+    def __init__(self, site: Path, *, client: str, dataset: str, policy: Policy, key: PrivateKey) -> None:
+        self._files = LedgerFiles(site, dataset)
+        self._client = client
+        self._policy = policy
+        self._key = key
+
+    def answered(self, task: Task, state: bytes) -> Answer | None:
+        """What was recorded for this very task, or None."""
+        if not task.privacy.enabled:
+            return None
+        digest = task_digest(task, state)
+        with exclusive_ledger(self._files, self._key) as ledger:
+            found = next((e for e in ledger.entries if e.kind == "answer" and e.fields["task"] == digest), None)
+        if found is None:
+            return None
+        path = self._files.answer(digest)
+        content = path.read_bytes() if path.exists() else b""
+        if hashlib.sha256(content).hexdigest() != found.fields["answer"]:
+            raise Refusal(
+                Code.LEDGER_DAMAGED,
+                f"{path} is not the answer that the ledger says was released; restore it, or start a new run.",
+            )
+        return Answer.unpacked(content)
+
+    def authorise(self, task: Task, state: bytes, *, examples: int) -> Grant:
+        """Check the policy, calibrate, check the budgets, charge. Raises Refusal; nothing is charged then."""
+        require_allowed(self._policy, task, dataset=self._files.dataset)
+        digest = task_digest(task, state)
+        if not task.privacy.enabled:
+            return Grant(digest)
+        bounds = self._policy.dataset(self._files.dataset)
+        size = bounds.public_examples or _public_size(examples)
+        _require_delta_below(task.privacy.delta, examples)
+        mechanism = self._mechanism(task, size)
+        with exclusive_ledger(self._files, self._key) as ledger:
+            spending = _Spending(ledger, task, mechanism)
+            self._require_within_budget(task, spending)
+            entry = ledger.append(_charge(task, digest, mechanism))
+        receipt = self._receipt(task, digest, mechanism, spending, entry)
+        seed = task.privacy.insecure_seed
+        # The entry's number is in the path: a task that is charged twice never draws the same noise twice.
+        path = None if seed is None else (seed, self._client, self._files.dataset, task.run, task.round, entry.sequence)
+        return Grant(digest, mechanism, signed_text(receipt, self._key), size, path)
+
+    def record(self, grant: Grant, answer: Answer) -> None:
+        """Keep what is about to be sent; call it before sending. On the disk when this returns."""
+        if grant.mechanism is None:
+            return
+        path = self._files.answer(grant.task)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = answer.packed()
+        with exclusive_ledger(self._files, self._key) as ledger:
+            write_atomically(path, content)
+            ledger.append({"kind": "answer", "task": grant.task, "answer": hashlib.sha256(content).hexdigest()})
+
+    def _target(self, task: Task) -> float | None:
+        """The run's ε: the smaller of the recipe's and the site's own."""
+        own = self._policy.dataset(self._files.dataset).epsilon_per_run
+        targets = [target for target in (task.privacy.epsilon, own) if target is not None]
+        return min(targets, default=None)
+
+    def _mechanism(self, task: Task, size: int) -> Mechanism:
+        rate = min(1.0, task.train.batch_size / size)
+        sigma = max(task.privacy.noise_multiplier or 0.0, self._policy.smallest_noise_multiplier)
+        target = self._target(task)
+        if target is not None:
+            try:
+                steps = task.rounds * task.train.steps
+                sigma = max(sigma, noise_multiplier_for(target, delta=task.privacy.delta, rate=rate, steps=steps))
+            except UnreachableError as error:
+                raise Refusal(Code.BUDGET_UNREACHABLE, str(error)) from None
+        return Mechanism(
+            rate=rate,
+            noise_multiplier=sigma,
+            clip=task.privacy.clip,
+            steps=task.train.steps,
+            expected_batch=rate * size,
+        )
+
+    def _require_within_budget(self, task: Task, spending: _Spending) -> None:
+        bounds = self._policy.dataset(self._files.dataset)
+        assert bounds.largest_epsilon is not None
+        assert bounds.largest_delta is not None
+        if spending.participations >= task.rounds:
+            raise Refusal(
+                Code.PARTICIPATION_CAP,
+                f"run {task.run} has charged this dataset {spending.participations} times and σ was calibrated for "
+                f"{task.rounds}; start a run with more rounds.",
+            )
+        target, run = self._target(task), spending.run_epsilon(task.privacy.delta)
+        if target is not None and run > target:
+            raise Refusal(
+                Code.BUDGET_EXHAUSTED,
+                f"this task would take run {task.run} to epsilon {run:.3f}, "
+                f"above its target {target}; start another run.",
+            )
+        lifetime = spending.lifetime_epsilon(bounds.largest_delta)
+        if lifetime > bounds.largest_epsilon:
+            raise Refusal(
+                Code.BUDGET_EXHAUSTED,
+                f"this task would take the dataset {self._files.dataset} to epsilon {lifetime:.3f} at delta "
+                f"{bounds.largest_delta}, above its largest_epsilon {bounds.largest_epsilon}; fewer rounds, more "
+                "noise, or a larger budget in the site's policy.",
+            )
+
+    def _receipt(self, task: Task, digest: str, mechanism: Mechanism, spending: _Spending, entry: Entry) -> Receipt:
+        bounds = self._policy.dataset(self._files.dataset)
+        assert bounds.largest_epsilon is not None
+        assert bounds.largest_delta is not None
+        return Receipt(
+            client=self._client,
+            dataset=self._files.dataset,
+            run=task.run,
+            round=task.round,
+            task=digest,
+            rate=mechanism.rate,
+            noise_multiplier=mechanism.noise_multiplier,
+            clip=mechanism.clip,
+            steps=mechanism.steps,
+            delta=task.privacy.delta,
+            epsilon_run=spending.run_epsilon(task.privacy.delta),
+            epsilon_lifetime=spending.lifetime_epsilon(bounds.largest_delta),
+            delta_lifetime=bounds.largest_delta,
+            epsilon_allowed=bounds.largest_epsilon,
+            secure=spending.secure,
+            sequence=entry.sequence,
+            digest=entry.digest,
+        )
+
+
+class _Spending:
+    """What the dataset would have spent after this task: the ledger so far, and the task, composed at once."""
+
+    def __init__(self, ledger: Ledger, task: Task, mechanism: Mechanism) -> None:
+        charges = [entry.fields for entry in ledger.entries if entry.kind == "charge"]
+        of_run = [fields for fields in charges if fields["run"] == task.run]
+        now = Event(rate=mechanism.rate, noise_multiplier=mechanism.noise_multiplier, steps=mechanism.steps)
+        self._lifetime = [*map(event_of, charges), now]
+        self._run = [*map(event_of, of_run), now]
+        self.participations = len(of_run)
+        self.secure = task.privacy.insecure_seed is None and all(fields["secure"] for fields in of_run)
+
+    def run_epsilon(self, delta: float) -> float:
+        return epsilon(self._run, delta=delta)
+
+    def lifetime_epsilon(self, delta: float) -> float:
+        return epsilon(self._lifetime, delta=delta)
+
+
+def event_of(charge: Any) -> Event:
+    """What a ledger's charge costs."""
+    return Event(rate=charge["rate"], noise_multiplier=charge["noise_multiplier"], steps=charge["steps"])
+
+
+def _charge(task: Task, digest: str, mechanism: Mechanism) -> dict[str, Any]:
+    return {
+        "kind": "charge",
+        "task": digest,
+        "run": task.run,
+        "round": task.round,
+        "strategy": task.strategy,
+        "coordinator": task.coordinator,
+        "mechanism": "poisson-sampled-gaussian",
+        "adjacency": ADJACENCY,
+        "unit": "example",
+        "rate": mechanism.rate,
+        "noise_multiplier": mechanism.noise_multiplier,
+        "clip": mechanism.clip,
+        "steps": mechanism.steps,
+        "expected_batch": mechanism.expected_batch,
+        "delta": task.privacy.delta,
+        "secure": task.privacy.insecure_seed is None,
+    }
+
+
+def _public_size(examples: int) -> int:
+    if examples < 1:
+        raise Refusal(Code.TOO_FEW_EXAMPLES, "the site has no training examples; check its data settings.")
+    return public_size(examples)
+
+
+def _require_delta_below(delta: float, examples: int) -> None:
+    if delta * examples >= 1:
+        raise Refusal(
+            Code.DELTA_TOO_LARGE,
+            f"delta {delta} is not below 1 / (number of examples) here; lower privacy.delta.",
+        )

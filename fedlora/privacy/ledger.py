@@ -1,0 +1,164 @@
+"""One ledger per site and dataset, across rounds and runs: what was spent, written before the data are touched.
+
+    <site>/privacy/<dataset>/ledger.jsonl      hash-chained lines, appended and fsynced
+    <site>/privacy/<dataset>/answers/<task>    the bytes that were released for a finished task
+    <site>/privacy/anchors/<dataset>.json      signed sequence number and digest of the last line, fsynced after it
+
+Guarantee, with a crash allowed at every instruction:
+ 1. When `append` returns, the entry is on the disk and stays in force: the ledger may over-report, never under-report.
+ 2. A changed line, a removed line, and lines cut off the end are found: `read_ledger` names the first problem and keeps
+    what is certain before it; `exclusive_ledger` then refuses to charge.
+ 3. A last line that a crash cut short was never in force: it is dropped, and an entry says so.
+ 4. Two processes never append at the same time.
+Whoever restores an old copy of the ledger *and* its anchor at once is found only by the coordinator's receipts, which
+carry the sequence number and the digest.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedlora.files import sync_folder, write_atomically
+from fedlora.privacy.chain import Chain, Entry, canonical, line_after, read_chain
+from fedlora.privacy.refusal import Code, Refusal
+from fedlora.privacy.signing import PrivateKey, SignatureError, public_text, require_signed, sign
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class LedgerFiles:
+    """Where the ledger of one dataset lies at one site."""
+
+    site: Path
+    dataset: str
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.dataset):
+            raise ValueError(
+                f"the dataset id {self.dataset!r} is a file name here: 1 to 100 letters, digits, dots, dashes and "
+                "underscores, beginning with a letter or digit."
+            )
+
+    @property
+    def folder(self) -> Path:
+        return self.site / "privacy" / self.dataset
+
+    @property
+    def ledger(self) -> Path:
+        return self.folder / "ledger.jsonl"
+
+    @property
+    def anchor(self) -> Path:
+        return self.site / "privacy" / "anchors" / f"{self.dataset}.json"
+
+    def answer(self, task: str) -> Path:
+        return self.folder / "answers" / task
+
+
+def datasets(site: Path) -> list[str]:
+    """Every dataset with a ledger or an anchor at the site."""
+    folder = site / "privacy"
+    ledgers = {path.parent.name for path in folder.glob("*/ledger.jsonl")}
+    return sorted(ledgers | {path.stem for path in (folder / "anchors").glob("*.json")})
+
+
+class Ledger:
+    """An open, locked, sound ledger. Only `exclusive_ledger` makes one."""
+
+    def __init__(self, files: LedgerFiles, chain: Chain, key: PrivateKey) -> None:
+        self._files = files
+        self._key = key
+        self._head = chain.head
+        self.entries = list(chain.entries)
+
+    def append(self, fields: Mapping[str, Any]) -> Entry:
+        """Write one entry; it is on the disk and anchored when this returns."""
+        stamped = {"dataset": self._files.dataset, "time": round(time.time(), 3), **fields}
+        entry, line = line_after(self._head, len(self.entries) + 1, stamped)
+        descriptor = os.open(self._files.ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            written = os.write(descriptor, line)
+            if written != len(line):
+                raise OSError(f"{self._files.ledger}: {written} of {len(line)} bytes written; is the disk full?")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if not self.entries:
+            sync_folder(self._files.folder)
+        self.entries.append(entry)
+        self._head = entry.digest
+        self.anchor()
+        return entry
+
+    def anchor(self) -> None:
+        """Sign and keep, beside the ledger, how long it is and how it ends."""
+        statement = _statement(self._files.dataset, len(self.entries), self._head)
+        signed = {**statement, "signature": sign(self._key, canonical(statement))}
+        write_atomically(self._files.anchor, canonical(signed))
+
+
+@contextmanager
+def exclusive_ledger(files: LedgerFiles, key: PrivateKey) -> Iterator[Ledger]:
+    """The ledger, locked against every other process, ready to append. Refuses a damaged one."""
+    files.folder.mkdir(parents=True, exist_ok=True)
+    files.anchor.parent.mkdir(parents=True, exist_ok=True)
+    with (files.folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        chain = read_ledger(files, public_key=public_text(key))
+        if chain.problem is not None:
+            raise Refusal(
+                Code.LEDGER_DAMAGED,
+                f"the ledger {files.ledger} cannot be trusted: {chain.problem}. Nothing is trained on this dataset "
+                "until a person has looked (`fedlora ledger verify`) and restored it.",
+            )
+        ledger = Ledger(files, chain, key)
+        if chain.torn_bytes:
+            os.truncate(files.ledger, chain.sound_bytes)
+            ledger.append({"kind": "repaired", "torn_bytes": chain.torn_bytes})
+        elif chain.entries:
+            ledger.anchor()  # a crash may have come between the last line and its anchor
+        yield ledger
+
+
+def read_ledger(files: LedgerFiles, *, public_key: str | None) -> Chain:
+    """What is certain, and the first problem. Without a public key the anchor's signature is not checked."""
+    content = files.ledger.read_bytes() if files.ledger.exists() else b""
+    chain = read_chain(content)
+    problem = chain.problem or _against_anchor(chain, files, public_key)
+    return Chain(chain.entries, chain.sound_bytes, chain.torn_bytes, problem)
+
+
+def _against_anchor(chain: Chain, files: LedgerFiles, public_key: str | None) -> str | None:
+    if not files.anchor.exists():
+        # A crash before the first anchor leaves one line; anything longer had an anchor.
+        return "its anchor is missing" if len(chain.entries) > 1 else None
+    try:
+        anchor = json.loads(files.anchor.read_bytes())
+        sequence, digest = int(anchor["sequence"]), str(anchor["digest"])
+        if public_key is not None:
+            require_signed(public_key, canonical(_statement(files.dataset, sequence, digest)), str(anchor["signature"]))
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, SignatureError):
+            return "its anchor is not signed with this site's key"
+        return "its anchor cannot be read"
+    if len(chain.entries) < sequence:
+        return f"it was cut: {len(chain.entries)} entries are left of {sequence}"
+    if chain.entries[sequence - 1].digest != digest:
+        return f"entry {sequence} is not the one that was anchored: the ledger was rewritten"
+    if len(chain.entries) > sequence + 1:
+        return f"{len(chain.entries)} entries, but only {sequence} were anchored"
+    return None
+
+
+def _statement(dataset: str, sequence: int, digest: str) -> dict[str, Any]:
+    return {"dataset": dataset, "sequence": sequence, "digest": digest}

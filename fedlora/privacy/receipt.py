@@ -1,0 +1,69 @@
+"""Receipts: what a site charged for one task, signed with its key. They travel with the update.
+
+The coordinator stores them and plans with them; it cannot raise a budget with them. They let it see that a ledger was
+put back to an older state, which the site's own disk cannot show: the sequence number must rise and a digest stay.
+"""
+
+from __future__ import annotations
+
+import json
+
+from fedlora.privacy.accounting import ADJACENCY
+from fedlora.privacy.chain import canonical
+from fedlora.privacy.signing import PrivateKey, public_text, require_signed, sign
+from fedlora.settings import Settings, parse
+
+
+class Receipt(Settings):
+    """All public: nothing in it depends on the examples, beyond the public size in `rate`."""
+
+    client: str
+    dataset: str
+    run: str
+    round: int
+    task: str
+    """Digest of the task and of the state that came with it."""
+
+    rate: float
+    noise_multiplier: float
+    clip: float
+    steps: int
+    delta: float
+    epsilon_run: float
+    """ε of this run so far, this task included, at `delta`."""
+
+    epsilon_lifetime: float
+    """ε of everything ever charged to the dataset, this task included, at `delta_lifetime`."""
+
+    delta_lifetime: float
+    epsilon_allowed: float
+    """The site's lifetime budget for the dataset."""
+
+    adjacency: str = ADJACENCY
+    unit: str = "example"
+    secure: bool
+    """False: some noise of this run came from a seed, and every ε in here is a figure of a test."""
+
+    sequence: int
+    digest: str
+    """The ledger's last entry."""
+
+
+def signed_text(receipt: Receipt, key: PrivateKey) -> str:
+    """JSON with the receipt, the public key and the signature."""
+    content = canonical(receipt.model_dump())
+    return json.dumps(
+        {"receipt": receipt.model_dump(), "public_key": public_text(key), "signature": sign(key, content)},
+        sort_keys=True,
+    )
+
+
+def verified(text: str, *, public_key: str | None = None) -> Receipt:
+    """The receipt in `text`; SignatureError or SettingsError if it is not one.
+
+    With `public_key` it must be that key's: the coordinator keeps the key of a site's first receipt, or of enrolment.
+    """
+    values = json.loads(text)
+    receipt = parse(Receipt, values["receipt"])
+    require_signed(public_key or values["public_key"], canonical(receipt.model_dump()), values["signature"])
+    return receipt

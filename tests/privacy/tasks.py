@@ -1,0 +1,41 @@
+"""Tasks as a coordinator would send them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
+from fedlora.privacy.guard import Guard
+from fedlora.privacy.policy import Policy
+from fedlora.privacy.settings import PrivacySettings
+from fedlora.privacy.signing import load_or_create_key
+from fedlora.task import Task
+from fedlora.updates import Factor
+from fedlora.wire.settings import WireSettings
+
+STATE = b"packed state"
+
+
+def task(*, privacy: dict[str, Any] | None = None, train: dict[str, Any] | None = None, **changes: Any) -> Task:
+    values: dict[str, Any] = {
+        "run": "run-1",
+        "round": 1,
+        "rounds": 3,
+        "seed": 7,
+        "strategy": "ffa",
+        "trains": (Factor.B, Factor.HEAD),
+        "model": ModelSettings(),
+        "fingerprint": "f00d",
+        "labels": ("no", "yes"),
+        "adapter": AdapterSettings(),
+        "train": TrainSettings(**{"batch_size": 32, "steps": 2, **(train or {})}),
+        "privacy": PrivacySettings(**({"epsilon": 3.0} if privacy is None else privacy)),
+        "wire": WireSettings(),
+    }
+    return Task(**{**values, **changes})
+
+
+def guard(site: Path, policy: Policy | None = None, *, dataset: str = "tickets") -> Guard:
+    key = load_or_create_key(site / "privacy" / "key.pem")
+    return Guard(site, client="a", dataset=dataset, policy=policy or Policy(), key=key)
