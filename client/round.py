@@ -1,6 +1,6 @@
 """One round at a site, from the message to the answer: read this file first on the client's side.
 
-    decode the state ─► hold the base ─► evaluate what was received ─► train ─► encode the difference
+    policy ─► decode the state ─► hold the base ─► charge the ledger ─► evaluate, train ─► encode the difference ─► keep
 
 Nothing about the data leaves but what is returned here: exceptions are logged at the site and leave it as a code.
 """
@@ -14,9 +14,11 @@ import torch
 
 from client.base import hold
 from client.site import Site
-from client.training import train_adapter
+from client.training import train_adapter, train_adapter_privately
 from fedlora.adapters import read, set_trainable, write
 from fedlora.evaluation import evaluate
+from fedlora.privacy.guard import Answer, Grant
+from fedlora.privacy.refusal import Refusal
 from fedlora.randomness import generator, seed_of
 from fedlora.resident import Resident, resident
 from fedlora.settings import SettingsError
@@ -41,7 +43,8 @@ def answer(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes | None]:
     started = time.monotonic()
     try:
         report, update = train_round(task, blob, site)
-    except RefusalError as refusal:
+    except (RefusalError, Refusal) as refusal:
+        log.warning("round %d is refused: %s", task.round, refusal)
         report, update = Report(client=site.name, outcome="refused", code=refusal.code, round=task.round), None
     except WireError as error:
         report, update = Report(client=site.name, outcome="failed", code=error.code, round=task.round), None
@@ -55,13 +58,20 @@ def answer(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes | None]:
 
 
 def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
-    """The round itself; RefusalError or WireError where it cannot be done."""
+    """The round itself; a refusal or WireError where it cannot be done. A retried task gets the answer it had."""
+    guard = site.guard()
+    guard.require_allowed(task)  # before a model that a message names is loaded
+    finished = guard.answered(task, blob)
+    if finished is not None:
+        return Report.model_validate_json(finished.report), finished.blob
     home = resident(task.model, task.adapter, task.labels)
     if home.base.fingerprint != task.fingerprint:
         raise RefusalError("wrong-base-model")
     received = receive(task, blob, site, home)
-    quality = quality_of(task, site, home)
-    loss = train(task, site, home)
+    grant = guard.authorise(task, blob, examples=len(site.train))  # charged and on the disk from here on
+    tells = grant.mechanism is None or task.privacy.report_metrics
+    quality = quality_of(task, site, home) if tells else None
+    loss = train(task, site, home, grant)
     trained = read(home.model)
     delta = subtract(trained.tensors(task.trains), received.tensors(task.trains))
     header = Header("update", task.run, task.round, state_hash(received.tensors()).hex())
@@ -69,12 +79,15 @@ def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
         client=site.name,
         outcome="trained",
         round=task.round,
-        examples=len(site.train),
+        examples=grant.public_examples or len(site.train),
         received=quality,
-        train_loss=loss,
+        train_loss=loss if tells else None,
         base_version=task.base_version,
+        receipt=grant.receipt,
     )
-    return report, encode(delta, header)
+    update = encode(delta, header)
+    guard.record(grant, Answer(report.model_dump_json(), update))
+    return report, update
 
 
 def receive(task: Task, blob: bytes, site: Site, home: Resident) -> Adapter:
@@ -86,12 +99,23 @@ def receive(task: Task, blob: bytes, site: Site, home: Resident) -> Adapter:
     return adapter
 
 
-def train(task: Task, site: Site, home: Resident) -> float:
-    """Local steps; every random draw is addressed by run seed, client and round."""
+def train(task: Task, site: Site, home: Resident, grant: Grant) -> float | None:
+    """Local steps; every random draw but privacy's is addressed by run seed, client and round."""
     parameters = set_trainable(home.model, task.trains)
     address = ("client", site.name, "round", task.round)
     with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
         torch.manual_seed(seed_of(task.seed, *address, "dropout"))
+        if grant.mechanism is not None:
+            return train_adapter_privately(
+                home.model,
+                parameters,
+                site.train,
+                task.train,
+                on=task.model,
+                mechanism=grant.mechanism,
+                source=grant.source(),
+                gradients=task.privacy.engine,
+            )
         stream = generator(task.seed, *address, "batches")
         return train_adapter(home.model, parameters, site.train, task.train, on=task.model, stream=stream)
 

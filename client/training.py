@@ -1,15 +1,19 @@
-"""Local steps on the adapter without privacy; `fedlora.privacy.engine` has the private step behind the same loop."""
+"""Local steps on the adapter, without privacy and with it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from client.data import Examples
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.models import autocast, loss_per_sample
+from fedlora.privacy.engine import PrivateEngine
+from fedlora.privacy.mechanism import Mechanism
+from fedlora.privacy.noise import Source
 
 
 def train_adapter(
@@ -35,6 +39,48 @@ def train_adapter(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return loss_nats / settings.steps
+
+
+def train_adapter_privately(
+    model: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    examples: Examples,
+    settings: TrainSettings,
+    *,
+    on: ModelSettings,
+    mechanism: Mechanism,
+    source: Source,
+    gradients: Literal["fedlora", "opacus"] = "fedlora",
+) -> float | None:
+    """Take the steps of `mechanism`; what they leave in `parameters` is differentially private, the result is not.
+
+    Returns the mean loss per drawn example, in nats: private, for whoever may see it; None if no example was drawn.
+    """
+    optimizer = make_optimizer(model, parameters, settings)
+    model.train()
+    losses: list[Tensor] = []
+
+    def loss_per_example(indices: Tensor) -> Tensor:
+        batch = examples.batch(indices.tolist(), device=on.device)
+        with autocast(on):
+            losses_n = loss_per_sample(model, batch)
+        losses.append(losses_n.detach())
+        return losses_n
+
+    engine = PrivateEngine(
+        model,
+        mechanism,
+        examples=len(examples),
+        source=source,
+        microbatch=settings.microbatch_size,
+        gradients=gradients,
+    )
+    with engine:
+        for _ in range(mechanism.steps):
+            engine.step(loss_per_example)
+            optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(torch.cat(losses).mean()) if losses else None
 
 
 def accumulate(

@@ -88,3 +88,6 @@ class Report(Settings):
 
     seconds: float = 0.0
     """Time from the message's arrival to the answer."""
+
+    receipt: str | None = None
+    """Under privacy: what was charged for this task, signed by the site (`fedlora.privacy.receipt`)."""

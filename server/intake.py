@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from flwr.app import Message
 
 from fedlora.config import Recipe
+from fedlora.privacy.receipt import Receipt, ReceiptError, require_receipt
+from fedlora.task import Report
 from fedlora.updates import Adapter, Update, add
 from fedlora.wire.message import Expected, Schema, WireError, decode
 from server.messages import BadReplyError, Reply, read_reply
@@ -22,6 +24,7 @@ class Intake:
         self._number = number
         self._sent = sent
         self._watch = watch
+        self._run = next(iter(sent.values())).task.run if sent else ""
         self._bytes_down = {node: len(item.blob) + len(item.task.model_dump_json()) for node, item in sent.items()}
         self._nodes: dict[str, int] = {}
         self._records: dict[int, ClientRecord] = {}
@@ -71,11 +74,14 @@ class Intake:
             self._records[node] = ClientRecord(str(node), node, "failed", error.code, bytes_down=down)
             return None
         report = reply.report
-        update, outcome, code = None, report.outcome, report.code
+        update, receipt, outcome, code = None, None, report.outcome, report.code
         if outcome == "trained":
             try:
+                receipt = self._receipt(report)
                 update = Update(report.client, self._weight(reply), self._decode(node, reply))
                 self.held_versions[node] = report.base_version
+            except ReceiptError:
+                outcome, code = "failed", "bad-receipt"
             except WireError as error:
                 outcome, code = "failed", error.code
         self._records[node] = ClientRecord(
@@ -89,8 +95,15 @@ class Intake:
             seconds=report.seconds,
             received=report.received,
             train_loss=report.train_loss,
+            receipt=receipt,
         )
         return update
+
+    def _receipt(self, report: Report) -> Receipt | None:
+        """What the site says it charged; ReceiptError where a private run's update has none that fits."""
+        if not self._recipe.privacy.enabled:
+            return None
+        return require_receipt(report.receipt, client=report.client, run=self._run, round_number=self._number)
 
     def _weight(self, reply: Reply) -> float:
         """N_k as reported: the strategy decides whether it is used."""

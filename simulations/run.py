@@ -6,7 +6,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,9 @@ from fedlora import __version__
 from fedlora.config import Recipe
 from fedlora.evaluation import evaluate
 from fedlora.files import write_atomically
+from fedlora.privacy.policy import SIMULATION
+from fedlora.privacy.receipt import Receipt
+from fedlora.privacy.spent import privacy_summary
 from fedlora.resident import Resident, resident
 from fedlora.task import Evaluation
 from server.checkpoint import Progress
@@ -120,7 +123,7 @@ def federate(
 def site_of(simulation: Simulation, name: str, folder: Path) -> Site:
     """A simulated site; its folder is inside the run's."""
     data = simulation.data.clients[name]
-    return Site(name, data.train, data.test, folder / "sites" / name)
+    return Site(name, data.train, data.test, folder / "sites" / name, policy=SIMULATION)
 
 
 def on_held_out(simulation: Simulation, state: State) -> Evaluation:
@@ -162,7 +165,17 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
         "seed": recipe.seed,
         "versions": versions(),
         "adapter_dir": str(out / "adapter") if recipe.mode != "alone" else None,
+        **privacy_summary(recipe, receipts(rounds)),
     }
+
+
+def receipts(rounds: Iterable[Iterable[Mapping[str, Any]]]) -> Iterator[Receipt]:
+    """Every receipt in the lines of rounds.jsonl, of all federations."""
+    for lines in rounds:
+        for line in lines:
+            for client in line["clients"]:
+                if client.get("receipt") is not None:
+                    yield Receipt.model_validate(client["receipt"])
 
 
 def versions() -> dict[str, str]:

@@ -87,6 +87,10 @@ class Guard:
         self._policy = policy
         self._key = key
 
+    def require_allowed(self, task: Task) -> None:
+        """Refuse what the policy forbids, budgets aside; cheap, and needs neither model nor data."""
+        require_allowed(self._policy, task, dataset=self._files.dataset)
+
     def answered(self, task: Task, state: bytes) -> Answer | None:
         """What was recorded for this very task, or None."""
         if not task.privacy.enabled:
@@ -107,7 +111,7 @@ class Guard:
 
     def authorise(self, task: Task, state: bytes, *, examples: int) -> Grant:
         """Check the policy, calibrate, check the budgets, charge. Raises Refusal; nothing is charged then."""
-        require_allowed(self._policy, task, dataset=self._files.dataset)
+        self.require_allowed(task)
         digest = task_digest(task, state)
         if not task.privacy.enabled:
             return Grant(digest)

@@ -58,6 +58,23 @@ def signed_text(receipt: Receipt, key: PrivateKey) -> str:
     )
 
 
+class ReceiptError(ValueError):
+    """An update that should have a receipt has none that fits."""
+
+
+def require_receipt(text: str | None, *, client: str, run: str, round_number: int) -> Receipt:
+    """The receipt of this client's task in this round, signed; ReceiptError otherwise."""
+    if text is None:
+        raise ReceiptError(f"{client} sent no receipt in a private run.")
+    try:
+        receipt = verified(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReceiptError(f"the receipt of {client} cannot be verified: {error}") from None
+    if (receipt.client, receipt.run, receipt.round) != (client, run, round_number):
+        raise ReceiptError(f"{client} sent the receipt of {receipt.client}, run {receipt.run}, round {receipt.round}.")
+    return receipt
+
+
 def verified(text: str, *, public_key: str | None = None) -> Receipt:
     """The receipt in `text`; SignatureError or SettingsError if it is not one.
 

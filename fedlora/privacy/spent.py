@@ -1,0 +1,52 @@
+"""What a run's summary says of privacy: ε of every client, how far it is a figure of a test, and what leaks besides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fedlora.config import Recipe
+from fedlora.privacy.accounting import ADJACENCY
+from fedlora.privacy.receipt import Receipt
+
+ALWAYS = (
+    "the public size of each site's dataset (declared in its policy, or rounded down to a coarse ladder): it sets the "
+    "sampling rate and the update's weight",
+    "which rounds a site attended, how long it took to answer, and the code of a refusal",
+    "choices made by looking at results: learning rates, rounds, and which run is published",
+)
+
+
+def leaks(recipe: Recipe) -> list[str]:
+    """What the ε of a private run does not cover, named."""
+    named = list(ALWAYS)
+    if recipe.privacy.report_metrics:
+        named.append("losses and accuracies on the sites' own data: privacy.report_metrics sends them without noise")
+    if recipe.privacy.insecure_seed is not None:
+        named.append("everything: privacy.insecure_seed makes the noise repeatable by whoever knows the seed")
+    return named
+
+
+def privacy_summary(recipe: Recipe, receipts: Iterable[Receipt]) -> dict[str, Any]:
+    """The privacy keys of summary.json; ε is the largest over clients, never their mean. Empty without privacy.
+
+    `receipts`: of all rounds, any order. A client's ε is that of its last one, which composes all before it.
+    """
+    if not recipe.privacy.enabled:
+        return {}
+    last: dict[str, Receipt] = {}
+    secure = True
+    for receipt in receipts:
+        secure = secure and receipt.secure
+        if receipt.client not in last or receipt.sequence > last[receipt.client].sequence:
+            last[receipt.client] = receipt
+    return {
+        "epsilon_max": max((receipt.epsilon_run for receipt in last.values()), default=0.0),
+        "epsilon_by_client": {name: last[name].epsilon_run for name in sorted(last)},
+        "noise_multiplier_by_client": {name: last[name].noise_multiplier for name in sorted(last)},
+        "delta": recipe.privacy.delta,
+        "adjacency": ADJACENCY,
+        "privacy_unit": "example",
+        "insecure_noise": not secure,
+        "leaks": leaks(recipe),
+    }
