@@ -13,7 +13,7 @@ from typing import Final
 
 from scipy.optimize import brentq
 
-from fedlora.privacy.accounting import Event, epsilon, rdp_epsilon
+from fedlora.privacy.accounting import Event, epsilon, quick_epsilon
 
 SMALLEST_SIGMA: Final = 0.1
 LARGEST_SIGMA: Final = 1000.0
@@ -31,7 +31,7 @@ def noise_multiplier_for(target_epsilon: float, *, delta: float, rate: float, st
     Guarantee: epsilon([Event(rate, σ, steps)], delta) <= target_epsilon. UnreachableError where no σ does it.
     """
     high = SMALLEST_SIGMA
-    while (quick := _rdp(high, rate, steps, delta)) > target_epsilon:
+    while (quick := _quick(high, rate, steps, delta)) > target_epsilon:
         high *= 2.0 if quick > 4 * target_epsilon else 1.25
         if high > LARGEST_SIGMA:
             raise UnreachableError(
@@ -58,8 +58,8 @@ def _tight(sigma: float, rate: float, steps: int, delta: float) -> float:
     return epsilon([Event(rate=rate, noise_multiplier=sigma, steps=steps)], delta=delta)
 
 
-def _rdp(sigma: float, rate: float, steps: int, delta: float) -> float:
-    return rdp_epsilon([Event(rate=rate, noise_multiplier=sigma, steps=steps)], delta=delta)
+def _quick(sigma: float, rate: float, steps: int, delta: float) -> float:
+    return quick_epsilon([Event(rate=rate, noise_multiplier=sigma, steps=steps)], delta=delta)
 
 
 def _rounded_up(value: float) -> float:
