@@ -93,7 +93,7 @@ def accumulate(
         batch = examples.batch(indices[start : start + size], device=on.device)
         with autocast(on):
             total = loss_per_sample(model, batch).sum() / len(indices)
-        total.backward()
+        torch.autograd.backward(total)
         loss_nats += float(total.detach())
     return loss_nats
 

@@ -186,7 +186,7 @@ def served_error(combined: Combined, old: State, new: State) -> float:
 
 def metrics(record: RoundRecord) -> MetricRecord:
     """The round's numbers as Flower knows them."""
-    values: dict[str, int | float] = {"bytes-up": record.bytes_up, "bytes-down": record.bytes_down}
+    values: dict[str, int | float | list[int] | list[float]] = {"bytes-up": record.bytes_up, "bytes-down": record.bytes_down}
     if record.aggregation_error is not None:
         values["aggregation-error"] = record.aggregation_error
     if record.evaluation is not None:

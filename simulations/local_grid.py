@@ -151,5 +151,7 @@ def _through_the_wire(message: Message) -> tuple[Message, int]:
     objects = {object_id: item.deflate() for object_id, item in get_all_nested_objects(message).items()}
     size = sum(len(content) for content in objects.values())
     parsed = inflate_object_from_contents(message.object_id, objects)  # empties `objects`
+    if not isinstance(parsed, Message):
+        raise TypeError(f"a message became a {type(parsed).__name__} on the wire")
     parsed.metadata.__dict__["_message_id"] = message.object_id
     return parsed, size
