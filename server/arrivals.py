@@ -42,19 +42,20 @@ def arrivals(
 
     `valid` says how many updates have been accepted so far: bad answers do not count towards the quorum.
     """
-    outstanding = set(asked)
+    outstanding = dict.fromkeys(asked)  # in the order of sending: a simulation's sums do not depend on hashes
     started = clock()
     quorum_at: float | None = None
     while outstanding:
-        for reply in grid.pull_messages(sorted(outstanding)):
-            outstanding.discard(reply.metadata.reply_to_message_id)
+        replies = list(grid.pull_messages(list(outstanding)))
+        for reply in replies:
+            outstanding.pop(reply.metadata.reply_to_message_id, None)
             yield reply
         now = clock()
         if quorum_at is None and valid() >= patience.quorum:
             quorum_at = now
         if now - started >= patience.deadline_s or (quorum_at is not None and now - quorum_at >= patience.grace_s):
             return
-        if outstanding:
+        if outstanding and not replies:
             time.sleep(min(patience.poll_s, max(0.0, patience.deadline_s - (now - started))))
 
 

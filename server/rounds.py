@@ -155,7 +155,8 @@ class Rounds(FlowerStrategy):
         rounds, intake = self.recipe.rounds, self._intake
         intake.asked(push(grid, messages))
         patience = Patience(self._quorum(), timeout or rounds.deadline_s, rounds.grace_s)
-        return arrivals(grid, intake.message_ids, patience, valid=lambda: intake.accepted)
+        clock = getattr(grid, "clock", time.monotonic)  # a simulated grid has a clock of its own
+        return arrivals(grid, intake.message_ids, patience, valid=lambda: intake.accepted, clock=clock)
 
     def _quorum(self) -> int:
         return max(1, math.ceil(self.recipe.rounds.quorum * self._intake.size))
@@ -186,7 +187,10 @@ def served_error(combined: Combined, old: State, new: State) -> float:
 
 def metrics(record: RoundRecord) -> MetricRecord:
     """The round's numbers as Flower knows them."""
-    values: dict[str, int | float | list[int] | list[float]] = {"bytes-up": record.bytes_up, "bytes-down": record.bytes_down}
+    values: dict[str, int | float | list[int] | list[float]] = {
+        "bytes-up": record.bytes_up,
+        "bytes-down": record.bytes_down,
+    }
     if record.aggregation_error is not None:
         values["aggregation-error"] = record.aggregation_error
     if record.evaluation is not None:

@@ -57,7 +57,15 @@ class LocalGrid(Grid):
         self._run = Run.create_empty(run_id)
         self.bytes_up = 0
         self.bytes_down = 0
+        self._busy_s = 0.0
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 1, 1
+
+    def clock(self) -> float:
+        """Seconds that the coordinator has waited: time in which clients work one after the other does not count.
+
+        Real clients work side by side; deadlines and grace periods must not depend on how many are simulated.
+        """
+        return time.monotonic() - self._busy_s
 
     def set_run(self, run: Run) -> None:
         self._run = run
@@ -85,7 +93,7 @@ class LocalGrid(Grid):
         waiting = next((message_id for message_id in wanted if message_id in self._queue), None)
         if waiting is not None:
             self._answer(waiting)
-        now = time.monotonic()
+        now = self.clock()
         due = [message_id for message_id in wanted if message_id in self._ready and self._ready[message_id][0] <= now]
         return [reply for message_id in due for reply in self._ready.pop(message_id)[1]]
 
@@ -93,8 +101,8 @@ class LocalGrid(Grid):
         """For Flower's own strategies, which are the comparison in the benches."""
         ids = list(self.push_messages(list(messages)))
         replies: list[Message] = []
-        give_up = time.monotonic() + (timeout if timeout is not None else 3600.0)
-        while len(replies) < len(ids) and time.monotonic() < give_up:
+        give_up = self.clock() + (timeout if timeout is not None else 3600.0)
+        while len(replies) < len(ids) and self.clock() < give_up:
             got = list(self.pull_messages(ids))
             replies += got
             if not got and not any(message_id in self._queue for message_id in ids):
@@ -112,6 +120,7 @@ class LocalGrid(Grid):
         return str(delivered.metadata.message_id)
 
     def _answer(self, message_id: str) -> None:
+        started = time.monotonic()
         message, fault = self._queue.pop(message_id)
         kind = fault.kind if fault else None
         try:
@@ -124,7 +133,8 @@ class LocalGrid(Grid):
             fault.corrupt(reply)
         received, size = _through_the_wire(reply)
         self.bytes_up += size
-        ready_at = time.monotonic() + (fault.delay_s if fault else 0.0)
+        self._busy_s += time.monotonic() - started
+        ready_at = self.clock() + (fault.delay_s if fault else 0.0)
         self._ready[message_id] = (ready_at, [received, received] if kind == "duplicate" else [received])
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
+
+from fedlora.config import Recipe
+from tests.federations import save_messages, save_tiny_model, tiny_recipe
 
 torch.set_num_threads(1)
 
@@ -40,3 +45,19 @@ def tiny_gpt2() -> TinyClassifier:
     config = GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=16, resid_pdrop=0.0, embd_pdrop=0.0,
                         attn_pdrop=0.0)  # fmt: skip
     return TinyClassifier(GPT2Model(config), 16)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def messages(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_messages(tmp_path_factory.mktemp("data") / "messages.csv")
+
+
+@pytest.fixture
+def recipe(tiny_model: str, messages: str) -> Callable[..., Recipe]:
+    """`recipe("strategy.name=ffa", ...)`: the tiny federation with these overrides."""
+    return lambda *overrides: tiny_recipe(tiny_model, messages, *overrides)

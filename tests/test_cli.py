@@ -1,0 +1,90 @@
+"""The command line: help without heavy imports, and errors that name the key, the value and the way out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedlora.cli import COMMANDS, load_command
+from fedlora.config import load
+from fedlora.settings import SettingsError
+
+RECIPES = sorted((Path(__file__).resolve().parents[1] / "simulations/recipes").glob("*.yaml"))
+
+
+def test_help_lists_every_command_without_importing_torch():
+    code = (
+        "import sys; from fedlora.cli import app; from typer.testing import CliRunner;"
+        "result = CliRunner().invoke(app, ['--help']); print(result.output);"
+        "assert 'torch' not in sys.modules and 'flwr' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_in_the_table_loads(name):
+    assert load_command(name).name == name
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_packaged_recipe_is_valid(recipe):
+    assert load(recipe).name == recipe.stem
+
+
+def write(tmp_path: Path, values: object) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train": {"lrr": 1}}, r"unknown setting train\.lrr; did you mean train\.lr\?"),
+        ({"trian": {}}, r"unknown setting trian; did you mean train\?"),
+        ({"train": {"lr": -1}}, r"train\.lr must be greater than 0, got -1"),
+        ({"rounds": {"count": "many"}}, r"rounds\.count must be a valid integer.*got 'many'"),
+        ({"data": {"partition": "iid"}}, r"data\.clients is missing"),
+        ([1, 2], r"must hold `key: value` settings, not a list"),
+    ],
+)
+def test_a_bad_recipe_is_refused_with_the_way_out(tmp_path, values, message):
+    with pytest.raises(SettingsError, match=message):
+        load(write(tmp_path, values))
+
+
+def test_every_problem_is_listed_at_once(tmp_path):
+    with pytest.raises(SettingsError) as caught:
+        load(write(tmp_path, {"train": {"lrr": 1, "steps": 0}}))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_missing_or_broken_file_is_said(tmp_path):
+    with pytest.raises(SettingsError, match="cannot read the recipe"):
+        load(tmp_path / "nothing.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1")
+    with pytest.raises(SettingsError, match="not valid YAML"):
+        load(broken)
+
+
+def test_overrides_take_precedence_and_say_when_they_are_malformed(tmp_path):
+    path = write(tmp_path, {"train": {"lr": 0.5}})
+    assert load(path, ["train.lr=1e-3", "strategy.name=ffa"]).train.lr == 1e-3
+    with pytest.raises(SettingsError, match="write it as key=value"):
+        load(path, ["train.lr"])
+
+
+def test_an_error_is_one_line_and_status_two(tmp_path):
+    path = write(tmp_path, {"train": {"lrr": 1}})
+    done = subprocess.run(
+        [sys.executable, "-m", "fedlora", "config", "check", str(path)], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown setting train.lrr")
+    assert "Traceback" not in done.stderr
