@@ -21,6 +21,8 @@ from fedlora.units_path import add_units_to_path
 COMMANDS = {
     "simulate": ("simulations.commands:simulate", "Run a recipe: coordinator and clients in one process."),
     "compare": ("simulations.commands:compare", "Put finished or new runs side by side: table, CSV, picture."),
+    "privacy": ("simulations.privacy_commands:app", "Plan a private run's noise; audit its claim by canaries."),
+    "ledger": ("fedlora.privacy.commands:ledger_app", "Show, verify and export what a site's data have spent."),
     "config": ("fedlora.config_commands:app", "Check a recipe, or explain every setting."),
 }
 

@@ -133,6 +133,22 @@ class PrivateEngine:
                 totals[parameter].add_(clipped)
         return totals
 
+    def alignment(self, indices: Tensor, loss_per_example: LossPerExample) -> Tensor:
+        """⟨p.grad, clipped gradient⟩ of every example at `indices` (n,), after `step` and before the optimiser's.
+
+        What the strongest observer of a step can compute: for audits, and not private.
+        """
+        released = {parameter: parameter.grad for parameter in self._trained}
+        gradients = self._gradients(indices, loss_per_example)
+        scores_n = self._factors(gradients)
+        products = []
+        for parameter, grad in released.items():
+            assert grad is not None
+            products.append(gradients[parameter].flatten(1).double() @ grad.flatten().double())
+            parameter.grad = grad
+        aligned: Tensor = scores_n * torch.stack(products).sum(0)
+        return aligned
+
     def _release(self, totals: PerSample, stream: Stream) -> None:
         flat = torch.cat([totals[parameter].flatten() for parameter in self._trained])
         noisy = privatise(flat, stream, noise_std=self.mechanism.noise_multiplier * self.mechanism.clip)
@@ -147,6 +163,11 @@ class PrivateEngine:
             return self._clip_in_full_precision(gradients)
 
     def _clip_in_full_precision(self, gradients: PerSample) -> PerSample:
+        factors_n = self._factors(gradients)
+        return {p: (factors_n.to(g.dtype) @ g.flatten(1)).view(p.shape) for p, g in gradients.items()}
+
+    def _factors(self, gradients: PerSample) -> Tensor:
+        """min(1, C / norm) of every example (n,); 0, and its rows zeroed, where the norm is not finite."""
         squares = [torch.linalg.vector_norm(g.flatten(1), dim=1).double().square() for g in gradients.values()]
         norms_n = torch.stack(squares).sum(0).sqrt()
         finite_n = norms_n.isfinite()
@@ -157,7 +178,7 @@ class PrivateEngine:
             factors_n = torch.where(finite_n, factors_n, 0.0)
             for g in gradients.values():  # 0 · inf is not 0: the rows themselves must go
                 g[~finite_n] = 0.0
-        return {p: (factors_n.to(g.dtype) @ g.flatten(1)).view(p.shape) for p, g in gradients.items()}
+        return factors_n
 
     def _gradients(self, indices: Tensor, loss_per_example: LossPerExample) -> PerSample:
         """Every trained parameter's per-example gradients (n, *shape), or a Refusal."""

@@ -126,7 +126,7 @@ class Guard:
         receipt = self._receipt(task, digest, mechanism, spending, entry)
         seed = task.privacy.insecure_seed
         # The entry's number is in the path: a task that is charged twice never draws the same noise twice.
-        path = None if seed is None else (seed, self._client, self._files.dataset, task.run, task.round, entry.sequence)
+        path = None if seed is None else (seed, self._client, self._files.dataset, task.round, entry.sequence)
         return Grant(digest, mechanism, signed_text(receipt, self._key), size, path)
 
     def record(self, grant: Grant, answer: Answer) -> None:

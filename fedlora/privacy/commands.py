@@ -1,0 +1,196 @@
+"""`fedlora privacy plan` and `fedlora ledger show|verify|export`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedlora.privacy.accounting import ADJACENCY, epsilon
+from fedlora.privacy.calibration import UnreachableError
+from fedlora.privacy.chain import Chain
+from fedlora.privacy.guard import event_of
+from fedlora.privacy.ledger import LedgerFiles, datasets, read_ledger
+from fedlora.privacy.plan import ClientPlan, Release, Shape, plan_client, releases
+from fedlora.privacy.signing import load_key, public_text
+from fedlora.settings import SettingsError
+
+ledger_app = typer.Typer(no_args_is_help=True, add_completion=False, help="What a site's data have spent.")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+SiteFolder = Annotated[Path, typer.Argument(help="The site's folder (a simulation's are OUT/sites/NAME).")]
+
+
+def plan(
+    examples: Annotated[list[int], typer.Option(help="A client's number of examples; repeat it for every client.")],
+    target: Annotated[float, typer.Option("--epsilon", help="Target ε of the whole run.")] = 6.0,
+    delta: Annotated[float, typer.Option(help="δ; below 1 / examples.")] = 1e-5,
+    batch: Annotated[int, typer.Option(help="Expected batch.")] = 32,
+    rounds: Annotated[int, typer.Option(help="Most rounds that a client may be called in.")] = 10,
+    steps: Annotated[int, typer.Option(help="Local steps a round.")] = 10,
+    clip: Annotated[float, typer.Option(help="C: largest norm of one example's gradient.")] = 1.0,
+    rank: Annotated[int, typer.Option(help="r of FedIT, FFA and FedSVD.")] = 8,
+    core_rank: Annotated[int, typer.Option(help="r of Fed-SB's core.")] = 16,
+    width: Annotated[int, typer.Option(help="Rows and columns of one adapted matrix.")] = 384,
+    lr: Annotated[float, typer.Option(help="Learning rate, for the noise in ΔW.")] = 0.1,
+    as_json: AsJson = False,
+) -> None:
+    """What a private run would cost: σ per client, ε by round, one more round, and what each strategy releases."""
+    try:
+        plans = [
+            plan_client(n, target_epsilon=target, delta=delta, batch=batch, rounds=rounds, steps=steps)
+            for n in examples
+        ]
+    except (UnreachableError, ValueError) as error:
+        raise SettingsError(str(error)) from None
+    shape = Shape(m=width, n=width, r=rank, r_core=core_rank, lr=lr)
+    noisiest = max(client.noise_multiplier for client in plans)
+    sent = releases(shape, noise_std=noisiest * clip / batch, steps=rounds * steps)
+    if as_json:
+        known = {"adjacency": ADJACENCY, "delta": delta, "unit": "example"}
+        typer.echo(
+            json.dumps({**known, "clients": [asdict(c) for c in plans], "strategies": [asdict(s) for s in sent]})
+        )
+        return
+    console = Console()
+    console.print(
+        f"Target ε {target:g} at δ {delta:g}, one example added or removed; every client in all {rounds} rounds."
+    )
+    console.print(_client_table(plans))
+    console.print(_release_table(sent, shape, noisiest * clip / batch))
+
+
+def _client_table(plans: list[ClientPlan]) -> Table:
+    shown = [number for number, _ in plans[0].epsilon_by_round]
+    table = Table("examples", "public size", "q", "σ", *(f"ε after {n}" for n in shown), "one more round")
+    for client in plans:
+        by_round = dict(client.epsilon_by_round)
+        table.add_row(
+            str(client.examples),
+            str(client.public_examples),
+            f"{client.rate:.4f}",
+            f"{client.noise_multiplier:g}",
+            *(f"{by_round[n]:.3f}" for n in shown),
+            f"+{client.one_more_round:.3f}",
+        )
+    return table
+
+
+def _release_table(sent: Any, shape: Shape, noise_std: float) -> Table:
+    title = (
+        f"One {shape.m} x {shape.n} matrix, rank {shape.r} (Fed-SB {shape.r_core}), lr {shape.lr:g}: noise only, "
+        f"standard deviation {noise_std:.2e} per value and step"
+    )
+    table = Table(
+        "strategy", "values sent a round", "‖noise in ΔW‖ after 1 step", "after the run", "grows with", title=title
+    )
+    for item in sent:
+        row: Release = item
+        table.add_row(
+            row.strategy, str(row.values), f"{row.noise_after_one_step:.2e}", f"{row.noise_after_run:.2e}", row.growth
+        )
+    return table
+
+
+@ledger_app.command()
+def show(
+    site: SiteFolder, delta: Annotated[float, typer.Option(help="δ of ε.")] = 1e-5, as_json: AsJson = False
+) -> None:
+    """ε by dataset and run, composed over everything that was ever charged (one example added or removed)."""
+    rows = [row for name in _datasets(site) for row in _spent(name, _read(site, name), delta)]
+    if as_json:
+        typer.echo(json.dumps({"adjacency": ADJACENCY, "delta": delta, "spent": rows}))
+        return
+    table = Table(
+        "dataset", "run", "charges", "answers", f"ε at δ {delta:g}", "noise", title="add or remove one example"
+    )
+    for row in rows:
+        noise = "secure" if row["secure"] else "INSECURE (seeded)"
+        table.add_row(
+            row["dataset"], row["run"], str(row["charges"]), str(row["answers"]), f"{row['epsilon']:.3f}", noise
+        )
+    Console().print(table)
+
+
+@ledger_app.command()
+def verify(site: SiteFolder, as_json: AsJson = False) -> None:
+    """Check every chain and anchor. Exit status 1 if a ledger cannot be trusted; what is certain is counted."""
+    rows = []
+    for name in _datasets(site):
+        chain = _read(site, name)
+        rows.append(
+            {
+                "dataset": name,
+                "entries": len(chain.entries),
+                "torn_bytes": chain.torn_bytes,
+                "problem": chain.problem,
+                "head": chain.head,
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps(rows))
+    for row in () if as_json else rows:
+        torn = f"; {row['torn_bytes']} bytes of an unfinished line, never in force" if row["torn_bytes"] else ""
+        verdict = f"DAMAGED: {row['problem']}; certain before it:" if row["problem"] else "sound:"
+        typer.echo(f"{row['dataset']}: {verdict} {row['entries']} entries, head {str(row['head'])[:16]}{torn}")
+    if any(row["problem"] for row in rows):
+        raise typer.Exit(1)
+
+
+@ledger_app.command()
+def export(
+    site: SiteFolder,
+    dataset: Annotated[str, typer.Option(help="Which dataset.")] = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Print every entry, as CSV or with --json as one JSON object a line; only what is certain."""
+    chain = _read(site, dataset)
+    rows = [{"sequence": e.sequence, **e.fields, "digest": e.digest} for e in chain.entries]
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row, sort_keys=True))
+    else:
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        writer = csv.DictWriter(sys.stdout, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    if chain.problem:
+        typer.secho(f"not complete: {chain.problem}", fg="red", err=True)
+        raise typer.Exit(1)
+
+
+def _datasets(site: Path) -> list[str]:
+    names = datasets(site)
+    if not names:
+        raise SettingsError(f"{site} holds no ledger (no privacy/*/ledger.jsonl); give a site's folder.")
+    return names
+
+
+def _read(site: Path, dataset: str) -> Chain:
+    key = site / "privacy" / "key.pem"
+    public = public_text(load_key(key)) if key.exists() else None
+    return read_ledger(LedgerFiles(site, dataset), public_key=public)
+
+
+def _spent(dataset: str, chain: Chain, delta: float) -> list[dict[str, Any]]:
+    charges = [entry.fields for entry in chain.entries if entry.kind == "charge"]
+    answers = [entry.fields["task"] for entry in chain.entries if entry.kind == "answer"]
+    runs = list(dict.fromkeys(fields["run"] for fields in charges))
+    groups = [(run, [fields for fields in charges if fields["run"] == run]) for run in runs]
+    return [
+        {
+            "dataset": dataset,
+            "run": run,
+            "charges": len(of_run),
+            "answers": sum(task in {fields["task"] for fields in of_run} for task in answers),
+            "epsilon": epsilon(map(event_of, of_run), delta=delta),
+            "secure": all(fields["secure"] for fields in of_run),
+        }
+        for run, of_run in [*groups, ("all runs together", charges)]
+    ]

@@ -1,0 +1,104 @@
+"""What a private run would cost and release, before anybody trains: σ per client, ε by round, noise by strategy.
+
+Shapes: one adapted matrix W (m, n), rank r; T steps of learning rate η on noise alone, standard deviation
+τ = σ C / b per value; s is the adapter's scale. Expected squared noise in the served ΔW = s B [R] A, from B = 0:
+
+    FFA, A fixed           s² η² τ² T · m ‖A‖²                      grows with √T
+    FedSVD, A orthonormal  the same with ‖A‖² = r, round by round   grows with √T
+    FedIT, A and B         s² η² τ² T · m (‖A‖² + η² τ² T · r n)    grows with T once the second term leads
+    Fed-SB, R              s² η² τ² T · r²                          grows with √T, and with r instead of √(m r)
+
+The quadratic term is why FFA-LoRA freezes A (Sun et al., arXiv 2403.12313).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fedlora.privacy.accounting import Event, epsilon
+from fedlora.privacy.calibration import noise_multiplier_for, public_size
+
+
+@dataclass(frozen=True)
+class ClientPlan:
+    """One client's noise for the whole run, and where its ε stands after chosen rounds."""
+
+    examples: int
+    public_examples: int
+    rate: float
+    noise_multiplier: float
+    epsilon_by_round: tuple[tuple[int, float], ...]
+    one_more_round: float
+    """What one round beyond the plan would add to ε."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a strategy sends per adapted matrix and round, and the noise that its ΔW holds at the end."""
+
+    strategy: str
+    values: int
+    noise_after_one_step: float
+    noise_after_run: float
+    growth: str
+
+
+def plan_client(
+    examples: int, *, target_epsilon: float, delta: float, batch: int, rounds: int, steps: int
+) -> ClientPlan:
+    """σ for the worst case, that this client is called in every round. ValueError where δ >= 1 / examples."""
+    if delta * examples >= 1:
+        raise ValueError(f"delta {delta} is not below 1 / {examples} examples; choose a smaller delta.")
+    size = public_size(examples)
+    rate = min(1.0, batch / size)
+    sigma = noise_multiplier_for(target_epsilon, delta=delta, rate=rate, steps=rounds * steps)
+
+    def after(count: int) -> float:
+        return epsilon([Event(rate=rate, noise_multiplier=sigma, steps=count * steps)], delta=delta)
+
+    shown = sorted({1, *(max(1, round(rounds * part)) for part in (0.1, 0.25, 0.5, 0.75)), rounds})
+    by_round = tuple((number, after(number)) for number in shown)
+    return ClientPlan(examples, size, rate, sigma, by_round, after(rounds + 1) - by_round[-1][1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """One adapted matrix and how it is trained."""
+
+    m: int
+    n: int
+    r: int
+    r_core: int
+    """Rank of Fed-SB's core: it can afford a larger one."""
+    scale: float = 1.0
+    lr: float = 0.1
+
+
+def releases(shape: Shape, *, noise_std: float, steps: int) -> Sequence[Release]:
+    """The four strategies on one matrix. `noise_std` is τ = σ C / b per value and step."""
+    m, n, r, core = shape.m, shape.n, shape.r, shape.r_core
+    kaiming = r / 3.0  # ‖A‖² of r rows with entries U(-1/√n, 1/√n)
+    return (
+        _release("fedit", r * (m + n), "T", lambda t: m * (kaiming + t * r * n), shape, noise_std, steps),
+        _release("ffa", r * m, "√T", lambda t: m * kaiming, shape, noise_std, steps),
+        _release("fedsvd", r * m, "√T", lambda t: m * r, shape, noise_std, steps),
+        _release("fedsb", core * core, "√T", lambda t: core * core, shape, noise_std, steps),
+    )
+
+
+def _release(
+    strategy: str,
+    values: int,
+    growth: str,
+    spread: Callable[[float], float],
+    shape: Shape,
+    noise_std: float,
+    steps: int,
+) -> Release:
+    def noise(count: int) -> float:
+        moved = count * (shape.lr * noise_std) ** 2  # variance of one trained value after `count` steps
+        return shape.scale * math.sqrt(moved * spread(moved))
+
+    return Release(strategy, values, noise(1), noise(steps), growth)
