@@ -55,6 +55,7 @@ def train_adapter_privately(
     """Take the steps of `mechanism`; what they leave in `parameters` is differentially private, the result is not.
 
     Returns the mean loss per drawn example, in nats: private, for whoever may see it; None if no example was drawn.
+    (Two examples count more than once: the engine's check that examples are independent computes their loss too.)
     """
     optimizer = make_optimizer(model, parameters, settings)
     model.train()

@@ -38,7 +38,7 @@ from fedlora.privacy import hooks, linears
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import Source, Stream, poisson_sample, privatise
 from fedlora.privacy.refusal import Code, Refusal
-from fedlora.privacy.supported import Watch, require_supported, running_batch_norm
+from fedlora.privacy.supported import Watch, require_same_losses_alone, require_supported, running_batch_norm
 
 LossPerExample = Callable[[Tensor], Tensor]
 PerSample = dict[Tensor, Tensor]
@@ -218,9 +218,10 @@ class PrivateEngine:
                 )
 
     def _examples_are_independent(self, pair: Tensor, loss_per_example: LossPerExample) -> bool:
-        """Differentiate the first of two losses: the second example's gradient must be exactly zero.
+        """Neither its gradient nor its value may tell one of two examples that the other is there.
 
-        Costs two examples once per engine. False when non-finite values hide the answer: then ask again later.
+        Differentiates the first of two losses: the second example's gradient must be exactly zero. Costs a few examples
+        once per engine. False when non-finite values hide the answer: then ask again later.
         """
         gradients = self._backward(pair, loss_per_example, torch.tensor([1.0, 0.0]))
         other = torch.cat([g[1].flatten() for g in gradients.values()])
@@ -232,7 +233,7 @@ class PrivateEngine:
                 "the loss of one example depends on another one in its batch; remove what mixes examples "
                 "(batch statistics, in-batch negatives, a mean over the batch).",
             )
-        return True
+        return require_same_losses_alone(self._model, pair, loss_per_example)
 
     def _name(self, parameter: Tensor) -> str:
         return next(name for name, other in self._model.named_parameters() if other is parameter)

@@ -3,12 +3,12 @@
 Refused at the door: trained parameters outside layers with per-example gradients (embeddings, norms, Conv1D, DoRA's
 magnitude), DoRA whatever trains, batch normalisation in train mode even when it is frozen, and running statistics of
 instance normalisation. Refused during a step (`engine`): a batch that is not first, a loss that is not one per example,
-a parameter used outside its layer, examples that depend on each other.
+a parameter used outside its layer, a loss that changes with the other examples of its batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,32 @@ def running_batch_norm(model: nn.Module) -> str | None:
         if module.training and isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
             return name or type(module).__name__
     return None
+
+
+def require_same_losses_alone(model: nn.Module, pair: Tensor, loss_per_example: Callable[[Tensor], Tensor]) -> bool:
+    """Refuse a loss of one example that changes with its company, as a mean over the batch's tokens does.
+
+    Such a loss passes every look at gradients: its coupling is a factor, not a path. Compared without dropout, to 2 %,
+    which padding and bf16 never reach. False when non-finite values hide the answer.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            together = loss_per_example(pair).double()
+            alone = torch.cat([loss_per_example(one).double() for one in torch.split(pair, 1)])
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not bool((together.isfinite() & alone.isfinite()).all()):
+        return False
+    if not torch.allclose(together, alone, rtol=0.02, atol=1e-3):
+        raise Refusal(
+            Code.UNSUPPORTED_MODEL,
+            "the loss of one example depends on another one in its batch: it changes with its company; take means "
+            "within each example only (no `labels=`, no batch statistics).",
+        )
+    return True
 
 
 class Watch:

@@ -33,13 +33,14 @@ class Classifier(nn.Module):
 
     def forward(self, tokens_nt: Tensor) -> Tensor:
         x = self.embed(tokens_nt)
-        if self.checkpoint is True and torch.is_grad_enabled():
+        checkpoint = self.checkpoint if self.training else None  # as transformers does
+        if checkpoint is True and torch.is_grad_enabled():
             x.requires_grad_()
         for block in self.encoder.values():
-            if self.checkpoint is None:
+            if checkpoint is None:
                 x = block(x)
             else:
-                x = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=self.checkpoint)
+                x = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=checkpoint)
         return self.head(x.mean(1))
 
 

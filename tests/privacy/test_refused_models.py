@@ -132,6 +132,17 @@ def test_a_token_mean_over_the_batch_couples_examples():
         step_once(model, token_mean)
 
 
+def test_a_loss_that_is_scaled_by_its_company_is_refused_also_under_dropout():
+    """No gradient shows this coupling: each loss is divided by what all examples of the batch have together."""
+    model = classifier()
+    model.encoder["a"].query.lora_dropout["default"] = nn.Dropout(0.5)
+    plain = Examples(4).loss(model)
+    step_once(model, plain)
+    with refuses("changes with its company"):
+        step_once(model, lambda indices: plain(indices) / len(indices))
+    assert model.encoder["a"].query.lora_dropout["default"].training
+
+
 @pytest.mark.parametrize("reduce", [torch.mean, lambda losses: losses[:, None], lambda losses: losses[:1]])
 def test_a_loss_that_is_not_one_per_example(reduce):
     model = classifier()

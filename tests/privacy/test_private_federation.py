@@ -1,0 +1,143 @@
+"""A whole private run: both sides in one process, the summary, refusals, resume."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import simulations.run as run_module
+from client.round import answer
+from fedlora.privacy.accounting import Event, epsilon
+from fedlora.privacy.ledger import LedgerFiles, read_ledger
+from fedlora.privacy.policy import DatasetPolicy, Policy
+from server.rounds import QuorumError
+from strategies.registry import STRATEGIES
+from tests.federations import CLIENTS, run, save_messages, save_tiny_model, tiny_recipe
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    model, source = save_tiny_model(folder / "model"), save_messages(folder / "messages.csv")
+    return lambda *overrides: tiny_recipe(model, source, *overrides)
+
+
+def charges(out: Path, client: str) -> list[dict]:
+    entries = read_ledger(LedgerFiles(out / "sites" / client, "default"), public_key=None).entries
+    return [dict(entry.fields) for entry in entries if entry.kind == "charge"]
+
+
+def clients_of(out: Path) -> list[dict]:
+    lines = (out / "rounds.jsonl").read_text().splitlines()
+    return [client for line in lines for client in json.loads(line)["clients"]]
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_every_strategy_runs_privately_and_the_summary_says_what_was_spent(recipe, tmp_path, strategy):
+    kind = "lora_xs" if strategy == "fedsb" else "lora"
+    settings = ("privacy.epsilon=3", f"strategy.name={strategy}", "rounds.count=2", f"adapter.kind={kind}")
+    summary = run(recipe(*settings), tmp_path)
+    assert 2.9 < summary["epsilon_max"] <= 3.0
+    assert set(summary["epsilon_by_client"]) == set(CLIENTS)
+    assert summary["delta"] == 1e-5
+    assert summary["adjacency"] == "add-or-remove-one"
+    assert summary["privacy_unit"] == "example"
+    assert summary["insecure_noise"] is False
+    assert any("public size" in leak for leak in summary["leaks"])
+    for client in clients_of(tmp_path):
+        assert client["received"] is None
+        assert client["train_loss"] is None
+    for name in CLIENTS:
+        spent = [
+            Event(rate=c["rate"], noise_multiplier=c["noise_multiplier"], steps=c["steps"])
+            for c in charges(tmp_path, name)
+        ]
+        assert epsilon(spent, delta=1e-5) == summary["epsilon_by_client"][name]
+
+
+def test_without_privacy_the_summary_has_no_epsilon(recipe, tmp_path):
+    summary = run(recipe("rounds.count=1"), tmp_path)
+    assert not any("epsilon" in key for key in summary)
+    assert not (tmp_path / "sites" / CLIENTS[0] / "privacy" / "default").exists()
+
+
+def test_equal_seeds_do_not_repeat_secure_noise_and_insecure_seeds_do(recipe, tmp_path):
+    def adapter(name: str, *overrides: str) -> bytes:
+        run(recipe("privacy.noise_multiplier=1", "rounds.count=1", *overrides), tmp_path / name)
+        return (tmp_path / name / "adapter/adapter_model.safetensors").read_bytes()
+
+    assert adapter("a") != adapter("b")
+    seeded = "privacy.insecure_seed=4"
+    assert adapter("c", seeded) == adapter("d", seeded)
+    summary = json.loads((tmp_path / "c" / "summary.json").read_text())
+    assert summary["insecure_noise"] is True
+    assert any("insecure_seed" in leak for leak in summary["leaks"])
+    assert {c["secure"] for c in charges(tmp_path / "c", CLIENTS[0])} == {False}
+
+
+def with_policy(monkeypatch, policies: dict[str, Policy]) -> None:
+    real = run_module.site_of
+
+    def site_of(simulation, name, folder):
+        site = real(simulation, name, folder)
+        return replace(site, policy=policies[name]) if name in policies else site
+
+    monkeypatch.setattr(run_module, "site_of", site_of)
+
+
+def test_one_sites_refusal_costs_its_own_update_and_its_code_is_stored(recipe, tmp_path, monkeypatch):
+    with_policy(monkeypatch, {"green": Policy(strategies=("ffa",))})
+    run(recipe("privacy.epsilon=3", "rounds.count=1"), tmp_path)
+    outcomes = {client["client"]: (client["outcome"], client["code"]) for client in clients_of(tmp_path)}
+    assert outcomes.pop("green") == ("refused", "strategy-not-allowed")
+    assert set(outcomes.values()) == {("trained", None)}
+
+
+def test_each_client_has_its_own_budget_by_the_sensitivity_of_its_data(recipe, tmp_path, monkeypatch):
+    sensitive = Policy(datasets={"default": DatasetPolicy(epsilon_per_run=0.5)})
+    with_policy(monkeypatch, {"red": sensitive})
+    summary = run(recipe("privacy.epsilon=3", "rounds.count=2"), tmp_path)
+    assert summary["epsilon_by_client"]["red"] <= 0.5 < summary["epsilon_by_client"]["blue"]
+    assert summary["epsilon_max"] > 2.9
+    assert summary["noise_multiplier_by_client"]["red"] > summary["noise_multiplier_by_client"]["blue"]
+
+
+def test_an_exhausted_budget_ends_the_run_with_the_reason(recipe, tmp_path, monkeypatch):
+    tight = Policy(largest_epsilon=0.2)
+    with_policy(monkeypatch, dict.fromkeys(CLIENTS, tight))
+    with pytest.raises(QuorumError, match="budget-exhausted"):
+        run(recipe("privacy.epsilon=3"), tmp_path)
+
+
+def test_an_update_without_its_receipt_is_not_taken(recipe, tmp_path, monkeypatch):
+    import client.app
+
+    def forgetful(task, blob, site):
+        report, update = answer(task, blob, site)
+        return report.model_copy(update={"receipt": None} if site.name == "white" else {}), update
+
+    monkeypatch.setattr(client.app, "answer", forgetful)
+    run(recipe("privacy.epsilon=3", "rounds.count=1"), tmp_path)
+    outcomes = {found["client"]: (found["outcome"], found["code"]) for found in clients_of(tmp_path)}
+    assert outcomes["white"] == ("failed", "bad-receipt")
+    assert outcomes["blue"] == ("trained", None)
+
+
+def test_a_resumed_run_goes_on_in_the_same_ledger(recipe, tmp_path):
+    class PullThePlugError(Exception):
+        pass
+
+    def stop_after_first(event) -> None:
+        if type(event).__name__ == "RoundFinished" and event.record.round == 1:
+            raise PullThePlugError
+
+    settings = ("privacy.epsilon=3", "rounds.count=2")
+    with pytest.raises(PullThePlugError):
+        run(recipe(*settings), tmp_path, watch=stop_after_first)
+    assert len(charges(tmp_path, "blue")) == 1
+    summary = run(recipe(*settings), tmp_path, resume=True)
+    assert [charge["round"] for charge in charges(tmp_path, "blue")] == [1, 2]
+    assert 2.9 < summary["epsilon_max"] <= 3.0
