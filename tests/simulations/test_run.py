@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,14 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+from fedlora.config import ModelSettings
+from fedlora.models import load_base
 from fedlora.settings import SettingsError
 from server.checkpoint import CheckpointError
 from server.records import RoundFinished
-from simulations.run import prepare
+from server.rounds import QuorumError
+from simulations.local_grid import LocalGrid
+from simulations.run import prepare, simulate
 from strategies.registry import STRATEGIES
 from tests.federations import run, save_tiny_model
 
@@ -157,10 +163,42 @@ def test_references_alone_and_pooled(recipe, tmp_path):
     assert alone["aggregation_error_max"] < 1e-6
 
 
-def test_a_client_with_another_base_model_refuses(recipe, tmp_path, monkeypatch):
-    other = save_tiny_model(tmp_path / "other", seed=5)
-    simulation = prepare(recipe())
-    from fedlora.models import load_base
+def test_clients_with_another_base_model_refuse(recipe, tmp_path):
+    settings = recipe()
+    simulation = prepare(settings)
+    stranger = replace(simulation.resident.base, fingerprint="0" * 32)
+    elsewhere = copy.copy(simulation.resident)
+    elsewhere.base = stranger
+    with pytest.raises(QuorumError, match=r"4 refused \(wrong-base-model\)"):
+        simulate(replace(simulation, resident=elsewhere), tmp_path / "run", watch=lambda event: None)
 
-    stranger = load_base(recipe(f"model.id={other}").model, simulation.data.labels)
-    assert stranger.fingerprint != simulation.resident.base.fingerprint
+
+def test_the_fingerprint_tells_weights_apart_and_ignores_the_adapter(tiny_model, tmp_path):
+    other = save_tiny_model(tmp_path / "other", seed=5)
+    same = load_base(ModelSettings(id=tiny_model), ("a", "b"))
+    again = load_base(ModelSettings(id=tiny_model), ("a", "b", "c"))
+    assert same.fingerprint == again.fingerprint != load_base(ModelSettings(id=other), ("a", "b")).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"id": "./no-such-folder"}, "is not a folder"),
+        ({"id": "nobody/no-such-model"}, r"cannot load model\.id='nobody/no-such-model'.*local folder, or `demo`"),
+        ({"device": "cuda:7"}, r"model\.device='cuda:7' is not available here"),
+    ],
+)
+def test_a_model_that_is_not_to_be_had_is_refused(tiny_model, monkeypatch, settings, message):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(SettingsError, match=message):
+        load_base(ModelSettings(**{"id": tiny_model, **settings}), ("a", "b"))
+
+
+def test_bytes_are_what_flower_puts_on_the_wire_but_for_its_own_headers(recipe, tmp_path, monkeypatch):
+    grids = []
+    monkeypatch.setattr("simulations.run.LocalGrid", lambda *a, **k: grids.append(LocalGrid(*a, **k)) or grids[-1])
+    summary = run(recipe(), tmp_path / "run")
+    (grid,) = grids
+    messages = 3 * 4
+    for ours, flower in ((summary["bytes_up"], grid.bytes_up), (summary["bytes_down"], grid.bytes_down)):
+        assert 0 < flower - ours < 1500 * messages

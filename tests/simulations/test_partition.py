@@ -1,0 +1,153 @@
+"""Data: distinct texts, one shared test set, clients that do not overlap, and plain errors for what cannot be used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from client.data import addressee, concatenate, read_rows
+from fedlora.config import DataSettings, ModelSettings
+from fedlora.settings import SettingsError
+from simulations.partition import Federation, by_label, dirichlet, federation, iid
+from tests.federations import CLIENTS
+
+LABELS = ["a"] * 60 + ["b"] * 30 + ["c"] * 10
+
+
+def texts(examples) -> set[tuple[int, ...]]:
+    return {tuple(row.tolist()) for row in examples.token_ids}
+
+
+@pytest.fixture
+def build(tiny_model, messages):
+    def make(source: str = messages, seed: int = 0, **settings) -> Federation:
+        values = {"source": source, "held_out": 20, "test_fraction": 0.25, **settings}
+        return federation(DataSettings(**values), model=ModelSettings(id=tiny_model, max_tokens=16), seed=seed)
+
+    return make
+
+
+def test_natural_clients_share_no_text_with_each_other_or_the_test_set(build):
+    data = build()
+    assert tuple(data.clients) == CLIENTS
+    parts = [texts(part) for client in data.clients.values() for part in (client.train, client.test)]
+    parts.append(texts(data.held_out))
+    assert sum(map(len, parts)) == len(set().union(*parts)) == 160
+
+
+@pytest.mark.parametrize("partition", ["iid", "dirichlet", "label"])
+def test_other_partitions_use_every_example_once(build, partition):
+    data = build(partition=partition, clients=5)
+    assert len(data.clients) == 5
+    assert sum(len(client.train) + len(client.test) for client in data.clients.values()) == 140
+
+
+def test_the_same_seed_gives_the_same_parts_and_another_seed_others(build):
+    first, second, other = build(), build(), build(seed=1)
+    assert texts(first.held_out) == texts(second.held_out)
+    assert texts(first.held_out) != texts(other.held_out)
+
+
+def test_repeated_texts_count_once(build, tmp_path):
+    path = tmp_path / "twice.csv"
+    rows = [f"the {n} flight,good,x" for n in range(30)] + [f"the {n} bag,bad,y" for n in range(30)]
+    path.write_text("text,label,client\n" + "\n".join(rows + rows) + "\n")
+    assert len(read_rows(DataSettings(source=str(path)))) == 60
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_files_are_read_by_column_names(tmp_path, suffix):
+    import pandas
+
+    frame = pandas.DataFrame({"body": ["one", "two"], "mood": ["x", "y"], "who": ["p", "q"]})
+    path = tmp_path / f"data{suffix}"
+    if suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in frame.to_dict("records")))
+    else:
+        frame.to_parquet(path)
+    rows = read_rows(DataSettings(source=str(path), text="body", label="mood", client_column="who"))
+    assert [(row.text, row.label, row.client) for row in rows] == [("one", "x", "p"), ("two", "y", "q")]
+
+
+def test_iid_parts_are_equal_and_by_label_parts_are_runs():
+    assert sorted(len(part) for part in iid(103, 10, seed=0)) == [10] * 7 + [11] * 3
+    assert [{LABELS[i] for i in part} for part in by_label(LABELS, 2)] == [{"a"}, {"a", "b", "c"}]
+
+
+def test_a_smaller_dirichlet_alpha_is_more_unequal():
+    def largest_share(alpha: float) -> float:
+        parts = dirichlet(LABELS * 10, 10, alpha, seed=3)
+        assert sorted(index for part in parts for index in part) == list(range(1000))
+        return max(map(len, parts)) / 1000
+
+    assert largest_share(0.1) > 0.3 > 0.15 > largest_share(100.0)
+
+
+def test_no_dirichlet_client_is_empty_even_at_extreme_inequality():
+    assert all(dirichlet(LABELS, 20, 0.01, seed=0))
+
+
+def test_a_batch_is_padded_to_its_own_longest_and_masked(build):
+    examples = build().held_out
+    batch = examples.batch([0, 1, 2])
+    lengths = [len(examples.token_ids[index]) for index in range(3)]
+    assert batch["input_ids"].shape == (3, max(lengths))
+    assert batch["attention_mask"].sum(1).tolist() == lengths
+
+
+def test_evaluation_batches_cover_everything_once(build):
+    examples = build().held_out
+    batches = list(examples.evaluation_batches(size=7))
+    assert sum(len(batch["labels"]) for batch in batches) == 20
+    assert torch.equal(torch.cat([batch["labels"] for batch in batches]).sort().values, examples.labels_n.sort().values)
+
+
+def test_concatenating_keeps_order(build):
+    parts = [client.train for client in build().clients.values()]
+    whole = concatenate(parts)
+    assert len(whole) == sum(map(len, parts))
+    assert torch.equal(whole.token_ids[len(parts[0])], parts[1].token_ids[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"text": "words"}, r"data\.text='words': .* no such column; it has text, label, client"),
+        ({"label": "class"}, r"data\.label='class'"),
+        ({"client_column": "site"}, r"data\.client_column='site'"),
+        ({"source": "nowhere.csv"}, r"data\.source='nowhere.csv': give"),
+        ({"source": "corpus.xlsx"}, r"\.parquet file"),
+        ({"held_out": 160}, r"data\.held_out=160 takes all of the 160"),
+        ({"held_out": 158, "partition": "iid", "clients": 2}, r"client 'client-0' has 1 example"),
+        ({"partition": "iid", "clients": 500}, r"data\.clients=500 is more than the 140"),
+    ],
+)
+def test_data_that_cannot_be_used_is_refused_with_the_way_out(build, settings, message):
+    with pytest.raises(SettingsError, match=message):
+        build(**settings)
+
+
+def test_one_class_is_refused(build, tmp_path):
+    path = Path(tmp_path / "one.csv")
+    path.write_text("text,label,client\na,x,p\nb,x,p\nc,x,q\n")
+    with pytest.raises(SettingsError, match="has 1 class"):
+        build(source=str(path), held_out=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "others", "organisation"),
+    [
+        ("@united thanks", False, "united"),
+        ("@UnitedNations thanks", False, None),
+        ("my new Apple watch", False, None),
+        ("my new Apple watch", True, "apple"),
+        ("@jetblue and coachella", True, "jetblue"),
+    ],
+)
+def test_messages_belong_to_whom_they_address(text, others, organisation):
+    assert addressee(text, others=others) == organisation
