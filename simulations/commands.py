@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich.console import Console
@@ -13,7 +13,7 @@ from rich.table import Table
 from fedlora.config import Recipe, load
 from fedlora.settings import SettingsError
 from simulations.compare import COLUMNS, all_rows, best_rows, cells, finished, plan, run_missing, write_outputs
-from simulations.run import prepare
+from simulations.run import Engine, prepare
 from simulations.run import simulate as run_simulation
 from simulations.screen import Screen
 
@@ -39,6 +39,9 @@ def simulate(
     recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")] = "six-airlines",
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results (default: runs/NAME).")] = None,
+    engine: Annotated[
+        str, typer.Option(help="local: in this process; ray: Flower's own simulation runtime.")
+    ] = "local",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of a sentence.")] = False,
 ) -> None:
@@ -48,7 +51,9 @@ def simulate(
     """
     loaded = load(recipe_path(recipe), overrides or [])
     folder = out or Path("runs") / loaded.name
-    summary = run_on_screen(loaded, folder, resume=resume)
+    if engine not in get_args(Engine):
+        raise SettingsError(f"--engine {engine!r}: choose one of {', '.join(get_args(Engine))}.")
+    summary = run_on_screen(loaded, folder, resume=resume, engine=cast(Engine, engine))
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
         return
@@ -59,11 +64,11 @@ def simulate(
     )
 
 
-def run_on_screen(recipe: Recipe, folder: Path, *, resume: bool = False) -> dict[str, Any]:
+def run_on_screen(recipe: Recipe, folder: Path, *, resume: bool = False, engine: Engine = "local") -> dict[str, Any]:
     """Run with a progress bar."""
     simulation = prepare(recipe)
     with Screen(rounds=recipe.rounds.count, title=recipe.name) as screen:
-        return run_simulation(simulation, folder, watch=screen.watch, resume=resume)
+        return run_simulation(simulation, folder, watch=screen.watch, resume=resume, engine=engine)
 
 
 def compare(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from flwr.app import Context
@@ -18,12 +18,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from client.app import client_app
 from client.data import concatenate
-from client.site import Site
 from fedlora import __version__
 from fedlora.config import Recipe
 from fedlora.evaluation import evaluate
 from fedlora.files import write_atomically
-from fedlora.privacy.policy import SIMULATION
 from fedlora.privacy.receipt import Receipt
 from fedlora.privacy.spent import privacy_summary
 from fedlora.resident import Resident, resident
@@ -32,9 +30,13 @@ from server.checkpoint import Progress
 from server.coordinate import Coordination, coordinate, load_state
 from server.records import Watch
 from simulations.local_grid import Faults, LocalGrid, run_apps
+from simulations.on_ray import run_on_ray
 from simulations.partition import ClientExamples, Federation, federation
 from simulations.pictures import draw_curves, read_rounds
+from simulations.sites import site_of
 from strategies.base import State
+
+Engine = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,25 @@ def prepare(recipe: Recipe) -> Simulation:
 
 
 def simulate(
-    simulation: Simulation, out: Path, *, watch: Watch, resume: bool = False, faults: Faults | None = None
+    simulation: Simulation,
+    out: Path,
+    *,
+    watch: Watch,
+    resume: bool = False,
+    engine: Engine = "local",
+    faults: Faults | None = None,
 ) -> dict[str, Any]:
     """Run to the end; write summary.json, rounds.jsonl, config.yaml, curves.png and adapter/ to `out`.
 
     In mode `alone` every client is a federation of its own, in a folder of its own; the summary has their means.
+    `faults` are injected into the local grid.
     """
     started = time.monotonic()
     names = tuple(simulation.data.clients)
     alone = simulation.recipe.mode == "alone"
     groups = {out / name: (name,) for name in names} if alone else {out: names}
     outcomes = [
-        federate(simulation, clients, folder, watch=watch, resume=resume, faults=faults)
+        federate(simulation, clients, folder, watch=watch, resume=resume, faults=faults, engine=engine)
         for folder, clients in groups.items()
     ]
     summary = summarise(simulation, outcomes, out, seconds=time.monotonic() - started)
@@ -95,13 +104,19 @@ def simulate(
 
 
 def federate(
-    simulation: Simulation, names: Sequence[str], folder: Path, *, watch: Watch, resume: bool, faults: Faults | None
+    simulation: Simulation,
+    names: Sequence[str],
+    folder: Path,
+    *,
+    watch: Watch,
+    resume: bool,
+    faults: Faults | None,
+    engine: Engine,
 ) -> Outcome:
-    """One federation of the named clients through Flower's own ServerApp and ClientApp on a LocalGrid."""
-    recipe, home = simulation.recipe, simulation.resident
-    sites = [site_of(simulation, name, folder) for name in names]
+    """One federation of the named clients through Flower's own ServerApp and ClientApp."""
+    recipe = simulation.recipe
     needs = Coordination(
-        resident=home,
+        resident=simulation.resident,
         folder=folder,
         labels=simulation.data.labels,
         evaluate=lambda state: on_held_out(simulation, state),
@@ -114,16 +129,16 @@ def federate(
     def main(grid: Grid, context: Context) -> None:
         finished.append(coordinate(grid, recipe, needs, resume=resume))
 
-    client = client_app(lambda context: sites[int(context.node_config["partition-id"])])
-    run_apps(server, LocalGrid(client, nodes=len(sites), run_config={}, faults=faults), {})
+    if engine == "ray":
+        run_on_ray(server, recipe, names, folder)
+    else:
+        sites = [site_of(simulation.data, name, folder) for name in names]
+        client = client_app(lambda context: sites[int(context.node_config["partition-id"])])
+        run_apps(server, LocalGrid(client, nodes=len(sites), run_config={}, faults=faults), {})
+    if not finished:
+        raise RuntimeError("Flower's runtime ended without a result; the reason is in its log above.")
     progress = finished[0]
-    return Outcome(tuple(names), progress, by_client(simulation, sites, progress), folder)
-
-
-def site_of(simulation: Simulation, name: str, folder: Path) -> Site:
-    """A simulated site; its folder is inside the run's."""
-    data = simulation.data.clients[name]
-    return Site(name, data.train, data.test, folder / "sites" / name, policy=SIMULATION)
+    return Outcome(tuple(names), progress, by_client(simulation, names, progress), folder)
 
 
 def on_held_out(simulation: Simulation, state: State) -> Evaluation:
@@ -133,14 +148,12 @@ def on_held_out(simulation: Simulation, state: State) -> Evaluation:
     return evaluate(simulation.resident.model, batches, on=simulation.recipe.model)
 
 
-def by_client(simulation: Simulation, sites: Sequence[Site], progress: Progress) -> dict[str, float]:
+def by_client(simulation: Simulation, names: Sequence[str], progress: Progress) -> dict[str, float]:
     """Accuracy of the final state on every client's own test examples; possible here because this is a simulation."""
     load_state(simulation.resident, "held-out", progress.state)
     on = simulation.recipe.model
-    return {
-        site.name: evaluate(simulation.resident.model, site.test.evaluation_batches(device=on.device), on=on).accuracy
-        for site in sites
-    }
+    tests = {name: simulation.data.clients[name].test.evaluation_batches(device=on.device) for name in names}
+    return {name: evaluate(simulation.resident.model, batches, on=on).accuracy for name, batches in tests.items()}
 
 
 def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *, seconds: float) -> dict[str, Any]:

@@ -1,0 +1,53 @@
+"""The same two apps on Flower's own simulation runtime, for those who outgrow one process: clients in Ray's actors.
+
+Each actor loads the base model and the data once and keeps them for all the clients that it is given.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import ServerApp
+
+from client.app import client_app
+from client.site import Site
+from fedlora.config import Recipe
+from fedlora.settings import SettingsError
+from simulations.partition import Federation, federation
+from simulations.sites import site_of
+
+
+@dataclass(frozen=True)
+class SiteFinder:
+    """Finds a node's site in whatever process it runs: what travels to an actor is the recipe, not the data."""
+
+    recipe_json: str
+    names: tuple[str, ...]
+    folder: Path
+
+    def __call__(self, context: Context) -> Site:
+        name = self.names[int(context.node_config["partition-id"])]
+        return site_of(data_of(self.recipe_json), name, self.folder)
+
+
+@lru_cache(maxsize=1)
+def data_of(recipe_json: str) -> Federation:
+    """The data of a recipe, read once per process."""
+    recipe = Recipe.model_validate_json(recipe_json)
+    return federation(recipe.data, model=recipe.model, seed=recipe.seed)
+
+
+def run_on_ray(server: ServerApp, recipe: Recipe, names: Sequence[str], folder: Path) -> None:
+    """Run the ServerApp on Flower's simulation runtime; one CPU a client at a time."""
+    if importlib.util.find_spec("ray") is None:
+        raise SettingsError("--engine ray needs ray; install it with: pip install 'fedlora[simulation]'")
+    from flwr.simulation import run_simulation
+
+    client = client_app(SiteFinder(recipe.model_dump_json(), tuple(names), folder.resolve()))
+    resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+    run_simulation(server, client, num_supernodes=len(names), backend_config=resources)

@@ -1,0 +1,15 @@
+"""Simulated sites: one client's part of the data, and a folder of its own inside the run's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from client.site import Site
+from fedlora.privacy.policy import SIMULATION
+from simulations.partition import Federation
+
+
+def site_of(data: Federation, name: str, folder: Path) -> Site:
+    """The site of the client called `name`."""
+    part = data.clients[name]
+    return Site(name, part.train, part.test, folder / "sites" / name, policy=SIMULATION)
