@@ -14,7 +14,8 @@ from fedlora.config import Recipe
 from fedlora.export import export_adapter
 from fedlora.lowrank import total_of
 from fedlora.resident import Resident
-from fedlora.updates import Adapter
+from fedlora.settings import SettingsError
+from fedlora.updates import Adapter, Factor
 from server.checkpoint import Progress
 from server.journal import Journal
 from server.outgoing import Brief
@@ -39,6 +40,7 @@ class Coordination:
 def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool) -> Progress:
     """Run the recipe's rounds on the grid and export the adapter. Everything that can be refused is refused first."""
     strategy = build(recipe.strategy.name, recipe.strategy.options)
+    require_fit(recipe, strategy)
     journal = Journal(needs.folder, recipe)
     progress = journal.resume() if resume else begin(journal, recipe, strategy, needs.resident)
     brief = Brief(needs.resident.base.fingerprint, needs.labels, needs.coordinator)
@@ -46,6 +48,17 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     rounds.start(grid)
     export(needs.folder / "adapter", rounds.progress.state, recipe, needs)
     return rounds.progress
+
+
+def require_fit(recipe: Recipe, strategy: Strategy) -> None:
+    """Refuse an adapter kind that the strategy does not train."""
+    trains_core = Factor.R in strategy.trains(1)
+    if trains_core != (recipe.adapter.kind == "lora_xs"):
+        needed = "lora_xs" if trains_core else "lora"
+        raise SettingsError(
+            f"strategy {recipe.strategy.name} trains {'a core R' if trains_core else 'A or B'}, "
+            f"adapter.kind={recipe.adapter.kind} does not have it; set adapter.kind={needed}."
+        )
 
 
 def begin(journal: Journal, recipe: Recipe, strategy: Strategy, resident: Resident) -> Progress:

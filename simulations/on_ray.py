@@ -49,5 +49,6 @@ def run_on_ray(server: ServerApp, recipe: Recipe, names: Sequence[str], folder: 
     from flwr.simulation import run_simulation
 
     client = client_app(SiteFinder(recipe.model_dump_json(), tuple(names), folder.resolve()))
-    resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
-    run_simulation(server, client, num_supernodes=len(names), backend_config=resources)
+    run_simulation(
+        server, client, num_supernodes=len(names), backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+    )

@@ -8,14 +8,28 @@ from typing import Any
 
 from fedlora.settings import SettingsError, parse
 from strategies.base import Strategy, StrategySettings
+from strategies.fair import LoRAFAIR
+from strategies.fedex import FedExLoRA
 from strategies.fedit import FedIT
+from strategies.fedsb import FedSB
 from strategies.fedsvd import FedSVD
 from strategies.ffa import FFALoRA
+from strategies.flexlora import FlexLoRA
+from strategies.flora import FLoRA
+from strategies.hetlora import HetLoRA
+from strategies.rolora import RoLoRA
 
 STRATEGIES: dict[str, type[StrategySettings]] = {
+    "fair": LoRAFAIR,
+    "fedex": FedExLoRA,
     "fedit": FedIT,
+    "fedsb": FedSB,
     "fedsvd": FedSVD,
     "ffa": FFALoRA,
+    "flexlora": FlexLoRA,
+    "flora": FLoRA,
+    "hetlora": HetLoRA,
+    "rolora": RoLoRA,
 }
 
 

@@ -209,6 +209,8 @@ def test_bytes_are_what_flower_puts_on_the_wire_but_for_its_own_headers(recipe, 
 def test_the_same_apps_on_flowers_own_runtime_end_in_the_same_bits(recipe, tmp_path):
     pytest.importorskip("ray", reason="the extra `simulation` is not installed")
     run(recipe("rounds.count=2"), tmp_path / "local")
-    settings = recipe("rounds.count=2", "rounds.min_clients=4", "rounds.wait_s=120", "rounds.deadline_s=240", "rounds.grace_s=240")
+    settings = recipe(
+        "rounds.count=2", "rounds.min_clients=4", "rounds.wait_s=120", "rounds.deadline_s=240", "rounds.grace_s=240"
+    )
     simulate(prepare(settings), tmp_path / "ray", watch=lambda event: None, engine="ray")
     assert adapter_bytes(tmp_path / "ray") == adapter_bytes(tmp_path / "local")

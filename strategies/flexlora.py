@@ -1,0 +1,66 @@
+"""FlexLoRA: aggregate ΔW itself, hand it out again as its best rank-r factors.
+
+Bai et al., "Federated Fine-tuning of Large Language Models under Heterogeneous Tasks and Client Resources", NeurIPS
+2024, arXiv 2402.11505.
+
+    U S Vᵀ = SVD( Σ w_k s_k B_k A_k ),   A' = V_rᵀ,   B' = U_r S_r / s
+
+Guarantee: s B' A' is the best approximation of rank r of the exact mean (Eckart-Young): what it cuts off is lost, and
+the round's aggregation error says how much. The SVD is of the stacked factors (rank p = Σ r_k): two QR, a p x p core.
+All of S goes into B, as in the authors' code; splitting it as sqrt S on both sides gives clients other dynamics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+
+from fedlora.lowrank import Product, svd
+from fedlora.updates import Adapter, Factor, LowRank, Update
+from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
+from strategies.mean import in_dtype_of, weighted_mean, zero_product
+
+
+class FlexLoRA(StrategySettings):
+    """SVD of the mean ΔW, redistributed."""
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(
+            paper="arXiv 2402.11505",
+            exact=False,
+            unequal_ranks=False,
+            linear_uploads=False,
+            moves_base=False,
+            example_level_dp=True,
+        )
+
+    def trains(self, round_number: int) -> frozenset[Factor]:
+        return frozenset({Factor.A, Factor.B, Factor.HEAD})
+
+    def init(self, adapter: Adapter) -> State:
+        return State(adapter)
+
+    def combine(self, updates: Iterable[Update]) -> Combined:
+        return weighted_mean(updates, self.weighting)
+
+    def step(self, state: State, combined: Combined) -> State:
+        layers = {name: factored(layer, combined.ideal[name]) for name, layer in combined.mean.layers.items()}
+        return replace(state, adapter=in_dtype_of(state.adapter, Adapter(layers, combined.mean.head)))
+
+    def broadcast(self, state: State, recipient: Recipient) -> Payload:
+        return Payload(state.adapter)
+
+
+def factored(layer: LowRank, ideal: Product) -> LowRank:
+    """`ideal` as factors of `layer`'s rank and scale; an untrained layer keeps its own. Missing directions are zero."""
+    if zero_product(ideal):
+        return layer
+    r = layer.rank
+    U, S, Vh = svd(ideal)
+    keep = min(r, S.shape[0])
+    A_rn, B_mr = torch.zeros_like(layer.A_rn), torch.zeros_like(layer.B_mr)
+    A_rn[:keep], B_mr[:, :keep] = Vh[:keep], U[:, :keep] * S[:keep] / layer.scale
+    return replace(layer, A_rn=A_rn, B_mr=B_mr)

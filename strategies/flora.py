@@ -1,0 +1,68 @@
+"""FLoRA: stack the clients' factors, fold the stack into the base, start the next round from fresh factors.
+
+Wang et al., "FLoRA: Federated Fine-Tuning Large Language Models with Heterogeneous Low-Rank Adaptations", NeurIPS 2024,
+arXiv 2409.05976.
+
+    W0' = W0 + [w_1 s_1 B_1 ... w_K s_K B_K] [A_1; ...; A_K] = W0 + Σ w_k s_k B_k A_k;   A' drawn anew, B' = 0
+
+Guarantee: exact for any weights and any ranks. Price: the download grows with the number of clients (until dense is
+smaller), and every round starts from a random A with B = 0, which slows many-round training (its users' own reports).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+
+from fedlora.lowrank import compact, total_of
+from fedlora.randomness import generator
+from fedlora.updates import Adapter, Factor, LowRank, Update
+from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
+from strategies.mean import in_dtype_of, weighted_mean
+
+
+class FLoRA(StrategySettings):
+    """Stack, merge, start afresh."""
+
+    seed: int = 0
+    """Seed of the factors that each round starts from."""
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(
+            paper="arXiv 2409.05976",
+            exact=True,
+            unequal_ranks=False,
+            linear_uploads=False,
+            moves_base=True,
+            example_level_dp=True,
+        )
+
+    def trains(self, round_number: int) -> frozenset[Factor]:
+        return frozenset({Factor.A, Factor.B, Factor.HEAD})
+
+    def init(self, adapter: Adapter) -> State:
+        return State(adapter)
+
+    def combine(self, updates: Iterable[Update]) -> Combined:
+        return weighted_mean(updates, self.weighting)
+
+    def step(self, state: State, combined: Combined) -> State:
+        moved = {name: compact(product) for name, product in combined.ideal.items()}
+        version = state.base_version + 1
+        layers = {name: self._fresh(name, layer, version) for name, layer in state.adapter.layers.items()}
+        head = in_dtype_of(state.adapter, combined.mean).head
+        return replace(state, adapter=Adapter(layers, head), residuals=(*state.residuals, moved))
+
+    def broadcast(self, state: State, recipient: Recipient) -> Payload:
+        missing = state.residuals[recipient.held_version or 0 :]
+        return Payload(state.adapter, state.base_version, total_of(missing))
+
+    def _fresh(self, name: str, layer: LowRank, version: int) -> LowRank:
+        """A ~ U(-1/sqrt n, 1/sqrt n), PEFT's default; B = 0."""
+        stream = generator(self.seed, "flora", version, name)
+        r, n = layer.A_rn.shape
+        A_rn = (2 * torch.rand(r, n, generator=stream) - 1) / n**0.5
+        return replace(layer, A_rn=A_rn.to(layer.A_rn.dtype), B_mr=torch.zeros_like(layer.B_mr))

@@ -1,0 +1,56 @@
+"""HetLoRA: average zero-padded factors, weighted by the size of each client's ΔW.
+
+Cho et al., "Heterogeneous LoRA for Federated Fine-tuning of On-Device Foundation Models", EMNLP 2024, arXiv 2401.06432.
+
+    w_k = ‖B_k A_k‖_F / Σ_j ‖B_j A_j‖_F,   A' = Σ w_k A_k,   B' = Σ w_k B_k
+
+Not exact, like FedIT. The norms are traces of r x r products. When every ΔW_k is zero the examples decide. The paper's
+local rank pruning is not part of this; the weights depend on the data, so under privacy they are post-processing of
+updates that are already private.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from fedlora.lowrank import frobenius, product_of
+from fedlora.updates import Adapter, Factor, Update
+from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
+from strategies.mean import in_dtype_of, weighted_mean
+
+
+class HetLoRA(StrategySettings):
+    """Average A and B with weights by ‖ΔW_k‖."""
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(
+            paper="arXiv 2401.06432",
+            exact=False,
+            unequal_ranks=False,
+            linear_uploads=False,
+            moves_base=False,
+            example_level_dp=True,
+        )
+
+    def trains(self, round_number: int) -> frozenset[Factor]:
+        return frozenset({Factor.A, Factor.B, Factor.HEAD})
+
+    def init(self, adapter: Adapter) -> State:
+        return State(adapter)
+
+    def combine(self, updates: Iterable[Update]) -> Combined:
+        return weighted_mean(self._reweighted(updates), "examples")
+
+    def _reweighted(self, updates: Iterable[Update]) -> Iterator[Update]:
+        for update in updates:
+            size = sum(frobenius(product_of(layer)) ** 2 for layer in update.adapter.layers.values()) ** 0.5
+            # a silent client keeps a vanishing share, so that a round of silent clients is still a mean
+            yield replace(update, weight=size if size > 0 else 1e-12 * update.weight)
+
+    def step(self, state: State, combined: Combined) -> State:
+        return replace(state, adapter=in_dtype_of(state.adapter, combined.mean))
+
+    def broadcast(self, state: State, recipient: Recipient) -> Payload:
+        return Payload(state.adapter)

@@ -1,0 +1,105 @@
+"""The properties bite: each well-known mistake, made on purpose, is caught by the test that should catch it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fedlora.lowrank import Product, scaled, svd
+from fedlora.updates import Adapter
+from strategies import fedex, flexlora, mean
+from tests.strategies import test_papers, test_properties
+
+
+def transposed(product: Product) -> Product:
+    return Product(product.V_pn.mT, product.U_mp.mT) if product.shape[0] == product.shape[1] else product
+
+
+def sqrt_split(layer, ideal):
+    U, S, Vh = svd(ideal)
+    root = S[: layer.rank].sqrt()
+    return replace(layer, A_rn=root[:, None] * Vh[: layer.rank], B_mr=U[:, : layer.rank] * root / layer.scale)
+
+
+def forgotten_scale(layer, ideal):
+    made = flexlora_factored(layer, ideal)
+    return replace(made, B_mr=made.B_mr * layer.scale)
+
+
+flexlora_factored = flexlora.factored
+spread_residual = fedex.Spread.residual
+honest_mean = mean.weighted_mean
+
+
+def change_residual(change):
+    return lambda self, mean, total: {k: change(p) for k, p in spread_residual(self, mean, total).items()}
+
+
+def test_a_transposed_residual_on_a_square_layer_is_caught(monkeypatch):
+    monkeypatch.setattr(fedex.Spread, "residual", change_residual(transposed))
+    with pytest.raises(AssertionError):
+        test_properties.test_exact_strategies_serve_the_weighted_mean_of_delta_w_every_round("fedex")
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.0, 1 / 2.5])
+def test_a_doubled_omitted_or_unscaled_residual_is_caught(monkeypatch, factor):
+    monkeypatch.setattr(fedex.Spread, "residual", change_residual(lambda product: scaled(product, factor)))
+    with pytest.raises(AssertionError):
+        test_properties.test_exact_strategies_serve_the_weighted_mean_of_delta_w_every_round("fedex")
+
+
+@pytest.mark.parametrize("mutant", [sqrt_split, forgotten_scale])
+def test_a_square_root_split_or_a_forgotten_scale_in_flexlora_is_caught(monkeypatch, mutant):
+    monkeypatch.setattr(flexlora, "factored", mutant)
+    with pytest.raises(AssertionError):
+        test_papers.test_flexlora_serves_the_best_approximation_with_all_of_s_in_b()
+
+
+@pytest.mark.parametrize("name", ["fedit", "ffa", "fedsvd", "fedsb", "fedex"])
+def test_uniform_for_weighted_is_caught(monkeypatch, name):
+    import importlib
+
+    module = importlib.import_module(f"strategies.{name}")
+    monkeypatch.setattr(
+        module, "weighted_mean", lambda updates, weighting, **rest: honest_mean(updates, "uniform", **rest)
+    )
+    with pytest.raises(AssertionError):
+        test_properties.test_the_head_is_the_weighted_mean(name)
+
+
+def test_averaging_a_and_b_in_the_place_of_an_exact_strategy_is_caught(monkeypatch):
+    monkeypatch.setattr(fedex.Spread, "residual", lambda self, mean, total: {})
+    with pytest.raises(AssertionError):
+        test_properties.test_exact_strategies_serve_the_weighted_mean_of_delta_w_every_round("fedex")
+
+
+def test_a_strategy_that_writes_into_its_arguments_is_caught(monkeypatch):
+    def in_place(self, state, combined):
+        for name, tensor in state.adapter.tensors().items():
+            tensor.copy_(combined.mean.tensors()[name])
+        return state
+
+    monkeypatch.setattr("strategies.fedit.FedIT.step", in_place)
+    with pytest.raises(AssertionError):
+        test_properties.test_arguments_are_left_alone("fedit")
+
+
+def test_a_dense_svd_that_leaves_the_row_space_is_caught(monkeypatch):
+    from tests.strategies import test_fedsvd
+
+    def dense(layer):
+        U, S, Vh = torch.linalg.svd(layer.B_mr @ layer.A_rn, full_matrices=False)
+        r = layer.rank
+        return replace(layer, A_rn=Vh[:r], B_mr=U[:, :r] * S[:r])
+
+    monkeypatch.setattr(test_fedsvd, "refactored", dense)
+    with pytest.raises(AssertionError):
+        test_fedsvd.test_a_never_leaves_its_row_space_even_when_b_is_rank_deficient((10, 10, 3), 1)
+
+
+def test_the_mutants_are_made_of_the_real_things():
+    assert isinstance(Adapter({}).tensors(), dict)
+    test_properties.test_exact_strategies_serve_the_weighted_mean_of_delta_w_every_round("fedex")
+    test_papers.test_flexlora_serves_the_best_approximation_with_all_of_s_in_b()

@@ -1,0 +1,223 @@
+"""Each paper's own invariants, beyond what every strategy must satisfy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fedlora.config import AdapterSettings
+from fedlora.lowrank import Product, frobenius, stack
+from fedlora.settings import SettingsError
+from fedlora.updates import Factor, Update
+from strategies.fair import cosine_minimiser, frobenius_minimiser
+from strategies.registry import build
+from tests.strategies.examples import RANK, SCALE, built, ideal_dense, random_adapter, start, updates_for
+
+
+def test_fedits_error_is_the_cross_covariance_of_the_factors():
+    strategy = built("fedit")
+    state = start(strategy)
+    updates = updates_for(strategy, state)
+    new = strategy.step(state, strategy.combine(updates))
+    total = sum(update.weight for update in updates)
+    for key, wanted in ideal_dense(updates).items():
+        mean = new.adapter.layers[key]
+        covariance = sum(
+            u.weight / total * (u.adapter.layers[key].B_mr - mean.B_mr) @ (u.adapter.layers[key].A_rn - mean.A_rn)
+            for u in updates
+        )
+        assert_close(wanted - mean.dense(), SCALE * covariance, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("clients", [2, 4])
+def test_fedexs_residual_has_rank_at_most_k_minus_one_times_r(clients):
+    strategy = built("fedex")
+    state = start(strategy)
+    combined = strategy.combine(updates_for(strategy, state, clients=clients))
+    residual = combined.extra["residual"]
+    for key, (m, n) in {"square": (12, 12), "tall": (14, 6), "wide": (5, 16)}.items():
+        assert residual[key].rank <= min((clients - 1) * RANK, m, n)
+
+
+def test_fedexs_residual_keeps_its_digits_when_clients_hardly_differ():
+    """A difference of products of size 1 would keep none of a residual of size 1e-12; centred factors keep them."""
+    strategy = built("fedex")
+    state = start(strategy)
+    updates = updates_for(strategy, state)
+    small = [
+        Update(u.client, u.weight, state.adapter.with_tensors(
+            {k: t + 1e-7 * (u.adapter.tensors()[k] - t) for k, t in state.adapter.tensors().items()}))
+        for u in updates
+    ]  # fmt: skip
+    large, tiny = strategy.combine(updates).extra["residual"], strategy.combine(small).extra["residual"]
+    for key in large:
+        assert_close(tiny[key].dense() * 1e14, large[key].dense(), atol=1e-4, rtol=1e-4)
+
+
+def test_fedex_truncated_errs_by_what_eckart_and_young_say():
+    exact, cut = built("fedex"), built("fedex", rank=2)
+    state = start(exact)
+    updates = updates_for(exact, state)
+    whole = exact.step(state, exact.combine(updates)).residuals[0]
+    kept = cut.step(state, cut.combine(updates)).residuals[0]
+    for key, product in whole.items():
+        singular = torch.linalg.svdvals(product.dense())
+        gap = frobenius(stack([product, Product(-kept[key].U_mp, kept[key].V_pn)]))
+        assert gap == pytest.approx(float(singular[2:].square().sum().sqrt()), rel=1e-9)
+    assert not cut.traits.exact
+
+
+def test_flora_starts_each_round_from_another_a_and_from_b_zero():
+    strategy = built("flora")
+    state = start(strategy)
+    first = strategy.step(state, strategy.combine(updates_for(strategy, state)))
+    second = strategy.step(first, strategy.combine(updates_for(strategy, first)))
+    for key in first.adapter.layers:
+        assert not torch.any(first.adapter.layers[key].B_mr)
+        assert not torch.equal(first.adapter.layers[key].A_rn, second.adapter.layers[key].A_rn)
+
+
+def test_flexlora_serves_the_best_approximation_with_all_of_s_in_b():
+    strategy = built("flexlora")
+    state = start(strategy)
+    updates = updates_for(strategy, state)
+    new = strategy.step(state, strategy.combine(updates))
+    for key, wanted in ideal_dense(updates).items():
+        U, S, Vh = torch.linalg.svd(wanted, full_matrices=False)
+        served = new.adapter.layers[key]
+        assert_close(served.dense(), (U[:, :RANK] * S[:RANK]) @ Vh[:RANK], atol=1e-10, rtol=1e-10)
+        assert_close(served.A_rn @ served.A_rn.mT, torch.eye(RANK, dtype=torch.float64), atol=1e-10, rtol=0)
+        assert_close(torch.linalg.vector_norm(served.B_mr, dim=0), S[:RANK] / SCALE, atol=1e-10, rtol=1e-10)
+
+
+def test_hetlora_weights_by_the_size_of_delta_w():
+    strategy = built("hetlora")
+    state = start(strategy)
+    updates = updates_for(strategy, state)
+    sizes = [sum(float(layer.dense().square().sum()) for layer in u.adapter.layers.values()) ** 0.5 for u in updates]
+    new = strategy.step(state, strategy.combine(updates))
+    mean = sum(size / sum(sizes) * u.adapter.layers["tall"].A_rn for size, u in zip(sizes, updates, strict=True))
+    assert_close(new.adapter.layers["tall"].A_rn, mean)
+
+
+def test_rolora_begins_with_b_and_alternates():
+    strategy = built("rolora")
+    phases = [strategy.trains(number) - {Factor.HEAD} for number in (1, 2, 3, 4)]
+    assert phases == [{Factor.B}, {Factor.A}, {Factor.B}, {Factor.A}]
+
+
+def test_fedsb_sends_r_squared_numbers_and_refuses_an_adapter_without_a_core():
+    strategy = built("fedsb")
+    state = start(strategy)
+    sent = state.adapter.tensors(strategy.trains(1) - {Factor.HEAD})
+    assert {tuple(tensor.shape) for tensor in sent.values()} == {(RANK, RANK)}
+    with pytest.raises(SettingsError, match=r"set adapter\.kind=lora_xs"):
+        strategy.init(random_adapter(0))
+
+
+def test_fedsb_needs_one_basis_for_all():
+    """Why A and B are the coordinator's: with each client in its own gauge the mean of R is not the mean of ΔW."""
+    strategy = built("fedsb")
+    state = start(strategy)
+    updates = updates_for(strategy, state)
+    flip = torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))
+    flipped = Update(
+        "other-gauge", 5.0,
+        updates[1].adapter.with_tensors({
+            f"{k}.{f}": t
+            for k, layer in updates[1].adapter.layers.items()
+            for f, t in (("B", layer.B_mr @ flip), ("A", flip @ layer.A_rn), ("R", flip @ layer.R_rr @ flip))
+        }),
+    )  # fmt: skip
+    mixed = [updates[0], flipped]
+    new = strategy.step(state, strategy.combine(mixed))
+    assert not torch.allclose(new.adapter.layers["square"].dense(), ideal_dense(mixed)["square"])
+
+
+def fair_problem(seed: int = 0, m: int = 9, n: int = 11, r: int = 3):
+    draw = torch.Generator().manual_seed(seed)
+    M, B = (torch.randn(*s, generator=draw, dtype=torch.float64) for s in ((m, n), (m, r)))
+    A = torch.randn(r, n, generator=draw, dtype=torch.float64)
+    return M, B, A, M @ A.mT, A @ A.mT
+
+
+def descend(objective, X, steps: int = 4000):
+    """The slow clear twin: L-BFGS on the dense objective."""
+    X = X.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [X], max_iter=steps, tolerance_grad=1e-13, tolerance_change=1e-16, line_search_fn="strong_wolfe"
+    )
+
+    def closure():
+        optimizer.zero_grad()
+        loss = objective(X)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return X.detach()
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 0.01, 1.0])
+def test_fairs_frobenius_closed_form_is_the_minimiser(penalty):
+    M, B, A, G, H = fair_problem()
+    found = frobenius_minimiser(B, G, H, penalty)
+    twin = descend(lambda X: 0.5 * (M - X @ A).square().sum() + penalty * (X - B).square().sum(), B)
+    assert_close(found, twin, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 0.01, 1.0])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_fairs_cosine_is_at_least_as_good_as_descent_on_the_dense_objective(penalty, seed):
+    M, B, A, G, H = fair_problem(seed)
+
+    def objective(X):
+        return 1 - (M * (X @ A)).sum() / (M.norm() * (X @ A).norm()) + penalty * (X - B).square().sum()
+
+    found = cosine_minimiser(B, G, H, float(M.norm()), penalty, tolerance=1e-10)
+    assert float(objective(found)) <= float(objective(B))
+    assert float(objective(found)) == pytest.approx(float(objective(descend(objective, B))), abs=1e-7)
+
+
+def test_fair_cannot_pass_the_cosine_of_the_row_space():
+    M, B, A, G, H = fair_problem()
+    found = cosine_minimiser(B, G, H, float(M.norm()), 1e-6, tolerance=1e-10)
+    cosine = float((M * (found @ A)).sum() / (M.norm() * (found @ A).norm()))
+    Q, _ = torch.linalg.qr(A.mT)
+    bound = float((M @ Q).norm() / M.norm())
+    assert bound * 0.999 < cosine <= bound + 1e-12
+
+
+@pytest.mark.parametrize("metric", ["cosine", "frobenius"])
+def test_fair_comes_closer_to_the_ideal_than_fedit(metric):
+    fair, fedit = build("fair", {"metric": metric}), built("fedit")
+    state = start(fedit)
+    updates = updates_for(fedit, state)
+    refined = fair.step(state, fair.combine(updates)).adapter
+    averaged = fedit.step(state, fedit.combine(updates)).adapter
+    for key, wanted in ideal_dense(updates).items():
+
+        def cosine(adapter, wanted=wanted, key=key):
+            served = adapter.layers[key].dense()
+            return float((wanted * served).sum() / (wanted.norm() * served.norm()))
+
+        assert cosine(refined) > cosine(averaged)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("fedsvdd", {}, r"unknown strategy\.name 'fedsvdd'; did you mean 'fedsvd'\?"),
+        ("nothing-like-it", {}, r"known: fair, fedex, fedit"),
+        ("fair", {"penalty": 0}, r"strategy\.penalty must be greater than 0, got 0"),
+        ("fedsvd", {"peroid": 2}, r"unknown setting strategy\.peroid; did you mean strategy\.period\?"),
+    ],
+)
+def test_an_unknown_strategy_or_setting_is_refused_with_the_nearest(name, options, message):
+    with pytest.raises(SettingsError, match=message):
+        build(name, options)
+
+
+def test_the_default_adapter_kind_is_plain_lora():
+    assert AdapterSettings().kind == "lora"
