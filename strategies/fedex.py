@@ -24,7 +24,7 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from fedlora.lowrank import Product, Sum, compact, scaled, total_of, truncate
+from fedlora.lowrank import Product, Sum, scaled, stack, total_of, truncate
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
 from strategies.mean import in_dtype_of, weighted_mean
@@ -55,8 +55,10 @@ class FedExLoRA(StrategySettings):
 
     def combine(self, updates: Iterable[Update]) -> Combined:
         spread = Spread()
-        combined = weighted_mean(self._observed(updates, spread), self.weighting)
-        return replace(combined, extra={"residual": spread.residual(combined.mean, combined.weight)})
+        combined = weighted_mean(self._observed(updates, spread), self.weighting, ideal=False)
+        residual = spread.residual(combined.mean, combined.weight)
+        ideal = {name: stack([product, residual[name]]) for name, product in combined.ideal.items()}
+        return replace(combined, ideal=ideal, extra={"residual": residual})
 
     def _observed(self, updates: Iterable[Update], spread: Spread) -> Iterator[Update]:
         for update in updates:
@@ -90,10 +92,10 @@ class Spread:
             self._sum.add_product(name, scaled(self._difference(name, layer), weight))
 
     def residual(self, mean: Adapter, total: float) -> dict[str, Product]:
-        """Minus (B' - B_1)(A' - A_1), divided by the weights, compacted to its rank."""
+        """Minus (B' - B_1)(A' - A_1), divided by the weights; compacted to its rank when it is sent, not before."""
         for name, layer in mean.layers.items():
             self._sum.add_product(name, scaled(self._difference(name, layer), -total))
-        return {name: compact(product) for name, product in self._sum.result(total).items()}
+        return self._sum.result(total)
 
     def _difference(self, name: str, layer: LowRank) -> Product:
         assert self._first is not None  # add came first
