@@ -36,6 +36,11 @@ class Intake:
         return len(self._sent)
 
     @property
+    def first_sent(self) -> Outgoing:
+        """One of the messages: what all have in common can be read from it."""
+        return next(iter(self._sent.values()))
+
+    @property
     def message_ids(self) -> tuple[str, ...]:
         """The messages that are out, as `asked` was told."""
         return tuple(self._nodes)

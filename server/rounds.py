@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from logging import INFO
@@ -27,10 +27,13 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fedlora.config import Recipe
 from fedlora.exactness import aggregation_error
+from fedlora.privacy.noise import SecureSource
 from fedlora.randomness import chooser
 from fedlora.task import Evaluation
+from fedlora.updates import Update
 from server.arrivals import Patience, arrivals, push, wait_for_clients
 from server.checkpoint import Progress
+from server.client_level import protected, require_linear
 from server.intake import Intake
 from server.journal import Journal
 from server.messages import task_message
@@ -61,6 +64,8 @@ class Rounds(FlowerStrategy):
     def __init__(
         self, recipe: Recipe, brief: Brief, strategy: Strategy, progress: Progress, surroundings: Surroundings
     ) -> None:
+        if recipe.privacy.client_level is not None:
+            require_linear(strategy, recipe.strategy.name)
         self.recipe = recipe
         self.strategy = strategy
         self.progress = progress
@@ -109,7 +114,7 @@ class Rounds(FlowerStrategy):
         """Read the answers once, as they arrive; validate everything, then change `progress`, then store it."""
         started = time.monotonic()
         intake, old = self._intake, self.progress
-        updates = intake.updates(replies)
+        updates = self._protected(intake.updates(replies))
         first = next(updates, None)
         if first is None:
             raise QuorumError(self._too_few(server_round))
@@ -120,7 +125,7 @@ class Rounds(FlowerStrategy):
         record = RoundRecord(
             round=server_round,
             clients=intake.records(),
-            aggregation_error=served_error(combined, old.state, state),
+            aggregation_error=self._served_error(combined, old.state, state),
             evaluation=self._evaluate(server_round, state),
             base_version=state.base_version,
             seconds=time.monotonic() - started,
@@ -157,6 +162,25 @@ class Rounds(FlowerStrategy):
         patience = Patience(self._quorum(), timeout or rounds.deadline_s, rounds.grace_s)
         clock = getattr(grid, "clock", time.monotonic)  # a simulated grid has a clock of its own
         return arrivals(grid, intake.message_ids, patience, valid=lambda: intake.accepted, clock=clock)
+
+    def _protected(self, updates: Iterator[Update]) -> Iterator[Update]:
+        """Under client-level privacy clipped, with noise as one more update; otherwise as they are."""
+        settings = self.recipe.privacy.client_level
+        if settings is None:
+            return updates
+        first = self._intake.first_sent
+        return protected(
+            updates,
+            sent=first.adapter,
+            trains=first.task.trains,
+            asked=self._intake.size,
+            settings=settings,
+            source=SecureSource(),
+        )
+
+    def _served_error(self, combined: Combined, old: State, new: State) -> float | None:
+        """None under client-level privacy: it depends on single updates without noise."""
+        return None if self.recipe.privacy.client_level is not None else served_error(combined, old, new)
 
     def _quorum(self) -> int:
         return max(1, math.ceil(self.recipe.rounds.quorum * self._intake.size))

@@ -178,7 +178,7 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
         "seed": recipe.seed,
         "versions": versions(),
         "adapter_dir": str(out / "adapter") if recipe.mode != "alone" else None,
-        **privacy_summary(recipe, receipts(rounds)),
+        **privacy_summary(recipe, receipts(rounds), rounds=max(outcome.progress.round for outcome in outcomes)),
     }
 
 

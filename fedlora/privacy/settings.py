@@ -9,6 +9,19 @@ from pydantic import Field
 from fedlora.settings import Settings
 
 
+class ClientLevelSettings(Settings):
+    """Client-level differential privacy, added by a trusted coordinator: another unit, with an ε of its own."""
+
+    clip: float = Field(gt=0)
+    """S: largest L2 norm of one client's whole update."""
+
+    noise_multiplier: float = Field(gt=0)
+    """z: noise of standard deviation z · S is added to every round's sum."""
+
+    delta: float = Field(1e-5, gt=0, lt=1)
+    """δ of this guarantee; below 1 / (number of clients)."""
+
+
 class PrivacySettings(Settings):
     """Differential privacy of every site's training, by DP-SGD. Off unless `epsilon` or `noise_multiplier` is given."""
 
@@ -33,6 +46,10 @@ class PrivacySettings(Settings):
     report_metrics: bool = False
     """Clients under privacy also report loss and accuracy on their own data. These are not privatised: a named leak."""
 
+    client_level: ClientLevelSettings | None = None
+    """Also hide whether a whole client took part, by clipping and noise at the coordinator; accounted separately."""
+
     @property
     def enabled(self) -> bool:
+        """Whether sites train privately (example-level)."""
         return self.epsilon is not None or self.noise_multiplier is not None

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from fedlora.config import Recipe
-from fedlora.privacy.accounting import ADJACENCY
+from fedlora.privacy.accounting import ADJACENCY, ClientLevel, client_level_epsilon
 from fedlora.privacy.receipt import Receipt
+from fedlora.privacy.settings import ClientLevelSettings
 
 ALWAYS = (
     "the public size of each site's dataset (declared in its policy, or rounded down to a coarse ladder): it sets the "
@@ -17,23 +18,51 @@ ALWAYS = (
 )
 
 
+CLIENT_LEVEL_LEAKS = (
+    "single updates and what clients report beside them, to the coordinator: client-level noise is added by it",
+    "evaluations that are published beside the adapters, unless the examples are public",
+)
+
+
 def leaks(recipe: Recipe) -> list[str]:
     """What the ε of a private run does not cover, named."""
     named = list(ALWAYS)
     if recipe.privacy.report_metrics:
         named.append("losses and accuracies on the sites' own data: privacy.report_metrics sends them without noise")
+    if recipe.privacy.client_level is not None:
+        named.extend(CLIENT_LEVEL_LEAKS)
     if recipe.privacy.insecure_seed is not None:
         named.append("everything: privacy.insecure_seed makes the noise repeatable by whoever knows the seed")
     return named
 
 
-def privacy_summary(recipe: Recipe, receipts: Iterable[Receipt]) -> dict[str, Any]:
-    """The privacy keys of summary.json; ε is the largest over clients, never their mean. Empty without privacy.
+def privacy_summary(recipe: Recipe, receipts: Iterable[Receipt], *, rounds: int) -> dict[str, Any]:
+    """The privacy keys of summary.json. Empty without privacy; the two units side by side, never added."""
+    found = {} if not recipe.privacy.enabled else _example_level(recipe, receipts)
+    if recipe.privacy.client_level is not None:
+        found["client_level"] = _client_level(recipe.privacy.client_level, rounds)
+    return {**found, "leaks": leaks(recipe)} if found else {}
+
+
+def _client_level(settings: ClientLevelSettings, rounds: int) -> dict[str, Any]:
+    """ε of a client that took part in every round: the coordinator chose who did, so nothing is amplified."""
+    event = ClientLevel(noise_multiplier=settings.noise_multiplier, rounds=rounds)
+    return {
+        "epsilon": client_level_epsilon([event], delta=settings.delta),
+        "delta": settings.delta,
+        "adjacency": "add-or-remove-one-client",
+        "noise_multiplier": settings.noise_multiplier,
+        "clip": settings.clip,
+        "rounds": rounds,
+        "trusts": "the coordinator",
+    }
+
+
+def _example_level(recipe: Recipe, receipts: Iterable[Receipt]) -> dict[str, Any]:
+    """ε is the largest over clients, never their mean.
 
     `receipts`: of all rounds, any order. A client's ε is that of its last one, which composes all before it.
     """
-    if not recipe.privacy.enabled:
-        return {}
     last: dict[str, Receipt] = {}
     secure = True
     for receipt in receipts:
@@ -48,5 +77,4 @@ def privacy_summary(recipe: Recipe, receipts: Iterable[Receipt]) -> dict[str, An
         "adjacency": ADJACENCY,
         "privacy_unit": "example",
         "insecure_noise": not secure,
-        "leaks": leaks(recipe),
     }
