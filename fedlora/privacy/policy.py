@@ -21,6 +21,7 @@ import yaml
 from pydantic import Field
 
 from fedlora.privacy.refusal import Code, Refusal
+from fedlora.privacy.settings import PrivacySettings
 from fedlora.settings import Settings, SettingsError, parse
 from fedlora.task import Task
 
@@ -132,6 +133,11 @@ def require_allowed(policy: Policy, task: Task, *, dataset: str) -> None:
                 "recipe.",
             )
         return
+    _require_nothing_leaks(policy, asked)
+    _require_noise(policy, asked, policy.dataset(dataset))
+
+
+def _require_nothing_leaks(policy: Policy, asked: PrivacySettings) -> None:
     if asked.insecure_seed is not None and not policy.allow_insecure_noise:
         raise Refusal(
             Code.INSECURE_NOISE,
@@ -144,6 +150,9 @@ def require_allowed(policy: Policy, task: Task, *, dataset: str) -> None:
             "the task asks for losses and accuracies on this site's data; take privacy.report_metrics out of the "
             "recipe, or set the policy's allow_metrics.",
         )
+
+
+def _require_noise(policy: Policy, asked: PrivacySettings, bounds: DatasetPolicy) -> None:
     if asked.clip > policy.largest_clip:
         raise Refusal(
             Code.CLIP_TOO_LARGE,
@@ -155,7 +164,7 @@ def require_allowed(policy: Policy, task: Task, *, dataset: str) -> None:
             f"noise multiplier {asked.noise_multiplier} is below the policy's smallest_noise_multiplier "
             f"{policy.smallest_noise_multiplier}; raise privacy.noise_multiplier.",
         )
-    bound = policy.dataset(dataset).largest_delta
+    bound = bounds.largest_delta
     assert bound is not None
     if asked.delta > bound:
         raise Refusal(
