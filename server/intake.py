@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from flwr.app import Message
 
 from fedlora.config import Recipe
-from fedlora.privacy.receipt import Receipt, ReceiptError, require_receipt
+from fedlora.privacy.receipt import Receipt, ReceiptError, require_later, require_receipt
 from fedlora.task import Report
 from fedlora.updates import Adapter, Update, add
 from fedlora.wire.message import Expected, Schema, WireError, decode
@@ -19,11 +19,19 @@ from server.records import ClientAnswered, ClientRecord, Watch
 class Intake:
     """One round's answers: who trained, refused, failed or was late, and the updates of those that are valid."""
 
-    def __init__(self, recipe: Recipe, number: int, sent: Mapping[int, Outgoing], watch: Watch) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        number: int,
+        sent: Mapping[int, Outgoing],
+        watch: Watch,
+        receipts: Mapping[str, Receipt] | None = None,
+    ) -> None:
         self._recipe = recipe
         self._number = number
         self._sent = sent
         self._watch = watch
+        self._receipts = receipts or {}
         self._run = next(iter(sent.values())).task.run if sent else ""
         self._bytes_down = {node: len(item.blob) + len(item.task.model_dump_json()) for node, item in sent.items()}
         self._nodes: dict[str, int] = {}
@@ -108,7 +116,9 @@ class Intake:
         """What the site says it charged; ReceiptError where a private run's update has none that fits."""
         if not self._recipe.privacy.enabled:
             return None
-        return require_receipt(report.receipt, client=report.client, run=self._run, round_number=self._number)
+        receipt = require_receipt(report.receipt, client=report.client, run=self._run, round_number=self._number)
+        require_later(receipt, self._receipts.get(report.client))
+        return receipt
 
     def _weight(self, reply: Reply) -> float:
         """N_k as reported: the strategy decides whether it is used."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fedlora.config import Recipe
 from fedlora.files import write_atomically
+from fedlora.privacy.receipt import Receipt
 from fedlora.settings import SettingsError
 from server import checkpoint
 from server.checkpoint import Progress
@@ -51,6 +52,14 @@ class Journal:
         lines = self._rounds.read_text(encoding="utf-8").splitlines(keepends=True)[: progress.round]
         write_atomically(self._rounds, "".join(lines).encode())
         return progress
+
+    def receipts(self) -> dict[str, Receipt]:
+        """The newest receipt of every client so far, by name; none without privacy."""
+        if self._recipe["privacy"]["epsilon"] is None and self._recipe["privacy"]["noise_multiplier"] is None:
+            return {}
+        lines = self._rounds.read_text(encoding="utf-8").splitlines() if self._rounds.exists() else []
+        clients = (client for line in lines for client in json.loads(line)["clients"])
+        return {client["client"]: Receipt.model_validate(client["receipt"]) for client in clients if client["receipt"]}
 
     def keep(self, record: RoundRecord | None, progress: Progress) -> None:
         """Store a finished round (None: the start of the run)."""

@@ -106,7 +106,9 @@ class Rounds(FlowerStrategy):
         asked = max(rounds.min_clients, math.ceil(rounds.fraction * len(connected)))
         nodes = sorted(chooser(self.recipe.seed, "round", server_round).sample(connected, asked))
         sent = outgoing(self.recipe, self._brief, self.strategy, self.progress, nodes=nodes, number=server_round)
-        self._intake = Intake(self.recipe, server_round, {item.node: item for item in sent}, self._around.watch)
+        by_node = {item.node: item for item in sent}
+        receipts = self._around.journal.receipts()
+        self._intake = Intake(self.recipe, server_round, by_node, self._around.watch, receipts)
         self._around.watch(RoundStarted(server_round, len(nodes)))
         return [task_message(item.task, item.blob, node=item.node, message_type=MessageType.TRAIN) for item in sent]
 

@@ -75,6 +75,20 @@ def require_receipt(text: str | None, *, client: str, run: str, round_number: in
     return receipt
 
 
+def require_later(now: Receipt, before: Receipt | None) -> None:
+    """ReceiptError where a site's ledger has gone back since its receipt `before`: old copies of it were put back.
+
+    The same receipt again is a retried task.
+    """
+    if before is None or now.dataset != before.dataset or now.digest == before.digest:
+        return
+    if now.sequence <= before.sequence:
+        raise ReceiptError(
+            f"the ledger of {now.client} went back from entry {before.sequence} to {now.sequence}: it was replaced by "
+            "an older copy; have the site restore the newest one."
+        )
+
+
 def verified(text: str, *, public_key: str | None = None) -> Receipt:
     """The receipt in `text`; SignatureError or SettingsError if it is not one.
 

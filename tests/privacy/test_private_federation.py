@@ -126,6 +126,26 @@ def test_an_update_without_its_receipt_is_not_taken(recipe, tmp_path, monkeypatc
     assert outcomes["blue"] == ("trained", None)
 
 
+def test_a_ledger_that_is_put_back_with_its_anchor_is_found_by_the_coordinator(recipe, tmp_path):
+    """The site's own disk cannot show it: the receipts that the coordinator holds do."""
+    home = tmp_path / "sites" / "red" / "privacy"
+    copies: dict[Path, bytes] = {}
+
+    def restore_after_each_round(event) -> None:
+        if type(event).__name__ != "RoundFinished":
+            return
+        files = [home / "default" / "ledger.jsonl", home / "anchors" / "default.json"]
+        if event.record.round == 1:
+            copies.update({path: path.read_bytes() for path in files})
+        for path, content in copies.items():
+            path.write_bytes(content)
+
+    run(recipe("privacy.epsilon=3"), tmp_path, watch=restore_after_each_round)
+    rounds = [json.loads(line)["clients"] for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
+    outcomes = [{client["client"]: client["code"] for client in clients}["red"] for clients in rounds]
+    assert outcomes == [None, None, "bad-receipt"]
+
+
 def test_a_resumed_run_goes_on_in_the_same_ledger(recipe, tmp_path):
     class PullThePlugError(Exception):
         pass
