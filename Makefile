@@ -45,5 +45,8 @@ fix: $(STAMP)  ## Format and mend what can be mended
 bench: $(STAMP)  ## Measure: every section prints a table
 	for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python -m tests.bench.$$(basename $$file .py) || exit 1; done
 
+fuzz: $(STAMP)  ## Five minutes of mutants against the wire
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.fuzz_wire --seconds 300
+
 clean:  ## Remove what was built, not .venv
 	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

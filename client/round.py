@@ -23,9 +23,11 @@ from fedlora.randomness import generator, seed_of
 from fedlora.resident import Resident, resident
 from fedlora.settings import SettingsError
 from fedlora.task import Evaluation, Report, Task
-from fedlora.updates import Adapter, subtract
-from fedlora.wire.message import Header, WireError, encode
-from fedlora.wire.state import decode_state, state_hash
+from fedlora.updates import Adapter, add, subtract
+from fedlora.wire.choice import choose
+from fedlora.wire.feedback import Feedback
+from fedlora.wire.message import Expected, Header, Schema, WireError, decode, encode, state_hash
+from fedlora.wire.state import decode_state
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,6 @@ def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
     loss = train(task, site, home, grant)
     trained = read(home.model)
     delta = subtract(trained.tensors(task.trains), received.tensors(task.trains))
-    header = Header("update", task.run, task.round, state_hash(received.tensors()).hex())
     report = Report(
         client=site.name,
         outcome="trained",
@@ -85,7 +86,7 @@ def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
         base_version=task.base_version,
         receipt=grant.receipt,
     )
-    update = encode(delta, header)
+    update = pack(task, delta, received, site)
     guard.record(grant, Answer(report.model_dump_json(), update))
     return report, update
 
@@ -118,6 +119,25 @@ def train(task: Task, site: Site, home: Resident, grant: Grant) -> float | None:
             )
         stream = generator(task.seed, *address, "batches")
         return train_adapter(home.model, parameters, site.train, task.train, on=task.model, stream=stream)
+
+
+def pack(task: Task, delta: dict[str, torch.Tensor], received: Adapter, site: Site) -> bytes:
+    """The update as it leaves. What a lossy codec drops stays here and is added next time; noise, if any, came before.
+
+    The residual is replaced before the answer is recorded: a crash in between loses a residual, never doubles one.
+    """
+    header = Header("update", task.run, task.round, site.name, task.strategy, state_hash(received.tensors()))
+    feedback = Feedback(site.folder, task.run) if task.wire.lossy and task.wire.error_feedback else None
+    if feedback is not None:
+        kept = feedback.residual(Schema.of(delta), received, base_version=task.base_version)
+        delta = add(delta, kept) if kept else delta
+    codec, density = choose(delta, task.wire)
+    blob = encode(delta, header, codec=codec, density=density)
+    if feedback is not None:
+        expected = Expected("update", task.run, task.round, header.base_hash)
+        sent = decode(blob, Schema.of(delta), expected).tensors
+        feedback.keep(subtract(delta, sent), received, base_version=task.base_version)
+    return blob
 
 
 def quality_of(task: Task, site: Site, home: Resident) -> Evaluation:

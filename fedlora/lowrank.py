@@ -144,11 +144,12 @@ class Sum:
         """The sum divided by `divisor`, matrix by matrix."""
         held = {name: stack(terms) for name, terms in self._terms.items()}
         for name, matrix in self._dense.items():
-            held[name] = _as_product(matrix)
+            held[name] = as_product(matrix)
         return {name: scaled(held[name], 1.0 / divisor) for name in sorted(held)}
 
 
-def _as_product(matrix: Tensor) -> Product:
+def as_product(matrix: Tensor) -> Product:
+    """A matrix as a product with the identity on its shorter side."""
     m, n = matrix.shape
     eye = torch.eye(min(m, n), dtype=matrix.dtype)
     return Product(matrix.clone(), eye) if n <= m else Product(eye, matrix.clone())

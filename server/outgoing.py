@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from fedlora.config import Recipe
 from fedlora.task import Task
 from fedlora.updates import Adapter, Factor
-from fedlora.wire.state import encode_state, state_hash
+from fedlora.wire.message import state_hash
+from fedlora.wire.state import decoded_adapter, encode_state
 from server.checkpoint import Progress
 from strategies.base import Recipient, Strategy
 
@@ -50,8 +51,11 @@ def outgoing(
                 payload.residual,
                 run=progress.run,
                 round_number=number,
+                strategy=recipe.strategy.name,
+                codec=recipe.wire.download_codec,
             )
-            packed[held] = (blob, payload.adapter, state_hash(payload.adapter.tensors()))
+            adapter = decoded_adapter(payload.adapter, recipe.wire.download_codec)
+            packed[held] = (blob, adapter, state_hash(adapter.tensors()))
         blob, adapter, base_hash = packed[held]
         task = task_for(recipe, brief, progress, number=number, trains=trains, held=held or 0)
         messages.append(Outgoing(node, task, blob, adapter, base_hash))

@@ -1,18 +1,37 @@
-"""Dense messages: named float32 tensors with a checked header, as safetensors bytes."""
+"""One message as one packed blob: validate everything, then hand it over. The format is `update.proto`.
+
+Guarantees of `decode`, for any bytes whatever:
+ 1. It returns a message that is valid in every respect, or raises WireError with a stable code; nothing else.
+ 2. It never allocates for what the bytes claim: names, shapes and sizes come from the receiver's own schema, and every
+    length is compared with what (codec, n, k) say before anything is unpacked.
+ 3. Indices are strictly increasing and in range, padding is zero, every value is finite, the L2 norm is within bounds.
+ 4. Run, round, sender's base state, schema and codec are the expected ones.
+ 5. Equal tensors have equal bodies: there is one encoding.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from google.protobuf.message import DecodeError
 from torch import Tensor
 
 from fedlora.updates import Tensors, norm
+from fedlora.wire import update_pb2 as pb
+from fedlora.wire.indices import IndexCodeError, code_bytes, decode_indices, encode_indices
+from fedlora.wire.topk import top_k
+from fedlora.wire.values import CodecName, ValueCodeError, decode_values, encode_values, value_bytes
+
+FORMAT = 1
+CHUNK = 1 << 16
+CODECS: dict[CodecName, pb.Codec] = {
+    "fp32": pb.FP32, "fp16": pb.FP16, "bf16": pb.BF16, "int8": pb.INT8, "int4": pb.INT4, "sign": pb.SIGN,
+}  # fmt: skip
+NAMES = {number: name for name, number in CODECS.items()}
 
 
 class WireError(ValueError):
@@ -25,63 +44,190 @@ class WireError(ValueError):
 
 @dataclass(frozen=True)
 class Schema:
+    """Names and shapes, in order, that both sides know; only the hash travels."""
+
     shapes: Mapping[str, tuple[int, ...]]
 
     @classmethod
     def of(cls, tensors: Tensors) -> Schema:
         return cls({name: tuple(tensor.shape) for name, tensor in tensors.items()})
 
+    @property
+    def hash(self) -> bytes:
+        described = "\n".join(f"{name}:{','.join(map(str, shape))}" for name, shape in self.shapes.items())
+        return hashlib.blake2b(described.encode(), digest_size=16).digest()
+
+    def sizes(self) -> Iterator[int]:
+        """Number of values of every tensor."""
+        for shape in self.shapes.values():
+            yield int(torch.Size(shape).numel())
+
+    def chunk_sizes(self) -> Iterator[int]:
+        """Chunks of at most 2^16 values, none across two tensors."""
+        for size in self.sizes():
+            yield from (min(CHUNK, size - start) for start in range(0, size, CHUNK))
+
 
 @dataclass(frozen=True)
 class Header:
+    """What a message says of itself."""
+
     kind: str
     run: str
     round: int
-    base_hash: str = ""
+    client: str = ""
+    strategy: str = ""
+    base_hash: bytes = b""
+    residual_ranks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Expected:
+    """What the receiver waits for. `codec` None accepts any that there is."""
+
     kind: str
     run: str
     round: int
-    base_hash: bytes
-    max_norm: float
+    base_hash: bytes = b""
+    max_norm: float = float("inf")
+    codec: CodecName | None = None
 
 
 @dataclass(frozen=True)
 class Message:
+    """A valid message."""
+
     header: Header
-    tensors: dict[str, Tensor]
+    codec: CodecName
+    tensors: dict[str, Tensor] = field(repr=False)
 
 
 def state_hash(tensors: Tensors) -> bytes:
+    """16 bytes that name a state: equal exactly for equal names and bits."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in tensors.items():
         digest.update(name.encode())
-        digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().data)
+        digest.update(tensor.detach().float().contiguous().view(torch.uint8).numpy().data)
     return digest.digest()
 
 
-def encode(tensors: Tensors, header: Header) -> bytes:
-    return bytes(save({n: t.contiguous() for n, t in tensors.items()}, metadata={"header": json.dumps(asdict(header))}))
+def encode(
+    tensors: Tensors,
+    header: Header,
+    *,
+    codec: CodecName = "fp32",
+    density: float = 1.0,
+    sign: Callable[[bytes], bytes] | None = None,
+) -> bytes:
+    """Pack float tensors; of each tensor the `density` share of largest magnitude (at least one value) is sent.
 
-
-def decode(blob: bytes, schema: Schema, expected: Expected) -> Message:
+    WireError `not-finite` when a value is not finite or does not fit the codec.
+    """
+    body = pb.Body(
+        format=FORMAT, kind=header.kind, run=header.run, round=header.round, client=header.client,
+        strategy=header.strategy, base_hash=header.base_hash, schema_hash=Schema.of(tensors).hash,
+        codec=CODECS[codec], residual_ranks=header.residual_ranks,
+    )  # fmt: skip
     try:
-        tensors = load(blob)
-        size = int.from_bytes(blob[:8], "little")
-        header = Header(**json.loads(json.loads(blob[8 : 8 + size])["__metadata__"]["header"]))
-    except (SafetensorError, ValueError, KeyError, TypeError):
-        raise WireError("malformed-update") from None
-    if (header.kind, header.run, header.round) != (expected.kind, expected.run, expected.round):
-        raise WireError("wrong-task")
-    if header.base_hash != expected.base_hash.hex():
-        raise WireError("wrong-base-state")
-    if Schema.of(tensors).shapes != dict(schema.shapes):
-        raise WireError("wrong-schema")
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-        raise WireError("not-finite")
-    if norm(tensors) > expected.max_norm:
+        for tensor in tensors.values():
+            body.chunks.extend(chunks_of(tensor.detach().float().flatten(), codec, density))
+    except ValueCodeError:
+        raise WireError("not-finite") from None
+    packed = body.SerializeToString(deterministic=True)
+    digest = hashlib.sha256(packed).digest()
+    return pb.Envelope(body=packed, sha256=digest, signature=sign(digest) if sign else b"").SerializeToString()
+
+
+def chunks_of(values: Tensor, codec: CodecName, density: float) -> Iterator[pb.Chunk]:
+    """One tensor's chunks; k of each is whatever share of the tensor's top-k falls into it."""
+    if not bool(torch.isfinite(values).all()):
+        raise ValueCodeError("a value is not finite")
+    n = values.numel()
+    chosen = top_k(values, n if density == 1.0 else max(1, round(density * n)))
+    for start in range(0, n, CHUNK):
+        size = min(CHUNK, n - start)
+        inside = chosen[(chosen >= start) & (chosen < start + size)]
+        payload = encode_indices(inside - start, size) + encode_values(values[torch.from_numpy(inside)], codec)
+        yield pb.Chunk(k=len(inside), crc32=zlib.crc32(payload), payload=payload)
+
+
+def decode(
+    blob: bytes, schema: Schema, expected: Expected, *, verify: Callable[[bytes, bytes], bool] | None = None
+) -> Message:
+    """The message in `blob`; see the guarantees above. `verify(sha256, signature)` says whether it is the sender's."""
+    body = open_body(blob, verify)
+    header = Header(
+        body.kind, body.run, body.round, body.client, body.strategy, body.base_hash, tuple(body.residual_ranks)
+    )
+    require_expected(body, schema, expected)
+    codec = NAMES[body.codec]
+    check_lengths(body, schema, codec)
+    tensors = unpack(body, schema, codec)
+    if not norm(tensors) <= expected.max_norm:
         raise WireError("norm-out-of-range")
-    return Message(header, {name: tensors[name] for name in schema.shapes})
+    return Message(header, codec, tensors)
+
+
+def open_body(blob: bytes, verify: Callable[[bytes, bytes], bool] | None) -> pb.Body:
+    """Signature before content: nothing inside is looked at until the envelope is in order."""
+    try:
+        envelope = pb.Envelope.FromString(blob)
+        envelope.DiscardUnknownFields()
+        if envelope.SerializeToString() != blob:
+            raise WireError("not-canonical")
+        if hashlib.sha256(envelope.body).digest() != envelope.sha256:
+            raise WireError("corrupt")
+        if verify is not None and not verify(envelope.sha256, envelope.signature):
+            raise WireError("bad-signature")
+        body = pb.Body.FromString(envelope.body)
+        body.DiscardUnknownFields()
+    except DecodeError:
+        raise WireError("malformed-update") from None
+    if body.SerializeToString(deterministic=True) != envelope.body:
+        raise WireError("not-canonical")
+    return body
+
+
+def require_expected(body: pb.Body, schema: Schema, expected: Expected) -> None:
+    if body.format != FORMAT:
+        raise WireError("unknown-format")
+    if (body.kind, body.run, body.round) != (expected.kind, expected.run, expected.round):
+        raise WireError("wrong-task")
+    if body.base_hash != expected.base_hash:
+        raise WireError("wrong-base-state")
+    if body.schema_hash != schema.hash:
+        raise WireError("wrong-schema")
+    if body.codec not in NAMES or (expected.codec is not None and NAMES[body.codec] != expected.codec):
+        raise WireError("wrong-codec")
+
+
+def check_lengths(body: pb.Body, schema: Schema, codec: CodecName) -> None:
+    """Every chunk has the length that its k implies, and its checksum, before any is unpacked."""
+    sizes = list(schema.chunk_sizes())
+    if len(body.chunks) != len(sizes):
+        raise WireError("wrong-length")
+    for chunk, n in zip(body.chunks, sizes, strict=True):
+        if chunk.k > n or len(chunk.payload) != code_bytes(n, chunk.k) + value_bytes(codec, chunk.k):
+            raise WireError("wrong-length")
+        if zlib.crc32(chunk.payload) != chunk.crc32:
+            raise WireError("corrupt")
+
+
+def unpack(body: pb.Body, schema: Schema, codec: CodecName) -> dict[str, Tensor]:
+    tensors = {}
+    chunks = iter(body.chunks)
+    for (name, shape), size in zip(schema.shapes.items(), schema.sizes(), strict=True):
+        flat = torch.zeros(size)
+        for start in range(0, size, CHUNK):
+            n, chunk = min(CHUNK, size - start), next(chunks)
+            split = code_bytes(n, chunk.k)
+            try:
+                indices = decode_indices(chunk.payload[:split], n, chunk.k)
+                values = decode_values(chunk.payload[split:], codec, chunk.k)
+            except IndexCodeError:
+                raise WireError("bad-indices") from None
+            except ValueCodeError:
+                raise WireError("bad-values") from None
+            flat[start : start + n][torch.from_numpy(indices)] = values
+        tensors[name] = flat.reshape(shape)
+    return tensors

@@ -214,3 +214,24 @@ def test_the_same_apps_on_flowers_own_runtime_end_in_the_same_bits(recipe, tmp_p
     )
     simulate(prepare(settings), tmp_path / "ray", watch=lambda event: None, engine="ray")
     assert adapter_bytes(tmp_path / "ray") == adapter_bytes(tmp_path / "local")
+
+
+@pytest.mark.parametrize(
+    "wire", [("wire.codec=int4",), ("wire.codec=sign",), ("wire.codec=int4", "wire.density=0.25"), ("wire.codec=auto",),
+             ("wire.download_codec=fp16",)]
+)  # fmt: skip
+def test_a_compressed_run_learns_sends_less_and_resumes_to_the_same_bits(recipe, tmp_path, wire):
+    settings = recipe("rounds.count=6", "train.steps=6", "strategy.name=fedit", *wire)
+    plain = run(recipe("rounds.count=6", "train.steps=6", "strategy.name=fedit"), tmp_path / "plain")
+    small = run(settings, tmp_path / "small")
+    assert small["accuracy"] >= 0.7
+    assert small["bytes_up"] + small["bytes_down"] < plain["bytes_up"] + plain["bytes_down"]
+
+    def die(event):
+        if isinstance(event, RoundFinished) and event.record.round == 3:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(settings, tmp_path / "killed", watch=die)
+    run(settings, tmp_path / "killed", resume=True)
+    assert adapter_bytes(tmp_path / "killed") == adapter_bytes(tmp_path / "small")

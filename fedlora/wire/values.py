@@ -1,0 +1,116 @@
+"""The k values of a chunk as bytes. Every length is a pure function of (codec, k); every value has one encoding.
+
+fp32, fp16, bf16   as they are                     int8, int4   a float16 scale for 64 (128) values, then the codes
+sign               a float16 scale for 256 values (their mean magnitude), then one bit each
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+CodecName = Literal["fp32", "fp16", "bf16", "int8", "int4", "sign"]
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+BLOCK = {"int8": 64, "int4": 128, "sign": 256}
+BITS = {"int8": 8, "int4": 4, "sign": 1}
+LARGEST = {"int8": 127, "int4": 7}
+MAX_SCALE = 60_000.0
+
+Codes = npt.NDArray[np.uint8]
+
+
+class ValueCodeError(ValueError):
+    """Bytes that are no values: not finite, a scale out of bounds, a code that is never written, padding not zero."""
+
+
+def value_bytes(codec: CodecName, k: int) -> int:
+    """Length of the code of k values.
+
+    >>> [value_bytes(codec, 1000) for codec in ("fp32", "fp16", "int8", "int4", "sign")]
+    [4000, 2000, 1032, 516, 133]
+    """
+    if codec in DTYPES:
+        return k * DTYPES[codec].itemsize
+    return 2 * blocks(codec, k) + (k * BITS[codec] + 7) // 8
+
+
+def blocks(codec: CodecName, k: int) -> int:
+    return -(-k // BLOCK[codec])
+
+
+def encode_values(values: Tensor, codec: CodecName) -> bytes:
+    """Code a flat float32 tensor; ValueCodeError where the codec cannot hold it."""
+    if codec in DTYPES:
+        cast = values.to(DTYPES[codec])
+        if not bool(torch.isfinite(cast).all()):
+            raise ValueCodeError(f"a value is not finite in {codec}")
+        return bytes(cast.contiguous().view(torch.uint8).numpy().tobytes())
+    padded = np.zeros((blocks(codec, len(values)), BLOCK[codec]), dtype=np.float32)
+    padded.ravel()[: len(values)] = values.numpy()
+    magnitude = np.abs(padded)
+    if codec == "sign":
+        counts = np.minimum(BLOCK[codec], len(values) - BLOCK[codec] * np.arange(len(padded)))
+        scales = magnitude.sum(1) / np.maximum(counts, 1)
+    else:
+        scales = magnitude.max(1, initial=0.0) / LARGEST[codec]
+    if not bool(np.all(scales <= MAX_SCALE)):
+        raise ValueCodeError(f"a value is not finite or too large for {codec}")
+    stored = scales.astype(np.float16)
+    return bytes(stored.tobytes()) + codes_of(padded, stored.astype(np.float32), codec, len(values))
+
+
+def codes_of(padded: npt.NDArray[np.float32], scales: npt.NDArray[np.float32], codec: CodecName, k: int) -> bytes:
+    if codec == "sign":
+        return np.packbits(padded.ravel()[:k] > 0).tobytes()
+    safe = np.where(scales > 0, scales, 1.0)[:, None]
+    largest = LARGEST[codec]
+    codes = np.clip(np.rint(padded / safe), -largest, largest).astype(np.int8)
+    codes[scales == 0] = 0
+    flat = codes.ravel()[:k]
+    if codec == "int8":
+        return flat.tobytes()
+    nibbles = (flat + 8).astype(np.uint8)
+    pairs = np.zeros(2 * ((k + 1) // 2), dtype=np.uint8)
+    pairs[:k] = nibbles
+    return ((pairs[0::2] << 4) | pairs[1::2]).tobytes()
+
+
+def decode_values(code: bytes, codec: CodecName, k: int) -> Tensor:
+    """The values as float32; ValueCodeError for anything that `encode_values` would not have written."""
+    if len(code) != value_bytes(codec, k):
+        raise ValueCodeError(f"{k} values in {codec} have {value_bytes(codec, k)} bytes, got {len(code)}")
+    if k == 0:
+        return torch.empty(0)
+    if codec in DTYPES:
+        values = torch.frombuffer(bytearray(code), dtype=DTYPES[codec]).float()
+        if not bool(torch.isfinite(values).all()):
+            raise ValueCodeError("a value is not finite")
+        return values
+    split = 2 * blocks(codec, k)
+    scales = np.frombuffer(code[:split], dtype=np.float16).astype(np.float32)
+    if not bool(np.all((scales >= 0) & (scales <= MAX_SCALE))) or bool(np.any(np.signbit(scales))):
+        raise ValueCodeError("a scale is negative, not finite or too large")
+    units = units_of(np.frombuffer(code[split:], dtype=np.uint8), codec, k)
+    return torch.from_numpy(units * np.repeat(scales, BLOCK[codec])[:k])
+
+
+def units_of(code: Codes, codec: CodecName, k: int) -> npt.NDArray[np.float32]:
+    """The values in units of their scale."""
+    if codec == "sign":
+        bits = np.unpackbits(code)
+        if bool(np.any(bits[k:])):
+            raise ValueCodeError("padding bits are not zero")
+        return bits[:k].astype(np.float32) * 2 - 1
+    if codec == "int8":
+        signed = code.view(np.int8)
+        if bool(np.any(signed == -128)):
+            raise ValueCodeError("the code -128 is never written")
+        return signed.astype(np.float32)
+    nibbles = np.stack([code >> 4, code & 15], 1).ravel()
+    if bool(np.any(nibbles[:k] == 0)) or bool(np.any(nibbles[k:])):
+        raise ValueCodeError("a nibble is one that is never written")
+    return nibbles[:k].astype(np.float32) - 8

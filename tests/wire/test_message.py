@@ -1,0 +1,307 @@
+"""Messages: every rule of the envelope, each with the reject that it causes; states with residuals; error feedback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from fedlora.lowrank import Product
+from fedlora.privacy.signing import load_or_create_key
+from fedlora.updates import Adapter, LowRank, add, norm, subtract
+from fedlora.wire import update_pb2 as pb
+from fedlora.wire.choice import choose, kurtosis
+from fedlora.wire.feedback import Feedback
+from fedlora.wire.message import CHUNK, Expected, Header, Schema, WireError, decode, encode, state_hash
+from fedlora.wire.settings import WireSettings
+from fedlora.wire.state import decode_state, encode_state
+
+HEADER = Header("update", "run-1", 3, "site", "ffa", b"b" * 16)
+EXPECTED = Expected("update", "run-1", 3, b"b" * 16, max_norm=1e6)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def tensors(seed: int = 0) -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    shapes = {"a.B": (30, 4), "b.B": (7, 3), "empty": (0, 4), "long": (CHUNK + 100,), "head/bias": (3,)}
+    return {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
+
+
+def rebuilt(blob: bytes, change) -> bytes:
+    """The message with its body changed and its hash made right again: what an attacker with no key can do."""
+    import hashlib
+
+    body = pb.Body.FromString(pb.Envelope.FromString(blob).body)
+    change(body)
+    packed = body.SerializeToString(deterministic=True)
+    return pb.Envelope(body=packed, sha256=hashlib.sha256(packed).digest()).SerializeToString()
+
+
+def code_of(blob: bytes, schema: Schema | None = None, expected: Expected = EXPECTED, **options) -> str:
+    with pytest.raises(WireError) as caught:
+        decode(blob, schema or Schema.of(tensors()), expected, **options)
+    return caught.value.code
+
+
+@pytest.mark.parametrize("codec", ["fp32", "fp16", "bf16", "int8", "int4", "sign"])
+@pytest.mark.parametrize("density", [1.0, 0.25, 1 / 16, 1 / 64, 1e-9])
+def test_a_message_round_trips_and_keeps_the_largest_values(codec, density):
+    given_tensors = tensors()
+    message = decode(encode(given_tensors, HEADER, codec=codec, density=density), Schema.of(given_tensors), EXPECTED)
+    assert message.header == HEADER
+    for name, tensor in given_tensors.items():
+        found = message.tensors[name]
+        assert found.shape == tensor.shape
+        if tensor.numel():
+            sent = found != 0
+            assert int(sent.sum()) <= max(1, round(density * tensor.numel()))
+            if codec == "fp32":
+                assert torch.equal(found[sent], tensor[sent])
+                assert density == 1.0 or tensor[~sent].abs().max() <= tensor[sent].abs().min()
+
+
+@given(st.integers(0, 10**6), st.integers(1, 200), st.integers(1, 30), st.floats(0.001, 1.0))
+def test_any_shape_and_density_round_trips(seed, m, n, density):
+    given_tensors = {"x": torch.randn(m, n, generator=torch.Generator().manual_seed(seed))}
+    blob = encode(given_tensors, HEADER, density=density)
+    found = decode(blob, Schema.of(given_tensors), EXPECTED).tensors["x"]
+    assert int((found != 0).sum()) == max(1, round(density * m * n))
+
+
+def test_int4_and_sparse_messages_reach_their_reductions():
+    big = {"x": torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))}
+    size = 4 * (1 << 20)
+    assert size / len(encode(big, HEADER, codec="int4")) > 7.5
+    assert size / len(encode(big, HEADER, codec="sign")) > 30
+    assert size / len(encode(big, HEADER, codec="int4", density=1 / 16)) > 49.9
+    assert size / len(encode(big, HEADER, codec="int4", density=1 / 64)) > 165
+
+
+def test_equal_tensors_have_equal_bytes():
+    assert encode(tensors(), HEADER, codec="int4", density=0.1) == encode(tensors(), HEADER, codec="int4", density=0.1)
+
+
+@pytest.mark.parametrize(
+    ("expected", "code"),
+    [
+        (Expected("state", "run-1", 3, b"b" * 16), "wrong-task"),
+        (Expected("update", "run-2", 3, b"b" * 16), "wrong-task"),
+        (Expected("update", "run-1", 4, b"b" * 16), "wrong-task"),
+        (Expected("update", "run-1", 3, b"c" * 16), "wrong-base-state"),
+        (Expected("update", "run-1", 3, b"b" * 16, max_norm=1.0), "norm-out-of-range"),
+        (Expected("update", "run-1", 3, b"b" * 16, codec="int4"), "wrong-codec"),
+    ],
+)
+def test_what_was_not_asked_for_is_rejected(expected, code):
+    assert code_of(encode(tensors(), HEADER), expected=expected) == code
+
+
+def test_another_schema_is_rejected_by_its_hash():
+    other = Schema.of({**tensors(), "a.B": torch.zeros(4, 30)})
+    assert code_of(encode(tensors(), HEADER), other) == "wrong-schema"
+
+
+def set_format(body):
+    body.format = 2
+
+
+def drop_chunk(body):
+    del body.chunks[-1]
+
+
+def too_many_values(body):
+    body.chunks[0].k = 121
+
+
+def claim_everything(body):
+    body.chunks[0].k = 2**32 - 1
+
+
+def longer(body):
+    body.chunks[0].payload += b"\0"
+
+
+def flip(body):
+    body.chunks[0].payload = b"\xff" * len(body.chunks[0].payload)
+
+
+def unknown_codec(body):
+    body.codec = 77
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (set_format, "unknown-format"),
+        (drop_chunk, "wrong-length"),
+        (too_many_values, "wrong-length"),
+        (claim_everything, "wrong-length"),
+        (longer, "wrong-length"),
+        (flip, "corrupt"),
+        (unknown_codec, "wrong-codec"),
+    ],
+)
+def test_a_body_that_lies_is_rejected(change, code):
+    assert code_of(rebuilt(encode(tensors(), HEADER), change)) == code
+
+
+def with_crc(change):
+    def changed(body):
+        import zlib
+
+        change(body)
+        for chunk in body.chunks:
+            chunk.crc32 = zlib.crc32(chunk.payload)
+
+    return changed
+
+
+def test_a_nan_with_every_checksum_right_is_rejected():
+    assert code_of(rebuilt(encode(tensors(), HEADER), with_crc(flip))) == "bad-values"
+
+
+def test_indices_that_are_wrong_with_every_checksum_right_are_rejected():
+    assert code_of(rebuilt(encode(tensors(), HEADER, density=0.05), with_crc(flip))) == "bad-indices"
+
+
+@pytest.mark.parametrize("blob", [b"", b"\0", b"hello", b"\x0a\xff\xff\xff\xff\x0f"])
+def test_bytes_that_are_no_message_are_rejected(blob):
+    assert code_of(blob) in ("malformed-update", "corrupt", "not-canonical", "unknown-format")
+
+
+def test_unknown_fields_and_other_encodings_of_the_same_message_are_rejected():
+    blob = encode(tensors(), HEADER)
+    assert code_of(blob + b"\x22\x01x") == "not-canonical"
+
+
+def test_a_signature_is_verified_before_anything_is_decoded(tmp_path):
+    key = load_or_create_key(tmp_path / "key.pem")
+
+    def verify(digest: bytes, signature: bytes) -> bool:
+        try:
+            key.public_key().verify(signature, digest)
+        except Exception:
+            return False
+        return True
+
+    signed = encode(tensors(), HEADER, sign=key.sign)
+    assert decode(signed, Schema.of(tensors()), EXPECTED, verify=verify).header == HEADER
+    assert code_of(encode(tensors(), HEADER), verify=verify) == "bad-signature"
+    assert code_of(rebuilt(signed, with_crc(flip)), verify=verify) == "bad-signature"
+
+
+def test_what_is_not_finite_is_not_sent():
+    with pytest.raises(WireError, match="not-finite"):
+        encode({"x": torch.tensor([1.0, float("nan")])}, HEADER)
+
+
+def adapter() -> Adapter:
+    draw = torch.Generator().manual_seed(1)
+    layers = {
+        name: LowRank(torch.randn(m, 2, generator=draw), torch.randn(2, n, generator=draw), 0.5)
+        for name, (m, n) in {"p": (12, 9), "q": (5, 5)}.items()
+    }
+    return Adapter(layers, {"bias": torch.zeros(3)})
+
+
+@pytest.mark.parametrize("codec", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("ranks", [{}, {"p": 1}, {"p": 3, "q": 4}, {"p": 9}])
+def test_a_state_carries_the_adapter_and_the_residual_dense_where_that_is_shorter(codec, ranks):
+    draw = torch.Generator().manual_seed(2)
+    residual = {
+        name: Product(
+            torch.randn(adapter().layers[name].shape[0], rank, generator=draw).double(),
+            torch.randn(rank, adapter().layers[name].shape[1], generator=draw).double(),
+        )
+        for name, rank in ranks.items()
+    }
+    blob = encode_state(adapter(), residual, run="r", round_number=2, strategy="fedex", codec=codec)
+    received, moved = decode_state(blob, adapter(), run="r", round_number=2)
+    for name, tensor in adapter().tensors().items():
+        assert_close(received.tensors()[name], tensor, atol=1e-2, rtol=1e-2)
+    assert moved.keys() == residual.keys()
+    for name, product in residual.items():
+        assert_close(moved[name].dense(), product.dense(), atol=1e-5, rtol=1e-5)
+    with pytest.raises(WireError):
+        decode_state(blob, adapter(), run="r", round_number=3)
+
+
+def test_a_residual_of_absurd_rank_is_rejected_before_anything_is_allocated():
+    def absurd(body):
+        body.residual_ranks.extend([2**31, 1])
+
+    blob = rebuilt(encode_state(adapter(), {}, run="r", round_number=2, strategy="x", codec="fp32"), absurd)
+    with pytest.raises(WireError, match="wrong-schema"):
+        decode_state(blob, adapter(), run="r", round_number=2)
+
+
+def test_a_state_hash_tells_names_and_bits_apart():
+    x = {"a": torch.ones(2), "b": torch.zeros(2)}
+    assert state_hash(x) == state_hash({name: tensor.clone() for name, tensor in x.items()})
+    assert len({state_hash(x), state_hash({"a": x["b"], "b": x["a"]}), state_hash(add(x, x))}) == 3
+
+
+def test_error_feedback_sends_in_time_what_top_k_leaves_out(tmp_path):
+    """For a constant gradient the sum of what is sent follows the sum of what was meant, smallest value too."""
+    meant = {"x": torch.linspace(0.1, 1.0, 50)}
+    total = {"x": torch.zeros(50)}
+    for _ in range(60):
+        feedback = Feedback(tmp_path, "run")
+        kept = feedback.residual(Schema.of(meant), Adapter({}), base_version=0)
+        update = add(meant, kept) if kept else meant
+        sent = decode(encode(update, HEADER, density=0.1), Schema.of(meant), EXPECTED).tensors
+        feedback.keep(subtract(update, sent), Adapter({}), base_version=0)
+        total = add(total, sent)
+    wanted = {"x": 60 * meant["x"]}
+    assert norm(subtract(total, wanted)) / norm(wanted) < 0.15
+    assert torch.all(total["x"] > 0)
+
+
+def test_feedback_is_dropped_when_base_or_schema_changes_or_the_file_is_torn(tmp_path):
+    residual = {"x": torch.ones(4)}
+    feedback = Feedback(tmp_path, "run")
+    feedback.keep(residual, Adapter({}), base_version=1)
+    assert torch.equal(feedback.residual(Schema.of(residual), Adapter({}), base_version=1)["x"], residual["x"])
+    assert feedback.residual(Schema.of(residual), Adapter({}), base_version=2) == {}
+    assert feedback.residual(Schema({"x": (5,)}), Adapter({}), base_version=1) == {}
+    assert Feedback(tmp_path, "other").residual(Schema.of(residual), Adapter({}), base_version=1) == {}
+    path = next((tmp_path / "feedback").glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-3])
+    assert feedback.residual(Schema.of(residual), Adapter({}), base_version=1) == {}
+
+
+def test_feedback_follows_a_rotation_of_a(tmp_path):
+    old = adapter()
+    rotation, _ = torch.linalg.qr(torch.randn(2, 2, generator=torch.Generator().manual_seed(3)))
+    new = old.with_tensors({f"{name}.A": rotation @ layer.A_rn for name, layer in old.layers.items()})
+    residual = {f"{name}.B": torch.ones_like(layer.B_mr) for name, layer in old.layers.items()}
+    feedback = Feedback(tmp_path, "run")
+    feedback.keep(residual, old, base_version=0)
+    moved = feedback.residual(Schema.of(residual), new, base_version=0)
+    for name, layer in new.layers.items():
+        assert_close(moved[f"{name}.B"] @ layer.A_rn, residual[f"{name}.B"] @ old.layers[name].A_rn)
+
+
+def test_auto_takes_signs_for_flat_updates_and_top_k_for_heavy_tails():
+    flat = {"x": torch.randn(1000, generator=torch.Generator().manual_seed(0))}
+    heavy = {"x": flat["x"] ** 5}
+    assert kurtosis(flat) == pytest.approx(3.0, abs=0.5)
+    assert choose(flat, WireSettings(codec="auto")) == ("sign", 1.0)
+    assert choose(heavy, WireSettings(codec="auto")) == ("int4", 1 / 16)
+    assert choose(heavy, WireSettings(codec="int8", density=0.5)) == ("int8", 0.5)
+
+
+def test_the_generated_code_is_that_of_the_proto_file(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}",
+         str(ROOT / "fedlora/wire/update.proto")],
+        check=True,
+    )  # fmt: skip
+    for name in ("update_pb2.py", "update_pb2.pyi"):
+        assert (tmp_path / "fedlora/wire" / name).read_text() == (ROOT / "fedlora/wire" / name).read_text()
