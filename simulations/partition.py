@@ -9,22 +9,16 @@ import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
-from client.data import Examples, Row, read_rows, tokenise
+from client.data import ClientExamples, Examples, split, tokenise
+from client.rows import PACKAGED, Columns, Row, files_of, read_rows
 from fedlora.config import DataSettings, ModelSettings
 from fedlora.models import load_tokenizer
 from fedlora.randomness import chooser, generator
 from fedlora.settings import SettingsError
-
-
-@dataclass(frozen=True)
-class ClientExamples:
-    """One simulated client's data."""
-
-    train: Examples
-    test: Examples
 
 
 @dataclass(frozen=True)
@@ -39,23 +33,69 @@ class Federation:
 
 def federation(settings: DataSettings, *, model: ModelSettings, seed: int) -> Federation:
     """Read, deduplicate, split and tokenise; SettingsError on data that cannot be used."""
-    rows = read_rows(settings)
-    labels = tuple(sorted({row.label for row in rows}))
-    if len(labels) < 2:
-        raise SettingsError(f"data.source={settings.source!r} has {len(labels)} class(es); classification needs two.")
+    columns = Columns(
+        settings.text, settings.label, settings.client_column if settings.partition == "natural" else None
+    )
+    corpus = tokenised(settings.source, columns, settings.labels, model, version_of(settings.source))
+    rows, everything = corpus.rows, corpus.examples
     if len(rows) <= settings.held_out:
         raise SettingsError(
             f"data.held_out={settings.held_out} takes all of the {len(rows)} distinct examples; lower it."
         )
     order = torch.randperm(len(rows), generator=generator(seed, "held-out")).tolist()
-    everything = tokenise(rows, labels, load_tokenizer(model), max_tokens=model.max_tokens)
-    parts = partition([rows[index] for index in order[settings.held_out :]], settings, seed=seed)
-    shared = order[settings.held_out :]
+    held_out, shared = order[: settings.held_out], order[settings.held_out :]
+    parts = partition([rows[index] for index in shared], settings, seed=seed)
+    for name, positions in parts.items():
+        require_two(name, positions)
     clients = {
-        name: split_client(name, [shared[position] for position in positions], everything, settings, seed=seed)
+        name: split(
+            name,
+            [shared[position] for position in positions],
+            everything,
+            test_fraction=settings.test_fraction,
+            most=settings.max_examples,
+            seed=seed,
+        )
         for name, positions in parts.items()
     }
-    return Federation(labels, clients, everything.take(order[: settings.held_out]))
+    return Federation(corpus.labels, clients, everything.take(held_out))
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All rows of a source, and the same rows as examples."""
+
+    rows: Sequence[Row]
+    labels: tuple[str, ...]
+    examples: Examples
+
+
+@lru_cache(maxsize=2)
+def tokenised(
+    source: str, columns: Columns, labels: tuple[str, ...] | None, model: ModelSettings, version: object
+) -> Corpus:
+    """Read and tokenised once per process, however many runs share it; `version` tells a changed file."""
+    rows = read_rows(source, columns)
+    found = labels or tuple(sorted({row.label for row in rows}))
+    if len(found) < 2:
+        raise SettingsError(f"data.source={source!r} has {len(found)} class(es); classification needs two.")
+    return Corpus(rows, found, tokenise(rows, found, load_tokenizer(model), max_tokens=model.max_tokens))
+
+
+def version_of(source: str) -> object:
+    """What changes when a local source does."""
+    if source in PACKAGED:
+        return None
+    return tuple((str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size) for path in files_of(source))
+
+
+def require_two(name: str, positions: Sequence[int]) -> None:
+    """SettingsError for a client with too little to train on and to test with."""
+    if len(positions) < 2:
+        raise SettingsError(
+            f"client {name!r} has {len(positions)} example(s) after the shared test set was taken; it needs two. "
+            "Use fewer clients (data.clients), or a smaller data.held_out."
+        )
 
 
 def partition(rows: Sequence[Row], settings: DataSettings, *, seed: int) -> dict[str, list[int]]:
@@ -110,18 +150,3 @@ def by_label(labels: Sequence[str], count: int) -> list[list[int]]:
     order = sorted(range(len(labels)), key=lambda position: labels[position])
     bounds = [round(number * len(order) / count) for number in range(count + 1)]
     return [order[start:end] for start, end in itertools.pairwise(bounds)]
-
-
-def split_client(
-    name: str, indices: Sequence[int], everything: Examples, settings: DataSettings, *, seed: int
-) -> ClientExamples:
-    """A client's own train and test part; SettingsError for a client with too little to have both."""
-    if len(indices) < 2:
-        raise SettingsError(
-            f"client {name!r} has {len(indices)} example(s) after the shared test set was taken; it needs two. "
-            "Use fewer clients (data.clients), or a smaller data.held_out."
-        )
-    order = torch.randperm(len(indices), generator=generator(seed, "client", name, "test")).tolist()
-    tests = min(len(indices) - 1, max(1, round(settings.test_fraction * len(indices))))
-    train = [indices[position] for position in order[tests:]][: settings.max_examples]
-    return ClientExamples(everything.take(train), everything.take([indices[position] for position in order[:tests]]))

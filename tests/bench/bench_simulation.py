@@ -28,8 +28,9 @@ from transformers import AutoModel
 from client import round as client_round
 from client.training import shuffled_batches
 from fedlora.config import Recipe
-from fedlora.models import SequenceClassifier, locate
+from fedlora.models import locate
 from fedlora.settings import parse
+from fedlora.tasks import SequenceClassifier
 from simulations.local_grid import LocalGrid, run_apps
 from simulations.run import Simulation, prepare, simulate
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from client.data import addressee, concatenate, read_rows
+from client.data import concatenate
+from client.rows import Columns, addressee, read_rows
 from fedlora.config import DataSettings, ModelSettings
 from fedlora.settings import SettingsError
 from simulations.partition import Federation, by_label, dirichlet, federation, iid
@@ -55,7 +56,7 @@ def test_repeated_texts_count_once(build, tmp_path):
     path = tmp_path / "twice.csv"
     rows = [f"the {n} flight,good,x" for n in range(30)] + [f"the {n} bag,bad,y" for n in range(30)]
     path.write_text("text,label,client\n" + "\n".join(rows + rows) + "\n")
-    assert len(read_rows(DataSettings(source=str(path)))) == 60
+    assert len(read_rows(str(path), Columns())) == 60
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
@@ -70,7 +71,7 @@ def test_files_are_read_by_column_names(tmp_path, suffix):
         path.write_text("\n".join(json.dumps(row) for row in frame.to_dict("records")))
     else:
         frame.to_parquet(path)
-    rows = read_rows(DataSettings(source=str(path), text="body", label="mood", client_column="who"))
+    rows = read_rows(str(path), Columns("body", "mood", "who"))
     assert [(row.text, row.label, row.client) for row in rows] == [("one", "x", "p"), ("two", "y", "q")]
 
 

