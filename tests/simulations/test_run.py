@@ -13,6 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+from fedlora.settings import SettingsError
 from server.checkpoint import CheckpointError
 from server.records import RoundFinished
 from server.rounds import QuorumError
