@@ -1,7 +1,8 @@
 """Sums of low-rank products without ever forming m x n when the factors are smaller.
 
 A `Product` is Δ = U V, with U (m, p) and V (p, n). Costs: O((m + n) p²) time, O((m + n) p) memory.
-All arithmetic is float64: it costs nothing at these sizes, and differences of products in bf16 are noise.
+Arithmetic is float64: it costs little at these sizes, and differences of products in bf16 are noise. Factors may be
+held in float32 where they are differences already.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Product:
         return int(self.U_mp.shape[0]), int(self.V_pn.shape[1])
 
     def dense(self) -> Tensor:
-        return self.U_mp @ self.V_pn
+        return self.U_mp.double() @ self.V_pn.double()
 
 
 def product_of(layer: LowRank) -> Product:
@@ -55,16 +56,31 @@ def zero(shape: tuple[int, int]) -> Product:
     return Product(torch.zeros(m, 0, dtype=torch.float64), torch.zeros(0, n, dtype=torch.float64))
 
 
-def svd(product: Product) -> tuple[Tensor, Tensor, Tensor]:
-    """Thin SVD U (m, k), S (k), Vᵀ (k, n) of U V by two QR and a small SVD; k = min(p, m, n).
+def svd(product: Product, *, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Thin SVD U (m, k), S (k), Vᵀ (k, n) of U V by two QR and a small SVD; k = min(p, m, n), or the leading `rank`.
 
     Vᵀ's rows lie in the row space of V whenever p <= n, also for singular values that are zero: unlike a dense SVD of
     the product, which fills a rank-deficient result with arbitrary directions.
     """
-    Q_u, R_u = torch.linalg.qr(product.U_mp)
-    Q_v, R_v = torch.linalg.qr(product.V_pn.mT)
-    U, S, Vh = torch.linalg.svd(R_u @ R_v.mT, full_matrices=False)
-    return Q_u @ U, S, Vh @ Q_v.mT
+    left, right = Reflectors(product.U_mp.double()), Reflectors(product.V_pn.double().mT)
+    U, S, Vh = torch.linalg.svd(left.R @ right.R.mT, full_matrices=False)
+    U, S, Vh = U[:, :rank], S[:rank], Vh[:rank]
+    return left.times(U), S, right.times(Vh.mT).mT
+
+
+class Reflectors:
+    """A QR decomposition whose Q is only ever applied, never formed: half the work when few columns are wanted."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self._reflectors, self._tau = torch.geqrf(matrix)
+        self.R = self._reflectors[: min(matrix.shape)].triu()
+
+    def times(self, C_kj: Tensor) -> Tensor:
+        """Q C, for C with as many rows as Q has columns."""
+        m = self._reflectors.shape[0]
+        padded = torch.cat([C_kj, C_kj.new_zeros(m - C_kj.shape[0], C_kj.shape[1])])
+        width = self._tau.shape[0]
+        return torch.ormqr(self._reflectors[:, :width], self._tau, padded)
 
 
 def compact(product: Product, *, tolerance: float = 1e-12) -> Product:
@@ -90,8 +106,8 @@ def frobenius(product: Product) -> float:
         return 0.0
     if product.rank >= min(product.shape):
         return float(torch.linalg.matrix_norm(product.dense()))
-    _, R_u = torch.linalg.qr(product.U_mp)
-    _, R_v = torch.linalg.qr(product.V_pn.mT)
+    _, R_u = torch.linalg.qr(product.U_mp.double())
+    _, R_v = torch.linalg.qr(product.V_pn.double().mT)
     return float(torch.linalg.matrix_norm(R_u @ R_v.mT))
 
 
@@ -133,23 +149,23 @@ class Sum:
 
     def add_product(self, name: str, product: Product) -> None:
         if name in self._dense:
-            self._dense[name].addmm_(product.U_mp, product.V_pn)
+            self._dense[name].addmm_(product.U_mp.double(), product.V_pn.double())
             return
         terms = self._terms.setdefault(name, [])
         terms.append(product)
         if sum(term.rank for term in terms) > min(product.shape):
-            self._dense[name] = stack(self._terms.pop(name)).dense()
+            self._dense[name] = stack(self._terms.pop(name)).dense().double()
 
     def result(self, divisor: float = 1.0) -> dict[str, Product]:
         """The sum divided by `divisor`, matrix by matrix."""
         held = {name: stack(terms) for name, terms in self._terms.items()}
         for name, matrix in self._dense.items():
             held[name] = as_product(matrix)
-        return {name: scaled(held[name], 1.0 / divisor) for name in sorted(held)}
+        return {name: Product(held[name].U_mp.mul_(1.0 / divisor), held[name].V_pn) for name in sorted(held)}
 
 
 def as_product(matrix: Tensor) -> Product:
-    """A matrix as a product with the identity on its shorter side."""
+    """A matrix as a product with the identity on its shorter side; nothing is shared with `matrix`."""
     m, n = matrix.shape
     eye = torch.eye(min(m, n), dtype=matrix.dtype)
     return Product(matrix.clone(), eye) if n <= m else Product(eye, matrix.clone())

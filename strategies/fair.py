@@ -29,7 +29,7 @@ from pydantic import Field
 from scipy.optimize import minimize, root
 from torch import Tensor
 
-from fedlora.lowrank import Product, frobenius
+from fedlora.lowrank import Product
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
 from strategies.mean import in_dtype_of, weighted_mean, zero_product
@@ -84,7 +84,10 @@ class LoRAFAIR(StrategySettings):
         H_rr = layer.A_rn @ layer.A_rn.mT
         if self.metric == "frobenius":
             return replace(layer, B_mr=frobenius_minimiser(layer.B_mr, G_mr, H_rr, self.penalty))
-        size = frobenius(ideal) / layer.scale
+        size = (
+            math.sqrt(max(float(((ideal.U_mp.mT @ ideal.U_mp) * (ideal.V_pn @ ideal.V_pn.mT)).sum()), 0.0))
+            / layer.scale
+        )
         X_mr = cosine_minimiser(layer.B_mr, G_mr, H_rr, size, self.penalty, tolerance=self.tolerance)
         return replace(layer, B_mr=X_mr)
 

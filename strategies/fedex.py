@@ -19,12 +19,12 @@ nn.Linear; here only `fedlora.adapters.base` transposes, for the one layer type 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
-from fedlora.lowrank import Product, Sum, scaled, stack, total_of, truncate
+from fedlora.lowrank import Product, Sum, stack, total_of, truncate
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
 from strategies.mean import in_dtype_of, weighted_mean
@@ -57,8 +57,7 @@ class FedExLoRA(StrategySettings):
         spread = Spread()
         combined = weighted_mean(self._observed(updates, spread), self.weighting, ideal=False)
         residual = spread.residual(combined.mean, combined.weight)
-        ideal = {name: stack([product, residual[name]]) for name, product in combined.ideal.items()}
-        return replace(combined, ideal=ideal, extra={"residual": residual})
+        return replace(combined, ideal=MeanPlusResidual(combined.ideal, residual), extra={"residual": residual})
 
     def _observed(self, updates: Iterable[Update], spread: Spread) -> Iterator[Update]:
         for update in updates:
@@ -77,8 +76,28 @@ class FedExLoRA(StrategySettings):
         return Payload(state.adapter, state.base_version, total_of(missing))
 
 
+@dataclass(frozen=True)
+class MeanPlusResidual(Mapping[str, Product]):
+    """s B' A' plus the residual, matrix by matrix, put together when it is looked at."""
+
+    means: Mapping[str, Product]
+    residual: Mapping[str, Product]
+
+    def __getitem__(self, name: str) -> Product:
+        return stack([self.means[name], self.residual[name]])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.means)
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+
 class Spread:
-    """Σ w_k (B_k - B_1)(A_k - A_1) as updates arrive, with memory bounded by m n per matrix."""
+    """Σ w_k (B_k - B_1)(A_k - A_1) as updates arrive, with memory bounded by m n per matrix.
+
+    Differences keep the updates' precision (their relative error is that of one subtraction); sums are float64.
+    """
 
     def __init__(self) -> None:
         self._first: Adapter | None = None
@@ -89,16 +108,16 @@ class Spread:
             self._first = update.adapter
             return
         for name, layer in update.adapter.layers.items():
-            self._sum.add_product(name, scaled(self._difference(name, layer), weight))
+            self._sum.add_product(name, self._difference(name, layer, weight))
 
     def residual(self, mean: Adapter, total: float) -> dict[str, Product]:
         """Minus (B' - B_1)(A' - A_1), divided by the weights; compacted to its rank when it is sent, not before."""
         for name, layer in mean.layers.items():
-            self._sum.add_product(name, scaled(self._difference(name, layer), -total))
+            self._sum.add_product(name, self._difference(name, layer, -total))
         return self._sum.result(total)
 
-    def _difference(self, name: str, layer: LowRank) -> Product:
+    def _difference(self, name: str, layer: LowRank, weight: float) -> Product:
         assert self._first is not None  # add came first
         first = self._first.layers[name]
-        dB_mr = layer.B_mr.double() - first.B_mr.double()
-        return Product(layer.scale * dB_mr, layer.A_rn.double() - first.A_rn.double())
+        dB_mr, dA_rn = (layer.B_mr - first.B_mr).to(first.B_mr.dtype), (layer.A_rn - first.A_rn).to(first.A_rn.dtype)
+        return Product(dB_mr.mul_(weight * layer.scale), dA_rn)

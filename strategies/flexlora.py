@@ -59,7 +59,7 @@ def factored(layer: LowRank, ideal: Product) -> LowRank:
     if zero_product(ideal):
         return layer
     r = layer.rank
-    U, S, Vh = svd(ideal)
+    U, S, Vh = svd(ideal, rank=r)
     keep = min(r, S.shape[0])
     A_rn, B_mr = torch.zeros_like(layer.A_rn), torch.zeros_like(layer.B_mr)
     A_rn[:keep], B_mr[:, :keep] = Vh[:keep], U[:, :keep] * S[:keep] / layer.scale

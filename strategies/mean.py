@@ -19,16 +19,21 @@ def weighted_mean(updates: Iterable[Update], weighting: Weighting, *, ideal: boo
     products is the product of the means, so nothing has to be stacked.
     """
     sums: dict[str, Tensor] = {}
+    unchanged: dict[str, float] = {}
     products = Sum()
     template: Adapter | None = None
+    first: dict[str, Tensor] = {}
     clients, total = 0, 0.0
     for update in updates:
         weight = update.weight if weighting == "examples" else 1.0
         if not 0 < weight < float("inf"):
             raise ValueError(f"the weight of {update.client} is {weight}; it must be positive and finite.")
+        first = first or update.adapter.tensors()
         for name, tensor in update.adapter.tensors().items():
-            if name in sums:
-                sums[name].add_(tensor.double(), alpha=weight)
+            if tensor is first[name]:  # a factor that nobody trains is one object for all: nothing to add up
+                unchanged[name] = unchanged.get(name, 0.0) + weight
+            elif name in sums:
+                sums[name].add_(tensor, alpha=weight)
             else:
                 sums[name] = tensor.double() * weight
         if ideal:
@@ -37,7 +42,10 @@ def weighted_mean(updates: Iterable[Update], weighting: Weighting, *, ideal: boo
         clients, total = clients + 1, total + weight
     if template is None:
         raise ValueError("there is no update to combine")
-    mean = template.with_tensors({name: tensor / total for name, tensor in sums.items()})
+    means = {name: tensor.double() for name, tensor in first.items() if name not in sums}
+    for name, tensor in sums.items():
+        means[name] = tensor.add_(first[name], alpha=unchanged[name]).div_(total)
+    mean = template.with_tensors(means)
     served = products.result(total) if ideal else {name: product_of(layer) for name, layer in mean.layers.items()}
     return Combined(mean, served, clients, total)
 
