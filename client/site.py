@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client.data import Examples
+from fedlora.examples import Examples
 from fedlora.privacy.guard import Guard
 from fedlora.privacy.policy import Policy
 from fedlora.privacy.signing import load_or_create_key

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from client.data import Examples
 from fedlora.config import ModelSettings, TrainSettings
+from fedlora.examples import Examples
 from fedlora.models import autocast
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from client.data import Examples, concatenate
 from client.training import make_optimizer
 from fedlora.adapters import initial_adapter, set_trainable
 from fedlora.config import Recipe
+from fedlora.examples import Examples, concatenate
 from fedlora.models import autocast
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.audit import Guesses, epsilon_lower_bound, guess

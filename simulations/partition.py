@@ -13,12 +13,20 @@ from functools import lru_cache
 
 import torch
 
-from client.data import ClientExamples, Examples, split, tokenise
-from client.rows import PACKAGED, Columns, Row, files_of, read_rows
 from fedlora.config import DataSettings, ModelSettings
+from fedlora.examples import Examples, tokenise
 from fedlora.models import load_tokenizer
 from fedlora.randomness import chooser, generator
+from fedlora.rows import PACKAGED, Columns, Row, files_of, read_rows
 from fedlora.settings import SettingsError
+
+
+@dataclass(frozen=True)
+class ClientExamples:
+    """One simulated client's data."""
+
+    train: Examples
+    test: Examples
 
 
 @dataclass(frozen=True)
@@ -37,28 +45,28 @@ def federation(settings: DataSettings, *, model: ModelSettings, seed: int) -> Fe
         settings.text, settings.label, settings.client_column if settings.partition == "natural" else None
     )
     corpus = tokenised(settings.source, columns, settings.labels, model, version_of(settings.source))
-    rows, everything = corpus.rows, corpus.examples
-    if len(rows) <= settings.held_out:
+    if len(corpus.rows) <= settings.held_out:
         raise SettingsError(
-            f"data.held_out={settings.held_out} takes all of the {len(rows)} distinct examples; lower it."
+            f"data.held_out={settings.held_out} takes all of the {len(corpus.rows)} distinct examples; lower it."
         )
+    held_out, clients = assign(corpus.rows, settings, seed=seed)
+    take = corpus.examples.take
+    parts = {name: ClientExamples(take(train), take(test)) for name, (train, test) in clients.items()}
+    return Federation(corpus.labels, parts, take(held_out))
+
+
+def assign(
+    rows: Sequence[Row], settings: DataSettings, *, seed: int
+) -> tuple[list[int], dict[str, tuple[list[int], list[int]]]]:
+    """Indices of the shared test set, and every client's training and test indices."""
     order = torch.randperm(len(rows), generator=generator(seed, "held-out")).tolist()
-    held_out, shared = order[: settings.held_out], order[settings.held_out :]
+    shared = order[settings.held_out :]
     parts = partition([rows[index] for index in shared], settings, seed=seed)
-    for name, positions in parts.items():
-        require_two(name, positions)
     clients = {
-        name: split(
-            name,
-            [shared[position] for position in positions],
-            everything,
-            test_fraction=settings.test_fraction,
-            most=settings.max_examples,
-            seed=seed,
-        )
+        name: split_client(name, [shared[position] for position in positions], settings, seed=seed)
         for name, positions in parts.items()
     }
-    return Federation(corpus.labels, clients, everything.take(held_out))
+    return order[: settings.held_out], clients
 
 
 @dataclass(frozen=True)
@@ -87,15 +95,6 @@ def version_of(source: str) -> object:
     if source in PACKAGED:
         return None
     return tuple((str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size) for path in files_of(source))
-
-
-def require_two(name: str, positions: Sequence[int]) -> None:
-    """SettingsError for a client with too little to train on and to test with."""
-    if len(positions) < 2:
-        raise SettingsError(
-            f"client {name!r} has {len(positions)} example(s) after the shared test set was taken; it needs two. "
-            "Use fewer clients (data.clients), or a smaller data.held_out."
-        )
 
 
 def partition(rows: Sequence[Row], settings: DataSettings, *, seed: int) -> dict[str, list[int]]:
@@ -150,3 +149,18 @@ def by_label(labels: Sequence[str], count: int) -> list[list[int]]:
     order = sorted(range(len(labels)), key=lambda position: labels[position])
     bounds = [round(number * len(order) / count) for number in range(count + 1)]
     return [order[start:end] for start, end in itertools.pairwise(bounds)]
+
+
+def split_client(
+    name: str, indices: Sequence[int], settings: DataSettings, *, seed: int
+) -> tuple[list[int], list[int]]:
+    """A client's own training and test indices; SettingsError for a client with too little to have both."""
+    if len(indices) < 2:
+        raise SettingsError(
+            f"client {name!r} has {len(indices)} example(s) after the shared test set was taken; it needs two. "
+            "Use fewer clients (data.clients), or a smaller data.held_out."
+        )
+    order = torch.randperm(len(indices), generator=generator(seed, "client", name, "test")).tolist()
+    tests = min(len(indices) - 1, max(1, round(settings.test_fraction * len(indices))))
+    train = [indices[position] for position in order[tests:]][: settings.max_examples]
+    return train, [indices[position] for position in order[:tests]]

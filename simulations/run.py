@@ -17,10 +17,10 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from client.app import client_app
-from client.data import ClientExamples, concatenate
 from fedlora import __version__
 from fedlora.config import Recipe
 from fedlora.evaluation import evaluate
+from fedlora.examples import concatenate
 from fedlora.files import write_atomically
 from fedlora.privacy.receipt import Receipt
 from fedlora.privacy.spent import privacy_summary
@@ -31,7 +31,7 @@ from server.coordinate import Coordination, coordinate, load_state
 from server.records import Watch
 from simulations.local_grid import Faults, LocalGrid, run_apps
 from simulations.on_ray import run_on_ray
-from simulations.partition import Federation, federation
+from simulations.partition import ClientExamples, Federation, federation
 from simulations.pictures import draw_curves, read_rounds
 from simulations.sites import site_of
 from strategies.base import State

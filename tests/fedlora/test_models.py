@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, GPT2TokenizerFast, T5Config
 from transformers.utils import logging as transformers_logging
 
-from client.data import tokenise
-from client.rows import Row
 from fedlora.adapters import inject
 from fedlora.config import AdapterSettings, ModelSettings
+from fedlora.examples import tokenise
 from fedlora.models import load_base, load_tokenizer
+from fedlora.rows import Row
 from fedlora.settings import SettingsError
 from fedlora.tasks import TASKS
 from tests.federations import save_tiny_model

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertModel
 
-from client.data import Examples
 from client.site import Site
 from fedlora.adapters import initial_adapter
 from fedlora.config import AdapterSettings, ModelSettings
+from fedlora.examples import Examples
 from fedlora.privacy.policy import SIMULATION, Policy
 from fedlora.resident import Resident, resident
 from fedlora.task import Task
@@ -34,7 +34,7 @@ def save_tiny_model(folder: Path) -> ModelSettings:
             max_position_embeddings=16, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         )  # fmt: skip
         BertModel(config).save_pretrained(folder)
-    return ModelSettings(id=str(folder))
+    return ModelSettings(id=str(folder), max_tokens=16)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from client.data import Examples
 from client.round import answer
 from client.site import Site
+from fedlora.examples import Examples
 from fedlora.files import write_atomically
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.ledger import LedgerFiles, read_ledger

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from client.data import concatenate
-from client.rows import Columns, addressee, read_rows
 from fedlora.config import DataSettings, ModelSettings
+from fedlora.examples import concatenate
+from fedlora.rows import Columns, addressee, read_rows
 from fedlora.settings import SettingsError
 from simulations.partition import Federation, by_label, dirichlet, federation, iid
 from tests.federations import CLIENTS

@@ -1,4 +1,4 @@
-"""Examples: tokenised once, padded to the batch, split into what trains and what is kept apart."""
+"""Examples: tokenised once, padded to the batch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from client.rows import Row
-from fedlora.randomness import generator
+from fedlora.rows import Row
 from fedlora.settings import SettingsError
 from fedlora.tasks import Batch
 
@@ -45,29 +44,6 @@ class Examples:
         """The chosen examples, sharing their tensors."""
         chosen = list(indices)
         return Examples([self.token_ids[index] for index in chosen], self.labels_n[chosen], self.pad_id)
-
-
-@dataclass(frozen=True)
-class ClientExamples:
-    """One client's data: `test` is never trained on, it evaluates what the client receives."""
-
-    train: Examples
-    test: Examples
-
-
-def split(
-    name: str, indices: Sequence[int], everything: Examples, *, test_fraction: float, most: int | None, seed: int
-) -> ClientExamples:
-    """The examples at `indices` as client `name`'s train part (at most `most`) and test part.
-
-    The same for the same seed and name; at least one example in each, so fewer than two are a ValueError.
-    """
-    if len(indices) < 2:
-        raise ValueError(f"client {name!r} has {len(indices)} example(s); a train and a test part need two.")
-    order = torch.randperm(len(indices), generator=generator(seed, "client", name, "test")).tolist()
-    tests = min(len(indices) - 1, max(1, round(test_fraction * len(indices))))
-    train = [indices[position] for position in order[tests:]][:most]
-    return ClientExamples(everything.take(train), everything.take([indices[position] for position in order[:tests]]))
 
 
 def concatenate(parts: Sequence[Examples]) -> Examples:

@@ -7,11 +7,8 @@ from pathlib import Path
 import datasets
 import pytest
 
-from client.rows import Columns, distinct, read_rows
-from client.site_data import SiteDataSettings, site_examples
-from fedlora.config import ModelSettings
+from fedlora.rows import Columns, distinct, read_rows
 from fedlora.settings import SettingsError
-from tests.federations import CLIENTS
 
 
 def write(folder: Path, name: str, content: str) -> str:
@@ -65,39 +62,3 @@ def test_distinct_keeps_the_first_of_a_repeated_text(tmp_path):
     rows = read_rows(write(tmp_path, "r.csv", "text,label\nhi,x\nhi,y\nho,y\n"), Columns())
     assert rows == distinct(rows)
     assert [(row.text, row.label) for row in rows] == [("hi", "x"), ("ho", "y")]
-
-
-@pytest.fixture
-def own(messages, tiny_model):
-    def load(**settings):
-        values = {"source": messages, "client_column": "client", "client": "red", "test_fraction": 0.25, **settings}
-        model = ModelSettings(id=tiny_model, max_tokens=16)
-        return site_examples(SiteDataSettings(**values), name="red", labels=("bad", "good"), model=model)
-
-    return load
-
-
-def test_a_site_sees_its_own_rows_only_and_always_splits_them_alike(own):
-    first, again = own(), own()
-    assert (len(first.train), len(first.test)) == (30, 10)
-    assert all((a == b).all() for a, b in zip(first.test.token_ids, again.test.token_ids, strict=True))
-    train = {tuple(row.tolist()) for row in first.train.token_ids}
-    assert not train & {tuple(row.tolist()) for row in first.test.token_ids}
-    assert len(own(max_examples=5).train) == 5
-
-
-def test_a_site_without_rows_is_told_which_there_are(own):
-    with pytest.raises(SettingsError, match=rf"data\.client='rot' has no row in .*; there are: {', '.join(CLIENTS)}"):
-        own(client="rot")
-    with pytest.raises(SettingsError, match=r"set data\.client_column"):
-        own(client_column=None)
-
-
-def test_a_class_that_the_run_does_not_have_is_refused(messages, tiny_model):
-    with pytest.raises(SettingsError, match="the label 'bad' is not one of the run's classes: fine, good"):
-        site_examples(
-            SiteDataSettings(source=messages),
-            name="red",
-            labels=("fine", "good"),
-            model=ModelSettings(id=tiny_model, max_tokens=16),
-        )
