@@ -86,9 +86,8 @@ def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
         base_version=task.base_version,
         receipt=grant.receipt,
     )
-    update = pack(task, delta, received, site)
-    guard.record(grant, Answer(report.model_dump_json(), update))
-    return report, update
+    kept = guard.record(grant, Answer(report.model_dump_json(), pack(task, delta, received, site)))
+    return Report.model_validate_json(kept.report), kept.blob
 
 
 def receive(task: Task, blob: bytes, site: Site, home: Resident) -> Adapter:

@@ -103,7 +103,10 @@ class PrivateEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._backend.detach()
-        if kind is None and self._steps and self._watch is not None:
+        if kind is not None:
+            for parameter in self._trained:  # whatever was under way is not private
+                parameter.grad = None
+        elif self._steps and self._watch is not None:
             self._watch.require_moved()
 
     def step(self, loss_per_example: LossPerExample) -> None:

@@ -7,7 +7,7 @@
     ...                                                        # grant.mechanism is None: train without privacy
     engine = PrivateEngine(model, grant.mechanism, examples=len(train), source=grant.source(), ...)
     ...
-    guard.record(grant, Answer(report_json, blob))             # before anything is sent; grant.receipt goes in it
+    answer = guard.record(grant, Answer(report_json, blob))    # then send it; grant.receipt goes in the report
 
 Guarantee:
  1. `authorise` returns a private grant only after the ledger holds its charge on the disk.
@@ -32,7 +32,7 @@ from fedlora.privacy.chain import Entry, canonical
 from fedlora.privacy.ledger import Ledger, LedgerFiles, exclusive_ledger
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SecureSource, SeededSource, Source
-from fedlora.privacy.policy import Policy, require_allowed
+from fedlora.privacy.policy import DatasetPolicy, Policy, require_allowed
 from fedlora.privacy.receipt import Receipt, signed_text
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.signing import PrivateKey
@@ -97,7 +97,10 @@ class Guard:
             return None
         digest = task_digest(task, state)
         with exclusive_ledger(self._files, self._key) as ledger:
-            found = next((e for e in ledger.entries if e.kind == "answer" and e.fields["task"] == digest), None)
+            return self._recorded(ledger, digest)
+
+    def _recorded(self, ledger: Ledger, digest: str) -> Answer | None:
+        found = next((e for e in ledger.entries if e.kind == "answer" and e.fields["task"] == digest), None)
         if found is None:
             return None
         path = self._files.answer(digest)
@@ -129,16 +132,22 @@ class Guard:
         path = None if seed is None else (seed, self._client, self._files.dataset, task.round, entry.sequence)
         return Grant(digest, mechanism, signed_text(receipt, self._key), size, path)
 
-    def record(self, grant: Grant, answer: Answer) -> None:
-        """Keep what is about to be sent; call it before sending. On the disk when this returns."""
+    def record(self, grant: Grant, answer: Answer) -> Answer:
+        """Keep an answer before it is sent, and return the one to send: on the disk when this returns.
+
+        That is another one where a second process answered the same task meanwhile: the first answer stays.
+        """
         if grant.mechanism is None:
-            return
+            return answer
         path = self._files.answer(grant.task)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = answer.packed()
         with exclusive_ledger(self._files, self._key) as ledger:
+            if (first := self._recorded(ledger, grant.task)) is not None:
+                return first
             write_atomically(path, content)
             ledger.append({"kind": "answer", "task": grant.task, "answer": hashlib.sha256(content).hexdigest()})
+        return answer
 
     def _target(self, task: Task) -> float | None:
         """The run's ε: the smaller of the recipe's and the site's own."""
@@ -167,7 +176,6 @@ class Guard:
     def _require_within_budget(self, task: Task, spending: _Spending) -> None:
         bounds = self._policy.dataset(self._files.dataset)
         assert bounds.largest_epsilon is not None
-        assert bounds.largest_delta is not None
         if spending.participations >= task.rounds:
             raise Refusal(
                 Code.PARTICIPATION_CAP,
@@ -181,19 +189,18 @@ class Guard:
                 f"this task would take run {task.run} to epsilon {run:.3f}, "
                 f"above its target {target}; start another run.",
             )
-        lifetime = spending.lifetime_epsilon(bounds.largest_delta)
+        lifetime = spending.lifetime_epsilon(_counted_at(bounds, task))
         if lifetime > bounds.largest_epsilon:
             raise Refusal(
                 Code.BUDGET_EXHAUSTED,
                 f"this task would take the dataset {self._files.dataset} to epsilon {lifetime:.3f} at delta "
-                f"{bounds.largest_delta}, above its largest_epsilon {bounds.largest_epsilon}; fewer rounds, more "
+                f"{_counted_at(bounds, task)}, above its largest_epsilon {bounds.largest_epsilon}; fewer rounds, more "
                 "noise, or a larger budget in the site's policy.",
             )
 
     def _receipt(self, task: Task, digest: str, mechanism: Mechanism, spending: _Spending, entry: Entry) -> Receipt:
         bounds = self._policy.dataset(self._files.dataset)
         assert bounds.largest_epsilon is not None
-        assert bounds.largest_delta is not None
         return Receipt(
             client=self._client,
             dataset=self._files.dataset,
@@ -206,8 +213,8 @@ class Guard:
             steps=mechanism.steps,
             delta=task.privacy.delta,
             epsilon_run=spending.run_epsilon(task.privacy.delta),
-            epsilon_lifetime=spending.lifetime_epsilon(bounds.largest_delta),
-            delta_lifetime=bounds.largest_delta,
+            epsilon_lifetime=spending.lifetime_epsilon(_counted_at(bounds, task)),
+            delta_lifetime=_counted_at(bounds, task),
             epsilon_allowed=bounds.largest_epsilon,
             secure=spending.secure,
             sequence=entry.sequence,
@@ -232,6 +239,12 @@ class _Spending:
 
     def lifetime_epsilon(self, delta: float) -> float:
         return epsilon(self._lifetime, delta=delta)
+
+
+def _counted_at(bounds: DatasetPolicy, task: Task) -> float:
+    """δ of the lifetime's ε: the smaller of the site's and the task's, so that a task can only make ε larger."""
+    assert bounds.largest_delta is not None
+    return min(bounds.largest_delta, task.privacy.delta)
 
 
 def event_of(charge: Any) -> Event:

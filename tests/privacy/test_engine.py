@@ -180,6 +180,22 @@ def test_the_model_is_restored_on_the_way_out_also_after_an_error():
     assert not any("recorder" in vars(module) for module in model.modules())
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_error_in_a_step_leaves_no_gradient_behind(backend):
+    model, examples = classifier(), Examples(16)
+    plain = examples.loss(model)
+    calls = iter(range(100))
+
+    def fails_later(indices):
+        if next(calls) > 6:
+            raise KeyError
+        return plain(indices)
+
+    with pytest.raises(KeyError), engine_of(model, rate=1.0, microbatch=2, gradients=backend) as engine:
+        engine.step(fails_later)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 def test_what_trains_must_move_and_what_is_frozen_must_not():
     examples = Examples(16)
     model = classifier(trains="B")

@@ -130,6 +130,27 @@ def test_a_task_that_died_after_its_charge_is_charged_again(tmp_path):
     assert len(charges(tmp_path)) == 2
 
 
+def test_of_two_processes_with_one_task_the_first_answer_is_what_both_send(tmp_path):
+    ours, theirs = guard(tmp_path), guard(tmp_path)
+    grants = [one.authorise(task(), STATE, examples=2400) for one in (ours, theirs)]
+    first = Answer("{}", b"first")
+    assert ours.record(grants[0], first) == first
+    assert theirs.record(grants[1], Answer("{}", b"second")) == first
+    assert ours.answered(task(), STATE) == first
+    assert len(charges(tmp_path)) == 2
+
+
+def test_the_lifetime_is_counted_at_the_smaller_delta(tmp_path):
+    receipts = [
+        verified(guard(tmp_path / name, policy).authorise(asked, STATE, examples=2400).receipt)
+        for name, policy, asked in (
+            ("a", Policy(largest_delta=1e-4), task()),
+            ("b", Policy(largest_delta=1e-5), task(privacy={"epsilon": 3.0, "delta": 1e-6})),
+        )
+    ]
+    assert [receipt.delta_lifetime for receipt in receipts] == [1e-5, 1e-6]
+
+
 def test_an_answer_whose_file_was_changed_is_not_released(tmp_path):
     site = guard(tmp_path)
     grant = site.authorise(task(), STATE, examples=2400)
