@@ -64,7 +64,7 @@ class PrivateEngine:
         examples: int,
         source: Source,
         microbatch: int | None = None,
-        gradients: Literal["fedlora", "expanded", "opacus"] = "fedlora",
+        gradients: Literal["fedlora", "opacus"] = "fedlora",
     ) -> None:
         if examples < 1:
             raise ValueError(f"examples must be >= 1, got {examples}.")
@@ -252,7 +252,6 @@ def _require_one_loss_each(losses_n: Tensor, batch: int) -> None:
 
 
 BACKENDS: Mapping[str, Callable[[], PerExampleGradients]] = {
-    "fedlora": linears.fused,
-    "expanded": linears.expanded,
+    "fedlora": linears.ExpandedLinears,
     "opacus": hooks.OpacusHooks,
 }

@@ -11,17 +11,14 @@ swapped. The swapped layer computes what it always did, from a weight that is ex
 so autograd itself yields per-example gradients; both kinds of gradient checkpointing, bf16 autocast, shared weights and
 a layer called twice need nothing special. PEFT's modules, their API and their state_dict are untouched.
 
-`FusedLinear` is the fast twin: its backward writes the same per-example gradients with one `bmm`, and never transposes
-or copies an expanded weight. `ExpandedLinear` is the slow clear twin that it is tested against.
+A fused autograd function in its place was 3 to 5 % slower (docs/LOG.md); the slow twin is a loop over examples, in the
+tests.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from fedlora.privacy.refusal import Code, Refusal
@@ -36,23 +33,16 @@ class Recorder:
     def __init__(self) -> None:
         self.batch: int | None = None
         self._leaves: dict[Tensor, Tensor] = {}
-        self._added: dict[Tensor, Tensor] = {}
 
     def begin(self, batch: int) -> None:
         self.batch = batch
-        self._leaves, self._added = {}, {}
+        self._leaves = {}
 
     def end(self) -> dict[Tensor, Tensor]:
         """Every parameter's gradients (n, *shape); a parameter that no example reached is absent."""
         self.batch = None
-        leaves, added, self._leaves, self._added = self._leaves, self._added, {}, {}
-        return added | {parameter: leaf.grad for parameter, leaf in leaves.items() if leaf.grad is not None}
-
-    def add(self, parameter: Tensor, gradients: Tensor) -> None:
-        """Add to the parameter's gradients (n, *shape), kept in the parameter's dtype also under autocast."""
-        gradients = gradients.to(parameter.dtype)
-        known = self._added.get(parameter)
-        self._added[parameter] = gradients if known is None else known.add_(gradients)
+        leaves, self._leaves = self._leaves, {}
+        return {parameter: leaf.grad for parameter, leaf in leaves.items() if leaf.grad is not None}
 
     def leaf(self, parameter: Tensor) -> Tensor:
         """The parameter, once per example; the same leaf for every use of it in this microbatch."""
@@ -79,7 +69,7 @@ class Recorder:
 
 
 class ExpandedLinear(nn.Linear):
-    """The slow clear twin: the weight is a leaf with one copy (stride 0) per example."""
+    """An `nn.Linear` whose weight is a leaf with one copy (stride 0) per example."""
 
     recorder: Recorder
 
@@ -97,45 +87,6 @@ class ExpandedLinear(nn.Linear):
         return y_nto.reshape(*input.shape[:-1], self.out_features)
 
 
-class FusedLinear(nn.Linear):
-    """The fast twin: an ordinary forward, and one `bmm` for the per-example gradients in the backward."""
-
-    recorder: Recorder
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
-            return functional.linear(input, self.weight, self.bias)
-        x_nti = self.recorder.positions(input)
-        if torch.is_autocast_enabled(input.device.type):
-            x_nti = x_nti.to(torch.get_autocast_dtype(input.device.type))
-        y_nto: Tensor = _PerExample.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            x_nti, self.weight, self.bias, self.recorder
-        )
-        return y_nto.reshape(*input.shape[:-1], self.out_features)
-
-
-class _PerExample(torch.autograd.Function):
-    """y = x Wᵀ + b whose backward hands the per-example gradients to the recorder, and none to W and b."""
-
-    @staticmethod
-    def forward(ctx: Any, x_nti: Tensor, weight: nn.Parameter, bias: nn.Parameter | None, recorder: Recorder) -> Tensor:
-        ctx.save_for_backward(x_nti if weight.requires_grad else None)
-        ctx.weight, ctx.bias, ctx.recorder = weight, bias, recorder
-        return functional.linear(x_nti, weight.to(x_nti.dtype), None if bias is None else bias.to(x_nti.dtype))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g_nto: Tensor) -> tuple[Tensor | None, None, None, None]:
-        weight, bias = ctx.weight, ctx.bias
-        if weight.requires_grad:
-            (x_nti,) = ctx.saved_tensors
-            ctx.recorder.add(weight, torch.bmm(g_nto.mT, x_nti))
-        if bias is not None and bias.requires_grad:
-            ctx.recorder.add(bias, g_nto.sum(1))
-        x_grad = torch.matmul(g_nto, weight.to(g_nto.dtype)) if ctx.needs_input_grad[0] else None
-        return x_grad, None, None, None
-
-
 def trained_linears(model: nn.Module) -> list[nn.Linear]:
     """Every `nn.Linear` that owns a trained parameter. Subclasses are left out: what they compute is unknown."""
     return [
@@ -145,11 +96,10 @@ def trained_linears(model: nn.Module) -> list[nn.Linear]:
     ]
 
 
-class _Swapped:
+class ExpandedLinears:
     """A source of per-example gradients: `attach`; `begin`, forward, backward, `end` per microbatch; `detach`."""
 
-    def __init__(self, to: type[ExpandedLinear] | type[FusedLinear]) -> None:
-        self._to = to
+    def __init__(self) -> None:
         self._recorder = Recorder()
         self._modules: list[nn.Linear] = []
 
@@ -157,7 +107,7 @@ class _Swapped:
         """Swap; returns the parameters that now have per-example gradients."""
         self._modules = trained_linears(model)
         for module in self._modules:
-            module.__class__ = self._to
+            module.__class__ = ExpandedLinear
             module.__dict__["recorder"] = self._recorder
         return [p for module in self._modules for p in module.parameters(recurse=False) if p.requires_grad]
 
@@ -172,13 +122,3 @@ class _Swapped:
 
     def end(self) -> dict[Tensor, Tensor]:
         return self._recorder.end()
-
-
-def expanded() -> _Swapped:
-    """Per-example gradients by autograd alone: slow and clear."""
-    return _Swapped(ExpandedLinear)
-
-
-def fused() -> _Swapped:
-    """The same gradients, faster: the default."""
-    return _Swapped(FusedLinear)

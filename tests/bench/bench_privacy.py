@@ -184,7 +184,6 @@ def contenders(setting: Setting) -> dict[str, Step]:
     return {
         "PEFT, not private": plain(setting),
         "fedlora private": private(setting),
-        "expanded twin": private(setting, gradients="expanded"),
         "B only": private(setting, B_ONLY),
         "R only": private(setting, R_ONLY),
         "Opacus hooks": private(setting, gradients="opacus"),

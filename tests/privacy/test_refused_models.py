@@ -27,7 +27,7 @@ def refuses(match: str):
     return pytest.raises(Refusal, match=match)
 
 
-@pytest.mark.parametrize("gradients", ["fedlora", "expanded", "opacus"])
+@pytest.mark.parametrize("gradients", ["fedlora", "opacus"])
 @pytest.mark.parametrize("name", ["embed.weight", "encoder.a.norm.weight"])
 def test_a_trained_parameter_without_per_example_gradients(name, gradients):
     model = classifier()
@@ -56,7 +56,7 @@ def test_dora():
         step_once(model, Examples(4).loss(model))
 
 
-@pytest.mark.parametrize("gradients", ["fedlora", "expanded", "opacus"])
+@pytest.mark.parametrize("gradients", ["fedlora", "opacus"])
 def test_a_parameter_that_is_also_used_outside_its_layer(gradients):
     model = classifier()
     plain = Examples(4).loss(model)
@@ -86,7 +86,7 @@ def test_batch_norm_put_in_train_mode_later():
         engine.step(plain)
 
 
-@pytest.mark.parametrize("gradients", ["fedlora", "expanded"])
+@pytest.mark.parametrize("gradients", ["fedlora"])
 def test_a_batch_that_is_not_first(gradients):
     model, examples = classifier(), Examples(4, tokens=5)
 
@@ -98,7 +98,7 @@ def test_a_batch_that_is_not_first(gradients):
         step_once(model, transposed, gradients)
 
 
-@pytest.mark.parametrize("gradients", ["fedlora", "expanded", "opacus"])
+@pytest.mark.parametrize("gradients", ["fedlora", "opacus"])
 @pytest.mark.parametrize(
     "mix",
     [
