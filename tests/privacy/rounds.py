@@ -54,7 +54,10 @@ class Coordinator:
             fingerprint=self.home.base.fingerprint,
             **{"train": {"batch_size": 8, "steps": 2}, **changes},
         )
-        return asked, encode_state(self.adapter, {}, run=asked.run, round_number=number)
+        state = encode_state(
+            self.adapter, {}, run=asked.run, round_number=number, strategy=asked.strategy, codec="fp32"
+        )
+        return asked, state
 
 
 def coordinator(folder: Path) -> Coordinator:

@@ -13,6 +13,7 @@ from client.round import answer
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.policy import SIMULATION, Policy
 from fedlora.privacy.receipt import ReceiptError, require_receipt, verified
+from fedlora.wire.message import Expected, Schema, decode, state_hash
 from tests.privacy.rounds import Coordinator, coordinator, site
 
 
@@ -126,9 +127,9 @@ def test_both_engines_give_the_same_update_for_the_same_noise(server, tmp_path):
         here = site(tmp_path / engine)
         report, blob = answer(asked, state, here)
         assert report.outcome == "trained"
-        from safetensors.torch import load
-
-        updates.append(load(blob))
+        schema = Schema.of(server.adapter.tensors(asked.trains))
+        expected = Expected("update", asked.run, 1, state_hash(server.adapter.tensors()))
+        updates.append(decode(blob, schema, expected).tensors)
     left, right = updates
     for name in left:
         torch.testing.assert_close(left[name], right[name], rtol=1e-4, atol=1e-5)
