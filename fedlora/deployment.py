@@ -1,0 +1,71 @@
+"""Settings files of long-running processes, and the environment that Flower's processes need."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+from fedlora.settings import Settings, SettingsError, parse
+from fedlora.units_path import units_folder
+
+S = TypeVar("S", bound=Settings)
+
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def load_settings(model: type[S], path: Path) -> S:
+    """A YAML settings file; SettingsError says what is wrong with it."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}.") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} must hold `key: value` settings.")
+    return parse(model, values)
+
+
+def flower_environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """For a process of Flower's: its own home, no telemetry, our commands on PATH, our packages importable.
+
+    Two processes that share a FLWR_HOME race, so each has one of its own.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    commands = str(Path(sys.executable).parent)
+    path = os.pathsep.join(dict.fromkeys([commands, *os.environ.get("PATH", "").split(os.pathsep)]))
+    units = str(units_folder())
+    inherited = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    python_path = os.pathsep.join(dict.fromkeys([units, *inherited]))
+    return {**QUIET, "FLWR_HOME": str(home.resolve()), "PATH": path, "PYTHONPATH": python_path, **(extra or {})}
+
+
+def command(name: str) -> str:
+    """A console command of the environment that this Python belongs to."""
+    path = Path(sys.executable).parent / name
+    if not path.exists():
+        raise SettingsError(f"{name} is not beside {sys.executable}; reinstall fedlora in this environment.")
+    return str(path)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """host and port of `host:port`; brackets around IPv6 are taken off.
+
+    >>> split_address("coordinator.example:9092")
+    ('coordinator.example', 9092)
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise SettingsError(f"address {address!r} must be host:port, such as coordinator.example:9092.")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,179 @@
+"""Who may take part: the coordinator's folder, and the registry of sites whose keys the SuperLink accepts.
+
+    approved ──► registered with the SuperLink (node id)     at once when it runs, at its next start when it does not
+    revoked  ──► unregistered, at once; its key is never accepted again
+
+sites.json is the truth; `reconcile` makes the SuperLink agree with it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from fedlora.deployment import split_address
+from fedlora.enrolment import Grant, Request, fingerprint, require_name, require_valid
+from fedlora.files import write_atomically
+from fedlora.private_files import make_private_folder, write_private
+from fedlora.settings import Settings, SettingsError, parse
+from server.certificates import issue_server_certificate, make_authority
+from server.control import Control
+from server.settings import ServerSettings
+
+
+class SiteEntry(Settings):
+    """One site as the coordinator knows it."""
+
+    public_key: str
+    status: Literal["approved", "revoked"]
+    node: int | None = None
+    """Flower's id for the key, once the SuperLink has it."""
+    retired_keys: tuple[str, ...] = ()
+    """Keys of this site that were replaced or revoked; none of them is accepted again."""
+    cut_off: tuple[int, ...] = ()
+    """Nodes that the SuperLink has still to forget."""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All sites, by name. A value; `changed_registry` reads, lets it be replaced, and writes."""
+
+    sites: Mapping[str, SiteEntry]
+
+    def name_of(self, node: int) -> str | None:
+        """The site that a node's key was approved for."""
+        return next((name for name, site in self.sites.items() if site.node == node), None)
+
+
+def initialise(folder: Path, *, name: str, address: str) -> ServerSettings:
+    """A new coordinator's folder: authority, server certificate, secret, server.yaml. SettingsError if it has one."""
+    host, port = split_address(address)
+    require_name(name, what="coordinator")
+    if (folder / "server.yaml").exists():
+        raise SettingsError(f"{folder} already holds a coordinator; nothing was changed. Choose another folder.")
+    make_private_folder(folder)
+    make_private_folder(folder / "pki")
+    make_authority(folder / "pki", coordinator=name)
+    issue_server_certificate(folder / "pki", hosts=[host])
+    write_private(folder / "secret", secrets.token_hex(32).encode())
+    write_atomically(folder / "sites.json", b"{}")
+    settings = {"name": name, "address": address, "listen": f"0.0.0.0:{port}"}
+    write_atomically(folder / "server.yaml", yaml.safe_dump(settings, sort_keys=False).encode())
+    return parse(ServerSettings, {**settings, "folder": folder.resolve()})
+
+
+def read_registry(settings: ServerSettings) -> Registry:
+    """sites.json."""
+    try:
+        values = json.loads((settings.folder / "sites.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"cannot read {settings.folder / 'sites.json'} ({type(error).__name__}): restore it from a backup."
+        ) from None
+    return Registry({name: parse(SiteEntry, site, prefix=name) for name, site in values.items()})
+
+
+def write_registry(settings: ServerSettings, registry: Registry) -> None:
+    """Replace sites.json; call it under `registry_lock`."""
+    plain = {name: site.model_dump(mode="json") for name, site in sorted(registry.sites.items())}
+    write_atomically(settings.folder / "sites.json", json.dumps(plain, indent=2).encode())
+
+
+@contextmanager
+def registry_lock(settings: ServerSettings) -> Iterator[None]:
+    """One writer at a time, whichever process it is in."""
+    with (settings.folder / "sites.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def approve(settings: ServerSettings, request: Request) -> Grant:
+    """Accept a site's key. A known site's new key replaces its old one (rotation); a retired key is refused."""
+    require_valid(request)
+    with registry_lock(settings):
+        registry = read_registry(settings)
+        _require_fresh(registry, request)
+        old = registry.sites.get(request.site)
+        entry = SiteEntry(public_key=request.public_key, status="approved")
+        if old is not None and old.public_key == request.public_key:
+            entry = old
+        elif old is not None:
+            entry = entry.model_copy(update=_retired(old))
+        write_registry(settings, Registry({**registry.sites, request.site: entry}))
+    return Grant(
+        site=request.site,
+        coordinator=settings.name,
+        address=settings.address,
+        ca_certificate=(settings.pki / "ca.crt").read_text(encoding="utf-8"),
+        key=fingerprint(request.public_key),
+    )
+
+
+def revoke(settings: ServerSettings, site: str) -> None:
+    """Cut a site off. SettingsError if there is no such site."""
+    with registry_lock(settings):
+        registry = read_registry(settings)
+        old = registry.sites.get(site)
+        if old is None:
+            known = ", ".join(sorted(registry.sites)) or "none"
+            raise SettingsError(f"there is no site {site!r}; known sites: {known}.")
+        revoked = SiteEntry(public_key=old.public_key, status="revoked").model_copy(update=_retired(old))
+        write_registry(settings, Registry({**registry.sites, site: revoked}))
+
+
+def reconcile(settings: ServerSettings, control: Control) -> Registry:
+    """Make the SuperLink accept exactly the approved keys. ControlError if it cannot be reached; safe to repeat."""
+    with registry_lock(settings):
+        registry = read_registry(settings)
+        present = control.nodes()
+        for name, site in registry.sites.items():
+            for node in site.cut_off:
+                if node in present:
+                    control.unregister(node)
+            known = site.node if site.node in present else None
+            if site.status == "approved" and known is None:
+                known = _register(control, site.public_key)
+            entry = site.model_copy(update={"node": known, "cut_off": ()})
+            registry = Registry({**registry.sites, name: entry})
+            write_registry(settings, registry)  # after every site: a kill here forgets no node id but one
+    return registry
+
+
+def is_reconciled(registry: Registry) -> bool:
+    """Whether nothing is left to tell the SuperLink."""
+    return all(not s.cut_off and (s.status == "revoked") == (s.node is None) for s in registry.sites.values())
+
+
+def _require_fresh(registry: Registry, request: Request) -> None:
+    for name, site in registry.sites.items():
+        if request.public_key in site.retired_keys:
+            raise SettingsError(
+                f"this key of {name} was replaced or revoked; the site must make a new one: "
+                "fedlora client enroll --new-key"
+            )
+        if name != request.site and request.public_key == site.public_key:
+            raise SettingsError(f"this key already belongs to the site {name}; every site makes its own.")
+
+
+def _retired(old: SiteEntry) -> dict[str, object]:
+    nodes = () if old.node is None else (old.node,)
+    return {
+        "retired_keys": tuple(dict.fromkeys([*old.retired_keys, old.public_key])),
+        "cut_off": tuple(dict.fromkeys([*old.cut_off, *nodes])),
+    }
+
+
+def _register(control: Control, public_key: str) -> int:
+    with tempfile.NamedTemporaryFile("w", suffix=".pub") as file:
+        file.write(public_key)
+        file.flush()
+        return control.register(Path(file.name))

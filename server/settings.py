@@ -1,0 +1,89 @@
+"""server.yaml: how a coordinator is deployed. Paths are relative to the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from fedlora.deployment import load_settings
+from fedlora.settings import Settings
+
+
+class HeldOut(Settings):
+    """The coordinator's own test set, on which every round's adapter is evaluated."""
+
+    file: Path
+    """A local CSV, JSON Lines or Parquet file."""
+
+    text: str = "text"
+    """Column with the text."""
+
+    label: str = "label"
+    """Column with the class."""
+
+
+class ServerSettings(Settings):
+    """A deployed coordinator."""
+
+    name: str
+    """This coordinator's name, as the sites' policies know it."""
+
+    address: str
+    """host:port at which sites reach the Fleet API; written into every grant."""
+
+    listen: str = "0.0.0.0:9092"
+    """Where the Fleet API (gRPC with TLS) listens: the only port that sites need."""
+
+    control_port: int = Field(9091, ge=1, le=65535)
+    """Port on 127.0.0.1 of Flower's Control and Runtime APIs, which run code: never published."""
+
+    health_port: int = Field(9090, ge=0, le=65535)
+    """Port on 127.0.0.1 of GET /healthz."""
+
+    labels: tuple[str, ...] = ()
+    """Class names in the order of the head's outputs; taken from `held_out` when not given."""
+
+    held_out: HeldOut | None = None
+    """The shared test set; without it rounds are not evaluated."""
+
+    store: str | None = None
+    """SQLAlchemy URL of the dashboard's store; SQLite in this folder when not given."""
+
+    log_to: Literal["files", "output"] = "files"
+    """Processes log to logs/ or, for containers, to this process's own output."""
+
+    folder: Path = Path()
+    """Set on loading: the folder of server.yaml."""
+
+    @property
+    def pki(self) -> Path:
+        return self.folder / "pki"
+
+    @property
+    def secret(self) -> Path:
+        """Shared by SuperLink and executor: without it anybody on this machine could take tasks."""
+        return self.folder / "secret"
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs"
+
+    @property
+    def control(self) -> str:
+        return f"127.0.0.1:{self.control_port}"
+
+    def home(self, process: str) -> Path:
+        """FLWR_HOME of one process."""
+        return self.folder / "flower" / process
+
+
+def load_server(path: Path) -> ServerSettings:
+    """Read server.yaml."""
+    settings = load_settings(ServerSettings, path)
+    folder = path.resolve().parent
+    held_out = settings.held_out
+    if held_out is not None:
+        held_out = held_out.model_copy(update={"file": folder / held_out.file})
+    return settings.model_copy(update={"folder": folder, "held_out": held_out})
