@@ -23,6 +23,9 @@ COMMANDS = {
     "compare": ("simulations.commands:compare", "Put finished or new runs side by side: table, CSV, picture."),
     "privacy": ("simulations.privacy_commands:app", "Plan a private run's noise; audit its claim by canaries."),
     "ledger": ("fedlora.privacy.commands:ledger_app", "Show, verify and export what a site's data have spent."),
+    "server": ("server.commands:server", "Run a deployed coordinator: up, run, list, stop, resume, logs, doctor."),
+    "admin": ("server.commands:admin", "Make a coordinator; approve, list and revoke sites."),
+    "client": ("client.commands:app", "Take part with a site: enroll, accept, up, doctor."),
     "config": ("fedlora.config_commands:app", "Check a recipe, or explain every setting."),
 }
 

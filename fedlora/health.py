@@ -1,4 +1,4 @@
-"""A health endpoint on loopback: GET /healthz answers 200 when everything is ready, 503 otherwise, with JSON either way."""
+"""A health endpoint on loopback: GET /healthz answers 200 when everything is ready, else 503, with JSON either way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m fedlora.leash PARENT COMMAND...`: become COMMAND, and be told to stop when the parent dies, even by kill -9.
+"""`python -m fedlora.leash PARENT COMMAND...`: become COMMAND, and be stopped when the parent dies, even by kill -9.
 
 Without it a supervisor that is killed leaves its children behind: the next one finds their ports taken.
 """

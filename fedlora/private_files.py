@@ -38,5 +38,7 @@ def require_private(path: Path) -> Path:
     except OSError as error:
         raise SettingsError(f"cannot read the key {path}: {error.strerror}.") from None
     if mode & 0o077:
-        raise SettingsError(f"the key {path} has mode {mode:04o}, others can read it; it must be 0600: chmod 600 {path}")
+        raise SettingsError(
+            f"the key {path} has mode {mode:04o}, others can read it; it must be 0600: chmod 600 {path}"
+        )
     return path

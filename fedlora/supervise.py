@@ -1,7 +1,7 @@
 """Keep a few processes alive: start in order, restart with back-off, stop together, say how they are.
 
 One thread, one loop; a child that exits is started again after a pause that doubles with every quick death. A child's
-death never takes another with it, unless it says so (`restart_with`).
+death never takes another with it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,8 @@ class Child:
     environment: Mapping[str, str] = field(default_factory=dict)
     log: Path | None = None
     """Where its output goes; this process's own output when not given."""
-    pauses_s: Mapping[int, float] = field(default_factory=dict)
-    """Pause after certain exit statuses, instead of the back-off."""
     ready: Callable[[], bool] = lambda: True
     """Whether it does its work, not only lives: asked for the health report and before the next child is started."""
-    restart_with: str | None = None
-    """Restart this child too whenever the named one has been started again."""
 
 
 @dataclass
@@ -159,9 +155,6 @@ class Supervisor:
         running.starts += 1
         running.started_at = self._clock()
         log.info("started", extra={"child": child.name, "pid": running.process.pid, "starts": running.starts})
-        for other in self._all.values():
-            if other.child.restart_with == child.name and running.starts > 1:
-                self.restart(other.child.name)
 
     def _reap(self, running: Running) -> None:
         if running.process is None or running.alive:
@@ -171,7 +164,6 @@ class Supervisor:
         quick = self._clock() - running.started_at < STEADY_S
         running.quick_deaths = running.quick_deaths + 1 if quick else 0
         pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** max(0, running.quick_deaths - 1)) if quick else 0.0
-        pause = running.child.pauses_s.get(status, pause)
         running.next_start = self._clock() + pause
         log.warning("exited", extra={"child": running.child.name, "status": status, "restart_in_s": pause})
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ class Control:
 
     def _flwr(self, *arguments: str) -> Any:
         ran = subprocess.run(
-            [command("flwr"), *self._with_format(arguments)],
+            [command("flwr"), *arguments, "--format", "json"],
             env=self._environment,
             capture_output=True,
             text=True,
@@ -74,6 +73,3 @@ class Control:
             why = answer.get("error-message") or (ran.stderr or ran.stdout)[-500:]
             raise ControlError(f"flwr {' '.join(arguments[:2])}: {str(why).strip()}")
         return answer
-
-    def _with_format(self, arguments: Sequence[str]) -> list[str]:
-        return [*arguments, "--format", "json"]

@@ -1,4 +1,4 @@
-"""Runs of a deployed coordinator: each is a folder, and a Flower run that is started again until the folder is finished.
+"""Runs of a deployed coordinator: a folder each, and a Flower run that is started again until it is finished.
 
     runs/<name>/recipe.yaml          what was submitted
                 submission.json      wanted (going on, stopped), Flower's run id, attempts
@@ -235,7 +235,8 @@ def wait_until(folder: Path, *, states: tuple[str, ...], timeout_s: float, poll_
     give_up = time.monotonic() + timeout_s
     while (state := state_of(folder)) not in states:
         if time.monotonic() > give_up:
-            raise TimeoutError(f"run {folder.name} is {state!r} after {timeout_s:.0f} s, {completed_rounds(folder)} rounds")
+            raise TimeoutError(
+                f"run {folder.name} is {state!r} after {timeout_s:.0f} s, {completed_rounds(folder)} rounds"
+            )
         time.sleep(poll_s)
     return state
-

@@ -1,0 +1,96 @@
+"""`fedlora client up`: a SuperNode and an executor, kept alive. One process for an administrator to look after.
+
+A SuperNode that was killed is refused by the coordinator for up to 60 s, until its heartbeat has run out, and exits;
+the supervisor's back-off tries again until it is let in.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+
+from client.settings import ClientSettings
+from fedlora.deployment import command, flower_environment, split_address
+from fedlora.health import serve_health
+from fedlora.private_files import require_private, write_private
+from fedlora.settings import SettingsError
+from fedlora.supervise import Child, Supervisor
+
+log = logging.getLogger("fedlora.agent")
+
+
+def serve(settings: ClientSettings, config: Path) -> None:
+    """Until a signal comes."""
+    require_ready(settings)
+    port = settings.runtime_port or free_port()
+    supervisor = Supervisor(children(settings, config, port=port))
+    health = serve_health(supervisor.health, port=settings.health_port)
+    log.info(
+        "agent",
+        extra={"site": settings.site, "coordinator": settings.coordinator, "health_port": health.server_port},
+    )
+    try:
+        supervisor.run()
+    finally:
+        health.shutdown()
+
+
+def require_ready(settings: ClientSettings) -> None:
+    """Refuse to start with what cannot work or must not be."""
+    split_address(settings.coordinator)
+    require_private(settings.node_key)
+    if not settings.ca_certificate.exists():
+        raise SettingsError(
+            f"{settings.ca_certificate} is missing: take the coordinator's grant with `fedlora client accept`."
+        )
+    if settings.executor == "stock" and settings.allow_bundles != "any":
+        raise SettingsError(
+            "executor=stock runs whatever code a coordinator ships, without looking; write `allow_bundles: any` in "
+            "client.yaml if that is what you want, or use executor: warm."
+        )
+    if not settings.secret.exists():
+        write_private(settings.secret, secrets.token_hex(32).encode())
+    require_private(settings.secret)
+
+
+def children(settings: ClientSettings, config: Path, *, port: int) -> list[Child]:
+    """SuperNode first, then who answers its messages."""
+    logs = settings.folder / "logs"
+    if settings.log_to == "files":
+        logs.mkdir(exist_ok=True)
+    address = f"127.0.0.1:{port}"
+    supernode = [
+        command("flower-supernode"),
+        "--superlink", settings.coordinator, "--root-certificates", str(settings.ca_certificate),
+        "--auth-supernode-private-key", str(settings.node_key),
+        "--isolation", "process", "--superexec-auth-secret-file", str(settings.secret),
+        "--host", "127.0.0.1", "--port", str(port),
+    ]  # fmt: skip
+    if settings.executor == "warm":
+        executor = [sys.executable, "-m", "client.executor", address]
+    else:
+        executor = [
+            command("flower-superexec"), "--runtime-api-address", address, "--insecure",
+            "--superexec-auth-secret-file", str(settings.secret), "--parent-pid", str(os.getpid()),
+        ]  # fmt: skip
+
+    def log_of(name: str) -> Path | None:
+        return logs / f"{name}.log" if settings.log_to == "files" else None
+
+    site = {"FEDLORA_SITE": str(config.resolve())}
+    return [
+        Child("supernode", supernode, flower_environment(settings.home("supernode")), log_of("supernode")),
+        Child("executor", executor, flower_environment(settings.home("executor"), site), log_of("executor")),
+    ]
+
+
+def free_port() -> int:
+    """A port on loopback that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

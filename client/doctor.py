@@ -1,0 +1,114 @@
+"""`fedlora client doctor`: everything that a site needs, each with its remedy; nothing is changed or sent."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+
+from client.agent import require_ready
+from client.deployed import policy_of, rows_of
+from client.settings import ClientSettings, load_client
+from fedlora import checks
+from fedlora.deployment import split_address
+from fedlora.findings import Finding, bad, doubtful, examine_all, good
+from fedlora.privacy.ledger import LedgerFiles, read_ledger
+from fedlora.settings import SettingsError
+
+CONNECT_S = 5.0
+
+
+def examine(config: Path) -> list[Finding]:
+    """All findings; with an unreadable client.yaml there is only one."""
+    try:
+        settings = load_client(config)
+    except SettingsError as error:
+        return [bad("settings", str(error), f"Mend {config}, or make it with: fedlora client enroll, client accept")]
+    host, _ = split_address(settings.coordinator)
+    return examine_all(
+        [
+            ("versions", checks.versions),
+            ("commands", lambda: checks.commands("flower-supernode", "flower-superexec")),
+            ("node key", lambda: checks.private("node key", settings.node_key)),
+            ("certificate authority", lambda: authority(settings)),
+            ("coordinator", lambda: coordinator(settings, host)),
+            ("settings", lambda: startable(settings)),
+            ("clock", checks.clock),
+            ("disk", lambda: checks.disk(settings.folder)),
+            ("device", lambda: checks.device(settings.device or "cpu")),
+            ("data", lambda: data(settings)),
+            ("policy", lambda: policy(settings)),
+            ("ledger", lambda: ledger(settings)),
+        ]
+    )
+
+
+def authority(settings: ClientSettings) -> Finding:
+    """The certificate that the coordinator is recognised by."""
+    remedy = "Ask the coordinator for a new grant, then: fedlora client accept"
+    return checks.certificate("certificate authority", settings.ca_certificate, remedy=remedy)
+
+
+def coordinator(settings: ClientSettings, host: str) -> Finding:
+    """Reachable, with a certificate of its authority that is valid by this clock and for this name."""
+    _, port = split_address(settings.coordinator)
+    try:
+        context = ssl.create_default_context(cafile=str(settings.ca_certificate))
+        context.set_alpn_protocols(["h2"])
+        with (
+            socket.create_connection((host, port), timeout=CONNECT_S) as plain,
+            context.wrap_socket(plain, server_hostname=host) as wrapped,
+        ):
+            return good("coordinator", f"{settings.coordinator} answers with {wrapped.version()}")
+    except ssl.SSLCertVerificationError as error:
+        remedy = "Its certificate is not for this name, not of this authority, or expired; or this clock is wrong."
+        return bad("coordinator", f"{settings.coordinator}: {error.verify_message}", remedy)
+    except OSError as error:
+        remedy = f"Allow outgoing TCP to {settings.coordinator}; ask the coordinator whether it is up."
+        return bad("coordinator", f"{settings.coordinator}: {error.strerror or error}", remedy)
+
+
+def startable(settings: ClientSettings) -> Finding:
+    """What `client up` checks before it starts."""
+    require_ready(settings)
+    if settings.executor == "stock" or settings.allow_bundles:
+        return doubtful(
+            "settings", "code that a coordinator ships may run here", "Use executor: warm and an empty allow_bundles."
+        )
+    return good("settings", f"{settings.site}: warm executor, configuration-only bundles")
+
+
+def data(settings: ClientSettings) -> Finding:
+    """The files are there, have their columns, and enough rows."""
+    train = rows_of(settings, settings.data.train)
+    labels = sorted({row.label for row in train})
+    said = f"{len(train)} distinct examples, classes {', '.join(labels)}"
+    if settings.data.test is not None:
+        said += f"; {len(rows_of(settings, settings.data.test))} to evaluate"
+    if len(train) < 100:
+        return doubtful("data", said, "Privacy needs more: with few examples the noise outweighs them.")
+    return good("data", said)
+
+
+def policy(settings: ClientSettings) -> Finding:
+    """The site's own bounds."""
+    found = policy_of(settings)
+    said = f"epsilon at most {found.largest_epsilon:g} for ever, delta {found.largest_delta:g}"
+    if not found.require_privacy:
+        return doubtful("policy", "training without privacy is allowed", "Set require_privacy: true in policy.yaml.")
+    if found.allow_insecure_noise:
+        return bad("policy", "noise from a seed is allowed: it protects nobody", "Take allow_insecure_noise out.")
+    return good("policy", said)
+
+
+def ledger(settings: ClientSettings) -> Finding:
+    """The ledger is whole."""
+    files = LedgerFiles(settings.state, settings.data.dataset)
+    if not files.ledger.exists():
+        return good("ledger", "nothing was spent yet")
+    chain = read_ledger(files, public_key=None)
+    if chain.problem:
+        return bad(
+            "ledger", chain.problem, "fedlora ledger verify; restore it from a backup. Nothing trains until then."
+        )
+    return good("ledger", f"{len(chain.entries)} entries, chain unbroken")

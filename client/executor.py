@@ -1,0 +1,161 @@
+"""The warm executor: one process that answers every message of a SuperNode, so that everything stays loaded.
+
+Flower starts a process per message: two CPU seconds of imports, then the base model again. This one acquires tasks from
+the SuperNode's loopback Runtime API and answers them itself.
+
+It stands on PRIVATE modules of flwr 1.39 (`flwr.supercore`, `flwr.supernode`), all of them imported here and nowhere
+else; tests/deploy/test_executor.py fails if they change, and `executor: stock` in client.yaml goes without.
+
+Guarantee: code that came in a bundle is neither unpacked nor imported unless the bundle's SHA-256 is allowed; the text
+of an exception never leaves this process but in this site's log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.app import Context, Error, Message
+from flwr.cli.install import install_from_fab
+from flwr.clientapp.utils import get_load_client_app_fn
+from flwr.common.constant import ErrorCode, SubStatus
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.fab import Fab
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.run import Run
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from client.bundles import BundleError, Kind, admit
+from client.settings import ClientSettings, load_client
+from fedlora.private_files import require_private
+from fedlora.supervise import log_json_lines
+
+log = logging.getLogger("fedlora.executor")
+
+POLL_S = 0.1
+PAUSE_S = 1.0  # after the SuperNode could not be reached
+TASK = "flwr-clientapp"
+
+AnyClientApp = Callable[[Message, Context], Message]
+
+
+def connect(address: str, *extra: ProtobufClientInterceptor) -> RuntimeHttpClient:
+    """A client of the SuperNode's Runtime API, which is plain HTTP on loopback."""
+    return RuntimeHttpClient.from_server_address(
+        server_address=address,
+        insecure=True,
+        root_certificates=None,
+        interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec"), *extra],
+        retry_invoker=make_simple_http_retry_invoker(),
+    )
+
+
+class Executor:
+    """Answers tasks one after the other."""
+
+    def __init__(self, settings: ClientSettings, address: str) -> None:
+        allowed = settings.allow_bundles
+        self._allowed: frozenset[str] = frozenset() if allowed == "any" else frozenset(allowed)
+        self._address = address
+        self._apps: dict[str, AnyClientApp] = {}
+        secret = SuperExecAuthHttpInterceptor(
+            master_secret=require_private(settings.secret).read_bytes(),
+            protected_methods=frozenset({"/flwr.proto.Runtime/AcquireTask"}),
+        )
+        self._node = connect(address, secret)
+
+    def run(self) -> None:
+        """For ever; a SuperNode that is away is waited for."""
+        while True:
+            try:
+                worked = self.step()
+            except Exception:
+                log.exception("the SuperNode did not answer; trying again")
+                time.sleep(PAUSE_S)
+                continue
+            if not worked:
+                time.sleep(POLL_S)
+
+    def step(self) -> bool:
+        """Acquire and answer one task if there is one."""
+        acquired = self._node.AcquireTask(AcquireTaskRequest(supported_task_types=[TASK]))
+        if not acquired.HasField("task") or not acquired.token:
+            return False
+        started = time.monotonic()
+        self._answer(acquired.token)
+        log.info("answered", extra={"task": acquired.task.task_id, "seconds": round(time.monotonic() - started, 3)})
+        return True
+
+    def _answer(self, token: str) -> None:
+        client = connect(self._address, RuntimeTokenHttpInterceptor(token))
+        heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+        heartbeat.start()
+        message = context = reply = None
+        status, code = SubStatus.FAILED, "internal-error"
+        try:
+            message, context, run, fab = pull_task_input(client)
+            reply = self._app(run, fab)(message, context)
+            status, code = SubStatus.COMPLETED, ""
+        except BundleError as error:
+            log.error("a bundle is refused: %s", error)
+            code = error.code
+        except Exception:
+            log.exception("a task failed")
+        try:
+            if message is not None and reply is None:
+                reply = Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=code), reply_to=message)
+            if reply is not None and context is not None:
+                push_message(client, reply, context)
+            push_task_output(client, context, status, code)
+        finally:
+            heartbeat.stop()
+            client.close()
+
+    def _app(self, run: Run, fab: Fab) -> AnyClientApp:
+        """What answers: the installed client, or the code of a bundle that the site has allowed by its hash."""
+        kind = admit(fab.content, allowed=self._allowed)
+        key = fab.hash_str if kind is Kind.ALLOWED_CODE else ""
+        if key not in self._apps:
+            self._apps[key] = installed_client() if kind is Kind.CONFIGURATION else shipped_client(run, fab)
+        return self._apps[key]
+
+
+def installed_client() -> AnyClientApp:
+    """The client that this site installed."""
+    from client.deployed import app
+
+    return app
+
+
+def shipped_client(run: Run, fab: Fab) -> AnyClientApp:
+    """The ClientApp inside an allowed bundle."""
+    install_from_fab(fab.content, skip_prompt=True)
+    load = get_load_client_app_fn(default_app_ref="", app_path=None, multi_app=True)
+    return load(run.fab_id, run.fab_version, fab.hash_str)
+
+
+def main() -> None:
+    """`python -m client.executor ADDRESS`, started by the agent with FEDLORA_SITE set."""
+    parser = argparse.ArgumentParser(description="Answer a SuperNode's tasks in one process that stays warm.")
+    parser.add_argument("address", help="host:port of the SuperNode's Runtime API")
+    address = parser.parse_args().address
+    log_json_lines()
+    executor = Executor(load_client(Path(os.environ["FEDLORA_SITE"])), address)
+    log.info("ready", extra={"pid": os.getpid()})
+    executor.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""client.yaml: how a site is deployed. Paths are relative to the file; nothing in it is ever sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from fedlora.deployment import load_settings
+from fedlora.settings import Settings
+
+
+class SiteData(Settings):
+    """This site's examples: local CSV, JSON Lines or Parquet files."""
+
+    train: Path
+    """Examples to train on."""
+
+    test: Path | None = None
+    """Examples to evaluate what is received; when not given, a tenth of `train` is kept apart for it."""
+
+    text: str = "text"
+    """Column with the text."""
+
+    label: str = "label"
+    """Column with the class."""
+
+    dataset: str = "default"
+    """What these data are called in the ledger and the policy: budgets belong to datasets."""
+
+
+class ClientSettings(Settings):
+    """A deployed site."""
+
+    site: str
+    """The name under which the coordinator approved this site."""
+
+    coordinator: str
+    """host:port of the coordinator's Fleet API."""
+
+    ca_certificate: Path = Path("ca.crt")
+    """The only certificate authority that is trusted for this coordinator."""
+
+    node_key: Path = Path("node.key")
+    """This site's private key; mode 0600."""
+
+    data: SiteData
+    """Where the examples are."""
+
+    state: Path = Path("state")
+    """Ledger, error-feedback residual, held base version: this site's own memory. Back it up; never copy it back."""
+
+    policy: Path | None = None
+    """The site's privacy policy; the strict defaults when not given."""
+
+    device: str | None = None
+    """cpu, cuda, cuda:1, ...; the recipe's when not given. Several GPUs: one agent for each."""
+
+    executor: Literal["warm", "stock"] = "warm"
+    """`warm` keeps imports, base model and tokenised data loaded between rounds; `stock` is Flower's own: a process per
+    message."""
+
+    allow_bundles: tuple[str, ...] | Literal["any"] = ()
+    """SHA-256 of bundles with code that may run here. Bundles that hold configuration only are always accepted: the
+    site runs the client that it installed. `stock` cannot check, and needs `any`."""
+
+    runtime_port: int = Field(0, ge=0, le=65535)
+    """Port on 127.0.0.1 between SuperNode and executor; 0: any free one."""
+
+    health_port: int = Field(9190, ge=0, le=65535)
+    """Port on 127.0.0.1 of GET /healthz."""
+
+    largest_message_mib: int = Field(512, ge=1)
+    """Messages above this are refused before they are decoded."""
+
+    log_to: Literal["files", "output"] = "files"
+    """Processes log to logs/ or, for containers, to this process's own output."""
+
+    folder: Path = Path()
+    """Set on loading: the folder of client.yaml."""
+
+    @property
+    def secret(self) -> Path:
+        """Shared by SuperNode and executor: without it anybody on this machine could take tasks."""
+        return self.folder / "secret"
+
+    def home(self, process: str) -> Path:
+        """FLWR_HOME of one process."""
+        return self.folder / "flower" / process
+
+
+def load_client(path: Path) -> ClientSettings:
+    """Read client.yaml and make its paths absolute."""
+    settings = load_settings(ClientSettings, path)
+    folder = path.resolve().parent
+    data = settings.data.model_copy(
+        update={
+            "train": folder / settings.data.train,
+            "test": None if settings.data.test is None else folder / settings.data.test,
+        }
+    )
+    return settings.model_copy(
+        update={
+            "folder": folder,
+            "ca_certificate": folder / settings.ca_certificate,
+            "node_key": folder / settings.node_key,
+            "state": folder / settings.state,
+            "policy": None if settings.policy is None else folder / settings.policy,
+            "data": data,
+        }
+    )

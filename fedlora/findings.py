@@ -1,0 +1,69 @@
+"""What a doctor finds: each check says how it stands and, if badly, what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedlora.settings import SettingsError
+
+Grade = Literal["good", "doubtful", "bad"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check's result. `remedy` is a command or a sentence; empty when there is nothing to do."""
+
+    check: str
+    grade: Grade
+    said: str
+    remedy: str = ""
+
+
+Check = Callable[[], Finding]
+
+
+def good(check: str, said: str) -> Finding:
+    return Finding(check, "good", said)
+
+
+def doubtful(check: str, said: str, remedy: str) -> Finding:
+    return Finding(check, "doubtful", said, remedy)
+
+
+def bad(check: str, said: str, remedy: str) -> Finding:
+    return Finding(check, "bad", said, remedy)
+
+
+def examine_all(checks: Iterable[tuple[str, Check]]) -> list[Finding]:
+    """Every check's finding; one that breaks is itself a finding, and does not hide the others."""
+    found = []
+    for name, check in checks:
+        try:
+            found.append(check())
+        except SettingsError as error:
+            found.append(bad(name, str(error), "Mend this setting."))
+        except Exception as error:
+            found.append(bad(name, f"the check failed: {type(error).__name__}: {error}", "Report this with its text."))
+    return found
+
+
+def report(findings: Iterable[Finding], console: Console, *, as_json: bool) -> int:
+    """Print the findings; 1 if any is bad, else 0: the exit status."""
+    listed = list(findings)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in listed], indent=2))
+    else:
+        table = Table("check", "", "found", "remedy")
+        colour = {"good": "green", "doubtful": "yellow", "bad": "red"}
+        for finding in listed:
+            grade = f"[{colour[finding.grade]}]{finding.grade}[/]"
+            table.add_row(finding.check, grade, finding.said, finding.remedy)
+        console.print(table)
+    return int(any(finding.grade == "bad" for finding in listed))

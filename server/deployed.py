@@ -1,0 +1,146 @@
+"""The ServerApp of a deployed coordinator: the run's folder says what to do, and whether it is a resume.
+
+It finds server.yaml through FEDLORA_SERVER; the bundle's only setting is the run's name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedlora.config import Recipe, load
+from fedlora.enrolment import require_name
+from fedlora.evaluation import evaluate
+from fedlora.examples import Examples, tokenise
+from fedlora.models import load_tokenizer
+from fedlora.resident import Resident, resident
+from fedlora.rows import Columns, Row, read_rows
+from fedlora.settings import SettingsError
+from fedlora.supervise import JsonLines
+from fedlora.task import Evaluation
+from server.coordinate import Coordination, coordinate, load_state
+from server.records import ClientAnswered, Event, RoundFinished, RoundStarted, Waiting
+from server.rounds import Evaluate
+from server.settings import ServerSettings, load_server
+from server.submissions import this_process, write_status
+from strategies.base import State
+
+log = logging.getLogger("fedlora.run")
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Begin or resume the run named by the bundle. Whatever stops it is written to its status, then raised."""
+    settings = load_server(Path(os.environ["FEDLORA_SERVER"]))
+    folder = settings.runs / require_name(str(context.run_config["run"]), what="run")
+    flower_run = str(context.run_id)
+    with alone_in(folder):
+        log_to_file(folder / "run.log")
+        write_status(folder, this_process("running", flower_run))
+        try:
+            run(grid, settings, folder)
+        except BaseException as error:
+            log.exception("the run stopped; it can be resumed")
+            why = f"{type(error).__name__}: {error}"
+            write_status(folder, this_process("failed", flower_run, why))
+            raise
+        write_status(folder, this_process("finished", flower_run))
+
+
+def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
+    """The recipe's rounds, from the checkpoint if there is one."""
+    recipe = load(folder / "recipe.yaml")
+    rows = held_out_rows(settings)
+    labels = recipe.data.labels or settings.labels or tuple(sorted({row.label for row in rows}))
+    if len(labels) < 2:
+        raise SettingsError("set data.labels in the recipe, or labels or held_out in server.yaml: the head needs its classes.")
+    home = resident(recipe.model, recipe.adapter, labels)
+    needs = Coordination(
+        resident=home,
+        folder=folder,
+        labels=labels,
+        evaluate=evaluation(recipe, home, rows, labels) if rows else None,
+        watch=log_event,
+        coordinator=settings.name,
+    )
+    coordinate(grid, recipe, needs, resume=(folder / "checkpoint.safetensors").exists())
+
+
+def held_out_rows(settings: ServerSettings) -> list[Row]:
+    """The coordinator's own test set, in file order."""
+    held_out = settings.held_out
+    if held_out is None:
+        return []
+    return read_rows(str(held_out.file), Columns(held_out.text, held_out.label))
+
+
+def evaluation(recipe: Recipe, home: Resident, rows: list[Row], labels: tuple[str, ...]) -> Evaluate:
+    """How a state does on the coordinator's test set."""
+    examples: Examples = tokenise(rows, labels, load_tokenizer(recipe.model), max_tokens=recipe.model.max_tokens)
+
+    def on_held_out(state: State) -> Evaluation:
+        load_state(home, "held-out", state)
+        return evaluate(home.model, examples.evaluation_batches(device=recipe.model.device), on=recipe.model)
+
+    return on_held_out
+
+
+def log_event(event: Event) -> None:
+    """One line per event: nobody waits in silence."""
+    match event:
+        case Waiting():
+            log.info(
+                "waiting for clients",
+                extra={"connected": event.connected, "needed": event.needed, "seconds_left": round(event.seconds_left)},
+            )
+        case RoundStarted():
+            log.info("round started", extra={"round": event.round, "asked": event.asked})
+        case ClientAnswered():
+            record = event.record
+            log.info(
+                "client answered",
+                extra={"round": event.round, "client": record.client, "outcome": record.outcome, "code": record.code},
+            )
+        case RoundFinished():
+            finished = event.record
+            quality = finished.evaluation
+            log.info(
+                "round finished",
+                extra={
+                    "round": finished.round,
+                    "trained": finished.count("trained"),
+                    "late": finished.count("late"),
+                    "accuracy": None if quality is None else quality.accuracy,
+                    "bytes_up": finished.bytes_up,
+                    "seconds": round(finished.seconds, 2),
+                },
+            )
+
+
+def log_to_file(path: Path) -> None:
+    """The run's own log beside its records (`fedlora server logs`), and on this process's output."""
+    for handler in (logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler(sys.stderr)):
+        handler.setFormatter(JsonLines())
+        logging.getLogger("fedlora").addHandler(handler)
+    logging.getLogger("fedlora").setLevel(logging.INFO)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Refuse a second ServerApp on the same run: two would write one checkpoint."""
+    with (folder / "run.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(f"another process is at work in {folder}; this one stops.") from None
+        yield

@@ -1,0 +1,115 @@
+"""`fedlora server doctor`: everything that a coordinator needs, each with its remedy; nothing is changed."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from fedlora import checks
+from fedlora.deployment import split_address
+from fedlora.findings import Finding, bad, doubtful, examine_all, good
+from fedlora.settings import SettingsError
+from server.deployed import held_out_rows
+from server.provision import is_reconciled, read_registry
+from server.settings import ServerSettings, load_server
+from server.submissions import runs, state_of
+from server.up import listens
+
+
+def examine(config: Path) -> list[Finding]:
+    """All findings; with an unreadable server.yaml there is only one."""
+    try:
+        settings = load_server(config)
+    except SettingsError as error:
+        return [bad("settings", str(error), f"Mend {config}, or make it with: fedlora admin init")]
+    host, _ = split_address(settings.address)
+    renew = f"fedlora admin renew --config {config}"
+    return examine_all(
+        [
+            ("versions", checks.versions),
+            ("commands", lambda: checks.commands("flower-superlink", "flower-superexec", "flwr-serverapp", "flwr")),
+            ("authority key", lambda: checks.private("authority key", settings.pki / "ca.key")),
+            ("server key", lambda: checks.private("server key", settings.pki / "server.key")),
+            ("secret", lambda: checks.private("secret", settings.secret)),
+            ("server certificate", lambda: server_certificate(settings, host, renew)),
+            ("authority", lambda: authority(settings)),
+            ("fleet port", lambda: fleet(settings)),
+            ("control port", lambda: control(settings)),
+            ("clock", checks.clock),
+            ("disk", lambda: checks.disk(settings.folder)),
+            ("classes", lambda: classes(settings)),
+            ("sites", lambda: sites(settings)),
+            ("runs", lambda: all_runs(settings)),
+        ]
+    )
+
+
+def server_certificate(settings: ServerSettings, host: str, remedy: str) -> Finding:
+    """What sites are shown."""
+    return checks.certificate("server certificate", settings.pki / "server.crt", remedy=remedy, host=host)
+
+
+def authority(settings: ServerSettings) -> Finding:
+    """What sites trust."""
+    remedy = "Make a new coordinator (fedlora admin init) and let every site accept a new grant."
+    return checks.certificate("authority", settings.pki / "ca.crt", remedy=remedy)
+
+
+def fleet(settings: ServerSettings) -> Finding:
+    """The port that sites need."""
+    if listens(settings):
+        return good("fleet port", f"{settings.listen} listens")
+    return doubtful("fleet port", f"nobody listens at {settings.listen}", "fedlora server up")
+
+
+def control(settings: ServerSettings) -> Finding:
+    """The Control API runs code on the coordinator and is not authenticated: nobody outside may reach it."""
+    reached = [address for address in outside_addresses() if checks.accepts(address, settings.control_port)]
+    if reached:
+        return bad(
+            "control port",
+            f"port {settings.control_port} answers at {', '.join(reached)}: anybody can submit runs",
+            "Stop whatever forwards it (docker -p, socat, ssh -g); it belongs on 127.0.0.1 only.",
+        )
+    return good("control port", f"port {settings.control_port} is closed to the outside")
+
+
+def outside_addresses() -> list[str]:
+    """This machine's addresses that are not loopback."""
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    except OSError:
+        return []
+    return sorted(address for address in found if not address.startswith("127."))
+
+
+def classes(settings: ServerSettings) -> Finding:
+    """The head needs its classes; rounds are evaluated only with a test set."""
+    rows = held_out_rows(settings)
+    labels = settings.labels or tuple(sorted({row.label for row in rows}))
+    if len(labels) < 2:
+        return bad("classes", "neither labels nor held_out is given", "Set labels in server.yaml.")
+    if not rows:
+        return doubtful("classes", f"{', '.join(labels)}; no test set", "Set held_out in server.yaml to see quality.")
+    return good("classes", f"{', '.join(labels)}; {len(rows)} examples to test on")
+
+
+def sites(settings: ServerSettings) -> Finding:
+    """Who takes part."""
+    registry = read_registry(settings)
+    approved = [name for name, site in registry.sites.items() if site.status == "approved"]
+    if not approved:
+        return doubtful("sites", "no site is approved", "fedlora admin approve request.json")
+    if not is_reconciled(registry):
+        return doubtful("sites", "a change is still to be told to the SuperLink", "fedlora server up")
+    return good("sites", f"{len(approved)} approved: {', '.join(approved)}")
+
+
+def all_runs(settings: ServerSettings) -> Finding:
+    """Runs that need a person."""
+    stuck = [folder.name for folder in runs(settings) if state_of(folder) == "gave-up"]
+    if stuck:
+        return bad(
+            "runs", f"given up: {', '.join(stuck)}", "fedlora server logs NAME, then: fedlora server resume NAME"
+        )
+    return good("runs", f"{len(runs(settings))} known, none is given up")

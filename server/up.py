@@ -1,0 +1,129 @@
+"""`fedlora server up`: SuperLink and ServerApp executor, kept alive; sites registered; runs started and resumed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+from fedlora.checks import accepts
+from fedlora.deployment import command, flower_environment, split_address
+from fedlora.health import serve_health
+from fedlora.private_files import require_private
+from fedlora.supervise import Child, Supervisor
+from server.control import Control, ControlError
+from server.provision import is_reconciled, read_registry, reconcile
+from server.settings import ServerSettings
+from server.submissions import go_on
+
+log = logging.getLogger("fedlora.server")
+
+TICK_S = 1.0
+RETRY_S = 5.0
+
+
+def serve(settings: ServerSettings, config: Path) -> None:
+    """Until a signal comes."""
+    require_private(settings.secret)
+    require_private(settings.pki / "server.key")
+    control = Control(settings)
+    duties = Duties(settings, control)
+    supervisor = Supervisor(children(settings, config), tick=lambda: duties.tick(supervisor))
+    health = serve_health(supervisor.health, port=settings.health_port)
+    log.info(
+        "coordinator", extra={"coordinator": settings.name, "fleet": settings.listen, "health_port": health.server_port}
+    )
+    try:
+        supervisor.run()
+    finally:
+        health.shutdown()
+
+
+def children(settings: ServerSettings, config: Path) -> list[Child]:
+    """SuperLink first; the executor acquires ServerApps from it. A bundle carries no code, so nothing is installed."""
+    logs = settings.folder / "logs"
+    if settings.log_to == "files":
+        logs.mkdir(exist_ok=True)
+    pki = settings.pki
+    superlink = [
+        command("flower-superlink"),
+        "--host", "127.0.0.1", "--port", str(settings.control_port),
+        "--fleet-api-address", settings.listen,
+        "--ssl-ca-certfile", str(pki / "ca.crt"),
+        "--ssl-certfile", str(pki / "server.crt"), "--ssl-keyfile", str(pki / "server.key"),
+        "--enable-supernode-auth", "--disable-runtime-dependency-installation",
+        "--database", str(settings.folder / "superlink.db"),
+        "--isolation", "process", "--superexec-auth-secret-file", str(settings.secret),
+    ]  # fmt: skip
+    executor = [
+        command("flower-superexec"),
+        "--runtime-api-address", settings.control, "--root-certificates", str(pki / "ca.crt"),
+        "--superexec-auth-secret-file", str(settings.secret), "--parent-pid", str(os.getpid()),
+    ]  # fmt: skip
+
+    def log_of(name: str) -> Path | None:
+        return logs / f"{name}.log" if settings.log_to == "files" else None
+
+    extra = {"FEDLORA_SERVER": str(config.resolve()), "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
+    return [
+        Child(
+            "superlink",
+            superlink,
+            flower_environment(settings.home("superlink"), {"FLWR_LOG_LEVEL": "WARNING"}),
+            log_of("superlink"),
+            ready=lambda: listens(settings),
+        ),
+        Child("executor", executor, flower_environment(settings.home("executor"), extra), log_of("executor")),
+    ]
+
+
+def listens(settings: ServerSettings) -> bool:
+    """Whether both APIs accept connections."""
+    host, port = split_address(settings.listen)
+    loopback = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    return accepts(loopback, port) and accepts("127.0.0.1", settings.control_port)
+
+
+class Duties:
+    """What the coordinator does besides keeping processes alive, about once a second."""
+
+    def __init__(self, settings: ServerSettings, control: Control) -> None:
+        self._settings = settings
+        self._control = control
+        self._next = 0.0
+        self._told = False
+        self._registry_seen = 0.0
+        self._certificate = self._certificate_time()
+
+    def tick(self, supervisor: Supervisor) -> None:
+        """Register and cut off sites, start and resume runs, take up a renewed certificate."""
+        now = time.time()
+        if now < self._next:
+            return
+        self._next = now + TICK_S
+        if self._certificate_time() != self._certificate:
+            self._certificate = self._certificate_time()
+            log.info("the server certificate was renewed: the SuperLink is restarted")
+            supervisor.restart("superlink")
+            return
+        if not supervisor.health()["superlink"]["ready"]:
+            return
+        try:
+            self._reconcile()
+            go_on(self._settings, self._control, now=now)
+        except (ControlError, OSError) as error:
+            log.warning("the control API did not answer", extra={"why": str(error)})
+            self._next = now + RETRY_S
+
+    def _reconcile(self) -> None:
+        changed = (self._settings.folder / "sites.json").stat().st_mtime
+        if self._told and (changed == self._registry_seen or is_reconciled(read_registry(self._settings))):
+            return
+        registry = reconcile(self._settings, self._control)
+        self._told = True
+        self._registry_seen = (self._settings.folder / "sites.json").stat().st_mtime
+        log.info("sites are registered", extra={"sites": sorted(registry.sites)})
+
+    def _certificate_time(self) -> float:
+        return (self._settings.pki / "server.crt").stat().st_mtime

@@ -1,0 +1,197 @@
+"""A whole deployment on this machine's loopback: real processes, real TLS, real enrolment. For the demo, tests, chaos.
+
+python -m simulations.deployment --out runs/deployment       (make deploy-demo)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from client.agent import free_port
+from client.enroll import accept, ask
+from fedlora.config import Recipe, load
+from fedlora.deployment import QUIET
+from fedlora.units_path import units_folder
+from server.provision import approve, initialise
+from server.settings import ServerSettings, load_server
+from server.submissions import born, completed_rounds, state_of, submit
+from simulations.site_files import write_site_files
+
+DEMO_RECIPE = Path(__file__).parent / "recipes" / "fedsvd.yaml"
+
+
+@dataclass
+class Deployment:
+    """A coordinator and its sites in one folder; `stop` must be called, whatever happens (it is a context manager)."""
+
+    folder: Path
+    settings: ServerSettings
+    sites: tuple[str, ...]
+    health_ports: Mapping[str, int]
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __enter__(self) -> Deployment:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def start(self, *names: str) -> None:
+        """Start the coordinator (`server`) or a site's agent, as their administrators would."""
+        for name in names:
+            unit = "server" if name == "server" else "client"
+            config = self.folder / name / f"{unit}.yaml"
+            with (self.folder / f"{name}.log").open("ab") as output:
+                self.processes[name] = subprocess.Popen(
+                    [sys.executable, "-m", "fedlora", unit, "up", "--config", str(config)],
+                    env={**os.environ, **QUIET, "PYTHONPATH": str(units_folder()), "OMP_NUM_THREADS": "1"},
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+
+    def start_all(self) -> None:
+        self.start("server", *self.sites)
+
+    def stop(self) -> None:
+        """Everything, and nothing stays behind."""
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def kill(self, name: str) -> None:
+        """kill -9 of a whole agent or coordinator: its children die with it."""
+        self.processes[name].kill()
+        self.processes[name].wait()
+
+    def kill_child(self, name: str, child: str) -> None:
+        """kill -9 of one of its processes."""
+        pid = self.health(name)[child]["pid"]
+        if pid is not None:
+            os.kill(int(pid), signal.SIGKILL)
+
+    def health(self, name: str) -> dict[str, dict[str, Any]]:
+        """What /healthz says of the processes; {} while it is not there."""
+        try:
+            url = f"http://127.0.0.1:{self.health_ports[name]}/healthz"
+            with urllib.request.urlopen(url, timeout=3) as answer:
+                values = json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            values = json.loads(error.read())
+        except OSError:
+            return {}
+        found: dict[str, dict[str, Any]] = values["processes"]
+        return found
+
+    def wait_ready(self, name: str, *, timeout_s: float = 90.0) -> None:
+        """Until all its processes are ready; TimeoutError with what they say."""
+        give_up = time.monotonic() + timeout_s
+        while not (parts := self.health(name)) or not all(part["ready"] for part in parts.values()):
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"{name} is not ready after {timeout_s:.0f} s: {parts}")
+            time.sleep(0.3)
+
+    def submit(self, recipe: Recipe, *, name: str) -> Path:
+        return submit(self.settings, recipe, name=name)
+
+    def wait_run(self, folder: Path, *, timeout_s: float) -> None:
+        """Until the run is finished; TimeoutError or RuntimeError with the log's end otherwise."""
+        give_up = time.monotonic() + timeout_s
+        while (state := state_of(folder)) != "finished":
+            if time.monotonic() > give_up or state == "gave-up":
+                log = folder / "run.log"
+                tail = log.read_text()[-2000:] if log.exists() else "(no log)"
+                raise TimeoutError(f"{folder.name} is {state}, {completed_rounds(folder)} rounds:\n{tail}")
+            time.sleep(0.3)
+
+    def serverapp_pid(self, folder: Path) -> int | None:
+        """The ServerApp at work on a run."""
+        try:
+            status = json.loads((folder / "status.json").read_text())
+        except (OSError, ValueError):
+            return None
+        alive = status["state"] == "running" and born(status["pid"]) == status["born"]
+        return int(status["pid"]) if alive else None
+
+
+def make_deployment(
+    folder: Path,
+    *,
+    sites: Sequence[str],
+    data: Path,
+    labels: Sequence[str],
+    policy: Mapping[str, Any] | None = None,
+    client: Mapping[str, Any] | None = None,
+) -> Deployment:
+    """Provision a coordinator and enrol the sites; `data` holds what `write_site_files` wrote. Nothing is started."""
+    folder, data = folder.resolve(), data.resolve()
+    fleet, control = free_port(), free_port()
+    initialise(folder / "server", name="demo-net", address=f"127.0.0.1:{fleet}")
+    ports = {name: free_port() for name in ("server", *sites)}
+    held_out = data / "held-out.csv"
+    _update(
+        folder / "server" / "server.yaml",
+        {
+            "listen": f"127.0.0.1:{fleet}",
+            "control_port": control,
+            "health_port": ports["server"],
+            "labels": list(labels),
+            **({"held_out": {"file": str(held_out)}} if held_out.exists() else {}),
+        },
+    )
+    settings = load_server(folder / "server" / "server.yaml")
+    for site in sites:
+        grant = approve(settings, ask(folder / site, site=site))
+        accept(folder / site, grant, train=data / site / "train.csv")
+        files = {"train": str(data / site / "train.csv"), "test": str(data / site / "test.csv")}
+        _update(folder / site / "client.yaml", {"health_port": ports[site], "data": files, **(client or {})})
+        _update(folder / site / "policy.yaml", policy or {})
+    return Deployment(folder, settings, tuple(sites), ports)
+
+
+def demo(out: Path) -> None:
+    """Two airlines, three rounds of FedSVD, over gRPC with TLS."""
+    recipe = load(DEMO_RECIPE, ["rounds.count=3", "rounds.evaluate_every=1", "rounds.min_clients=2"])
+    names = write_site_files(recipe, out / "data")[:2]
+    labels = ("negative", "neutral", "positive")
+    deployment = make_deployment(out, sites=names, data=out / "data", labels=labels, policy={"require_privacy": False})
+    with deployment:
+        print(f"starting a coordinator at {deployment.settings.address} and agents for {', '.join(names)}")
+        deployment.start_all()
+        run = deployment.submit(recipe, name="demo")
+        deployment.wait_run(run, timeout_s=600)
+    for line in (run / "rounds.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        print(
+            f"round {record['round']}: accuracy {record['evaluation']['accuracy']:.3f}, {record['bytes_up']} bytes up"
+        )
+    print(f"the adapter is in {run / 'adapter'}")
+
+
+def _update(path: Path, values: Mapping[str, Any]) -> None:
+    old = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**old, **values}, sort_keys=False))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=demo.__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/deployment"))
+    demo(parser.parse_args().out)

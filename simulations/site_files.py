@@ -1,0 +1,32 @@
+"""Write a recipe's clients as the files of deployed sites: the same examples in the same order, so that a deployment
+can be compared with its simulation, number by number."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+from fedlora.config import Recipe
+from fedlora.rows import Columns, Row, read_rows
+from simulations.partition import assign
+
+
+def write_site_files(recipe: Recipe, out: Path) -> list[str]:
+    """<out>/held-out.csv and <out>/<client>/{train,test}.csv; returns the clients' names."""
+    data = recipe.data
+    rows = read_rows(data.source, Columns(data.text, data.label, data.client_column))
+    held_out, clients = assign(rows, recipe.data, seed=recipe.seed)
+    _write(out / "held-out.csv", (rows[index] for index in held_out))
+    for name, (train, test) in clients.items():
+        _write(out / name / "train.csv", (rows[index] for index in train))
+        _write(out / name / "test.csv", (rows[index] for index in test))
+    return list(clients)
+
+
+def _write(path: Path, rows: Iterable[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows((row.text, row.label) for row in rows)

@@ -1,0 +1,191 @@
+"""Keys, requests, grants, the registry: what each side accepts, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from client.enroll import accept, ask, ask_with_new_key
+from client.settings import load_client
+from fedlora.enrolment import fingerprint, make_request, new_node_key, read_request, require_name, require_valid
+from fedlora.private_files import require_private, write_private
+from fedlora.settings import SettingsError
+from server.control import ControlError
+from server.provision import approve, initialise, is_reconciled, read_registry, reconcile, revoke
+from server.settings import load_server
+
+
+class FakeControl:
+    """As strict as the SuperLink: a key has one node, an unknown node cannot be removed."""
+
+    def __init__(self) -> None:
+        self.keys: dict[int, str] = {}
+        self.reachable = True
+        self.registered = 0
+
+    def register(self, public_key: Path) -> int:
+        key = public_key.read_text()
+        if key in self.keys.values():
+            raise ControlError("Public key already in use.")
+        self.registered += 1
+        node = 100 + self.registered
+        self.keys[node] = key
+        return node
+
+    def unregister(self, node: int) -> None:
+        if node not in self.keys:
+            raise ControlError("unknown node")
+        del self.keys[node]
+
+    def nodes(self) -> dict[int, str]:
+        if not self.reachable:
+            raise ControlError("connection refused")
+        return dict.fromkeys(self.keys, "online")
+
+
+@pytest.fixture
+def coordinator(tmp_path):
+    initialise(tmp_path / "server", name="net", address="coordinator.example:9092")
+    return load_server(tmp_path / "server" / "server.yaml")
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_keys_and_secrets_are_readable_by_their_owner_only(coordinator, tmp_path):
+    ask(tmp_path / "site", site="a")
+    for path in (coordinator.pki / "ca.key", coordinator.pki / "server.key", coordinator.secret):
+        assert mode(path) == 0o600
+    assert mode(tmp_path / "site" / "node.key") == 0o600
+    assert mode(tmp_path / "site") == mode(coordinator.pki) == 0o700
+
+
+@pytest.mark.parametrize("others", [0o604, 0o640, 0o660, 0o644])
+def test_a_key_that_others_can_read_is_refused_with_the_command_that_mends_it(tmp_path, others):
+    write_private(tmp_path / "key", b"k")
+    (tmp_path / "key").chmod(others)
+    with pytest.raises(SettingsError, match=f"has mode 0{others:o}.*chmod 600"):
+        require_private(tmp_path / "key")
+
+
+def test_the_private_key_is_neither_in_the_request_nor_in_the_grant(coordinator, tmp_path):
+    request = ask(tmp_path / "site", site="a")
+    secret = (tmp_path / "site" / "node.key").read_text().splitlines()[3]
+    assert secret not in request.model_dump_json()
+    assert secret not in approve(coordinator, request).model_dump_json()
+
+
+def test_enrolment_ends_with_a_site_that_knows_address_authority_and_name(coordinator, tmp_path):
+    grant = approve(coordinator, ask(tmp_path / "site", site="hospital-a"))
+    accept(tmp_path / "site", grant, train=tmp_path / "x.csv")
+    settings = load_client(tmp_path / "site" / "client.yaml")
+    assert (settings.site, settings.coordinator) == ("hospital-a", "coordinator.example:9092")
+    assert settings.ca_certificate.read_bytes() == (coordinator.pki / "ca.crt").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", "A", "a b", "-a", "a" * 64, "a\n", "ä", "."])
+def test_a_name_that_could_be_a_path_is_refused(name):
+    with pytest.raises(SettingsError, match="small letters"):
+        require_name(name)
+
+
+def test_a_request_that_was_changed_on_the_way_is_refused(tmp_path):
+    request = make_request("a", new_node_key())
+    other = make_request("b", new_node_key())
+    for changed in ({"site": "b"}, {"public_key": other.public_key}, {"signature": other.signature}):
+        with pytest.raises(SettingsError, match="not signed by its own key"):
+            require_valid(request.model_copy(update=changed))
+
+
+def test_a_request_file_that_is_no_request_is_refused(tmp_path):
+    for content in ("[1]", "{", json.dumps({"site": "a"}), "x" * 70_000):
+        (tmp_path / "request.json").write_text(content)
+        with pytest.raises(SettingsError):
+            read_request(tmp_path / "request.json")
+
+
+def test_a_grant_for_another_sites_key_is_refused_and_changes_nothing(coordinator, tmp_path):
+    ask(tmp_path / "mine", site="a")
+    foreign = approve(coordinator, ask(tmp_path / "theirs", site="b"))
+    with pytest.raises(SettingsError, match="does not hold"):
+        accept(tmp_path / "mine", foreign)
+    assert not (tmp_path / "mine" / "ca.crt").exists()
+
+
+def test_one_key_cannot_be_two_sites(coordinator, tmp_path):
+    key = new_node_key()
+    approve(coordinator, make_request("a", key))
+    with pytest.raises(SettingsError, match="already belongs to the site a"):
+        approve(coordinator, make_request("b", key))
+
+
+def test_approval_reaches_the_superlink_and_revocation_leaves_it(coordinator, tmp_path):
+    control = FakeControl()
+    for name in ("a", "b"):
+        approve(coordinator, ask(tmp_path / name, site=name))
+    assert is_reconciled(reconcile(coordinator, control))
+    node = read_registry(coordinator).sites["a"].node
+    revoke(coordinator, "a")
+    assert not is_reconciled(read_registry(coordinator))
+    registry = reconcile(coordinator, control)
+    assert is_reconciled(registry)
+    assert node not in control.keys
+    assert len(control.keys) == 1
+    assert registry.name_of(node) is None
+
+
+def test_a_revoked_key_is_never_accepted_again_but_a_new_key_is(coordinator, tmp_path):
+    approve(coordinator, ask(tmp_path / "a", site="a"))
+    revoke(coordinator, "a")
+    with pytest.raises(SettingsError, match="replaced or revoked"):
+        approve(coordinator, ask(tmp_path / "a", site="a"))
+    with pytest.raises(SettingsError, match="replaced or revoked"):
+        approve(coordinator, make_request("other", (tmp_path / "a" / "node.key").read_bytes()))
+    grant = approve(coordinator, ask_with_new_key(tmp_path / "a", site="a"))
+    accept(tmp_path / "a", grant)
+    assert read_registry(coordinator).sites["a"].status == "approved"
+
+
+def test_rotation_replaces_the_key_on_both_sides(coordinator, tmp_path):
+    control = FakeControl()
+    first = ask(tmp_path / "a", site="a")
+    accept(tmp_path / "a", approve(coordinator, first))
+    old = reconcile(coordinator, control).sites["a"].node
+    second = ask_with_new_key(tmp_path / "a", site="a")
+    grant = approve(coordinator, second)
+    new = reconcile(coordinator, control).sites["a"].node
+    accept(tmp_path / "a", grant)
+    assert old not in control.keys
+    assert control.keys[new] == second.public_key
+    assert grant.key == fingerprint(second.public_key) != fingerprint(first.public_key)
+    held = make_request("a", (tmp_path / "a" / "node.key").read_bytes())
+    assert held.public_key == second.public_key
+
+
+def test_a_superlink_that_lost_its_database_is_told_everything_again(coordinator, tmp_path):
+    approve(coordinator, ask(tmp_path / "a", site="a"))
+    reconcile(coordinator, FakeControl())
+    empty = FakeControl()
+    reconcile(coordinator, empty)
+    assert len(empty.keys) == 1
+
+
+def test_an_unreachable_superlink_leaves_the_registry_as_it_was(coordinator, tmp_path):
+    approve(coordinator, ask(tmp_path / "a", site="a"))
+    control = FakeControl()
+    control.reachable = False
+    before = read_registry(coordinator)
+    with pytest.raises(ControlError):
+        reconcile(coordinator, control)
+    assert read_registry(coordinator) == before
+
+
+def test_a_second_init_changes_nothing(coordinator, tmp_path):
+    before = (coordinator.pki / "ca.key").read_bytes()
+    with pytest.raises(SettingsError, match="already holds a coordinator"):
+        initialise(tmp_path / "server", name="net", address="x:1")
+    assert (coordinator.pki / "ca.key").read_bytes() == before

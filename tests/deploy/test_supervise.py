@@ -1,0 +1,120 @@
+"""A child that dies is started again, later each time; all of them stop together, and none outlives its supervisor."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fedlora.supervise import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Child, JsonLines, Supervisor
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+DIE = [sys.executable, "-c", "raise SystemExit(3)"]
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def settle(supervisor: Supervisor, name: str, wanted: bool) -> None:
+    """Wait, without starting anything, until the child is (not) alive."""
+    give_up = time.monotonic() + 20
+    while supervisor.health()[name]["alive"] is not wanted:
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def test_pauses_double_with_every_quick_death_up_to_a_bound():
+    clock = Clock()
+    supervisor = Supervisor([Child("a", DIE)], clock=clock)
+    pauses = []
+    for _ in range(9):
+        supervisor.step()
+        settle(supervisor, "a", wanted=False)
+        starts = supervisor.health()["a"]["starts"]
+        supervisor.step()  # reaps, and does not start before the pause is over
+        running = supervisor._all["a"]
+        pauses.append(running.next_start - clock.now)
+        assert supervisor.health()["a"]["starts"] == starts
+        clock.now = running.next_start
+    assert pauses == [min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**k) for k in range(9)]
+    assert supervisor.health()["a"]["last_exit"] == 3
+
+
+def test_a_child_that_lived_long_is_started_again_at_once():
+    clock = Clock()
+    supervisor = Supervisor([Child("a", SLEEP)], clock=clock)
+    try:
+        supervisor.step()
+        clock.now += STEADY_S + 1
+        os.kill(int(str(supervisor.health()["a"]["pid"])), signal.SIGKILL)
+        settle(supervisor, "a", wanted=False)
+        supervisor.step()
+        assert supervisor.health()["a"]["alive"]
+    finally:
+        supervisor.stop_children()
+
+
+def test_a_child_waits_for_those_before_it_to_be_ready():
+    ready = False
+    supervisor = Supervisor([Child("a", SLEEP, ready=lambda: ready), Child("b", SLEEP)])
+    try:
+        supervisor.step()
+        assert not supervisor.health()["b"]["alive"]
+        ready = True
+        supervisor.step()
+        assert supervisor.health()["b"]["alive"]
+    finally:
+        supervisor.stop_children()
+    assert not any(part["alive"] for part in supervisor.health().values())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_children_die_with_a_supervisor_that_is_killed():
+    script = (
+        "import sys; from fedlora.supervise import *\n"
+        f"s = Supervisor([Child('a', {SLEEP!r})]); s.step(); print(s.health()['a']['pid'], flush=True); signal.pause()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        wait_for_leash(child)
+        process.kill()
+        process.wait()
+    give_up = time.monotonic() + 20
+    while alive(child):
+        assert time.monotonic() < give_up, "the child outlived its supervisor"
+        time.sleep(0.05)
+
+
+def wait_for_leash(pid: int) -> None:
+    """Until the child has become its command: the leash is on from then."""
+    give_up = time.monotonic() + 20
+    while b"time.sleep(600)" not in (command := Path(f"/proc/{pid}/cmdline").read_bytes()) or b"leash" in command:
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_a_log_line_is_one_json_object_with_its_fields():
+    record = logging.makeLogRecord({"msg": "exited", "levelname": "WARNING", "child": "a", "status": 1})
+    line = JsonLines().format(record)
+    assert '"event": "exited"' in line
+    assert '"child": "a", "status": 1' in line
+    assert "\n" not in line
