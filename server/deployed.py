@@ -63,7 +63,9 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     rows = held_out_rows(settings)
     labels = recipe.data.labels or settings.labels or tuple(sorted({row.label for row in rows}))
     if len(labels) < 2:
-        raise SettingsError("set data.labels in the recipe, or labels or held_out in server.yaml: the head needs its classes.")
+        raise SettingsError(
+            "set data.labels in the recipe, or labels or held_out in server.yaml: the head needs its classes."
+        )
     home = resident(recipe.model, recipe.adapter, labels)
     needs = Coordination(
         resident=home,

@@ -15,7 +15,9 @@ from simulations.partition import assign
 def write_site_files(recipe: Recipe, out: Path) -> list[str]:
     """<out>/held-out.csv and <out>/<client>/{train,test}.csv; returns the clients' names."""
     data = recipe.data
-    rows = read_rows(data.source, Columns(data.text, data.label, data.client_column))
+    rows = read_rows(
+        data.source, Columns(data.text, data.label, data.client_column if data.partition == "natural" else None)
+    )
     held_out, clients = assign(rows, recipe.data, seed=recipe.seed)
     _write(out / "held-out.csv", (rows[index] for index in held_out))
     for name, (train, test) in clients.items():
