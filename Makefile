@@ -27,10 +27,10 @@ demo: $(STAMP)  ## Six airlines train one model together: a few minutes
 	$(BIN)/fedlora simulate six-airlines --out runs/six-airlines
 
 test: $(STAMP)  ## The fast tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-all: $(STAMP)  ## Also the slow ones: real processes, real models
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not gpu and not bench'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not gpu and not bench"
 
 check: $(STAMP)  ## Format, lint, types, and which package may import which
 	$(BIN)/ruff format --check .
