@@ -14,6 +14,10 @@ from fedlora.privacy.audit import Guesses, epsilon_lower_bound, guess, p_value
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
+from fedlora.settings import SettingsError
+from simulations.audit import audit
+from simulations.run import prepare
+from tests.federations import save_messages, save_tiny_model, tiny_recipe
 
 
 def test_without_delta_the_p_value_is_the_binomial_tail():
@@ -69,3 +73,37 @@ def test_an_engine_with_a_tenth_of_the_noise_is_caught():
     _, claim = audited(8.0)
     bound, _ = audited(0.8)
     assert bound > claim
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    model, source = save_tiny_model(folder / "model"), save_messages(folder / "messages.csv")
+    return lambda *overrides: tiny_recipe(model, source, *overrides)
+
+
+def ask(recipe, **changes):
+    options = {"client": "blue", "canaries": 20, "guesses": 10, "confidence": 0.95, "max_steps": None, **changes}
+    return audit(prepare(recipe), **options)
+
+
+@pytest.mark.parametrize("strategy", ["ffa", "fedit"])
+def test_a_recipe_is_audited_on_its_own_data_and_steps(recipe, strategy):
+    found = ask(recipe("privacy.epsilon=3", f"strategy.name={strategy}"))
+    assert found.steps == 9, "three rounds of three steps"
+    assert 2.9 < found.epsilon_claimed <= 3.0
+    assert found.holds
+    assert (found.guesses.canaries, found.guesses.guesses) == (20, 10)
+
+
+def test_a_shortened_audit_is_held_against_the_epsilon_of_its_own_steps(recipe):
+    whole, short = (ask(recipe("privacy.noise_multiplier=1"), max_steps=steps) for steps in (None, 2))
+    assert short.steps == 2
+    assert short.epsilon_claimed < whole.epsilon_claimed
+
+
+def test_an_audit_needs_a_private_recipe_and_enough_examples(recipe):
+    with pytest.raises(SettingsError, match="the recipe is not private"):
+        ask(recipe())
+    with pytest.raises(SettingsError, match="canaries are more than the client's"):
+        ask(recipe("privacy.epsilon=3"), canaries=2000)
