@@ -143,10 +143,14 @@ def _against_anchor(chain: Chain, files: LedgerFiles, public_key: str | None) ->
         # A crash before the first anchor leaves one line; anything longer had an anchor.
         return "its anchor is missing" if len(chain.entries) > 1 else None
     try:
-        anchor = json.loads(files.anchor.read_bytes())
-        sequence, digest = int(anchor["sequence"]), str(anchor["digest"])
+        content = files.anchor.read_bytes()
+        anchor = json.loads(content)
+        sequence, digest, signature = int(anchor["sequence"]), str(anchor["digest"]), str(anchor["signature"])
+        statement = _statement(files.dataset, sequence, digest)
+        if content != canonical({**statement, "signature": signature.lower()}):
+            return "its anchor cannot be read"
         if public_key is not None:
-            require_signed(public_key, canonical(_statement(files.dataset, sequence, digest)), str(anchor["signature"]))
+            require_signed(public_key, canonical(statement), signature)
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, SignatureError):
             return "its anchor is not signed with this site's key"

@@ -84,6 +84,27 @@ def test_a_changed_line_is_found_and_what_is_before_it_kept(files, key, line):
     assert [e.fields["number"] for e in found.entries] == list(range(line))
 
 
+def test_any_flipped_bit_in_ledger_or_anchor_is_found(files, key):
+    write(files, key, 2)
+    for path in (files.ledger, files.anchor):
+        sound = path.read_bytes()
+        for position in range(len(sound)):
+            flipped = bytearray(sound)
+            flipped[position] ^= 1 << (position % 8)
+            path.write_bytes(flipped)
+            assert problem(files, key) is not None, f"{path.name}, byte {position}"
+        path.write_bytes(sound)
+    assert problem(files, key) is None
+
+
+def test_a_ledger_cut_at_any_byte_is_found(files, key):
+    write(files, key, 2)
+    sound = files.ledger.read_bytes()
+    for length in range(len(sound)):
+        files.ledger.write_bytes(sound[:length])
+        assert problem(files, key) is not None, f"cut to {length} bytes"
+
+
 def test_a_removed_line_is_found(files, key):
     write(files, key, 3)
     edit(files.ledger, lambda data: b"".join(data.splitlines(keepends=True)[::2]))
