@@ -17,6 +17,7 @@ from fedlora.resident import Resident
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, Factor
 from server.checkpoint import Progress
+from server.intake import SiteOf
 from server.journal import Journal
 from server.outgoing import Brief
 from server.records import Watch
@@ -35,6 +36,7 @@ class Coordination:
     evaluate: Evaluate | None = None
     watch: Watch = lambda event: None
     coordinator: str = "local"
+    site_of: SiteOf | None = None
 
 
 def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool) -> Progress:
@@ -44,7 +46,9 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     journal = Journal(needs.folder, recipe)
     progress = journal.resume() if resume else begin(journal, recipe, strategy, needs.resident)
     brief = Brief(needs.resident.base.fingerprint, needs.labels, needs.coordinator)
-    rounds = Rounds(recipe, brief, strategy, progress, Surroundings(journal, needs.evaluate, needs.watch))
+    rounds = Rounds(
+        recipe, brief, strategy, progress, Surroundings(journal, needs.evaluate, needs.watch, needs.site_of)
+    )
     rounds.start(grid)
     export(needs.folder / "adapter", rounds.progress.state, recipe, needs)
     return rounds.progress

@@ -27,6 +27,7 @@ from fedlora.settings import SettingsError
 from fedlora.supervise import JsonLines
 from fedlora.task import Evaluation
 from server.coordinate import Coordination, coordinate, load_state
+from server.provision import read_registry
 from server.records import ClientAnswered, Event, RoundFinished, RoundStarted, Waiting
 from server.rounds import Evaluate
 from server.settings import ServerSettings, load_server
@@ -74,6 +75,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         evaluate=evaluation(recipe, home, rows, labels) if rows else None,
         watch=log_event,
         coordinator=settings.name,
+        site_of=lambda node: read_registry(settings).name_of(node),
     )
     coordinate(grid, recipe, needs, resume=(folder / "checkpoint.safetensors").exists())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from flwr.app import Message
 
@@ -15,6 +15,9 @@ from server.messages import BadReplyError, Reply, read_reply
 from server.outgoing import Outgoing
 from server.records import ClientAnswered, ClientRecord, Watch
 
+SiteOf = Callable[[int], str | None]
+"""The site that a node's key was approved for; None for a node that nobody knows."""
+
 
 class Intake:
     """One round's answers: who trained, refused, failed or was late, and the updates of those that are valid."""
@@ -26,12 +29,14 @@ class Intake:
         sent: Mapping[int, Outgoing],
         watch: Watch,
         receipts: Mapping[str, Receipt] | None = None,
+        site_of: SiteOf | None = None,
     ) -> None:
         self._recipe = recipe
         self._number = number
         self._sent = sent
         self._watch = watch
         self._receipts = receipts or {}
+        self._site_of = site_of
         self._run = next(iter(sent.values())).task.run if sent else ""
         self._bytes_down = {node: len(item.blob) + len(item.task.model_dump_json()) for node, item in sent.items()}
         self._nodes: dict[str, int] = {}
@@ -76,15 +81,19 @@ class Intake:
     def records(self) -> tuple[ClientRecord, ...]:
         """Everyone who was asked, by node id; who has not answered by now is late."""
         for node in self._sent.keys() - self._records.keys():
-            self._records[node] = ClientRecord(str(node), node, "late", "no-answer", bytes_down=self._bytes_down[node])
+            self._records[node] = ClientRecord(
+                self._name(node), node, "late", "no-answer", bytes_down=self._bytes_down[node]
+            )
         return tuple(self._records[node] for node in sorted(self._records))
 
     def _one(self, node: int, message: Message) -> Update | None:
         down = self._bytes_down[node]
         try:
             reply = read_reply(message, round_number=self._number, max_examples=self._recipe.rounds.max_examples)
+            if self._site_of is not None and reply.report.client != self._site_of(node):
+                raise BadReplyError("wrong-client")  # a site that speaks in another's name
         except BadReplyError as error:
-            self._records[node] = ClientRecord(str(node), node, "failed", error.code, bytes_down=down)
+            self._records[node] = ClientRecord(self._name(node), node, "failed", error.code, bytes_down=down)
             return None
         report = reply.report
         update, receipt, outcome, code = None, None, report.outcome, report.code
@@ -111,6 +120,10 @@ class Intake:
             receipt=receipt,
         )
         return update
+
+    def _name(self, node: int) -> str:
+        """Who a node is when it has not said so itself."""
+        return (self._site_of(node) if self._site_of else None) or str(node)
 
     def _receipt(self, report: Report) -> Receipt | None:
         """What the site says it charged; ReceiptError where a private run's update has none that fits."""

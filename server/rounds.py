@@ -34,7 +34,7 @@ from fedlora.updates import Update
 from server.arrivals import Patience, arrivals, push, wait_for_clients
 from server.checkpoint import Progress
 from server.client_level import protected, require_linear
-from server.intake import Intake
+from server.intake import Intake, SiteOf
 from server.journal import Journal
 from server.messages import task_message
 from server.outgoing import Brief, outgoing
@@ -56,6 +56,8 @@ class Surroundings:
     journal: Journal
     evaluate: Evaluate | None = None
     watch: Watch = lambda event: None
+    site_of: SiteOf | None = None
+    """In a deployment, the site behind a node: an answer in another name is refused."""
 
 
 class Rounds(FlowerStrategy):
@@ -108,7 +110,7 @@ class Rounds(FlowerStrategy):
         sent = outgoing(self.recipe, self._brief, self.strategy, self.progress, nodes=nodes, number=server_round)
         by_node = {item.node: item for item in sent}
         receipts = self._around.journal.receipts()
-        self._intake = Intake(self.recipe, server_round, by_node, self._around.watch, receipts)
+        self._intake = Intake(self.recipe, server_round, by_node, self._around.watch, receipts, self._around.site_of)
         self._around.watch(RoundStarted(server_round, len(nodes)))
         return [task_message(item.task, item.blob, node=item.node, message_type=MessageType.TRAIN) for item in sent]
 
