@@ -1,0 +1,78 @@
+"""A bad network between a site and its coordinator: TCP forwarded at a given rate, which can be cut and healed."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+import time
+
+CHUNK = 4096
+
+
+class Link:
+    """Forwards connections to `target`; TLS passes through untouched. `stop` it."""
+
+    def __init__(self, target: tuple[str, int], *, bytes_per_s: float) -> None:
+        self._target = target
+        self._pause_s = CHUNK / bytes_per_s
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._up = True
+        self._running = True
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def cut(self) -> None:
+        """Drop every connection, refuse new ones."""
+        self._up = False
+        for pair in self._pairs:
+            for end in pair:
+                end.close()
+        self._pairs.clear()
+
+    def heal(self) -> None:
+        self._up = True
+
+    def stop(self) -> None:
+        self._running = False
+        self._listener.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        while self._running:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            if not self._up:
+                near.close()
+                continue
+            try:
+                far = socket.create_connection(self._target, 5)
+            except OSError:
+                near.close()
+                continue
+            self._pairs.append((near, far))
+            threading.Thread(target=self._forward, args=(near, far), daemon=True).start()
+
+    def _forward(self, near: socket.socket, far: socket.socket) -> None:
+        with selectors.DefaultSelector() as selector:
+            try:
+                selector.register(near, selectors.EVENT_READ, far)
+                selector.register(far, selectors.EVENT_READ, near)
+                while self._up and self._running:
+                    for key, _ in selector.select(0.5):
+                        received = key.fileobj.recv(CHUNK)  # type: ignore[union-attr]  # a socket, as registered
+                        if not received:
+                            return
+                        key.data.sendall(received)
+                        time.sleep(self._pause_s * len(received) / CHUNK)
+            except (OSError, ValueError):
+                return
+            finally:
+                near.close()
+                far.close()

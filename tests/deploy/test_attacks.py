@@ -1,0 +1,166 @@
+"""Attacks on a running deployment, each of which must fail while honest sites go on training."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from client.agent import free_port
+from client.enroll import ask
+from fedlora.checks import accepts
+from fedlora.deployment import command, flower_environment, split_address
+from server.control import Control
+from server.doctor import outside_addresses
+from server.provision import read_registry, revoke
+from simulations.deployment import Deployment, make_deployment
+from simulations.site_files import write_site_files
+from tests.federations import save_messages, save_tiny_model, tiny_recipe
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+LABELS = ("bad", "good")
+LONG = ["rounds.deadline_s=120", "rounds.wait_s=120", "rounds.count=1", "rounds.grace_s=20"]
+
+EVIL_PYPROJECT = """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "evil"
+version = "1.0.0"
+license = "Apache-2.0"
+dependencies = []
+[tool.flwr.app]
+publisher = "somebody"
+[tool.flwr.app.components]
+serverapp = "evil:server"
+clientapp = "evil:client"
+[tool.flwr.app.config]
+answers = "{answers}"
+marker = "{marker}"
+"""
+
+EVIL = """\
+import json, pathlib, time
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+server = ServerApp()
+client = ClientApp()
+@client.train()
+def train(message, context):
+    pathlib.Path(context.run_config["marker"]).write_text("code from the bundle ran")
+    return Message(RecordDict({"r": ConfigRecord({"x": 1})}), reply_to=message)
+@server.main()
+def main(grid, context):
+    nodes = list(grid.get_node_ids())
+    waiting = set(grid.push_messages([Message(RecordDict({"a": ConfigRecord({"x": 1})}), n, "train") for n in nodes]))
+    said = []
+    for _ in range(200):
+        for reply in grid.pull_messages(list(waiting)):
+            waiting.discard(reply.metadata.reply_to_message_id)
+            said.append(reply.error.reason if reply.has_error() else "ran")
+        if not waiting:
+            break
+        time.sleep(0.3)
+    pathlib.Path(context.run_config["answers"]).write_text(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("attacked")
+    recipe = tiny_recipe(save_tiny_model(folder / "model"), save_messages(folder / "messages.csv"))
+    write_site_files(recipe, folder / "data")
+    made = make_deployment(
+        folder, sites=("blue", "green"), data=folder / "data", labels=LABELS, policy={"require_privacy": False}
+    )
+    with made:
+        made.start_all()
+        for name in ("server", *made.sites):
+            made.wait_ready(name)
+        train_a_round(made, "before", clients=2)
+        yield made
+
+
+def train_a_round(deployment: Deployment, name: str, *, clients: int) -> list[str]:
+    """A run of one round goes well; returns who trained."""
+    recipe = tiny_recipe(str(deployment.folder / "model"), "unused", *LONG, f"rounds.min_clients={clients}")
+    folder = deployment.submit(recipe, name=name)
+    deployment.wait_run(folder, timeout_s=240)
+    record = json.loads((folder / "rounds.jsonl").read_text().splitlines()[-1])
+    return sorted(client["client"] for client in record["clients"] if client["outcome"] == "trained")
+
+
+def wait_for(condition, *, timeout_s: float, what: str) -> None:
+    give_up = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up, what
+        time.sleep(0.5)
+
+
+def supernode(deployment: Deployment, key: Path, home: Path) -> subprocess.CompletedProcess[str]:
+    """Flower's SuperNode with a key of the attacker's choice, until it gives up."""
+    return subprocess.run(
+        [
+            command("flower-supernode"), "--superlink", deployment.settings.address,
+            "--root-certificates", str(deployment.settings.pki / "ca.crt"),
+            "--auth-supernode-private-key", str(key), "--isolation", "process", "--port", str(free_port()),
+        ],
+        env={**os.environ, **flower_environment(home)}, capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+
+
+def test_a_key_that_nobody_approved_does_not_get_in(deployment, tmp_path):
+    ask(tmp_path, site="stranger")
+    ran = supernode(deployment, tmp_path / "node.key", tmp_path / "home")
+    assert ran.returncode != 0
+    assert "SuperNode ID" not in ran.stdout + ran.stderr
+
+
+def test_nobody_outside_this_machine_can_submit_a_run(deployment):
+    assert accepts("127.0.0.1", deployment.settings.control_port)
+    for address in outside_addresses():
+        assert not accepts(address, deployment.settings.control_port), address
+
+
+def test_code_in_a_bundle_does_not_run_at_a_site(deployment, tmp_path):
+    marker, answers = tmp_path / "marker", tmp_path / "answers"
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "pyproject.toml").write_text(EVIL_PYPROJECT.format(answers=answers, marker=marker))
+    (tmp_path / "app" / "evil.py").write_text(EVIL)
+    Control(deployment.settings).submit(tmp_path / "app")
+    wait_for(answers.exists, timeout_s=120, what="the coordinator's half did not end")
+    assert json.loads(answers.read_text()) == ["bundle-not-allowed"] * 2
+    assert not marker.exists()
+
+
+def test_connections_that_dribble_do_not_keep_honest_sites_out(deployment):
+    host, port = split_address(deployment.settings.address)
+    idle = [socket.create_connection((host, port), 5) for _ in range(200)]
+    try:
+        for connection in idle:
+            connection.send(b"\x16\x03\x01")  # the first bytes of a TLS greeting, and nothing more
+        assert train_a_round(deployment, "during-slow-loris", clients=2) == ["blue", "green"]
+    finally:
+        for connection in idle:
+            connection.close()
+
+
+def test_a_revoked_site_is_cut_off_and_stays_out(deployment, tmp_path):
+    """Last in this file: green does not come back."""
+    node = read_registry(deployment.settings).sites["green"].node
+    control = Control(deployment.settings)
+    assert control.nodes()[node] == "online"
+    revoke(deployment.settings, "green")
+    wait_for(lambda: node not in control.nodes(), timeout_s=60, what="the revoked node is still registered")
+    assert train_a_round(deployment, "without-green", clients=1) == ["blue"]
+    ran = supernode(deployment, deployment.folder / "green" / "node.key", tmp_path / "home")
+    assert ran.returncode != 0

@@ -1,0 +1,145 @@
+"""Provisioning to export over gRPC with TLS, and the same numbers as the simulation of the same recipe."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fedlora.config import Recipe, load
+from fedlora.deployment import split_address
+from simulations.deployment import DEMO_RECIPE, Deployment, make_deployment
+from simulations.run import federate, prepare
+from simulations.site_files import write_site_files
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+OVERRIDES = [
+    "rounds.count=3", "rounds.min_clients=2", "rounds.quorum=1.0", "rounds.evaluate_every=3", "rounds.deadline_s=300",
+    "train.steps=2", "train.batch_size=8", "model.max_tokens=24", "data.held_out=200", "data.max_examples=1200",
+    "privacy.noise_multiplier=0.8", "privacy.insecure_seed=5", "wire.codec=int8", "wire.density=0.5",
+]  # fmt: skip
+POLICY = {"allow_insecure_noise": True, "largest_epsilon": 1000.0}
+LABELS = ("negative", "neutral", "positive")
+
+
+def listeners(port: int) -> set[str]:
+    """Local addresses, as /proc/net/tcp* writes them, on which somebody listens at `port`."""
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            local, _, state = line.split()[1:4]
+            address, _, number = local.partition(":")
+            if state == "0A" and int(number, 16) == port:
+                found.add(address)
+    return found
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return load(DEMO_RECIPE, OVERRIDES)
+
+
+@pytest.fixture(scope="module")
+def deployment(recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("deployment")
+    names = write_site_files(recipe, folder / "data")[:2]
+    made = make_deployment(folder, sites=names, data=folder / "data", labels=LABELS, policy=POLICY)
+    with made:
+        made.start_all()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def finished(deployment: Deployment, recipe) -> Path:
+    folder = deployment.submit(recipe, name="three-rounds")
+    deployment.wait_run(folder, timeout_s=600)
+    return folder
+
+
+def test_three_private_rounds_are_the_rounds_of_the_simulation(deployment, finished, recipe, tmp_path):
+    """A sum of two updates does not depend on their order of arrival, so the numbers are the same bit by bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    federate(prepare(recipe), deployment.sites, tmp_path, watch=print, resume=False, faults=None, engine="local")
+    torch.set_num_threads(threads)
+    deployed = load_file(finished / "adapter" / "adapter_model.safetensors")
+    simulated = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert deployed.keys() == simulated.keys()
+    for name, tensor in simulated.items():
+        torch.testing.assert_close(deployed[name], tensor, rtol=0, atol=0, msg=name)
+    lines = [[json.loads(line) for line in (f / "rounds.jsonl").read_text().splitlines()] for f in (finished, tmp_path)]
+    assert [r["evaluation"] for r in lines[0]] == [r["evaluation"] for r in lines[1]]
+    assert [r["aggregation_error"] for r in lines[0]] == [r["aggregation_error"] for r in lines[1]]
+
+
+def test_every_site_charged_its_ledger_and_sent_a_receipt_each_round(deployment, finished):
+    rounds = [json.loads(line) for line in (finished / "rounds.jsonl").read_text().splitlines()]
+    assert [r["round"] for r in rounds] == [1, 2, 3]
+    for record in rounds:
+        assert {c["client"] for c in record["clients"]} == set(deployment.sites)
+        assert all(c["outcome"] == "trained" and c["receipt"] for c in record["clients"])
+    for site in deployment.sites:
+        ledger = deployment.folder / site / "state" / "privacy" / "default" / "ledger.jsonl"
+        assert ledger.read_text().count('"kind":"charge"') == 3
+
+
+def test_updates_travel_by_grpc_over_tls(deployment, finished):
+    """The listener that the sites' SuperNodes are connected to speaks TLS 1.2 or later and HTTP/2, as gRPC does."""
+    host, port = split_address(deployment.settings.address)
+    context = ssl.create_default_context(cafile=str(deployment.settings.pki / "ca.crt"))
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with socket.create_connection((host, port), 5) as plain, context.wrap_socket(plain, server_hostname=host) as tls:
+        assert tls.selected_alpn_protocol() == "h2"
+        assert tls.version() in ("TLSv1.2", "TLSv1.3")
+    fleet = f"{int(port):04X}"
+    established = [line for t in ("tcp", "tcp6") for line in Path(f"/proc/net/{t}").read_text().splitlines()[1:]]
+    peers = [line for line in established if line.split()[2].endswith(f":{fleet}") and line.split()[3] == "01"]
+    assert len(peers) >= len(deployment.sites)
+
+
+def test_an_authority_that_did_not_sign_the_certificate_is_not_believed(deployment, finished):
+    host, port = split_address(deployment.settings.address)
+    with socket.create_connection((host, port), 5) as plain, pytest.raises(ssl.SSLCertVerificationError):
+        ssl.create_default_context().wrap_socket(plain, server_hostname=host)
+
+
+def test_plaintext_is_refused(deployment, finished):
+    channel = grpc.insecure_channel(deployment.settings.address)
+    try:
+        with pytest.raises(grpc.FutureTimeoutError):
+            grpc.channel_ready_future(channel).result(timeout=5)
+    finally:
+        channel.close()
+
+
+def test_only_the_fleet_port_could_be_reached_from_outside(deployment, finished):
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F"}
+    assert listeners(deployment.settings.control_port)
+    assert listeners(deployment.settings.control_port) <= loopback
+    assert listeners(deployment.health_ports["server"]) <= loopback
+
+
+def test_the_export_is_a_peft_adapter(finished):
+    config = json.loads((finished / "adapter" / "adapter_config.json").read_text())
+    assert config["peft_type"] == "LORA"
+
+
+def test_doctors_find_nothing_bad(deployment, finished):
+    for unit, config in (("server", "server/server.yaml"), ("client", f"{deployment.sites[0]}/client.yaml")):
+        ran = subprocess.run(
+            [sys.executable, "-m", "fedlora", unit, "doctor", "--json", "--config", str(deployment.folder / config)],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        found = {f["check"]: f["grade"] for f in json.loads(ran.stdout)}
+        # This deployment's policy allows noise from a seed, which a doctor must call bad; nothing else may be.
+        assert [check for check, grade in found.items() if grade == "bad"] == (["policy"] if unit == "client" else [])
+        assert ran.returncode == int(unit == "client")

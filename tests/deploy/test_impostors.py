@@ -1,0 +1,86 @@
+"""Updates that are somebody else's, or of another time: each costs its sender's update, and is named."""
+
+from __future__ import annotations
+
+import json
+
+from flwr.app import Array, ArrayRecord, Context, Message
+from flwr.serverapp import Grid, ServerApp
+
+from client.app import client_app
+from client.deployed import respond
+from client.settings import ClientSettings, SiteData
+from fedlora.privacy.policy import Policy
+from fedlora.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD, Task
+from server.coordinate import Coordination, coordinate
+from server.records import RoundFinished
+from simulations.local_grid import Fault, LocalGrid, run_apps
+from simulations.run import prepare
+from simulations.sites import site_of
+from tests.federations import CLIENTS, NODES
+
+REGISTERED = {node: name for name, node in NODES.items()}
+BAD = NODES["green"]
+
+
+def outcomes_of(recipe, out, faults):
+    """(outcome, code) of the bad node in every round; all others must have trained."""
+    simulation = prepare(recipe)
+    sites = [site_of(simulation.data, name, out) for name in CLIENTS]
+    seen = []
+    watch = lambda event: seen.append(event.record) if isinstance(event, RoundFinished) else None  # noqa: E731
+    needs = Coordination(
+        resident=simulation.resident, folder=out, labels=simulation.data.labels, watch=watch, site_of=REGISTERED.get
+    )
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        coordinate(grid, recipe, needs, resume=False)
+
+    client = client_app(lambda context: sites[int(context.node_config["partition-id"])])
+    run_apps(server, LocalGrid(client, nodes=len(sites), run_config={}, faults=faults), {})
+    for record in seen:
+        assert all(c.outcome == "trained" for c in record.clients if c.node != BAD)
+    return [(c.outcome, c.code) for record in seen for c in record.clients if c.node == BAD]
+
+
+def test_a_site_that_speaks_in_anothers_name_is_refused(recipe, tmp_path):
+    def claim(reply: Message) -> None:
+        record = reply.content.config_records[REPORT_RECORD]
+        record[JSON_KEY] = json.dumps({**json.loads(str(record[JSON_KEY])), "client": "red"})
+
+    faults = lambda node, message: Fault("corrupt", corrupt=claim) if node == BAD else None  # noqa: E731
+    assert outcomes_of(recipe("rounds.count=2"), tmp_path, faults) == [("failed", "wrong-client")] * 2
+
+
+def test_an_update_of_an_earlier_round_is_refused(recipe, tmp_path):
+    earlier: list[bytes] = []
+
+    def replay(reply: Message) -> None:
+        array = reply.content.array_records[BLOB_RECORD][BLOB_KEY]
+        earlier.append(array.data)
+        old = Array(dtype="uint8", shape=(len(earlier[0]),), stype=BLOB_STYPE, data=earlier[0])
+        reply.content[BLOB_RECORD] = ArrayRecord({BLOB_KEY: old})
+
+    faults = lambda node, message: Fault("corrupt", corrupt=replay) if node == BAD else None  # noqa: E731
+    first, second = outcomes_of(recipe("rounds.count=2"), tmp_path, faults)
+    assert first == ("trained", None)  # its own update of this round
+    assert second[0] == "failed"
+    assert second[1] is not None
+
+
+def test_a_message_above_the_sites_limit_is_refused_before_it_is_decoded(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("client.deployed.policy_of", lambda settings: Policy(require_privacy=False))
+    settings = ClientSettings(
+        site="a", coordinator="x:1", data=SiteData(train=tmp_path / "none.csv"), state=tmp_path, largest_message_mib=1
+    )
+    made = recipe()
+    task = Task(
+        run="r", round=1, rounds=1, seed=0, strategy="fedsvd", trains=("B",), model=made.model, fingerprint="f",
+        labels=("a", "b"), adapter=made.adapter, train=made.train, privacy=made.privacy, wire=made.wire,
+    )  # fmt: skip
+    report, blob = respond(task, bytes(1024 * 1024 + 1), settings)
+    assert (report.outcome, report.code, blob) == ("failed", "message-too-large", None)
+    report, _ = respond(task, b"", settings)
+    assert report.code == "settings"  # it went on, to the data file that is not there
