@@ -38,6 +38,12 @@ def require_supported(model: nn.Module, owned: Iterable[nn.Parameter]) -> None:
                 Code.UNSUPPORTED_MODEL,
                 f"{name} trains but is not a plain nn.Linear's: there is no gradient per example; freeze it.",
             )
+        if parameter.requires_grad and parameter.dtype not in (torch.float32, torch.float64):
+            raise Refusal(
+                Code.UNSUPPORTED_MODEL,
+                f"{name} trains in {parameter.dtype}, in which norms are off by a percent; keep what trains in float32 "
+                "and use autocast.",
+            )
     if running := running_batch_norm(model):
         raise Refusal(Code.UNSUPPORTED_MODEL, f"{running} is in train mode: it mixes examples; call its eval().")
 

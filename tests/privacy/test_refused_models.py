@@ -48,6 +48,12 @@ def test_a_subclass_of_linear_is_not_trusted():
         step_once(model, Examples(4).loss(model))
 
 
+def test_a_trained_parameter_in_half_precision():
+    model = classifier(dtype=torch.bfloat16)
+    with refuses("trains in torch.bfloat16, in which norms are off"):
+        step_once(model, Examples(4).loss(model))
+
+
 def test_dora():
     model = classifier()
     model.encoder = nn.ModuleDict({"a": Block(12)})
