@@ -8,7 +8,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help install demo test test-all check fix bench fuzz chaos clean
+.PHONY: help install demo test test-slow test-all check fix bench fuzz chaos clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -29,8 +29,10 @@ demo: $(STAMP)  ## Six airlines train one model together: a few minutes
 test: $(STAMP)  ## The fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-test-all: $(STAMP)  ## Also the slow ones: real processes, real models
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not gpu and not bench"
+test-slow: $(STAMP)  ## The slow tests only: real processes, real models
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'slow and not gpu and not bench'
+
+test-all: test-slow test  ## Slow and fast
 
 check: $(STAMP)  ## Format, lint, types, and which package may import which
 	$(BIN)/ruff format --check .
