@@ -6,11 +6,13 @@ from typing import Annotated, Any, get_args
 
 import typer
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from fedlora.config import Recipe, load
+from fedlora.settings import SettingsError
 
 app = typer.Typer(no_args_is_help=True, help="Check a recipe, or explain every setting.")
 
@@ -28,10 +30,13 @@ def check(
 @app.command()
 def show(section: Annotated[str | None, typer.Argument(help="Only this section, e.g. train.")] = None) -> None:
     """Print every setting with its default and its meaning."""
-    table = Table("setting", "default", "meaning", show_lines=False)
-    for key, default, meaning in settings_of(Recipe):
-        if section is None or key.startswith(section):
-            table.add_row(key, default, meaning)
+    table = Table(Column("setting", no_wrap=True), "default", "meaning")
+    rows = [row for row in settings_of(Recipe) if section is None or row[0].partition(".")[0] == section]
+    if not rows:
+        known = ", ".join(dict.fromkeys(row[0].partition(".")[0] for row in settings_of(Recipe)))
+        raise SettingsError(f"there is no section {section!r}; there are: {known}.")
+    for row in rows:
+        table.add_row(*row)
     Console().print(table)
 
 
@@ -44,8 +49,16 @@ def settings_of(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str
         if inner is not None:
             rows += settings_of(inner, f"{key}.")
         else:
-            rows.append((key, yaml.safe_dump(field.default).splitlines()[0], field.description or ""))
+            rows.append((key, default_of(field), field.description or ""))
     return rows
+
+
+def default_of(field: FieldInfo) -> str:
+    """The default as one would write it in a recipe."""
+    if field.is_required():
+        return "(required)"
+    value = TypeAdapter(Any).dump_python(field.get_default(call_default_factory=True), mode="json")
+    return yaml.safe_dump(value, default_flow_style=True).splitlines()[0]
 
 
 def section_model(annotation: Any) -> type[BaseModel] | None:

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from fedlora.cli import COMMANDS, load_command
-from fedlora.config import load
+from fedlora.config import Recipe, load
+from fedlora.config_commands import settings_of
 from fedlora.settings import SettingsError
 
 RECIPES = sorted((Path(__file__).resolve().parents[1] / "simulations/recipes").glob("*.yaml"))
@@ -88,3 +89,16 @@ def test_an_error_is_one_line_and_status_two(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: unknown setting train.lrr")
     assert "Traceback" not in done.stderr
+
+
+def test_config_show_explains_every_setting():
+    done = subprocess.run([sys.executable, "-m", "fedlora", "config", "show"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(f" {key} " in done.stdout for key, _, _ in settings_of(Recipe))
+    assert all(meaning for _, _, meaning in settings_of(Recipe))
+
+
+def test_config_show_of_an_unknown_section_names_those_that_there_are():
+    done = subprocess.run([sys.executable, "-m", "fedlora", "config", "show", "trian"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "there is no section 'trian'; there are: name, mode, seed, model" in " ".join(done.stderr.split())
