@@ -6,13 +6,19 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
+import yaml
 
-from fedlora.cli import load_command
-from fedlora.config import load
+from fedlora.cli import COMMANDS, load_command
+from fedlora.config import Recipe, load
+from fedlora.settings import parse
 from simulations.commands import recipe_path
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PATH = re.compile(r"`((?:fedlora|strategies|server|client|simulations|tests|docs|deploy)/[\w./-]+\.\w+)`")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -26,13 +32,6 @@ def test_every_file_of_the_readmes_map_exists():
         if not path.exists():
             missing.append(str(path))
     assert not missing
-
-
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
-def test_every_link_leads_to_a_file(document):
-    text = (ROOT / document).read_text(encoding="utf-8")
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
-    assert not [link for link in links if not (ROOT / link).exists()]
 
 
 def fedlora_lines() -> list[str]:
@@ -54,6 +53,54 @@ def test_every_command_of_the_readme_parses(line):
             load(recipe_path(recipe), overrides)
 
 
-def test_the_makefiles_targets_in_the_readme_exist():
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
-    assert set(re.findall(r"^make ([a-z-]+)", README, flags=re.M)) <= targets
+def blocks(document: Path, *languages: str) -> list[str]:
+    """The fenced blocks of these languages."""
+    return [text for language, text in BLOCK.findall(document.read_text()) if language in languages]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_path_that_a_document_names_exists(document):
+    assert [path for path in PATH.findall(document.read_text()) if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_somewhere(document):
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_python_blocks_compile(document):
+    for text in blocks(document, "python"):
+        compile(text, str(document), "exec")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_recipe_blocks_are_valid(document):
+    for text in blocks(document, "yaml"):
+        values = yaml.safe_load(text)
+        if set(values) <= set(Recipe.model_fields):  # other files have their own settings and tests
+            parse(Recipe, values)
+
+
+def commands(document: Path) -> list[list[str]]:
+    """Every `fedlora ...` and `make ...` line of the shell blocks, in words, comments removed."""
+    lines = "\n".join(blocks(document, "sh", "bash", "console")).replace("\\\n", " ").splitlines()
+    words = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines if line.strip()]
+    return [line for line in words if line and line[0] in ("fedlora", "make")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_that_a_document_shows_exists_with_its_options(document):
+    for program, *arguments in commands(document):
+        if program == "make":
+            targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            assert {word for word in arguments if re.fullmatch(r"[a-z-]+", word)} <= set(targets)
+            continue
+        assert arguments[0] in COMMANDS, arguments
+        command, rest = load_command(arguments[0]), arguments[1:]
+        while isinstance(command, click.Group):
+            assert rest[0] in command.commands, arguments
+            command, rest = command.commands[rest[0]], rest[1:]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word.partition("=")[0] for word in rest if word.startswith("--")} <= options, arguments
