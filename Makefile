@@ -8,7 +8,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help install demo test test-slow test-all check fix bench fuzz chaos clean
+.PHONY: help install demo test test-slow test-all check fix bench fuzz chaos deploy-demo clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -49,6 +49,13 @@ bench: $(STAMP)  ## Measure: every section prints a table
 
 fuzz: $(STAMP)  ## Five minutes of mutants against the wire
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.fuzz_wire --seconds 300
+
+deploy-demo: $(STAMP)  ## A coordinator and two sites: real processes, real TLS, on this machine
+	rm -rf runs/deployment
+	$(BIN)/python -m simulations.deployment --out runs/deployment
+
+chaos: $(STAMP)  ## Thirty faults in one deployed run; prints the table of docs/reliability.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.drill --faults 30
 
 clean:  ## Remove what was built, not .venv
 	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

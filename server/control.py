@@ -12,6 +12,7 @@ from fedlora.deployment import command, flower_environment
 from server.settings import ServerSettings
 
 TIMEOUT_S = 120.0
+GONE = ("unregistered", "deleted")
 
 
 class ControlError(RuntimeError):
@@ -39,8 +40,9 @@ class Control:
         self._flwr("supernode", "unregister", str(node), "here")
 
     def nodes(self) -> dict[int, str]:
-        """Status (online, offline, ...) of every registered node."""
-        return {int(node["node-id"]): str(node["status"]) for node in self._flwr("supernode", "list", "here")["nodes"]}
+        """Status (online, offline, ...) of every registered node; Flower goes on listing those that it has let go."""
+        listed = self._flwr("supernode", "list", "here")["nodes"]
+        return {int(node["node-id"]): str(node["status"]) for node in listed if node["status"] not in GONE}
 
     def submit(self, bundle: Path) -> str:
         """Start a run; returns Flower's run id."""

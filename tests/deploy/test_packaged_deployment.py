@@ -1,0 +1,85 @@
+"""docker-compose.yml, the Dockerfiles and the systemd units say what docs/deployment.md promises of them.
+
+Nothing is built here: there may be no engine. Where a compose client is installed, it parses the file too.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedlora.units_path import units_folder
+from server.settings import ServerSettings
+
+ROOT = units_folder()
+FILE = ROOT / "docker-compose.yml"
+pytestmark = pytest.mark.skipif(not FILE.exists(), reason="a wheel carries no compose file")
+
+
+def compose_client() -> list[str] | None:
+    """The command of a compose client that works without an engine."""
+    if shutil.which("docker"):
+        ran = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False, timeout=30)
+        if ran.returncode == 0:
+            return ["docker", "compose"]
+    return ["docker-compose"] if shutil.which("docker-compose") else None
+
+
+@pytest.fixture(scope="module")
+def compose():
+    return yaml.safe_load(FILE.read_text())
+
+
+def test_a_compose_client_accepts_the_file():
+    client = compose_client()
+    if client is None:
+        pytest.skip("no compose client here; the tests below read the file as YAML")
+    ran = subprocess.run(
+        [*client, "-f", str(FILE), "config", "-q"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_only_the_fleet_port_is_published(compose):
+    published = {name: service.get("ports", []) for name, service in compose["services"].items()}
+    fleet = ServerSettings.model_fields["listen"].default.rpartition(":")[2]
+    assert published.pop("coordinator") == [f"{fleet}:{fleet}"]
+    assert not any(published.values())
+
+
+def test_every_service_is_unprivileged_and_watched(compose):
+    for name, service in compose["services"].items():
+        assert service["user"] != "0", name
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert service["healthcheck"]["test"][:4] == ["CMD", "python", "-m", "fedlora.probe"], name
+        assert service["mem_limit"], name
+
+
+def test_sites_share_neither_volume_nor_network(compose):
+    sites = {name: service for name, service in compose["services"].items() if name.startswith("site-")}
+    volumes = [volume for site in sites.values() for volume in site["volumes"]]
+    networks = [network for site in sites.values() for network in site["networks"]]
+    assert len(set(volumes)) == len(volumes) == len(sites)
+    assert len(set(networks)) == len(networks) == len(sites)
+    assert set(networks) <= set(compose["services"]["coordinator"]["networks"])
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])
+def test_images_do_not_run_as_root(name):
+    lines = (ROOT / "deploy" / name).read_text().splitlines()
+    users = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert users[-1] not in ("root", "0")
+    assert lines[-1] == 'ENTRYPOINT ["fedlora"]'
+
+
+@pytest.mark.parametrize("unit", sorted((ROOT / "deploy" / "systemd").glob("*.service")), ids=lambda unit: unit.name)
+def test_units_restart_and_are_confined(unit: Path):
+    text = unit.read_text()
+    for line in ("Restart=always", "User=fedlora", "NoNewPrivileges=yes", "ProtectSystem=strict", "UMask=0077"):
+        assert f"\n{line}\n" in text
