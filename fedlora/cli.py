@@ -21,6 +21,9 @@ from fedlora.units_path import add_units_to_path
 COMMANDS = {
     "simulate": ("simulations.commands:simulate", "Run a recipe: coordinator and clients in one process."),
     "compare": ("simulations.commands:compare", "Put finished or new runs side by side: table, CSV, picture."),
+    "strategies": ("strategies.commands:strategies", "What every strategy trains, sends and guarantees."),
+    "probe": ("strategies.commands:probe_adapters", "Is averaging a PEFT adapter type exact?"),
+    "wire": ("simulations.wire_commands:app", "What a message holds; how many bytes a recipe will send."),
     "privacy": ("simulations.privacy_commands:app", "Plan a private run's noise; audit its claim by canaries."),
     "ledger": ("fedlora.privacy.commands:ledger_app", "Show, verify and export what a site's data have spent."),
     "server": ("server.commands:server", "Run a deployed coordinator: up, run, list, stop, resume, logs, doctor."),

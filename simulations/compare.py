@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fedlora.config import Recipe, load
 from fedlora.settings import SettingsError
@@ -73,15 +73,20 @@ def sweep_axis(sweep: str, recipe: str) -> list[str]:
     return [f"{key}={value}" for value in values.split(",")]
 
 
-def run_missing(
-    planned: Iterable[Planned], simulate: Callable[[Recipe, Path], object], *, say: Callable[[str], None]
-) -> list[Run]:
-    """Do what is not done yet (a finished folder has a summary.json); returns all."""
+class Simulate(Protocol):
+    """Runs a recipe to the end, from its checkpoint where `resume` says so."""
+
+    def __call__(self, recipe: Recipe, folder: Path, *, resume: bool) -> object: ...
+
+
+def run_missing(planned: Iterable[Planned], simulate: Simulate, *, say: Callable[[str], None]) -> list[Run]:
+    """Do what is not done yet: a finished folder has a summary.json, one that was interrupted a checkpoint."""
     runs = []
     for item in planned:
         if not (item.folder / "summary.json").exists():
             say(f"{Path(item.recipe).stem} {item.settings} seed {item.seed}")
-            simulate(load(item.recipe, item.overrides), item.folder)
+            begun = (item.folder / "checkpoint.safetensors").exists()
+            simulate(load(item.recipe, item.overrides), item.folder, resume=begun)
         runs.append(finished(item.folder, method=Path(item.recipe).stem, settings=item.settings))
     return runs
 

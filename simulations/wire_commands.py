@@ -1,0 +1,107 @@
+"""`fedlora wire`: what a message holds, and how many megabytes a recipe will send before anything runs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from google.protobuf.message import DecodeError
+from rich.console import Console
+from rich.table import Table
+
+from fedlora.adapters import initial_adapter
+from fedlora.config import Recipe, load
+from fedlora.resident import resident
+from fedlora.settings import SettingsError
+from fedlora.updates import Factor
+from fedlora.wire import update_pb2 as pb
+from fedlora.wire.choice import choose
+from fedlora.wire.message import NAMES, Header, encode
+from fedlora.wire.state import encode_state
+from simulations.commands import Overrides, recipe_path
+from strategies.registry import build
+
+app = typer.Typer(no_args_is_help=True, help="What a message holds; how many bytes a recipe will send.")
+
+
+@app.command()
+def inspect(file: Annotated[Path, typer.Argument(help="A packed message.")]) -> None:
+    """Print what a message holds, byte by byte of its budget. Nothing in it is trusted or decoded."""
+    try:
+        blob = file.read_bytes()
+        envelope = pb.Envelope.FromString(blob)
+        body = pb.Body.FromString(envelope.body)
+    except OSError as error:
+        raise SettingsError(f"cannot read {file}: {error.strerror}.") from None
+    except DecodeError:
+        raise SettingsError(f"{file} is not a fedlora message.") from None
+    table = Table("part", "value", "bytes")
+    for name in ("format", "kind", "run", "round", "client", "strategy"):
+        table.add_row(name, str(getattr(body, name)), "")
+    table.add_row("base state", body.base_hash.hex(), str(len(body.base_hash)))
+    table.add_row("schema", body.schema_hash.hex(), str(len(body.schema_hash)))
+    table.add_row("codec", str(NAMES.get(body.codec, body.codec)), "")
+    payload = sum(len(chunk.payload) for chunk in body.chunks)
+    sent = sum(chunk.k for chunk in body.chunks)
+    table.add_row("chunks", f"{len(body.chunks)}, {sent:,} values", str(payload))
+    if body.residual_ranks:
+        ranks = Counter(body.residual_ranks)
+        table.add_row("residual ranks", ", ".join(f"{count} x {rank}" for rank, count in sorted(ranks.items())), "")
+    table.add_row("signature", "present" if envelope.signature else "none", str(len(envelope.signature)))
+    table.add_row("envelope and headers", "", str(len(blob) - payload - len(envelope.signature)))
+    table.add_row("all", "", str(len(blob)), style="bold")
+    Console().print(table)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")],
+    overrides: Overrides = None,
+    clients: Annotated[int, typer.Option(help="Clients per round, for strategies that move the base.")] = 6,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Megabytes per client and round, up and down, from really packed messages of the recipe's own model."""
+    loaded = load(recipe_path(recipe), overrides or [])
+    sizes = planned_bytes(loaded, clients=clients)
+    if as_json:
+        typer.echo(json.dumps(sizes, indent=2))
+        return
+    table = Table("", "per client and round", f"per client, {loaded.rounds.count} rounds", "against fp32 A and B")
+    for way in ("up", "down"):
+        one = sizes[f"bytes_{way}"]
+        whole = one * loaded.rounds.count
+        table.add_row(way, f"{one / 1e6:.3f} MB", f"{whole / 1e6:.2f} MB", f"{sizes['dense_fp32'] / one:.1f} x less")
+    Console().print(table)
+
+
+def planned_bytes(recipe: Recipe, *, clients: int) -> dict[str, Any]:
+    """Lengths of packed messages with Gaussian values; a moved base adds its residual of the rank it can have."""
+    home = resident(recipe.model, recipe.adapter, ("a", "b", "c"))
+    adapter = initial_adapter(home.model, recipe.adapter, seed=0)
+    strategy = build(recipe.strategy.name, recipe.strategy.options)
+    trains = strategy.trains(1) - ({Factor.HEAD} if recipe.train.head == "frozen" else set())
+    draw = torch.Generator().manual_seed(0)
+    update = {name: torch.randn(tensor.shape, generator=draw) for name, tensor in adapter.tensors(trains).items()}
+    codec, density = choose(update, recipe.wire)
+    header = Header("update", "0" * 32, 1, "client", recipe.strategy.name, b"0" * 16)
+    state = encode_state(
+        adapter, {}, run="0" * 32, round_number=1, strategy=recipe.strategy.name, codec=recipe.wire.download_codec
+    )
+    residual = 0
+    if strategy.traits.moves_base:
+        rank = clients if recipe.strategy.name == "flora" else clients - 1
+        shapes = [(layer.shape, layer.rank) for layer in adapter.layers.values()]
+        residual = sum(4 * min(m * n, rank * r * (m + n)) for (m, n), r in shapes)
+    both = adapter.tensors([Factor.A, Factor.B, Factor.HEAD])
+    return {
+        "strategy": recipe.strategy.name,
+        "codec": codec,
+        "density": density,
+        "bytes_up": len(encode(update, header, codec=codec, density=density)),
+        "bytes_down": len(state) + residual,
+        "dense_fp32": sum(4 * tensor.numel() for tensor in both.values()),
+    }
