@@ -89,13 +89,18 @@ def build(adapter: str) -> nn.Module:
     name = "LORA" if adapter.lower() == "dora" else adapter.upper()
     config_class = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(name)]
     fields = inspect.signature(config_class).parameters
-    wanted = {"target_modules": ["layer"], "r": 4, "use_dora": adapter.lower() == "dora"}
+    wanted: dict[str, object] = {"target_modules": ["layer"], "r": 4, "use_dora": adapter.lower() == "dora"}
     if name in ("OFT", "BOFT"):
         wanted |= {"r": 0, f"{name.lower()}_block_size": 4}
-    special = {"IA3": {"feedforward_modules": []}, "FOURIERFT": {"n_frequency": 50}, "C3A": {"block_size": 4}}
-    wanted |= special.get(name, {})
+    special: dict[str, dict[str, object]] = {
+        "IA3": {"feedforward_modules": []},
+        "FOURIERFT": {"n_frequency": 50},
+        "C3A": {"block_size": 4},
+    }
+    wanted.update(special.get(name, {}))
     config = config_class(**{key: value for key, value in wanted.items() if key in fields})
-    return peft.get_peft_model(OneLayer(), config).eval()
+    model: nn.Module = peft.get_peft_model(OneLayer(), config)
+    return model.eval()
 
 
 def random_parameters(model: nn.Module, *, seed: int) -> dict[str, Tensor]:
