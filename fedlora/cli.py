@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from fedlora import __version__
-from fedlora.settings import SettingsError
+from fedlora.settings import RunError, SettingsError
 from fedlora.units_path import add_units_to_path
 
 COMMANDS = {
@@ -83,10 +83,13 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def main() -> None:
-    """Entry point: a SettingsError is the user's to mend, so it is printed without a traceback; exit status 2."""
+    """Entry point. What the person can mend is printed without a traceback: exit status 2 for settings, 1 for a run."""
     add_units_to_path()
     try:
         app()
     except SettingsError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(2)
+    except RunError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(1)

@@ -13,6 +13,10 @@ class SettingsError(ValueError):
     """A setting that cannot be used; the text is for the person who wrote it."""
 
 
+class RunError(RuntimeError):
+    """A run that cannot go on; the text says why and what to do. Printed without a traceback, exit status 1."""
+
+
 class Settings(BaseModel):
     """Frozen; unknown keys refused; the docstring under each field is its manual and its help."""
 

@@ -12,6 +12,12 @@ from dataclasses import dataclass
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from fedlora.settings import RunError
+
+
+class MissingClientsError(RunError):
+    """Fewer clients than a round needs connected in time."""
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -62,7 +68,7 @@ def arrivals(
 def wait_for_clients(
     grid: Grid, *, at_least: int, wait_s: float, poll_s: float = 1.0, waiting: Callable[[int, float], None]
 ) -> list[int]:
-    """The connected node ids, sorted, once there are enough; TimeoutError with what to do after `wait_s` seconds.
+    """The connected node ids, sorted, once there are enough; MissingClientsError with what to do after `wait_s` seconds.
 
     `waiting(connected, seconds_left)` is called at every poll, so that nobody waits in silence.
     """
@@ -73,7 +79,7 @@ def wait_for_clients(
         if len(nodes) >= at_least:
             return nodes
         if left <= 0:
-            raise TimeoutError(
+            raise MissingClientsError(
                 f"{len(nodes)} of {at_least} clients connected within {wait_s:.0f} s; start the missing clients, "
                 f"or lower rounds.min_clients (now {at_least}), or raise rounds.wait_s."
             )

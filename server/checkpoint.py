@@ -14,13 +14,14 @@ from torch import Tensor
 
 from fedlora.files import write_atomically
 from fedlora.lowrank import Product
+from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, LowRank
 from strategies.base import State
 
 FORMAT = 1
 
 
-class CheckpointError(ValueError):
+class CheckpointError(SettingsError):
     """A checkpoint that cannot be used; the text says what to do."""
 
 

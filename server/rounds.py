@@ -29,6 +29,7 @@ from fedlora.config import Recipe
 from fedlora.exactness import aggregation_error
 from fedlora.privacy.noise import SecureSource
 from fedlora.randomness import chooser
+from fedlora.settings import RunError
 from fedlora.task import Evaluation
 from fedlora.updates import Update
 from server.arrivals import Patience, arrivals, push, wait_for_clients
@@ -45,7 +46,7 @@ Evaluate = Callable[[State], Evaluation]
 """Quality of a state on the shared test set."""
 
 
-class QuorumError(RuntimeError):
+class QuorumError(RunError):
     """Too few valid updates in a round; the run stands where it stood before it."""
 
 
@@ -87,7 +88,7 @@ class Rounds(FlowerStrategy):
         """Run the rounds that are left; `num_rounds` and `timeout` (seconds a round) override the recipe's.
 
         The adapter comes from `progress` and the settings from the recipe: Flower's other arguments are not used.
-        Raises QuorumError or TimeoutError when a round cannot be completed.
+        Raises QuorumError or MissingClientsError when a round cannot be completed.
         """
         result = Result()
         while self.progress.round < (num_rounds or self.recipe.rounds.count):

@@ -57,10 +57,8 @@ def main() -> None:
         print(f"int4 at 1/{round(1 / density):<28} {packing:>8.1f} {opening:>8.1f}")
     packed = save({"x": values.half()})
     array = Array(values.numpy())
-    print(
     stored = cpu_ms(lambda: save({"x": values.half()}))
     print(f"{'safetensors fp16':<38} {stored:>8.1f}        -   ({4 * n / len(packed):.1f}x)")
-    )
     print(
         f"{'Flower Array fp32':<38} {cpu_ms(lambda: Array(values.numpy())):>8.1f} {cpu_ms(array.numpy):>8.1f}   (1.0x)"
     )

@@ -8,6 +8,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 
 from fedlora.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD
+from server.arrivals import MissingClientsError
 from server.records import RoundFinished
 from server.rounds import QuorumError
 from simulations.local_grid import Fault
@@ -117,5 +118,5 @@ def test_nobody_answering_changes_nothing(recipe, tmp_path):
 
 
 def test_missing_clients_end_the_wait_with_what_to_do(recipe, tmp_path):
-    with pytest.raises(TimeoutError, match=r"4 of 9 clients connected.*rounds.min_clients"):
+    with pytest.raises(MissingClientsError, match=r"4 of 9 clients connected.*rounds.min_clients"):
         run(recipe("rounds.min_clients=9"), tmp_path / "run")
