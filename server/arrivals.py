@@ -68,7 +68,7 @@ def arrivals(
 def wait_for_clients(
     grid: Grid, *, at_least: int, wait_s: float, poll_s: float = 1.0, waiting: Callable[[int, float], None]
 ) -> list[int]:
-    """The connected node ids, sorted, once there are enough; MissingClientsError with what to do after `wait_s` seconds.
+    """The connected node ids, sorted, once there are enough; MissingClientsError after `wait_s` seconds.
 
     `waiting(connected, seconds_left)` is called at every poll, so that nobody waits in silence.
     """
