@@ -30,7 +30,7 @@ test: $(STAMP)  ## The fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-slow: $(STAMP)  ## The slow tests only: real processes, real models
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'slow and not gpu and not bench'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m 'slow and not gpu and not bench'
 
 test-all: test-slow test  ## Slow and fast
 

@@ -26,6 +26,8 @@ log = logging.getLogger("fedlora.agent")
 def serve(settings: ClientSettings, config: Path) -> None:
     """Until a signal comes."""
     require_ready(settings)
+    if not settings.secret.exists():
+        write_private(settings.secret, secrets.token_hex(32).encode())
     port = settings.runtime_port or free_port()
     supervisor = Supervisor(children(settings, config, port=port))
     health = serve_health(supervisor.health, port=settings.health_port)
@@ -52,9 +54,8 @@ def require_ready(settings: ClientSettings) -> None:
             "executor=stock runs whatever code a coordinator ships, without looking; write `allow_bundles: any` in "
             "client.yaml if that is what you want, or use executor: warm."
         )
-    if not settings.secret.exists():
-        write_private(settings.secret, secrets.token_hex(32).encode())
-    require_private(settings.secret)
+    if settings.secret.exists():
+        require_private(settings.secret)
 
 
 def children(settings: ClientSettings, config: Path, *, port: int) -> list[Child]:

@@ -48,9 +48,6 @@ class ServerSettings(Settings):
     held_out: HeldOut | None = None
     """The shared test set; without it rounds are not evaluated."""
 
-    store: str | None = None
-    """SQLAlchemy URL of the dashboard's store; SQLite in this folder when not given."""
-
     log_to: Literal["files", "output"] = "files"
     """Processes log to logs/ or, for containers, to this process's own output."""
 

@@ -201,7 +201,7 @@ def stop(folder: Path, control: Control) -> None:
     submission = read_submission(folder)
     write_submission(folder, submission.model_copy(update={"wanted": "stopped"}))
     if submission.flower_run is not None:
-        control.stop(submission.flower_run)
+        _stop_quietly(control, submission.flower_run)
 
 
 def resume(folder: Path) -> None:

@@ -1,0 +1,102 @@
+"""Every finding of a doctor has its remedy; one that is bad makes the exit status 1; nothing is changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from client.commands import app as client
+from client.enroll import accept, ask
+from fedlora import checks
+from fedlora.findings import examine_all
+from server.certificates import issue_server_certificate
+from server.commands import server
+from server.provision import approve, initialise
+
+
+@pytest.fixture
+def sides(tmp_path):
+    """A coordinator's folder and a site's, both sound, neither running."""
+    settings = initialise(tmp_path / "server", name="net", address="127.0.0.1:1")
+    (tmp_path / "train.csv").write_text("text,label\n" + "".join(f"message {n},{n % 2}\n" for n in range(120)))
+    accept(tmp_path / "site", approve(settings, ask(tmp_path / "site", site="a")), train=tmp_path / "train.csv")
+    config = tmp_path / "server" / "server.yaml"
+    config.write_text(
+        yaml.safe_dump({**yaml.safe_load(config.read_text()), "labels": ["0", "1"], "listen": "127.0.0.1:1"})
+    )
+    return tmp_path / "server", tmp_path / "site"
+
+
+def findings(app, config: Path) -> tuple[dict[str, dict[str, str]], int]:
+    ran = CliRunner().invoke(app, ["doctor", "--json", "--config", str(config)])
+    return {item["check"]: item for item in json.loads(ran.stdout)}, ran.exit_code
+
+
+def test_a_sound_coordinator_that_is_not_up_has_nothing_bad(sides):
+    found, status = findings(server, sides[0] / "server.yaml")
+    assert status == 0
+    assert found["fleet port"]["remedy"] == "fedlora server up"
+    assert found["sites"]["grade"] == "doubtful"  # approved, not yet told to the SuperLink
+
+
+def test_a_sound_site_lacks_only_its_coordinator(sides):
+    before = {path: path.stat().st_mtime_ns for path in sides[1].rglob("*")}
+    found, status = findings(client, sides[1] / "client.yaml")
+    assert status == 1
+    assert [name for name, item in found.items() if item["grade"] == "bad"] == ["coordinator"]
+    assert {path: path.stat().st_mtime_ns for path in sides[1].rglob("*")} == before
+
+
+def test_every_finding_that_is_not_good_says_what_to_do(sides):
+    (sides[1] / "node.key").chmod(0o644)
+    for app, config in ((server, sides[0] / "server.yaml"), (client, sides[1] / "client.yaml")):
+        found, _ = findings(app, config)
+        assert all(item["remedy"] for item in found.values() if item["grade"] != "good")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "check", "said"),
+    [
+        (lambda site: (site / "node.key").chmod(0o640), "node key", "0640"),
+        (lambda site: (site / "ca.crt").write_text("x"), "certificate authority", "ValueError"),
+        (lambda site: (site.parent / "train.csv").unlink(), "data", "train.csv"),
+        (lambda site: (site.parent / "train.csv").write_text("words,label\na,b\n"), "data", "no such column"),
+        (lambda site: (site / "policy.yaml").unlink(), "policy", "missing"),
+        (lambda site: (site / "policy.yaml").write_text("allow_insecure_noise: true\n"), "policy", "protects nobody"),
+    ],
+)
+def test_what_is_wrong_at_a_site_is_named(sides, spoil, check, said):
+    spoil(sides[1])
+    found, status = findings(client, sides[1] / "client.yaml")
+    assert (found[check]["grade"], status) == ("bad", 1)
+    assert said in found[check]["said"]
+
+
+def test_a_settings_file_that_cannot_be_read_is_the_one_finding(tmp_path):
+    found, status = findings(client, tmp_path / "client.yaml")
+    assert (list(found), status) == (["settings"], 1)
+
+
+@pytest.mark.parametrize(("days", "grade"), [(-1, "bad"), (10, "doubtful"), (100, "good")])
+def test_a_certificate_is_judged_by_its_last_day(sides, days, grade):
+    issue_server_certificate(sides[0] / "pki", hosts=["127.0.0.1"], days=days)
+    found, _ = findings(server, sides[0] / "server.yaml")
+    assert found["server certificate"]["grade"] == grade
+    assert (found["server certificate"]["remedy"] != "") == (grade != "good")
+
+
+def test_a_certificate_for_another_host_is_bad(sides):
+    path = sides[0] / "pki" / "server.crt"
+    assert checks.certificate("c", path, remedy="r", host="elsewhere.example").grade == "bad"
+
+
+def test_a_check_that_breaks_does_not_hide_the_others():
+    def broken():
+        raise RuntimeError("boom")
+
+    found = examine_all([("first", broken), ("second", checks.versions)])
+    assert [(item.check, item.grade) for item in found] == [("first", "bad"), ("versions", "good")]
