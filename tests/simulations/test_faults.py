@@ -13,6 +13,7 @@ from server.records import RoundFinished
 from server.rounds import QuorumError
 from simulations.local_grid import Fault
 from tests.federations import NODES, run
+from tests.wire.test_message import flip, rebuilt, with_crc
 
 BAD = NODES["green"]
 
@@ -85,6 +86,29 @@ def test_a_damaged_update_is_rejected_and_the_others_are_kept(recipe, tmp_path, 
     for record in records_of(recipe, tmp_path / "run", only_bad(Fault("corrupt", corrupt=replace_blob(change)))):
         assert record.count("trained") == 3
         assert record.count("failed") == 1
+
+
+def another_schema(body):
+    body.schema_hash = b"x" * 16
+
+
+def a_nan(body):
+    with_crc(flip)(body)
+
+
+def a_replay(body):
+    body.round += 1
+
+
+@pytest.mark.parametrize(
+    ("change", "code"), [(another_schema, "wrong-schema"), (a_nan, "bad-values"), (a_replay, "wrong-task")]
+)
+def test_a_lie_with_every_checksum_right_is_rejected_by_name(recipe, tmp_path, change, code):
+    corrupt = replace_blob(lambda blob: rebuilt(blob, change))
+    for record in records_of(recipe, tmp_path / "run", only_bad(Fault("corrupt", corrupt=corrupt))):
+        by_node = {client.node: client for client in record.clients}
+        assert (by_node[BAD].outcome, by_node[BAD].code) == ("failed", code)
+        assert record.count("trained") == 3
 
 
 def test_the_result_with_a_bad_client_equals_the_result_without_it(recipe, tmp_path):
