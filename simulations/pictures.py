@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 MEGABYTE = 1e6
+FLOAT32 = 2.0**-23
 
 
 def read_rounds(folder: Path) -> list[dict[str, Any]]:
@@ -30,6 +32,9 @@ def draw_curves(folder: Path, *, title: str) -> None:
     error.semilogy(
         [row["round"] for row in rounds], [max(row["aggregation_error"] or 0, 1e-16) for row in rounds], "s-"
     )
+    error.set_ylim(min(1e-9, error.get_ylim()[0]), 2.0)
+    error.axhline(FLOAT32, color="gray", linestyle="--", linewidth=0.8, label="resolution of float32")
+    error.legend(fontsize=8)
     label(error, "aggregation error  ‖ΔW* - ΔW‖ / ‖ΔW*‖", "round")
     traffic.plot([row["round"] for row in rounds], cumulative(rounds, "bytes_up"), "^-", label="up")
     traffic.plot([row["round"] for row in rounds], cumulative(rounds, "bytes_down"), "v-", label="down")
@@ -40,24 +45,26 @@ def draw_curves(folder: Path, *, title: str) -> None:
 
 
 def draw_comparison(runs: Mapping[str, Sequence[list[dict[str, Any]]]], path: Path) -> None:
-    """One picture: quality against rounds and against megabytes; a line a method, a band over its seeds."""
+    """One picture: quality against rounds and against megabytes; per method the mean of its seeds and their range."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     by_round, by_bytes = figure.subplots(1, 2, sharey=True)
-    for name, seeds in runs.items():
-        for index, rounds in enumerate(seeds):
-            evaluated = [row for row in rounds if row["evaluation"]]
-            accuracy = [row["evaluation"]["accuracy"] for row in evaluated]
-            total = dict(
-                zip((row["round"] for row in rounds), cumulative(rounds, "bytes_up", "bytes_down"), strict=True)
-            )
-            color = f"C{list(runs).index(name) % 10}"
-            style: dict[str, Any] = {"color": color, "alpha": 0.85, "marker": "o", "markersize": 3}
-            by_round.plot([row["round"] for row in evaluated], accuracy, label=name if index == 0 else None, **style)
-            by_bytes.plot([total[row["round"]] for row in evaluated], accuracy, **style)
-    label(by_round, "accuracy", "round")
-    label(by_bytes, "accuracy", "MB up and down, all clients")
-    by_bytes.set_xscale("symlog")
-    by_round.legend()
+    for index, (name, seeds) in enumerate(runs.items()):
+        accuracies = [[row["evaluation"]["accuracy"] for row in rounds if row["evaluation"]] for rounds in seeds]
+        rows = min(len(curve) for curve in accuracies)
+        if rows == 0:
+            continue
+        curves = np.array([curve[:rows] for curve in accuracies])
+        evaluated = [row["round"] for row in seeds[0] if row["evaluation"]][:rows]
+        total = dict(
+            zip((row["round"] for row in seeds[0]), cumulative(seeds[0], "bytes_up", "bytes_down"), strict=True)
+        )
+        line: dict[str, Any] = {"color": f"C{index % 10}", "marker": "os^vD"[index // 10 % 5], "markersize": 4}
+        for axes, x in ((by_round, evaluated), (by_bytes, [total[number] for number in evaluated])):
+            axes.plot(x, curves.mean(axis=0), label=name, **line)
+            axes.fill_between(x, curves.min(axis=0), curves.max(axis=0), color=line["color"], alpha=0.12, linewidth=0)
+    label(by_round, "accuracy: mean and range over seeds", "round")
+    label(by_bytes, "the same against what it cost", "MB up and down, all clients")
+    by_round.legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
 
