@@ -15,7 +15,7 @@ import torch
 from client.base import hold
 from client.site import Site
 from client.training import train_adapter, train_adapter_privately
-from fedlora.adapters import read, set_trainable, write
+from fedlora.adapters import read, set_trainable, shaped, write
 from fedlora.evaluation import evaluate
 from fedlora.privacy.guard import Answer, Grant
 from fedlora.privacy.refusal import Refusal
@@ -92,7 +92,8 @@ def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
 
 def receive(task: Task, blob: bytes, site: Site, home: Resident) -> Adapter:
     """Make the resident model serve the received state; returns the adapter."""
-    adapter, residual = decode_state(blob, read(home.model), run=task.run, round_number=task.round)
+    template = shaped(home.template, task.adapter, task.ranks)
+    adapter, residual = decode_state(blob, template, run=task.run, round_number=task.round)
     held = hold(site.folder, task.run, task.base_version, residual, since=task.residual_since)
     home.at_version(task.run, held.version, held.total)
     write(home.model, adapter)

@@ -185,6 +185,40 @@ class RoundSettings(Settings):
     """Evaluate the global adapter on the shared test set every so many rounds (and after the last)."""
 
 
+class DeviceSettings(Settings):
+    """What one client can carry: its rank and depth, or a budget from which both follow (`server/planner.py`)."""
+
+    r: int | None = Field(None, ge=1)
+    """Largest rank of a matrix; adapter.r when not given, and never more."""
+
+    depth: int | None = Field(None, ge=1)
+    """Adapt only so many transformer layers, those nearest the output; all when not given."""
+
+    distribution: Literal["uniform", "rising"] = "uniform"
+    """`uniform`: the same rank in every adapted layer; `rising`: ranks grow towards the output (LEGEND)."""
+
+    memory_mb: float | None = Field(None, gt=0)
+    """Memory for training besides the frozen base, in MB: activations of the adapted layers, gradients, optimiser."""
+
+    megabits_s: float | None = Field(None, gt=0)
+    """Bandwidth of the site's link, in Mbit/s, together with `transfer_s`."""
+
+    transfer_s: float = Field(60.0, gt=0)
+    """Longest time for one round's download and upload, in seconds."""
+
+    step_s: float | None = Field(None, gt=0)
+    """Measured seconds per training step when every layer is adapted, together with `target_step_s`."""
+
+    target_step_s: float | None = Field(None, gt=0)
+    """Longest time that a step may take on this device, in seconds."""
+
+    @model_validator(mode="after")
+    def _pieces_fit(self) -> DeviceSettings:
+        if (self.step_s is None) != (self.target_step_s is None):
+            raise ValueError("step_s and target_step_s belong together; give both or neither.")
+        return self
+
+
 class Recipe(Settings):
     """One run."""
 
@@ -205,6 +239,8 @@ class Recipe(Settings):
     rounds: RoundSettings = RoundSettings()
     privacy: PrivacySettings = PrivacySettings()
     wire: WireSettings = WireSettings()
+    devices: Mapping[str, DeviceSettings] = {}
+    """Clients that carry less than the whole adapter, by name; `others` stands for every client that is not named."""
 
     @model_validator(mode="after")
     def _pieces_fit(self) -> Recipe:

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from torch import nn
 
-from fedlora.adapters import fold, inject
+from fedlora.adapters import fold, inject, read
 from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.lowrank import Product
 from fedlora.models import Base, load_base
@@ -19,6 +19,8 @@ class Resident:
     def __init__(self, base: Base, adapter: AdapterSettings) -> None:
         self.base = base
         inject(base.model.get_submodule("encoder"), adapter)
+        self.template = read(base.model)
+        """Names and shapes of the whole adapter, whatever ranks the model was last used at."""
         self._folded: tuple[str, int] | None = None
 
     @property

@@ -5,6 +5,7 @@ Both travel as JSON inside a Flower ConfigRecord, next to one packed blob (`fedl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -44,6 +45,9 @@ class Task(Settings):
     """Class names in the order of the head's outputs."""
 
     adapter: AdapterSettings
+    ranks: Mapping[str, int] | None = None
+    """This client's rank of each adapted matrix (0: not held), where devices are unequal; adapter.r when not given."""
+
     train: TrainSettings
     privacy: PrivacySettings
     wire: WireSettings

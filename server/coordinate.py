@@ -20,10 +20,11 @@ from server.checkpoint import Progress
 from server.intake import SiteOf
 from server.journal import Journal
 from server.outgoing import Brief
+from server.planner import planned, shape_of
 from server.records import Watch
 from server.rounds import Evaluate, Rounds, Surroundings
 from strategies.base import State, Strategy
-from strategies.registry import build
+from strategies.registry import STRATEGIES, build
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     require_fit(recipe, strategy)
     journal = Journal(needs.folder, recipe)
     progress = journal.resume() if resume else begin(journal, recipe, strategy, needs.resident)
-    brief = Brief(needs.resident.base.fingerprint, needs.labels, needs.coordinator)
+    shape = shape_of(needs.resident.model, needs.resident.template, recipe)
+    ranks = planned(recipe, shape, needs.site_of)
+    brief = Brief(needs.resident.base.fingerprint, needs.labels, needs.coordinator, ranks)
     rounds = Rounds(
         recipe, brief, strategy, progress, Surroundings(journal, needs.evaluate, needs.watch, needs.site_of)
     )
@@ -55,7 +58,7 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
 
 
 def require_fit(recipe: Recipe, strategy: Strategy) -> None:
-    """Refuse an adapter kind that the strategy does not train."""
+    """Refuse an adapter kind that the strategy does not train, and unequal devices where it cannot average them."""
     trains_core = Factor.R in strategy.trains(1)
     if trains_core != (recipe.adapter.kind == "lora_xs"):
         needed = "lora_xs" if trains_core else "lora"
@@ -63,11 +66,18 @@ def require_fit(recipe: Recipe, strategy: Strategy) -> None:
             f"strategy {recipe.strategy.name} trains {'a core R' if trains_core else 'A or B'}, "
             f"adapter.kind={recipe.adapter.kind} does not have it; set adapter.kind={needed}."
         )
+    if recipe.devices and not strategy.traits.unequal_ranks:
+        able = sorted(name for name in STRATEGIES if build(name, {}).traits.unequal_ranks)
+        raise SettingsError(
+            f"strategy {recipe.strategy.name} averages factors of one shape and cannot serve unequal devices; remove "
+            f"`devices`, or choose one of: {', '.join(able)}."
+        )
 
 
 def begin(journal: Journal, recipe: Recipe, strategy: Strategy, resident: Resident) -> Progress:
     """Round 0: the coordinator's initial adapter, stored before anything is sent."""
     journal.begin()
+    write(resident.model, resident.template)  # a run before this one may have left other ranks
     adapter = initial_adapter(resident.model, recipe.adapter, seed=recipe.seed)
     progress = Progress(run=uuid.uuid4().hex, round=0, state=strategy.init(adapter))
     journal.keep(None, progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedlora.config import Recipe
@@ -11,6 +11,7 @@ from fedlora.updates import Adapter, Factor
 from fedlora.wire.message import state_hash
 from fedlora.wire.state import decoded_adapter, encode_state
 from server.checkpoint import Progress
+from server.planner import Ranks, shares
 from strategies.base import Recipient, Strategy
 
 
@@ -22,6 +23,8 @@ class Brief:
     """Hash of the base model that every site must hold."""
     labels: tuple[str, ...]
     coordinator: str = "local"
+    ranks: Callable[[int], Ranks | None] = lambda node: None
+    """A node's rank of each matrix, where devices are unequal."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,15 @@ class Outgoing:
 def outgoing(
     recipe: Recipe, brief: Brief, strategy: Strategy, progress: Progress, *, nodes: Sequence[int], number: int
 ) -> list[Outgoing]:
-    """One message a node. Nodes that hold the same base version get the same bytes, encoded once."""
+    """One message a node. Nodes that hold the same base version at the same ranks get the same bytes, encoded once."""
     trains = strategy.trains(number) - ({Factor.HEAD} if recipe.train.head == "frozen" else set())
-    packed: dict[int | None, tuple[bytes, Adapter, bytes]] = {}
+    packed: dict[object, tuple[bytes, Adapter, bytes]] = {}
     messages = []
     for node in nodes:
-        held = progress.held_versions.get(node)
-        if held not in packed:
-            payload = strategy.broadcast(progress.state, Recipient(str(node), held))
+        held, ranks = progress.held_versions.get(node), brief.ranks(node)
+        same = (held, None if ranks is None else tuple(sorted(ranks.items())))
+        if same not in packed:
+            payload = strategy.broadcast(progress.state, Recipient(str(node), held, shares(recipe.adapter, ranks)))
             blob = encode_state(
                 payload.adapter,
                 payload.residual,
@@ -55,15 +59,22 @@ def outgoing(
                 codec=recipe.wire.download_codec,
             )
             adapter = decoded_adapter(payload.adapter, recipe.wire.download_codec)
-            packed[held] = (blob, adapter, state_hash(adapter.tensors()))
-        blob, adapter, base_hash = packed[held]
-        task = task_for(recipe, brief, progress, number=number, trains=trains, held=held or 0)
+            packed[same] = (blob, adapter, state_hash(adapter.tensors()))
+        blob, adapter, base_hash = packed[same]
+        task = task_for(recipe, brief, progress, number=number, trains=trains, held=held or 0, ranks=ranks)
         messages.append(Outgoing(node, task, blob, adapter, base_hash))
     return messages
 
 
 def task_for(
-    recipe: Recipe, brief: Brief, progress: Progress, *, number: int, trains: frozenset[Factor], held: int
+    recipe: Recipe,
+    brief: Brief,
+    progress: Progress,
+    *,
+    number: int,
+    trains: frozenset[Factor],
+    held: int,
+    ranks: Ranks | None,
 ) -> Task:
     """One client's instructions for a round."""
     return Task(
@@ -77,6 +88,7 @@ def task_for(
         fingerprint=brief.fingerprint,
         labels=brief.labels,
         adapter=recipe.adapter,
+        ranks=ranks,
         train=recipe.train,
         privacy=recipe.privacy,
         wire=recipe.wire,

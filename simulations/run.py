@@ -29,7 +29,7 @@ from fedlora.task import Evaluation
 from server.checkpoint import Progress
 from server.coordinate import Coordination, coordinate, load_state
 from server.records import Watch
-from simulations.local_grid import Faults, LocalGrid, run_apps
+from simulations.local_grid import FIRST_NODE, Faults, LocalGrid, run_apps
 from simulations.on_ray import run_on_ray
 from simulations.partition import ClientExamples, Federation, federation
 from simulations.pictures import draw_curves, read_rounds
@@ -121,6 +121,7 @@ def federate(
         labels=simulation.data.labels,
         evaluate=lambda state: on_held_out(simulation, state),
         watch=watch,
+        site_of=None if engine == "ray" else lambda node: names[node - FIRST_NODE],
     )
     finished: list[Progress] = []
     server = ServerApp()

@@ -47,12 +47,20 @@ class Combined:
 
 
 @dataclass(frozen=True)
+class Share:
+    """How much of one matrix a client holds: its rank (0: nothing) and its own scale s_k = α / r_k."""
+
+    rank: int
+    scale: float
+
+
+@dataclass(frozen=True)
 class Recipient:
-    """Whom a broadcast is for: the base version that it holds, and its rank per layer where devices are unequal."""
+    """Whom a broadcast is for: the base version that it holds, and its shares where devices are unequal."""
 
     client: str
     held_version: int | None = None
-    ranks: Mapping[str, int] | None = None
+    shares: Mapping[str, Share] | None = None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from fedlora.lowrank import compact, total_of
 from fedlora.randomness import generator
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
-from strategies.mean import in_dtype_of, weighted_mean
+from strategies.mean import in_dtype_of
+from strategies.unequal import mean_over_holders, portion
 
 
 class FLoRA(StrategySettings):
@@ -34,7 +35,7 @@ class FLoRA(StrategySettings):
         return Traits(
             paper="arXiv 2409.05976",
             exact=True,
-            unequal_ranks=False,
+            unequal_ranks=True,
             linear_uploads=False,
             moves_base=True,
             example_level_dp=True,
@@ -47,18 +48,18 @@ class FLoRA(StrategySettings):
         return State(adapter)
 
     def combine(self, updates: Iterable[Update]) -> Combined:
-        return weighted_mean(updates, self.weighting)
+        return mean_over_holders(updates, self.weighting)
 
     def step(self, state: State, combined: Combined) -> State:
         moved = {name: compact(product) for name, product in combined.ideal.items()}
         version = state.base_version + 1
         layers = {name: self._fresh(name, layer, version) for name, layer in state.adapter.layers.items()}
-        head = in_dtype_of(state.adapter, combined.mean).head
-        return replace(state, adapter=Adapter(layers, head), residuals=(*state.residuals, moved))
+        fresh = in_dtype_of(state.adapter, Adapter(layers, combined.mean.head))
+        return replace(state, adapter=fresh, residuals=(*state.residuals, moved))
 
     def broadcast(self, state: State, recipient: Recipient) -> Payload:
         missing = state.residuals[recipient.held_version or 0 :]
-        return Payload(state.adapter, state.base_version, total_of(missing))
+        return Payload(portion(state.adapter, recipient.shares), state.base_version, total_of(missing))
 
     def _fresh(self, name: str, layer: LowRank, version: int) -> LowRank:
         """A ~ U(-1/sqrt n, 1/sqrt n), PEFT's default; B = 0."""

@@ -4,9 +4,9 @@ Cho et al., "Heterogeneous LoRA for Federated Fine-tuning of On-Device Foundatio
 
     w_k = ‖B_k A_k‖_F / Σ_j ‖B_j A_j‖_F,   A' = Σ w_k A_k,   B' = Σ w_k B_k
 
-Not exact, like FedIT. The norms are traces of r x r products. When every ΔW_k is zero the examples decide. The paper's
-local rank pruning is not part of this; the weights depend on the data, so under privacy they are post-processing of
-updates that are already private.
+A client of rank r_k gets the leading r_k rows of A and columns of B. Not exact, like FedIT. The norms are traces of r
+x r products. When every ΔW_k is zero the examples decide. The paper's local rank pruning is not part of this; the
+weights depend on the data, so under privacy they are post-processing of updates that are already private.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dataclasses import replace
 from fedlora.lowrank import frobenius, product_of
 from fedlora.updates import Adapter, Factor, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
-from strategies.mean import in_dtype_of, weighted_mean
+from strategies.mean import in_dtype_of
+from strategies.unequal import PaddedMean, at_rank_of, mean_over_holders, portion
 
 
 class HetLoRA(StrategySettings):
@@ -28,7 +29,7 @@ class HetLoRA(StrategySettings):
         return Traits(
             paper="arXiv 2401.06432",
             exact=False,
-            unequal_ranks=False,
+            unequal_ranks=True,
             linear_uploads=False,
             moves_base=False,
             example_level_dp=True,
@@ -41,7 +42,18 @@ class HetLoRA(StrategySettings):
         return State(adapter)
 
     def combine(self, updates: Iterable[Update]) -> Combined:
-        return weighted_mean(self._reweighted(updates), "examples")
+        factors: dict[str, PaddedMean] = {}
+
+        def counted() -> Iterator[Update]:
+            for update in self._reweighted(updates):
+                for name, layer in update.adapter.layers.items():
+                    if layer.rank > 0:
+                        factors.setdefault(name, PaddedMean()).add(layer, update.weight)
+                yield update
+
+        combined = mean_over_holders(counted(), "examples")
+        layers = {name: mean.result() for name, mean in factors.items()}
+        return replace(combined, mean=Adapter(layers, combined.mean.head))
 
     def _reweighted(self, updates: Iterable[Update]) -> Iterator[Update]:
         for update in updates:
@@ -50,7 +62,9 @@ class HetLoRA(StrategySettings):
             yield replace(update, weight=size if size > 0 else 1e-12 * update.weight)
 
     def step(self, state: State, combined: Combined) -> State:
-        return replace(state, adapter=in_dtype_of(state.adapter, combined.mean))
+        layers = dict(state.adapter.layers)
+        layers |= {name: at_rank_of(mean, layers[name]) for name, mean in combined.mean.layers.items()}
+        return replace(state, adapter=in_dtype_of(state.adapter, Adapter(layers, combined.mean.head)))
 
     def broadcast(self, state: State, recipient: Recipient) -> Payload:
-        return Payload(state.adapter)
+        return Payload(portion(state.adapter, recipient.shares))

@@ -4,5 +4,6 @@ from fedlora.adapters.base import fold, unfold
 from fedlora.adapters.initial import initial_adapter
 from fedlora.adapters.inject import inject
 from fedlora.adapters.live import read, set_trainable, write
+from fedlora.adapters.shape import scale_of, shaped
 
-__all__ = ["fold", "initial_adapter", "inject", "read", "set_trainable", "unfold", "write"]
+__all__ = ["fold", "initial_adapter", "inject", "read", "scale_of", "set_trainable", "shaped", "unfold", "write"]

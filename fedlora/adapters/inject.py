@@ -78,7 +78,7 @@ def target_names(encoder: nn.Module, settings: AdapterSettings) -> list[str]:
     ]
     chosen = [name for name in linears if _is_target(name, settings)]
     if settings.layers is not None:
-        chosen = [name for name in chosen if _layer_index(name) in settings.layers]
+        chosen = [name for name in chosen if layer_index(name) in settings.layers]
     if not chosen:
         last_parts = ", ".join(sorted({name.rpartition(".")[2] for name in linears}))
         raise SettingsError(
@@ -97,5 +97,6 @@ def _is_target(name: str, settings: AdapterSettings) -> bool:
     return any(name == wanted or name.endswith(f".{wanted}") for wanted in settings.targets)
 
 
-def _layer_index(name: str) -> int | None:
+def layer_index(name: str) -> int | None:
+    """Which transformer layer a module path belongs to; None for one outside of them."""
     return next((int(part) for part in name.split(".") if part.isdigit()), None)

@@ -33,7 +33,10 @@ def read(model: nn.Module) -> Adapter:
 
 @torch.no_grad()
 def write(model: nn.Module, adapter: Adapter) -> None:
-    """Load the adapter into the model. Names and shapes must be the model's own, or ValueError before any change."""
+    """Load the adapter into the model, whose ranks become the adapter's (0: that matrix stays as its base).
+
+    Names, (m, n), cores and heads must be the model's own, or ValueError before any change.
+    """
     _require_same(read(model), adapter)
     for name, layer in adapted_layers(model.get_submodule("encoder")):
         given = adapter.layers[name]
@@ -42,7 +45,10 @@ def write(model: nn.Module, adapter: Adapter) -> None:
         for factor, parameter in _weights(layer).items():
             source = sources[factor]
             assert source is not None  # _require_same compared the names
-            parameter.copy_(source)
+            if parameter.shape == source.shape:
+                parameter.copy_(source)
+            else:
+                _linear(layer, factor).weight = nn.Parameter(source.to(parameter, copy=True), parameter.requires_grad)
     for name, parameter in model.get_submodule("head").named_parameters():
         parameter.copy_(adapter.head[name])
 
@@ -55,7 +61,7 @@ def set_trainable(model: nn.Module, factors: Iterable[Factor]) -> list[nn.Parame
         parameter
         for _, layer in adapted_layers(model.get_submodule("encoder"))
         for factor, parameter in _weights(layer).items()
-        if factor in chosen
+        if factor in chosen and parameter.numel() > 0
     ]
     if Factor.HEAD in chosen:
         trainable += list(model.get_submodule("head").parameters())
@@ -65,15 +71,23 @@ def set_trainable(model: nn.Module, factors: Iterable[Factor]) -> list[nn.Parame
 
 
 def _weights(layer: LoraLayer) -> dict[Factor, nn.Parameter]:
-    down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
-    if isinstance(up, CoredB):
-        return {Factor.A: down.weight, Factor.B: up.outer.weight, Factor.R: up.core.weight}
-    return {Factor.A: down.weight, Factor.B: up.weight}
+    factors = (Factor.A, Factor.B, Factor.R) if isinstance(layer.lora_B[ADAPTER], CoredB) else (Factor.A, Factor.B)
+    return {factor: _linear(layer, factor).weight for factor in factors}
+
+
+def _linear(layer: LoraLayer, factor: Factor) -> nn.Linear:
+    up = layer.lora_B[ADAPTER]
+    cored = isinstance(up, CoredB)
+    linear: nn.Linear = {
+        Factor.A: layer.lora_A[ADAPTER],
+        Factor.B: up.outer if cored else up,
+        Factor.R: up.core if cored else up,
+    }[factor]
+    return linear
 
 
 def _require_same(own: Adapter, given: Adapter) -> None:
-    ours = {name: tuple(tensor.shape) for name, tensor in own.tensors().items()}
-    theirs = {name: tuple(tensor.shape) for name, tensor in given.tensors().items()}
+    ours, theirs = _sizes(own), _sizes(given)
     wrong = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     if wrong:
         name = wrong[0]
@@ -81,6 +95,12 @@ def _require_same(own: Adapter, given: Adapter) -> None:
             f"the adapter does not fit the model: {name} is {ours.get(name, 'absent')} in the model and "
             f"{theirs.get(name, 'absent')} in the adapter ({len(wrong)} tensors differ)."
         )
+
+
+def _sizes(adapter: Adapter) -> dict[str, tuple[int, ...]]:
+    """What may not differ: (m, n) of every matrix, the core, the head."""
+    fixed = {name: tuple(t.shape) for name, t in adapter.tensors([Factor.R, Factor.HEAD]).items()}
+    return fixed | {name: layer.shape for name, layer in adapter.layers.items()}
 
 
 def _copy(tensor: Tensor) -> Tensor:
