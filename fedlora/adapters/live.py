@@ -7,6 +7,7 @@ builds it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -72,7 +73,7 @@ def set_trainable(model: nn.Module, factors: Iterable[Factor]) -> list[nn.Parame
 
 def _weights(layer: LoraLayer) -> dict[Factor, nn.Parameter]:
     factors = (Factor.A, Factor.B, Factor.R) if isinstance(layer.lora_B[ADAPTER], CoredB) else (Factor.A, Factor.B)
-    return {factor: _linear(layer, factor).weight for factor in factors}
+    return {factor: cast(nn.Parameter, _linear(layer, factor).weight) for factor in factors}
 
 
 def _linear(layer: LoraLayer, factor: Factor) -> nn.Linear:
