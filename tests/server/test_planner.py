@@ -107,5 +107,5 @@ def test_a_small_device_trains_under_privacy(recipe, tmp_path):
 
 
 def test_a_strategy_that_averages_factors_of_one_shape_refuses_unequal_devices(recipe, tmp_path):
-    with pytest.raises(SettingsError, match="cannot serve unequal devices.*flexlora"):
+    with pytest.raises(SettingsError, match=r"cannot serve unequal devices.*flexlora"):
         run(recipe("devices.blue={r: 1}"), tmp_path / "run")
