@@ -41,6 +41,7 @@ from server.messages import task_message
 from server.outgoing import Brief, outgoing
 from server.records import RoundFinished, RoundRecord, RoundStarted, Waiting, Watch
 from strategies.base import Combined, State, Strategy
+from strategies.server_optimizer import Optimised
 
 Evaluate = Callable[[State], Evaluation]
 """Quality of a state on the shared test set."""
@@ -184,8 +185,10 @@ class Rounds(FlowerStrategy):
         )
 
     def _served_error(self, combined: Combined, old: State, new: State) -> float | None:
-        """None under client-level privacy: it depends on single updates without noise."""
-        return None if self.recipe.privacy.client_level is not None else served_error(combined, old, new)
+        """None under client-level privacy (it depends on single updates without noise) and with a server optimiser."""
+        if self.recipe.privacy.client_level is not None or isinstance(self.strategy, Optimised):
+            return None
+        return served_error(combined, old, new)
 
     def _quorum(self) -> int:
         return max(1, math.ceil(self.recipe.rounds.quorum * self._intake.size))

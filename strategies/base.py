@@ -85,6 +85,8 @@ class Traits:
     coordinate-wise robust statistics mean something."""
     moves_base: bool
     example_level_dp: bool
+    fixed_coordinates: bool = False
+    """Rows of A and columns of B mean the same in every round and the state is the mean: server momentum works."""
 
 
 class Strategy(Protocol):

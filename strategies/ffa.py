@@ -29,6 +29,7 @@ class FFALoRA(StrategySettings):
             linear_uploads=True,
             moves_base=False,
             example_level_dp=True,
+            fixed_coordinates=True,
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:

@@ -33,6 +33,7 @@ class HetLoRA(StrategySettings):
             linear_uploads=False,
             moves_base=False,
             example_level_dp=True,
+            fixed_coordinates=True,
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:

@@ -18,6 +18,7 @@ from strategies.flexlora import FlexLoRA
 from strategies.flora import FLoRA
 from strategies.hetlora import HetLoRA
 from strategies.rolora import RoLoRA
+from strategies.server_optimizer import Optimised, ServerOptimizer
 
 STRATEGIES: dict[str, type[StrategySettings]] = {
     "fair": LoRAFAIR,
@@ -33,8 +34,11 @@ STRATEGIES: dict[str, type[StrategySettings]] = {
 }
 
 
+SERVER_OPTIMIZER = "server_optimizer"
+
+
 def build(name: str, options: Mapping[str, Any]) -> Strategy:
-    """The strategy with its settings; SettingsError for an unknown name or setting.
+    """The strategy with its settings, and its server optimiser; SettingsError for an unknown name or setting.
 
     >>> build("fedsdv", {})
     Traceback (most recent call last):
@@ -44,6 +48,9 @@ def build(name: str, options: Mapping[str, Any]) -> Strategy:
         near = difflib.get_close_matches(name, STRATEGIES, n=1)
         way_out = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(STRATEGIES))}."
         raise SettingsError(f"unknown strategy.name {name!r}; {way_out}")
-    strategy: Any = parse(STRATEGIES[name], options, prefix="strategy")
+    own = {key: value for key, value in options.items() if key != SERVER_OPTIMIZER}
+    strategy: Any = parse(STRATEGIES[name], own, prefix="strategy")
     built: Strategy = strategy
-    return built
+    if options.get(SERVER_OPTIMIZER) is None:
+        return built
+    return Optimised(built, parse(ServerOptimizer, options[SERVER_OPTIMIZER], prefix=f"strategy.{SERVER_OPTIMIZER}"))

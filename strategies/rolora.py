@@ -30,6 +30,7 @@ class RoLoRA(StrategySettings):
             linear_uploads=True,
             moves_base=False,
             example_level_dp=True,
+            fixed_coordinates=True,
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:
