@@ -25,8 +25,8 @@ BLOB_STYPE = "fedlora.update.v1"
 class Task(Settings):
     """One message to one client: start from the state in the blob, evaluate it, train, answer."""
 
-    run: str
-    """Identifier of the run, the same for all its rounds and resumes."""
+    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    """Identifier of the run, the same for all its rounds and resumes. Sites name files after it: no path fits."""
 
     round: int = Field(ge=1)
     rounds: int = Field(ge=1)

@@ -153,4 +153,6 @@ class Intake:
                 max_norm=self._recipe.rounds.max_update_norm,
             ),
         )
+        if message.header.client != reply.report.client:
+            raise WireError("wrong-client")  # an update that another site has made
         return sent.adapter.with_tensors(add(base, message.tensors))

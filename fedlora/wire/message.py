@@ -2,8 +2,9 @@
 
 Guarantees of `decode`, for any bytes whatever:
  1. It returns a message that is valid in every respect, or raises WireError with a stable code; nothing else.
- 2. It never allocates for what the bytes claim: names, shapes and sizes come from the receiver's own schema, and every
-    length is compared with what (codec, n, k) say before anything is unpacked.
+ 2. What is longer than any message of the schema is not parsed, and nothing is allocated for what the bytes claim: names,
+    shapes and sizes come from the receiver's own schema, and every length is compared with what (codec, n, k) say
+    before anything is unpacked.
  3. Indices are strictly increasing and in range, padding is zero, every value is finite, the L2 norm is within bounds.
  4. Run, round, sender's base state, schema and codec are the expected ones.
  5. Equal tensors have equal bodies: there is one encoding.
@@ -28,6 +29,7 @@ from fedlora.wire.values import CodecName, ValueCodeError, decode_values, encode
 
 FORMAT = 1
 CHUNK = 1 << 16
+ENVELOPE, CHUNK_FRAME = 1 << 16, 64  # bytes, generous: the header with every name in it; lengths, k and checksum
 CODECS: dict[CodecName, pb.Codec] = {
     "fp32": pb.FP32, "fp16": pb.FP16, "bf16": pb.BF16, "int8": pb.INT8, "int4": pb.INT4, "sign": pb.SIGN,
 }  # fmt: skip
@@ -155,6 +157,8 @@ def decode(
     blob: bytes, schema: Schema, expected: Expected, *, verify: Callable[[bytes, bytes], bool] | None = None
 ) -> Message:
     """The message in `blob`; see the guarantees above. `verify(sha256, signature)` says whether it is the sender's."""
+    if len(blob) > largest_bytes(schema):
+        raise WireError("too-large")
     body = open_body(blob, verify)
     header = Header(
         body.kind, body.run, body.round, body.client, body.strategy, body.base_hash, tuple(body.residual_ranks)
@@ -166,6 +170,11 @@ def decode(
     if not norm(tensors) <= expected.max_norm:
         raise WireError("norm-out-of-range")
     return Message(header, codec, tensors)
+
+
+def largest_bytes(schema: Schema) -> int:
+    """No message of this schema is longer: float32 values, a bit for each index, and what stands around them."""
+    return ENVELOPE + sum(5 * n + CHUNK_FRAME for n in schema.chunk_sizes())
 
 
 def open_body(blob: bytes, verify: Callable[[bytes, bytes], bool] | None) -> pb.Body:

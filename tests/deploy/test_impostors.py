@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from flwr.app import Array, ArrayRecord, Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from client.app import client_app
 from client.deployed import respond
 from client.settings import ClientSettings, SiteData
+from fedlora.config import Recipe
 from fedlora.privacy.policy import Policy
+from fedlora.settings import SettingsError, parse
 from fedlora.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD, Task
 from server.coordinate import Coordination, coordinate
 from server.records import RoundFinished
@@ -23,7 +26,14 @@ REGISTERED = {node: name for name, node in NODES.items()}
 BAD = NODES["green"]
 
 
-def outcomes_of(recipe, out, faults):
+def task_of(made: Recipe, *, run: str) -> Task:
+    return Task(
+        run=run, round=1, rounds=1, seed=0, strategy="fedsvd", trains=("B",), model=made.model, fingerprint="f",
+        labels=("a", "b"), adapter=made.adapter, train=made.train, privacy=made.privacy, wire=made.wire,
+    )  # fmt: skip
+
+
+def outcomes_of(recipe, out, faults, *, bad=BAD):
     """(outcome, code) of the bad node in every round; all others must have trained."""
     simulation = prepare(recipe)
     sites = [site_of(simulation.data, name, out) for name in CLIENTS]
@@ -41,8 +51,8 @@ def outcomes_of(recipe, out, faults):
     client = client_app(lambda context: sites[int(context.node_config["partition-id"])])
     run_apps(server, LocalGrid(client, nodes=len(sites), run_config={}, faults=faults), {})
     for record in seen:
-        assert all(c.outcome == "trained" for c in record.clients if c.node != BAD)
-    return [(c.outcome, c.code) for record in seen for c in record.clients if c.node == BAD]
+        assert all(c.outcome == "trained" for c in record.clients if c.node != bad)
+    return [(c.outcome, c.code) for record in seen for c in record.clients if c.node == bad]
 
 
 def test_a_site_that_speaks_in_anothers_name_is_refused(recipe, tmp_path):
@@ -70,16 +80,47 @@ def test_an_update_of_an_earlier_round_is_refused(recipe, tmp_path):
     assert second[1] is not None
 
 
+def test_an_update_that_another_site_made_is_refused(recipe, tmp_path):
+    """Bytes that would be valid from red: same run, same round, same state. green sends them in its own name."""
+    made_by_red: list[bytes] = []
+
+    def steal(reply: Message) -> None:
+        if NODES["red"] == reply.metadata.src_node_id:
+            made_by_red.append(reply.content.array_records[BLOB_RECORD][BLOB_KEY].data)
+            return
+        stolen = Array(dtype="uint8", shape=(len(made_by_red[-1]),), stype=BLOB_STYPE, data=made_by_red[-1])
+        reply.content[BLOB_RECORD] = ArrayRecord({BLOB_KEY: stolen})
+
+    nodes = (NODES["red"], NODES["white"])  # white answers after red
+    faults = lambda node, message: Fault("corrupt", corrupt=steal) if node in nodes else None  # noqa: E731
+    found = outcomes_of(recipe("rounds.count=2"), tmp_path, faults, bad=NODES["white"])
+    assert found == [("failed", "wrong-client")] * 2
+
+
+def test_an_update_that_is_longer_than_any_valid_one_is_refused_unread(recipe, tmp_path):
+    def inflate(reply: Message) -> None:
+        huge = bytes(8 * 1024 * 1024)
+        reply.content[BLOB_RECORD] = ArrayRecord(
+            {BLOB_KEY: Array(dtype="uint8", shape=(len(huge),), stype=BLOB_STYPE, data=huge)}
+        )
+
+    faults = lambda node, message: Fault("corrupt", corrupt=inflate) if node == BAD else None  # noqa: E731
+    assert outcomes_of(recipe("rounds.count=1"), tmp_path, faults) == [("failed", "too-large")]
+
+
+@pytest.mark.parametrize("run", ["../../../root/.ssh/x", "/etc/x", "a/b", "..", "", "a\n", "a" * 65])
+def test_a_task_whose_run_could_be_a_path_is_no_task(recipe, run):
+    """A site names its error-feedback file after the run: a coordinator must not choose where that lies."""
+    with pytest.raises(SettingsError, match="run"):
+        parse(Task, task_of(recipe(), run="r").model_dump(mode="json") | {"run": run})
+
+
 def test_a_message_above_the_sites_limit_is_refused_before_it_is_decoded(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr("client.deployed.policy_of", lambda settings: Policy(require_privacy=False))
     settings = ClientSettings(
         site="a", coordinator="x:1", data=SiteData(train=tmp_path / "none.csv"), state=tmp_path, largest_message_mib=1
     )
-    made = recipe()
-    task = Task(
-        run="r", round=1, rounds=1, seed=0, strategy="fedsvd", trains=("B",), model=made.model, fingerprint="f",
-        labels=("a", "b"), adapter=made.adapter, train=made.train, privacy=made.privacy, wire=made.wire,
-    )  # fmt: skip
+    task = task_of(recipe(), run="r")
     report, blob = respond(task, bytes(1024 * 1024 + 1), settings)
     assert (report.outcome, report.code, blob) == ("failed", "message-too-large", None)
     report, _ = respond(task, b"", settings)

@@ -18,7 +18,7 @@ from fedlora.updates import Adapter, LowRank, add, norm, subtract
 from fedlora.wire import update_pb2 as pb
 from fedlora.wire.choice import choose, kurtosis
 from fedlora.wire.feedback import Feedback
-from fedlora.wire.message import CHUNK, Expected, Header, Schema, WireError, decode, encode, state_hash
+from fedlora.wire.message import CHUNK, Expected, Header, Schema, WireError, decode, encode, largest_bytes, state_hash
 from fedlora.wire.settings import WireSettings
 from fedlora.wire.state import decode_state, encode_state
 
@@ -47,6 +47,12 @@ def code_of(blob: bytes, schema: Schema | None = None, expected: Expected = EXPE
     with pytest.raises(WireError) as caught:
         decode(blob, schema or Schema.of(tensors()), expected, **options)
     return caught.value.code
+
+
+def test_what_is_longer_than_any_message_of_the_schema_is_refused_unread():
+    longest = largest_bytes(Schema.of(tensors()))
+    assert code_of(bytes(longest + 1)) == "too-large"
+    assert code_of(bytes(longest)) != "too-large"
 
 
 @pytest.mark.parametrize("codec", ["fp32", "fp16", "bf16", "int8", "int4", "sign"])
