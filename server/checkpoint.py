@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -18,11 +20,15 @@ from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, LowRank
 from strategies.base import State
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(SettingsError):
     """A checkpoint that cannot be used; the text says what to do."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint whose bytes are not those that were written."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +64,21 @@ def write(path: Path, progress: Progress, *, recipe: Mapping[str, Any]) -> None:
         "recipe": recipe,
     }
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(whole, metadata={"fedlora": json.dumps(about)}))
+    text = json.dumps(about)
+    write_atomically(path, save(whole, metadata={"fedlora": text, "sha256": _digest(text, whole)}))
 
 
 def read(path: Path, *, recipe: Mapping[str, Any]) -> Progress:
-    """The progress stored at `path`. CheckpointError if it is damaged, or belongs to another recipe."""
+    """The progress stored at `path`. CheckpointError if one bit of it is damaged, or it belongs to another recipe."""
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["fedlora"])
+            text, digest = file.metadata()["fedlora"], file.metadata()["sha256"]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        if _digest(text, tensors) != digest:
+            raise ValueError("another digest")
+        about = json.loads(text)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"the checkpoint {path} is damaged ({type(error).__name__}); it was not changed. Restore it from a backup, "
             "or start again without --resume in another --out folder."
         ) from None
@@ -81,6 +91,15 @@ def read(path: Path, *, recipe: Mapping[str, Any]) -> Progress:
     up, down = about["bytes"]
     held = {int(node): version for node, version in about["held_versions"].items()}
     return Progress(about["run"], about["round"], _state(tensors, about), held, up, down)
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """safetensors has no checksum of its own: a bit that a disk has turned would be averaged into every client."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _state(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> State:

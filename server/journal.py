@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from fedlora.files import write_atomically
 from fedlora.privacy.receipt import Receipt
 from fedlora.settings import SettingsError
 from server import checkpoint
-from server.checkpoint import Progress
+from server.checkpoint import DamagedCheckpointError, Progress
 from server.records import RoundRecord
+
+log = logging.getLogger("fedlora.journal")
 
 
 class Journal:
@@ -23,6 +26,7 @@ class Journal:
         self._recipe = recipe.model_dump(mode="json")
         self._rounds = folder / "rounds.jsonl"
         self._checkpoint = folder / "checkpoint.safetensors"
+        self._previous = folder / "checkpoint.previous.safetensors"
 
     @property
     def has_checkpoint(self) -> bool:
@@ -43,12 +47,20 @@ class Journal:
                 f"{self.folder} already holds a run. Go on with it by --resume, or choose another folder with --out."
             )
         self._rounds.unlink(missing_ok=True)
+        self._previous.unlink(missing_ok=True)
 
     def resume(self) -> Progress:
-        """The progress of the last complete round; lines of rounds after it are dropped. CheckpointError if damaged."""
+        """The progress of the last complete round; lines of rounds after it are dropped.
+
+        A damaged checkpoint is set aside, and the one of the round before goes on: sites that had trained the lost
+        round give the answer that they had given, and are charged nothing. CheckpointError if both are damaged.
+        """
         if not self.has_checkpoint:
             raise SettingsError(f"{self.folder} holds no checkpoint to resume from; start the run without --resume.")
-        progress = checkpoint.read(self._checkpoint, recipe=self._recipe)
+        try:
+            progress = checkpoint.read(self._checkpoint, recipe=self._recipe)
+        except DamagedCheckpointError as error:
+            progress = self._fall_back(error)
         lines = self._rounds.read_text(encoding="utf-8").splitlines(keepends=True)[: progress.round]
         write_atomically(self._rounds, "".join(lines).encode())
         return progress
@@ -68,4 +80,32 @@ class Journal:
                 file.write(json.dumps(record.as_json()) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+        if self.has_checkpoint:
+            self._keep_previous()
         checkpoint.write(self._checkpoint, progress, recipe=self._recipe)
+
+    def _keep_previous(self) -> None:
+        """The checkpoint of the round before stays, under its own name; at no time is there none."""
+        link = self._previous.with_suffix(".link")
+        link.unlink(missing_ok=True)
+        try:
+            os.link(self._checkpoint, link)
+            link.replace(self._previous)
+        except OSError:  # a file system without hard links
+            write_atomically(self._previous, self._checkpoint.read_bytes())
+
+    def _fall_back(self, damage: DamagedCheckpointError) -> Progress:
+        if not self._previous.exists():
+            raise damage
+        try:
+            progress = checkpoint.read(self._previous, recipe=self._recipe)
+        except DamagedCheckpointError:
+            raise damage from None
+        aside = self._checkpoint.with_name("checkpoint.damaged.safetensors")
+        write_atomically(aside, self._checkpoint.read_bytes())
+        write_atomically(self._checkpoint, self._previous.read_bytes())
+        log.warning(
+            "the checkpoint is damaged; the run goes on from the round before",
+            extra={"kept": str(aside), "round": progress.round},
+        )
+        return progress

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import tempfile
 import time
@@ -168,10 +169,13 @@ def go_on(settings: ServerSettings, control: Control, *, now: float) -> None:
 
 def _go_on_with(folder: Path, control: Control, *, now: float) -> None:
     submission, state = read_submission(folder), state_of(folder)
+    since = now - submission.submitted_at
+    if since < 0:  # the clock was set back since: nobody waits until it has caught up
+        since = math.inf
     if state in ("finished", "running", "stopped", "gave-up"):
         return
     if submission.flower_run is not None and state == "waiting":
-        if now - submission.submitted_at < SILENT_S:
+        if since < SILENT_S:
             return
         if control.status(submission.flower_run).startswith(("pending", "starting")):
             write_submission(folder, submission.model_copy(update={"submitted_at": now}))
@@ -185,7 +189,7 @@ def _go_on_with(folder: Path, control: Control, *, now: float) -> None:
         log.error("a run is given up", extra={"run": folder.name, "attempts": submission.attempts})
         return
     pause = 0.0 if fruitless == 0 else min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**fruitless)
-    if now - submission.submitted_at < pause:
+    if since < pause:
         return
     if submission.flower_run is not None:
         _stop_quietly(control, submission.flower_run)

@@ -98,10 +98,10 @@ class Duties:
 
     def tick(self, supervisor: Supervisor) -> None:
         """Register and cut off sites, start and resume runs, take up a renewed certificate."""
-        now = time.time()
-        if now < self._next:
+        started = time.monotonic()  # a wall clock that is set back would put everything off
+        if started < self._next:
             return
-        self._next = now + TICK_S
+        self._next = started + TICK_S
         if self._certificate_time() != self._certificate:
             self._certificate = self._certificate_time()
             log.info("the server certificate was renewed: the SuperLink is restarted")
@@ -111,10 +111,10 @@ class Duties:
             return
         try:
             self._reconcile()
-            go_on(self._settings, self._control, now=now)
+            go_on(self._settings, self._control, now=time.time())
         except (ControlError, OSError) as error:
             log.warning("the control API did not answer", extra={"why": str(error)})
-            self._next = now + RETRY_S
+            self._next = started + RETRY_S
 
     def _reconcile(self) -> None:
         changed = (self._settings.folder / "sites.json").stat().st_mtime

@@ -2,9 +2,9 @@
 
 Guarantees of `decode`, for any bytes whatever:
  1. It returns a message that is valid in every respect, or raises WireError with a stable code; nothing else.
- 2. What is longer than any message of the schema is not parsed, and nothing is allocated for what the bytes claim: names,
-    shapes and sizes come from the receiver's own schema, and every length is compared with what (codec, n, k) say
-    before anything is unpacked.
+ 2. What is longer than any message of the schema is not parsed, and nothing is allocated for what the bytes claim:
+    names, shapes and sizes come from the receiver's own schema, and every length is compared with what (codec, n, k)
+    say before anything is unpacked.
  3. Indices are strictly increasing and in range, padding is zero, every value is finite, the L2 norm is within bounds.
  4. Run, round, sender's base state, schema and codec are the expected ones.
  5. Equal tensors have equal bodies: there is one encoding.

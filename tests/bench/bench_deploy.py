@@ -102,10 +102,10 @@ def measure(deployment: Deployment, folder: Path) -> dict[str, dict[str, float]]
     bundle.mkdir()
     text = PYPROJECT.format(name="empty-rounds", run="none").replace("server.deployed", "tests.bench.empty_round")
     (bundle / "pyproject.toml").write_text(f'{text}rounds = {ROUNDS}\nnodes = {len(SITES)}\nout = "{out}"\n')
-    rest = {site: resident_mib(deployment.processes[site].pid) for site in SITES}
     idle = {site: cpu_s(deployment.processes[site].pid) for site in SITES}
     time.sleep(REST_S)
     idle = {site: (cpu_s(deployment.processes[site].pid) - idle[site]) / REST_S for site in SITES}
+    rest = {site: resident_mib(deployment.processes[site].pid) for site in SITES}
     before = {site: cpu_s(deployment.processes[site].pid) for site in SITES}
     started = time.monotonic()
     Control(deployment.settings).submit(bundle)
@@ -150,9 +150,7 @@ def main() -> None:
             first_s = {site: first_round_s(deployment, folder, site) for site in SITES}
             found = measure(deployment, folder)
     local_s = local_round_s()
-    print(
-        "| | empty round (s, median) | CPU seconds a round | at rest (MiB) | at rest (share of a core) | first round |"
-    )
+    print("| | empty round (s, median) | CPU seconds a round | MiB at rest | CPU at rest | first round |")
     print("|---|---|---|---|---|---|")
     for site, name in zip(SITES, ("warm executor", "stock executor"), strict=True):
         row = found[site]

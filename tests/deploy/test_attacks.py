@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from client.agent import free_port
 from client.enroll import ask
 from fedlora.checks import accepts
 from fedlora.deployment import command, flower_environment, split_address
-from server.control import Control
+from server.control import Control, ControlError
 from server.doctor import outside_addresses
 from server.provision import read_registry, revoke
+from server.submissions import write_bundle
 from simulations.deployment import Deployment, make_deployment
 from simulations.site_files import write_site_files
+from tests.deploy.listening import LOOPBACK, listeners
 from tests.federations import save_messages, save_tiny_model, tiny_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
+GIANT = 64 * 1024 * 1024
 LABELS = ("bad", "good")
 LONG = ["rounds.deadline_s=120", "rounds.wait_s=120", "rounds.count=1", "rounds.grace_s=20"]
 
@@ -127,8 +132,46 @@ def test_a_key_that_nobody_approved_does_not_get_in(deployment, tmp_path):
 
 def test_nobody_outside_this_machine_can_submit_a_run(deployment):
     assert accepts("127.0.0.1", deployment.settings.control_port)
+    assert listeners(deployment.settings.control_port) <= LOOPBACK  # whatever addresses this machine has
     for address in outside_addresses():
         assert not accepts(address, deployment.settings.control_port), address
+
+
+def test_the_port_that_sites_reach_takes_no_runs(deployment, tmp_path):
+    """Flower's own `flwr run`, with the right certificate authority, against the only port that is open to others."""
+    (tmp_path / "pki").mkdir()
+    shutil.copy(deployment.settings.pki / "ca.crt", tmp_path / "pki")
+    _, port = split_address(deployment.settings.address)
+    outside = deployment.settings.model_copy(update={"folder": tmp_path, "control_port": port})
+    write_bundle(tmp_path, run="intruder", recipe=b"name: a\n")
+    with pytest.raises((ControlError, subprocess.TimeoutExpired)):
+        Control(outside).submit(tmp_path)
+    assert "intruder" not in str(Control(deployment.settings)._flwr("list", "here"))
+
+
+def test_a_giant_message_from_a_stranger_is_refused_and_stops_nothing(deployment):
+    """A well-formed message with one unknown field of 64 MiB, over TLS, without a node's signature."""
+    before = deployment.health("server")["superlink"]
+    channel = grpc.secure_channel(
+        deployment.settings.address,
+        grpc.ssl_channel_credentials((deployment.settings.pki / "ca.crt").read_bytes()),
+        options=[("grpc.max_send_message_length", -1)],
+    )
+    with channel:
+        push = channel.unary_unary("/flwr.proto.Fleet/PushMessages", request_serializer=bytes)
+        with pytest.raises(grpc.RpcError) as refused:
+            push(b"\xa2\x06" + varint(GIANT) + bytes(GIANT), timeout=60)  # field 100, length-delimited
+    assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert deployment.health("server")["superlink"] == before  # the same process; the next tests train rounds on it
+
+
+def varint(number: int) -> bytes:
+    """As Protocol Buffers write it."""
+    groups = []
+    while number > 127:
+        groups.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*groups, number])
 
 
 def test_code_in_a_bundle_does_not_run_at_a_site(deployment, tmp_path):

@@ -19,6 +19,7 @@ from fedlora.deployment import split_address
 from simulations.deployment import DEMO_RECIPE, Deployment, make_deployment
 from simulations.run import federate, prepare
 from simulations.site_files import write_site_files
+from tests.deploy.listening import LOOPBACK, listeners
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -29,18 +30,6 @@ OVERRIDES = [
 ]  # fmt: skip
 POLICY = {"allow_insecure_noise": True, "largest_epsilon": 1000.0}
 LABELS = ("negative", "neutral", "positive")
-
-
-def listeners(port: int) -> set[str]:
-    """Local addresses, as /proc/net/tcp* writes them, on which somebody listens at `port`."""
-    found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(table).read_text().splitlines()[1:]:
-            local, _, state = line.split()[1:4]
-            address, _, number = local.partition(":")
-            if state == "0A" and int(number, 16) == port:
-                found.add(address)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +111,9 @@ def test_plaintext_is_refused(deployment, finished):
 
 
 def test_only_the_fleet_port_could_be_reached_from_outside(deployment, finished):
-    loopback = {"0100007F", "0000000000000000FFFF00000100007F"}
     assert listeners(deployment.settings.control_port)
-    assert listeners(deployment.settings.control_port) <= loopback
-    assert listeners(deployment.health_ports["server"]) <= loopback
+    assert listeners(deployment.settings.control_port) <= LOOPBACK
+    assert listeners(deployment.health_ports["server"]) <= LOOPBACK
 
 
 def test_the_export_is_a_peft_adapter(finished):

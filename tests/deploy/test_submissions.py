@@ -126,6 +126,13 @@ def test_pauses_grow_while_no_round_is_completed_and_vanish_when_one_is(settings
     assert read_submission(folder).attempts == 5
 
 
+def test_a_clock_that_is_set_back_puts_nothing_off(settings, control, folder):
+    go_on(settings, control, now=1e9)
+    fail(folder)
+    go_on(settings, control, now=1e9 - 7200)
+    assert len(control.submitted) == 2
+
+
 def test_a_hopeless_run_is_given_up_and_can_be_resumed(settings, control, folder):
     now = 0.0
     for _ in range(MOST_FRUITLESS + 3):

@@ -120,14 +120,37 @@ def test_a_line_that_was_written_before_its_checkpoint_is_not_doubled_by_a_resum
     assert [line["round"] for line in rounds_without_timings(tmp_path / "run")] == [1, 2, 3]
 
 
-def test_a_truncated_checkpoint_is_refused_and_left_alone(recipe, tmp_path):
-    run(recipe(), tmp_path / "run")
-    path = tmp_path / "run/checkpoint.safetensors"
+def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
-    before = path.read_bytes()
+
+
+def one_bit_turned(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1  # inside a tensor: the file is still valid safetensors
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("spoil", [truncated, one_bit_turned])
+def test_a_damaged_checkpoint_costs_its_round_and_is_set_aside(recipe, tmp_path, spoil):
+    run(recipe("rounds.count=4"), tmp_path / "whole")
+    run(recipe("rounds.count=3"), tmp_path / "run")
+    spoil(tmp_path / "run/checkpoint.safetensors")
+    damaged = (tmp_path / "run/checkpoint.safetensors").read_bytes()
+    run(recipe("rounds.count=4"), tmp_path / "run", resume=True)
+    assert adapter_bytes(tmp_path / "run") == adapter_bytes(tmp_path / "whole")
+    assert rounds_without_timings(tmp_path / "run") == rounds_without_timings(tmp_path / "whole")
+    assert (tmp_path / "run/checkpoint.damaged.safetensors").read_bytes() == damaged
+
+
+def test_two_damaged_checkpoints_are_refused_and_left_alone(recipe, tmp_path):
+    run(recipe(), tmp_path / "run")
+    paths = [tmp_path / "run" / name for name in ("checkpoint.safetensors", "checkpoint.previous.safetensors")]
+    for path in paths:
+        one_bit_turned(path)
+    before = [path.read_bytes() for path in paths]
     with pytest.raises(CheckpointError, match=r"is damaged.*Restore it"):
         run(recipe("rounds.count=4"), tmp_path / "run", resume=True)
-    assert path.read_bytes() == before
+    assert [path.read_bytes() for path in paths] == before
 
 
 def test_a_checkpoint_of_another_recipe_is_refused_by_name(recipe, tmp_path):
