@@ -13,7 +13,6 @@ clear; here it is taken from examples that the recipe declares public.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -104,5 +103,5 @@ def stepped(layer: LowRank, step_mn: Tensor, *, seed: int) -> LowRank:
             torch.manual_seed(seed)
             U, S, V = torch.svd_lowrank(step_mn.double(), q=r + OVERSAMPLING, niter=POWER_ITERATIONS)
         Vh = V.mT
-    factors: Mapping[str, Tensor] = {"B_mr": U[:, :r], "A_rn": Vh[:r], "R_rr": torch.diag(S[:r]) / layer.scale}
-    return replace(layer, **{name: factor.float().contiguous() for name, factor in factors.items()})
+    B_mr, A_rn, R_rr = U[:, :r], Vh[:r], torch.diag(S[:r]) / layer.scale
+    return LowRank(B_mr.float().contiguous(), A_rn.float().contiguous(), layer.scale, R_rr.float())
