@@ -13,6 +13,7 @@ import time
 import torch
 
 from client.base import hold
+from client.personal import Personal
 from client.site import Site
 from client.training import train_adapter, train_adapter_privately
 from fedlora.adapters import read, set_trainable, shaped, write
@@ -75,6 +76,8 @@ def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
     quality = quality_of(task, site, home) if tells else None
     loss = train(task, site, home, grant)
     trained = read(home.model)
+    if task.keeps:
+        Personal(site.folder, task.run).keep(trained.tensors(task.keeps))
     delta = subtract(trained.tensors(task.trains), received.tensors(task.trains))
     report = Report(
         client=site.name,
@@ -91,18 +94,18 @@ def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
 
 
 def receive(task: Task, blob: bytes, site: Site, home: Resident) -> Adapter:
-    """Make the resident model serve the received state; returns the adapter."""
+    """Make the resident model serve the received state, with what the site keeps of its own; returns the received."""
     template = shaped(home.template, task.adapter, task.ranks)
     adapter, residual = decode_state(blob, template, run=task.run, round_number=task.round)
     held = hold(site.folder, task.run, task.base_version, residual, since=task.residual_since)
     home.at_version(task.run, held.version, held.total)
-    write(home.model, adapter)
+    write(home.model, Personal(site.folder, task.run).merged(adapter) if task.keeps else adapter)
     return adapter
 
 
 def train(task: Task, site: Site, home: Resident, grant: Grant) -> float | None:
     """Local steps; every random draw but privacy's is addressed by run seed, client and round."""
-    parameters = set_trainable(home.model, task.trains)
+    parameters = set_trainable(home.model, (*task.trains, *task.keeps))
     address = ("client", site.name, "round", task.round)
     with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
         torch.manual_seed(seed_of(task.seed, *address, "dropout"))

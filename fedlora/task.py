@@ -37,6 +37,9 @@ class Task(Settings):
     trains: tuple[Factor, ...]
     """Factors to train and send; everything else stays as received."""
 
+    keeps: tuple[Factor, ...] = ()
+    """Factors to train and keep at the site: what is received of them only starts a site that has none."""
+
     model: ModelSettings
     fingerprint: str
     """Hash of the coordinator's base model: a client with another base refuses."""

@@ -67,6 +67,11 @@ def require_fit(recipe: Recipe, strategy: Strategy) -> None:
             f"strategy {recipe.strategy.name} trains {'a core R' if trains_core else 'A or B'}, "
             f"adapter.kind={recipe.adapter.kind} does not have it; set adapter.kind={needed}."
         )
+    if strategy.traits.keeps and recipe.privacy.enabled and not recipe.privacy.report_metrics:
+        raise SettingsError(
+            f"strategy {recipe.strategy.name} has no global model: its quality is what clients report of theirs, and "
+            "under privacy they do not. Set privacy.report_metrics=true (and let the sites' policies allow it)."
+        )
     if recipe.devices and not strategy.traits.unequal_ranks:
         able = sorted(name for name in STRATEGIES if build(name, {}).traits.unequal_ranks)
         raise SettingsError(

@@ -42,7 +42,8 @@ def outgoing(
     recipe: Recipe, brief: Brief, strategy: Strategy, progress: Progress, *, nodes: Sequence[int], number: int
 ) -> list[Outgoing]:
     """One message a node. Nodes that hold the same base version at the same ranks get the same bytes, encoded once."""
-    trains = strategy.trains(number) - ({Factor.HEAD} if recipe.train.head == "frozen" else set())
+    frozen = {Factor.HEAD} if recipe.train.head == "frozen" else set()
+    trains, keeps = strategy.trains(number) - frozen, strategy.traits.keeps - frozen
     packed: dict[object, tuple[bytes, Adapter, bytes]] = {}
     messages = []
     for node in nodes:
@@ -61,7 +62,16 @@ def outgoing(
             adapter = decoded_adapter(payload.adapter, recipe.wire.download_codec)
             packed[same] = (blob, adapter, state_hash(adapter.tensors()))
         blob, adapter, base_hash = packed[same]
-        task = task_for(recipe, brief, progress, number=number, trains=trains, held=held or 0, ranks=ranks)
+        task = task_for(
+            recipe,
+            brief,
+            progress,
+            number=number,
+            trains=trains,
+            held=held or 0,
+            ranks=ranks,
+            keeps=tuple(sorted(keeps)),
+        )
         messages.append(Outgoing(node, task, blob, adapter, base_hash))
     return messages
 
@@ -75,6 +85,7 @@ def task_for(
     trains: frozenset[Factor],
     held: int,
     ranks: Ranks | None,
+    keeps: tuple[Factor, ...],
 ) -> Task:
     """One client's instructions for a round."""
     return Task(
@@ -84,6 +95,7 @@ def task_for(
         seed=recipe.seed,
         strategy=recipe.strategy.name,
         trains=tuple(sorted(trains)),
+        keeps=keeps,
         model=recipe.model,
         fingerprint=brief.fingerprint,
         labels=brief.labels,

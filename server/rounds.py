@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from logging import INFO
+from statistics import fmean
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.common.logger import log
@@ -39,7 +40,7 @@ from server.intake import Intake, SiteOf
 from server.journal import Journal
 from server.messages import task_message
 from server.outgoing import Brief, outgoing
-from server.records import RoundFinished, RoundRecord, RoundStarted, Waiting, Watch
+from server.records import ClientRecord, RoundFinished, RoundRecord, RoundStarted, Waiting, Watch
 from strategies.base import Combined, State, Strategy
 from strategies.server_optimizer import Optimised
 
@@ -185,8 +186,10 @@ class Rounds(FlowerStrategy):
         )
 
     def _served_error(self, combined: Combined, old: State, new: State) -> float | None:
-        """None under client-level privacy (it depends on single updates without noise) and with a server optimiser."""
-        if self.recipe.privacy.client_level is not None or isinstance(self.strategy, Optimised):
+        """None under client-level privacy (it depends on single updates without noise), with a server optimiser, and
+        without a global model."""
+        optimised, personal = isinstance(self.strategy, Optimised), bool(self.strategy.traits.keeps)
+        if self.recipe.privacy.client_level is not None or optimised or personal:
             return None
         return served_error(combined, old, new)
 
@@ -194,6 +197,8 @@ class Rounds(FlowerStrategy):
         return max(1, math.ceil(self.recipe.rounds.quorum * self._intake.size))
 
     def _evaluate(self, number: int, state: State) -> Evaluation | None:
+        if self.strategy.traits.keeps:
+            return mean_received(self._intake.records())
         rounds = self.recipe.rounds
         due = number % rounds.evaluate_every == 0 or number == rounds.count
         return self._around.evaluate(state) if self._around.evaluate and due else None
@@ -209,6 +214,18 @@ class Rounds(FlowerStrategy):
             f"{self._quorum()} (rounds.quorum={self.recipe.rounds.quorum}): {why}. Nothing was changed; see to these "
             "clients, then go on with --resume."
         )
+
+
+def mean_received(records: Iterable[ClientRecord]) -> Evaluation | None:
+    """Where every client has a model of its own: the unweighted mean of what they measured on their own examples."""
+    measured = [record.received for record in records if record.outcome == "trained" and record.received is not None]
+    if not measured:
+        return None
+    return Evaluation(
+        loss=fmean(quality.loss for quality in measured),
+        accuracy=fmean(quality.accuracy for quality in measured),
+        examples=sum(quality.examples for quality in measured),
+    )
 
 
 def served_error(combined: Combined, old: State, new: State) -> float:

@@ -17,10 +17,12 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from client.app import client_app
+from client.personal import Personal
 from fedlora import __version__
 from fedlora.config import Recipe
 from fedlora.evaluation import evaluate
 from fedlora.examples import concatenate
+from fedlora.export import export_adapter
 from fedlora.files import write_atomically
 from fedlora.privacy.receipt import Receipt
 from fedlora.privacy.spent import privacy_summary
@@ -35,6 +37,7 @@ from simulations.partition import ClientExamples, Federation, federation
 from simulations.pictures import draw_curves, read_rounds
 from simulations.sites import site_of
 from strategies.base import State
+from strategies.registry import build
 
 Engine = Literal["local", "ray"]
 
@@ -139,7 +142,9 @@ def federate(
     if not finished:
         raise RuntimeError("Flower's runtime ended without a result; the reason is in its log above.")
     progress = finished[0]
-    return Outcome(tuple(names), progress, by_client(simulation, names, progress), folder)
+    if keeps_personal(recipe):
+        export_personal(simulation, names, progress, folder)
+    return Outcome(tuple(names), progress, by_client(simulation, names, progress, folder), folder)
 
 
 def on_held_out(simulation: Simulation, state: State) -> Evaluation:
@@ -149,12 +154,34 @@ def on_held_out(simulation: Simulation, state: State) -> Evaluation:
     return evaluate(simulation.resident.model, batches, on=simulation.recipe.model)
 
 
-def by_client(simulation: Simulation, names: Sequence[str], progress: Progress) -> dict[str, float]:
+def by_client(simulation: Simulation, names: Sequence[str], progress: Progress, folder: Path) -> dict[str, float]:
     """Accuracy of the final state on every client's own test examples; possible here because this is a simulation."""
+    if keeps_personal(simulation.recipe):
+        last = read_rounds(folder)[-1]["clients"]
+        return {row["client"]: row["received"]["accuracy"] for row in last if row["received"] is not None}
     load_state(simulation.resident, "held-out", progress.state)
     on = simulation.recipe.model
     tests = {name: simulation.data.clients[name].test.evaluation_batches(device=on.device) for name in names}
     return {name: evaluate(simulation.resident.model, batches, on=on).accuracy for name, batches in tests.items()}
+
+
+def keeps_personal(recipe: Recipe) -> bool:
+    """Whether every client ends with a model of its own."""
+    return bool(build(recipe.strategy.name, recipe.strategy.options).traits.keeps)
+
+
+def export_personal(simulation: Simulation, names: Sequence[str], progress: Progress, folder: Path) -> None:
+    """adapters/<client>/: the shared factors with the client's own. Possible here because this is a simulation."""
+    for name in names:
+        own = Personal(folder / "sites" / name, progress.run).merged(progress.state.adapter)
+        export_adapter(
+            folder / "adapters" / name,
+            own,
+            total={},
+            base=simulation.resident.base.source,
+            labels=simulation.data.labels,
+            max_tokens=simulation.recipe.model.max_tokens,
+        )
 
 
 def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *, seconds: float) -> dict[str, Any]:
@@ -178,9 +205,16 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
         "seconds": seconds,
         "seed": recipe.seed,
         "versions": versions(),
-        "adapter_dir": str(out / "adapter") if recipe.mode != "alone" else None,
+        "adapter_dir": adapter_dir(recipe, out),
         **privacy_summary(recipe, receipts(rounds), rounds=max(outcome.progress.round for outcome in outcomes)),
     }
+
+
+def adapter_dir(recipe: Recipe, out: Path) -> str | None:
+    """Where the result is: one adapter, a folder of personal ones, or, in mode `alone`, in every client's own run."""
+    if recipe.mode == "alone":
+        return None
+    return str(out / ("adapters" if keeps_personal(recipe) else "adapter"))
 
 
 def receipts(rounds: Iterable[Iterable[Mapping[str, Any]]]) -> Iterator[Receipt]:

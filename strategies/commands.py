@@ -28,6 +28,8 @@ class Traffic:
 def traffic(name: str, strategy: Strategy, *, m: int, n: int, r: int, clients: int) -> Traffic:
     """What this implementation sends: the trained factors up; the whole adapter, and a moved base's residual, down."""
     sizes = {Factor.A: r * n, Factor.B: m * r, Factor.R: r * r, Factor.HEAD: 0}
+    if strategy.traits.keeps:
+        return Traffic(sizes[Factor.A], r * (m + n))
     up = sum(sizes[factor] for factor in strategy.trains(1))
     down = r * (m + n) + (r * r if Factor.R in strategy.trains(1) else 0)
     if strategy.traits.moves_base:

@@ -11,6 +11,7 @@ from strategies.base import Strategy, StrategySettings
 from strategies.fair import LoRAFAIR
 from strategies.fedex import FedExLoRA
 from strategies.fedit import FedIT
+from strategies.fedsa import FedSALoRA
 from strategies.fedsb import FedSB
 from strategies.fedsvd import FedSVD
 from strategies.ffa import FFALoRA
@@ -24,6 +25,7 @@ STRATEGIES: dict[str, type[StrategySettings]] = {
     "fair": LoRAFAIR,
     "fedex": FedExLoRA,
     "fedit": FedIT,
+    "fedsa": FedSALoRA,
     "fedsb": FedSB,
     "fedsvd": FedSVD,
     "ffa": FFALoRA,

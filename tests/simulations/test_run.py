@@ -19,7 +19,7 @@ from server.records import RoundFinished
 from server.rounds import QuorumError
 from simulations.local_grid import LocalGrid
 from simulations.run import prepare, simulate
-from strategies.registry import STRATEGIES
+from strategies.registry import STRATEGIES, build
 from tests.federations import run
 
 SUMMARY_KEYS = {
@@ -54,7 +54,7 @@ def test_a_run_leaves_every_file_and_every_key(recipe, tmp_path):
     assert set(summary["accuracy_by_client"]) == {"blue", "green", "red", "white"}
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@pytest.mark.parametrize("strategy", [name for name in sorted(STRATEGIES) if not build(name, {}).traits.keeps])
 def test_every_strategy_learns_and_its_adapter_loads_with_plain_peft(recipe, tmp_path, strategy):
     settings = recipe(f"strategy.name={strategy}", "rounds.count=6", "train.steps=6", *kind_for(strategy))
     summary = run(settings, tmp_path / "run")
@@ -66,19 +66,43 @@ def kind_for(strategy: str) -> tuple[str, ...]:
     return ("adapter.kind=lora_xs", "adapter.r=8", "adapter.alpha=8") if strategy == "fedsb" else ()
 
 
-def plain_peft_accuracy(folder: Path, settings) -> float:
-    """As the exported README.md says, without fedlora's model."""
-    simulation = prepare(settings)
+def test_personal_adapters_load_with_plain_peft_and_are_what_the_sites_measure_next(recipe, tmp_path):
+    settings = recipe("strategy.name=fedsa", "rounds.count=8", "train.steps=15", "data.test_fraction=0.3")
+    summary = run(settings, tmp_path / "run")
+    assert summary["adapter_dir"].endswith("adapters")
+    first, *_, last = rounds_without_timings(tmp_path / "run")
+    for before, after in zip(first["clients"], last["clients"], strict=True):
+        assert after["train_loss"] < 0.8 * before["train_loss"]
+    assert summary["aggregation_error_max"] is None
+    clients = prepare(settings).data.clients
+    exported = {
+        name: plain_peft_accuracy(tmp_path / "run/adapters" / name, settings, part.test)
+        for name, part in clients.items()
+    }
+    more = settings.model_copy(update={"rounds": settings.rounds.model_copy(update={"count": 9})})
+    recipe_file = tmp_path / "run/config.yaml"
+    recipe_file.write_text(recipe_file.read_text().replace("count: 8", "count: 9"))
+    assert run(more, tmp_path / "run", resume=True)["accuracy_by_client"] == pytest.approx(exported)
+
+
+def test_under_privacy_a_strategy_without_a_global_model_needs_the_clients_metrics(recipe, tmp_path):
+    with pytest.raises(SettingsError, match="report_metrics=true"):
+        run(recipe("strategy.name=fedsa", "privacy.epsilon=3"), tmp_path / "run")
+
+
+def plain_peft_accuracy(folder: Path, settings, examples=None) -> float:
+    """As the exported README.md says, without fedlora's model; on the shared test set, or on `examples`."""
+    examples = examples or prepare(settings).data.held_out
     model = PeftModel.from_pretrained(AutoModel.from_pretrained(settings.model.id), str(folder)).eval()
     head = load_file(folder / "head.safetensors")
     right = 0
     with torch.no_grad():
-        for batch in simulation.data.held_out.evaluation_batches():
+        for batch in examples.evaluation_batches():
             hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
             mask = batch["attention_mask"].unsqueeze(-1)
             logits = ((hidden * mask).sum(1) / mask.sum(1)) @ head["weight"].T + head["bias"]
             right += int((logits.argmax(-1) == batch["labels"]).sum())
-    return right / len(simulation.data.held_out)
+    return right / len(examples)
 
 
 def test_the_same_seed_gives_the_same_rounds_whatever_the_global_random_state(recipe, tmp_path):
