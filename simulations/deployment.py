@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from server.settings import ServerSettings, load_server
 from server.submissions import born, completed_rounds, state_of, submit
 from simulations.site_files import write_site_files
 
+MODEST = {"OMP_NUM_THREADS": "1"}  # many processes share this machine's cores
 DEMO_RECIPE = Path(__file__).parent / "recipes" / "fedsvd.yaml"
 
 
@@ -43,6 +44,8 @@ class Deployment:
     sites: tuple[str, ...]
     health_ports: Mapping[str, int]
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    environment: Callable[[str], Mapping[str, str]] = lambda name: {}
+    """More environment for the coordinator (`server`) or a site, by name."""
 
     def __enter__(self) -> Deployment:
         return self
@@ -52,13 +55,14 @@ class Deployment:
 
     def start(self, *names: str) -> None:
         """Start the coordinator (`server`) or a site's agent, as their administrators would."""
+        units = str(units_folder())
         for name in names:
             unit = "server" if name == "server" else "client"
             config = self.folder / name / f"{unit}.yaml"
             with (self.folder / f"{name}.log").open("ab") as output:
                 self.processes[name] = subprocess.Popen(
                     [sys.executable, "-m", "fedlora", unit, "up", "--config", str(config)],
-                    env={**os.environ, **QUIET, "PYTHONPATH": str(units_folder()), "OMP_NUM_THREADS": "1"},
+                    env={**os.environ, **QUIET, **MODEST, "PYTHONPATH": units, **self.environment(name)},
                     stdout=output,
                     stderr=subprocess.STDOUT,
                 )

@@ -21,8 +21,8 @@ CLIENTS = ("blue", "green", "red", "white")
 NODES = {name: 1000 + index for index, name in enumerate(CLIENTS)}
 
 
-def save_tiny_model(folder: Path, *, seed: int = 0) -> str:
-    """A two-layer BERT with random weights and a word-level vocabulary; returns the folder."""
+def save_tiny_model(folder: Path, *, seed: int = 0, hidden: int = 16) -> str:
+    """A two-layer BERT of width `hidden` with random weights and a word-level vocabulary; returns the folder."""
     folder.mkdir(parents=True)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *PLAIN]
     (folder / "vocab.txt").write_text("\n".join(words))
@@ -31,7 +31,7 @@ def save_tiny_model(folder: Path, *, seed: int = 0) -> str:
         torch.manual_seed(seed)
         model = BertModel(
             BertConfig(
-                vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+                vocab_size=len(words), hidden_size=hidden, num_hidden_layers=2, num_attention_heads=2,
                 intermediate_size=24, max_position_embeddings=32, hidden_dropout_prob=0.0,
                 attention_probs_dropout_prob=0.0,
             )

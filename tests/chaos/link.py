@@ -8,6 +8,8 @@ import threading
 import time
 
 CHUNK = 4096
+LULL_S = 1.0
+"""What comes after so much silence belongs to another message."""
 
 
 class Link:
@@ -20,11 +22,18 @@ class Link:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._up = True
         self._running = True
+        self._burst = (0.0, 0)
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    @property
+    def burst_up(self) -> int:
+        """Bytes that the site is sending just now, since its last lull; 0 when it is silent."""
+        last, size = self._burst
+        return size if time.monotonic() - last < LULL_S else 0
 
     def cut(self) -> None:
         """Drop every connection, refuse new ones."""
@@ -70,6 +79,8 @@ class Link:
                         if not received:
                             return
                         key.data.sendall(received)
+                        if key.fileobj is near:
+                            self._burst = (time.monotonic(), self.burst_up + len(received))
                         time.sleep(self._pause_s * len(received) / CHUNK)
             except (OSError, ValueError):
                 return

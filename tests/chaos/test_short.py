@@ -6,11 +6,18 @@ import pytest
 
 from tests.chaos.drill import drill
 
-SHORT = ["kill -9 the executor", "kill -9 the ServerApp", "kill -9 the SuperLink", "full disk at a site"]
+SHORT = [
+    "executor killed while it trains",
+    "ServerApp killed while it aggregates",
+    "corrupted checkpoint",
+    "SuperLink killed",
+    "full disk at a site",
+]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_run_survives_killed_processes_and_a_full_disk(tmp_path):
-    injected = drill(tmp_path, SHORT, rounds=12, pause_s=8.0, timeout_s=420)
-    assert [item.fault for item in injected] == SHORT
+def test_a_run_survives_killed_processes_a_corrupted_checkpoint_and_a_full_disk(tmp_path):
+    sound = drill(tmp_path, SHORT, pause_s=6.0, timeout_s=420)
+    assert [item.fault for item in sound.injected if item.hit] == SHORT
+    assert sound.charged >= sound.acknowledged > 0
