@@ -11,9 +11,12 @@ import os
 import secrets
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
+from client.lifeline import Lifeline, connected
 from client.settings import ClientSettings
+from client.throttle import Throttle
 from fedlora.deployment import command, flower_environment, split_address
 from fedlora.health import serve_health
 from fedlora.private_files import require_private, write_private
@@ -29,7 +32,12 @@ def serve(settings: ClientSettings, config: Path) -> None:
     if not settings.secret.exists():
         write_private(settings.secret, secrets.token_hex(32).encode())
     port = settings.runtime_port or free_port()
-    supervisor = Supervisor(children(settings, config, port=port))
+    throttle = throttled(settings)
+    coordinator = settings.coordinator if throttle is None else throttle.address
+    lifeline = Lifeline(partial(connected, own_port=port))
+    supervisor = Supervisor(
+        children(settings, config, port=port, coordinator=coordinator), tick=lambda: lifeline.tick(supervisor)
+    )
     health = serve_health(supervisor.health, port=settings.health_port)
     log.info(
         "agent",
@@ -39,6 +47,13 @@ def serve(settings: ClientSettings, config: Path) -> None:
         supervisor.run()
     finally:
         health.shutdown()
+
+
+def throttled(settings: ClientSettings) -> Throttle | None:
+    """What holds the site's line to its limit; None where there is none."""
+    if settings.limits.megabits_s is None:
+        return None
+    return Throttle(split_address(settings.coordinator), megabits_s=settings.limits.megabits_s)
 
 
 def require_ready(settings: ClientSettings) -> None:
@@ -58,7 +73,7 @@ def require_ready(settings: ClientSettings) -> None:
         require_private(settings.secret)
 
 
-def children(settings: ClientSettings, config: Path, *, port: int) -> list[Child]:
+def children(settings: ClientSettings, config: Path, *, port: int, coordinator: str) -> list[Child]:
     """SuperNode first, then who answers its messages."""
     logs = settings.folder / "logs"
     if settings.log_to == "files":
@@ -66,7 +81,7 @@ def children(settings: ClientSettings, config: Path, *, port: int) -> list[Child
     address = f"127.0.0.1:{port}"
     supernode = [
         command("flower-supernode"),
-        "--superlink", settings.coordinator, "--root-certificates", str(settings.ca_certificate),
+        "--superlink", coordinator, "--root-certificates", str(settings.ca_certificate),
         "--auth-supernode-private-key", str(settings.node_key),
         "--isolation", "process", "--superexec-auth-secret-file", str(settings.secret),
         "--host", "127.0.0.1", "--port", str(port),

@@ -11,6 +11,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from client.limits import code_of
 from client.messages import read_task, reply_message
 from client.round import answer
 from client.settings import ClientSettings, load_client
@@ -62,10 +63,23 @@ def respond(task: Task, blob: bytes, settings: ClientSettings) -> tuple[Report, 
     except SettingsError:
         log.exception("round %d cannot be done with this site's settings", task.round)
         return _failed(settings, "settings", task.round), None
-    except Exception:  # whatever it says may carry data: it stays in this site's log
+    except Exception as error:  # whatever it says may carry data: it stays in this site's log
         log.exception("round %d failed", task.round)
-        return _failed(settings, "internal-error", task.round), None
-    return answer(task, blob, site)
+        return _failed(settings, code_of(error), task.round), None
+    report, update = answer(task, blob, site)
+    return declared(report, task.run, settings), update
+
+
+_told: set[str] = set()
+"""Runs in which this process has declared the site's resources."""
+
+
+def declared(report: Report, run: str, settings: ClientSettings) -> Report:
+    """The report, with the site's resources in the first answer of a run that this process gives."""
+    if settings.resources is None or run in _told:
+        return report
+    _told.add(run)
+    return report.model_copy(update={"resources": settings.resources})
 
 
 def placed(task: Task, settings: ClientSettings) -> Task:

@@ -14,18 +14,23 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context, Error, Message
 from flwr.cli.install import install_from_fab
 from flwr.clientapp.utils import get_load_client_app_fn
 from flwr.common.constant import ErrorCode, SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, AcquireTaskResponse
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -35,20 +40,28 @@ from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.run import Run
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime import run_clientapp
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from client.bundles import BundleError, Kind, admit
+from client.limits import limit_memory
 from client.settings import ClientSettings, load_client
 from fedlora.private_files import require_private
 from fedlora.supervise import log_json_lines
 
 log = logging.getLogger("fedlora.executor")
 
-POLL_S = 0.1
+POLL_S = 0.25
 PAUSE_S = 1.0  # after the SuperNode could not be reached
+STALE_S = 5.0  # a message that is whole is read in less
 TASK = "flwr-clientapp"
 
 AnyClientApp = Callable[[Message, Context], Message]
+Input = tuple[Message, Context, Run, Fab]
+
+
+class StaleTaskError(Exception):
+    """A task whose message will never be whole: its run ended while the SuperNode was receiving it."""
 
 
 def connect(address: str, *extra: ProtobufClientInterceptor) -> RuntimeHttpClient:
@@ -70,6 +83,7 @@ class Executor:
         self._allowed: frozenset[str] = frozenset() if allowed == "any" else frozenset(allowed)
         self._address = address
         self._apps: dict[str, AnyClientApp] = {}
+        self._next: AcquireTaskResponse | None = None
         secret = SuperExecAuthHttpInterceptor(
             master_secret=require_private(settings.secret).read_bytes(),
             protected_methods=frozenset({"/flwr.proto.Runtime/AcquireTask"}),
@@ -90,13 +104,38 @@ class Executor:
 
     def step(self) -> bool:
         """Acquire and answer one task if there is one."""
-        acquired = self._node.AcquireTask(AcquireTaskRequest(supported_task_types=[TASK]))
-        if not acquired.HasField("task") or not acquired.token:
+        acquired, self._next = self._next or self._acquire(), None
+        if acquired is None:
             return False
         started = time.monotonic()
         self._answer(acquired.token)
         log.info("answered", extra={"task": acquired.task.task_id, "seconds": round(time.monotonic() - started, 3)})
         return True
+
+    def _acquire(self) -> AcquireTaskResponse | None:
+        acquired = self._node.AcquireTask(AcquireTaskRequest(supported_task_types=[TASK]))
+        return acquired if acquired.HasField("task") and acquired.token else None
+
+    def _pull(self, client: RuntimeHttpClient) -> Input:
+        """The task's message, as soon as the SuperNode has received all of it.
+
+        When a run ends while its message is being received, Flower leaves the task behind, and whoever has acquired it
+        waits for two hours. A SuperNode receives one message at a time: once it hands out the next task, this one's
+        message is whole, or never will be.
+        """
+        pulled = in_background(partial(pull_task_input, client))
+        stale_at = math.inf
+        while True:
+            try:
+                return pulled.result(timeout=POLL_S)
+            except TimeoutError:
+                if pulled.done():
+                    raise  # it was the call's own
+            if self._next is None:
+                self._next = self._acquire()
+                stale_at = math.inf if self._next is None else time.monotonic() + STALE_S
+            if time.monotonic() > stale_at:
+                raise StaleTaskError
 
     def _answer(self, token: str) -> None:
         client = connect(self._address, RuntimeTokenHttpInterceptor(token))
@@ -105,9 +144,12 @@ class Executor:
         message = context = reply = None
         status, code = SubStatus.FAILED, "internal-error"
         try:
-            message, context, run, fab = pull_task_input(client)
+            message, context, run, fab = self._pull(client)
             reply = self._app(run, fab)(message, context)
             status, code = SubStatus.COMPLETED, ""
+        except StaleTaskError:
+            log.warning("a task is left: its run ended while its message was on the way")
+            code = "stale-task"
         except BundleError as error:
             log.error("a bundle is refused: %s", error)
             code = error.code
@@ -132,6 +174,31 @@ class Executor:
         return self._apps[key]
 
 
+def ask_often() -> None:
+    """Make Flower ask for a message at short intervals while its SuperNode is still receiving it.
+
+    It waits 1, 2, 4, ... 10 s: on a slow link a round would lose seconds after its last byte is there, and a long
+    download would run out of tries. Asking is cheap on loopback.
+    """
+    run_clientapp.pull_and_inflate_object_from_tree = partial(  # type: ignore[attr-defined]  # not one of its exports
+        pull_and_inflate_object_from_tree, initial_backoff=0.05, backoff_cap=0.5, max_tries_per_object=None
+    )
+
+
+def in_background(call: Callable[[], Input]) -> Future[Input]:
+    """The call's result, or its exception, when it ends."""
+    future: Future[Input] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
 def installed_client() -> AnyClientApp:
     """The client that this site installed."""
     from client.deployed import app
@@ -152,7 +219,12 @@ def main() -> None:
     parser.add_argument("address", help="host:port of the SuperNode's Runtime API")
     address = parser.parse_args().address
     log_json_lines()
-    executor = Executor(load_client(Path(os.environ["FEDLORA_SITE"])), address)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # else it logs each poll
+    settings = load_client(Path(os.environ["FEDLORA_SITE"]))
+    installed_client()  # its imports are part of what the bound must leave room for, and of the start, not of a round
+    limit_memory(settings.limits)
+    ask_often()
+    executor = Executor(settings, address)
     log.info("ready", extra={"pid": os.getpid()})
     executor.run()
 

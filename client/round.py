@@ -13,6 +13,7 @@ import time
 import torch
 
 from client.base import hold
+from client.limits import code_of
 from client.personal import Personal
 from client.site import Site
 from client.training import train_adapter, train_adapter_privately
@@ -54,9 +55,9 @@ def answer(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes | None]:
     except SettingsError:
         log.exception("the task of round %d cannot be done with this site's settings", task.round)
         report, update = Report(client=site.name, outcome="failed", code="settings", round=task.round), None
-    except Exception:  # whatever it says may carry data: it stays in this site's log
+    except Exception as error:  # whatever it says may carry data: it stays in this site's log
         log.exception("round %d failed", task.round)
-        report, update = Report(client=site.name, outcome="failed", code="internal-error", round=task.round), None
+        report, update = Report(client=site.name, outcome="failed", code=code_of(error), round=task.round), None
     return report.model_copy(update={"seconds": time.monotonic() - started}), update
 
 

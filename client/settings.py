@@ -1,4 +1,4 @@
-"""client.yaml: how a site is deployed. Paths are relative to the file; nothing in it is ever sent."""
+"""client.yaml: how a site is deployed. Paths are relative to the file; only `site` and `resources` are ever sent."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from fedlora.config import DeviceSettings
 from fedlora.deployment import load_settings
 from fedlora.settings import Settings
 
@@ -28,6 +29,17 @@ class SiteData(Settings):
 
     dataset: str = "default"
     """What these data are called in the ledger and the policy: budgets belong to datasets."""
+
+
+class Limits(Settings):
+    """What this site's agent may take of its machine and its line."""
+
+    memory_mib: int | None = Field(None, ge=512)
+    """Most memory for the executor (Linux), its imports included; a task that needs more fails with the code
+    `out-of-memory`, and the agent lives on. None: as much as there is."""
+
+    megabits_s: float | None = Field(None, gt=0)
+    """Most that is sent, and most that is received, in Mbit/s. None: as fast as the line is."""
 
 
 class ClientSettings(Settings):
@@ -60,6 +72,13 @@ class ClientSettings(Settings):
     executor: Literal["warm", "stock"] = "warm"
     """`warm` keeps imports, base model and tokenised data loaded between rounds; `stock` is Flower's own: a process per
     message."""
+
+    limits: Limits = Limits()
+    """Caps on memory and bandwidth."""
+
+    resources: DeviceSettings | None = None
+    """What this site tells the coordinator that it can carry, with its first answer in a run: the planner then gives it
+    fewer layers or a lower rank, in runs that plan. Nothing is measured or told unless it is written here."""
 
     allow_bundles: tuple[str, ...] | Literal["any"] = ()
     """SHA-256 of bundles with code that may run here. Bundles that hold configuration only are always accepted: the

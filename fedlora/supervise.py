@@ -103,13 +103,24 @@ class Supervisor:
             running.started_at = -STEADY_S  # asked for, so not a quick death
             running.process.terminate()
 
+    def pid(self, name: str) -> int | None:
+        """Of a child that is alive."""
+        running = self._all[name]
+        return running.process.pid if running.alive and running.process else None
+
+    def kill(self, name: str) -> None:
+        """End a child that no longer listens to anything; the loop starts it again."""
+        running = self._all[name]
+        if running.alive and running.process is not None:
+            running.process.kill()
+
     def health(self) -> dict[str, dict[str, object]]:
         """For the health endpoint: is each alive and ready, how often it was started, how it last ended."""
         return {
             name: {
                 "alive": running.alive,
                 "ready": running.alive and running.child.ready(),
-                "pid": running.process.pid if running.alive and running.process else None,
+                "pid": self.pid(name),
                 "starts": running.starts,
                 "last_exit": running.last_exit,
             }

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
+from fedlora.config import AdapterSettings, DeviceSettings, ModelSettings, TrainSettings
 from fedlora.privacy.settings import PrivacySettings
 from fedlora.settings import Settings
 from fedlora.updates import Factor
@@ -95,6 +95,9 @@ class Report(Settings):
 
     seconds: float = 0.0
     """Time from the message's arrival to the answer."""
+
+    resources: DeviceSettings | None = None
+    """What the site declares that it can carry, in its first answer of a run; None if it declares nothing."""
 
     receipt: str | None = None
     """Under privacy: what was charged for this task, signed by the site (`fedlora.privacy.receipt`)."""

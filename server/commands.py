@@ -70,18 +70,24 @@ def revoke(site: Annotated[str, typer.Argument(help="Name of the site.")], confi
 
 @admin.command("list")
 def list_sites(config: Config = DEFAULT, json_output: Json = False) -> None:
-    """Every site, its state and its key."""
+    """Every site, its state, its key and what it declared that it can carry."""
+    from server.declared import read_declared
     from server.provision import read_registry
     from server.settings import load_server
 
-    registry = read_registry(load_server(config))
+    settings = load_server(config)
+    registry, declared = read_registry(settings), read_declared(settings.folder)
     rows = {name: {**site.model_dump(), "key": fingerprint(site.public_key)} for name, site in registry.sites.items()}
+    for name, device in declared.items():
+        if name in rows:
+            rows[name]["resources"] = device.model_dump(exclude_none=True)
     if json_output:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table("site", "status", "node", "key")
+    table = Table("site", "status", "node", "key", "resources")
     for name, site in rows.items():
-        table.add_row(name, site["status"], str(site["node"] or "not yet registered"), site["key"])
+        carries = ", ".join(f"{key} {value}" for key, value in site.get("resources", {}).items())
+        table.add_row(name, site["status"], str(site["node"] or "not yet registered"), site["key"], carries)
     console.print(table)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from fedlora.resident import Resident
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, Factor
 from server.checkpoint import Progress
+from server.declared import Declared, planned_for
 from server.first_step import first_step
 from server.intake import SiteOf
 from server.journal import Journal
@@ -39,6 +40,8 @@ class Coordination:
     watch: Watch = lambda event: None
     coordinator: str = "local"
     site_of: SiteOf | None = None
+    declared: Declared = field(default_factory=dict)
+    """What sites have said that they can carry."""
 
 
 def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool) -> Progress:
@@ -48,7 +51,7 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     journal = Journal(needs.folder, recipe)
     progress = journal.resume() if resume else begin(journal, recipe, strategy, needs)
     shape = shape_of(needs.resident.model, needs.resident.template, recipe)
-    ranks = planned(recipe, shape, needs.site_of)
+    ranks = planned(planned_for(recipe, needs.declared, shape), shape, needs.site_of)
     brief = Brief(needs.resident.base.fingerprint, needs.labels, needs.coordinator, ranks)
     rounds = Rounds(
         recipe, brief, strategy, progress, Surroundings(journal, needs.evaluate, needs.watch, needs.site_of)

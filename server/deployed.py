@@ -27,6 +27,8 @@ from fedlora.settings import SettingsError
 from fedlora.supervise import JsonLines
 from fedlora.task import Evaluation
 from server.coordinate import Coordination, coordinate, load_state
+from server.declared import read_declared, remember
+from server.prompt_grid import PromptGrid
 from server.provision import read_registry
 from server.records import ClientAnswered, Event, RoundFinished, RoundStarted, Waiting
 from server.rounds import Evaluate
@@ -49,7 +51,7 @@ def main(grid: Grid, context: Context) -> None:
         log_to_file(folder / "run.log")
         write_status(folder, this_process("running", flower_run))
         try:
-            run(grid, settings, folder)
+            run(PromptGrid(grid), settings, folder)
         except BaseException as error:
             log.exception("the run stopped; it can be resumed")
             why = f"{type(error).__name__}: {error}"
@@ -73,9 +75,10 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         folder=folder,
         labels=labels,
         evaluate=evaluation(recipe, home, rows, labels) if rows else None,
-        watch=log_event,
+        watch=lambda event: watch(event, settings),
         coordinator=settings.name,
         site_of=lambda node: read_registry(settings).name_of(node),
+        declared=read_declared(settings.folder),
     )
     coordinate(grid, recipe, needs, resume=(folder / "checkpoint.safetensors").exists())
 
@@ -97,6 +100,13 @@ def evaluation(recipe: Recipe, home: Resident, rows: list[Row], labels: tuple[st
         return evaluate(home.model, examples.evaluation_batches(device=recipe.model.device), on=recipe.model)
 
     return on_held_out
+
+
+def watch(event: Event, settings: ServerSettings) -> None:
+    """Log what happens, and remember what a site declares."""
+    log_event(event)
+    if isinstance(event, ClientAnswered) and event.record.resources is not None:
+        remember(settings.folder, event.record.client, event.record.resources)
 
 
 def log_event(event: Event) -> None:

@@ -117,6 +117,7 @@ class Intake:
             seconds=report.seconds,
             received=report.received,
             train_loss=report.train_loss,
+            resources=report.resources,
             receipt=receipt,
         )
         return update

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from fedlora.config import DeviceSettings
 from fedlora.privacy.receipt import Receipt
 from fedlora.task import Evaluation
 
@@ -27,6 +28,8 @@ class ClientRecord:
     received: Evaluation | None = None
     """The adapter as received, on the client's own test examples."""
     train_loss: float | None = None
+    resources: DeviceSettings | None = None
+    """What the site declared that it can carry, if this was the answer that said so."""
     receipt: Receipt | None = None
     """Under privacy: what the site charged to its ledger for this round, as it signed it."""
 
@@ -61,6 +64,7 @@ class RoundRecord:
         plain["evaluation"] = None if self.evaluation is None else self.evaluation.model_dump()
         for client, record in zip(plain["clients"], self.clients, strict=True):
             client["received"] = None if record.received is None else record.received.model_dump()
+            client["resources"] = None if record.resources is None else record.resources.model_dump(exclude_none=True)
             client["receipt"] = None if record.receipt is None else record.receipt.model_dump()
         return {**plain, "bytes_up": self.bytes_up, "bytes_down": self.bytes_down}
 

@@ -6,6 +6,8 @@ python -m tests.chaos.drill --faults 32 --report docs/reliability.md       (make
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -87,13 +89,13 @@ def prepare(folder: Path) -> tuple[Deployment, Recipe, Clocks]:
 
 
 def inject(scene: Scene, name: str, watch: RoundWatch, *, pause_s: float, until: float) -> Injected:
-    """Do it, then wait for a round that began after it, but not longer than twice the pause: faults may overlap."""
+    """Do it, then wait for a round that began after it, but not longer than five pauses: faults may overlap."""
     before, began = completed_rounds(scene.run), time.monotonic()
     hit = FAULTS[name](scene)
     over = time.monotonic()
     site = None if name in AT_SERVER else SLOW if name in AT_SLOW else scene.target
     print(f"{name} ({site or 'coordinator'}) after round {before}{'' if hit else ', not at its moment'}", flush=True)
-    limit = min(until, over + 2 * pause_s)
+    limit = min(until, over + 5 * pause_s)
     while time.monotonic() < limit and not watch.rounds_since(over) > 1:
         time.sleep(0.2)
     time.sleep(pause_s / 4)
@@ -129,6 +131,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="write the table into this document, between its two marks")
     parser.add_argument("--only", help="one fault, by a part of its name")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that nothing that was started stays behind
     known = [name for name in FAULTS if given.only is None or given.only in name]
     names = [name for _ in range(given.faults // len(known) + 1) for name in known][: given.faults]
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
