@@ -1,4 +1,7 @@
-"""A health endpoint on loopback: GET /healthz answers 200 when everything is ready, else 503, with JSON either way."""
+"""What a long-running process says of itself over HTTP: GET /healthz on loopback, and GET /metrics for Prometheus.
+
+/healthz answers 200 when everything is ready, else 503, with JSON either way.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,40 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Health = Callable[[], Mapping[str, Mapping[str, object]]]
+Metrics = Callable[[], bytes]
+Page = Callable[[], tuple[int, str, bytes]]
+"""Status, content type and body."""
+
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def serve_health(health: Health, *, port: int) -> ThreadingHTTPServer:
     """Serve until the process ends; the port is on 127.0.0.1 only (0: any free one, see `.server_port`)."""
 
+    def page() -> tuple[int, str, bytes]:
+        parts = health()
+        ready = all(part["ready"] for part in parts.values())
+        return 200 if ready else 503, "application/json", json.dumps({"ready": ready, "processes": parts}).encode()
+
+    return _serve("/healthz", page, host="127.0.0.1", port=port)
+
+
+def serve_metrics(metrics: Metrics, *, host: str, port: int) -> ThreadingHTTPServer:
+    """Serve them, unprotected, at an address that only the operator's machines should reach."""
+    return _serve("/metrics", lambda: (200, PROMETHEUS, metrics()), host=host, port=port)
+
+
+def _serve(path: str, page: Page, *, host: str, port: int) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         timeout = 5.0  # seconds for one request: a peer that dribbles its bytes is dropped
 
         def do_GET(self) -> None:
-            if self.path != "/healthz":
+            if self.path != path:
                 self.send_error(404)
                 return
-            parts = health()
-            ready = all(part["ready"] for part in parts.values())
-            body = json.dumps({"ready": ready, "processes": parts}).encode()
-            self.send_response(200 if ready else 503)
-            self.send_header("Content-Type", "application/json")
+            status, kind, body = page()
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -32,7 +52,7 @@ def serve_health(health: Health, *, port: int) -> ThreadingHTTPServer:
         def log_message(self, format: str, *args: object) -> None:
             """A probe every few seconds is not worth a line."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server = ThreadingHTTPServer((host, port), Handler)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    threading.Thread(target=server.serve_forever, name=path, daemon=True).start()
     return server

@@ -42,6 +42,10 @@ class ServerSettings(Settings):
     health_port: int = Field(9090, ge=0, le=65535)
     """Port on 127.0.0.1 of GET /healthz."""
 
+    metrics_listen: str | None = None
+    """host:port of GET /metrics for Prometheus, without TLS or a password: an address that only the operator's machines
+    reach, such as 127.0.0.1:9094. None: there are no metrics."""
+
     labels: tuple[str, ...] = ()
     """Class names in the order of the head's outputs; taken from `held_out` when not given."""
 

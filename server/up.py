@@ -9,10 +9,11 @@ from pathlib import Path
 
 from fedlora.checks import accepts
 from fedlora.deployment import command, flower_environment, split_address
-from fedlora.health import serve_health
+from fedlora.health import serve_health, serve_metrics
 from fedlora.private_files import require_private
 from fedlora.supervise import Child, Supervisor
 from server.control import Control, ControlError
+from server.metrics import exposition
 from server.provision import is_reconciled, read_registry, reconcile
 from server.settings import ServerSettings
 from server.submissions import go_on
@@ -31,6 +32,9 @@ def serve(settings: ServerSettings, config: Path) -> None:
     duties = Duties(settings, control)
     supervisor = Supervisor(children(settings, config), tick=lambda: duties.tick(supervisor))
     health = serve_health(supervisor.health, port=settings.health_port)
+    if settings.metrics_listen is not None:
+        host, port = split_address(settings.metrics_listen)
+        serve_metrics(lambda: exposition(settings, supervisor.health), host=host, port=port)
     log.info(
         "coordinator", extra={"coordinator": settings.name, "fleet": settings.listen, "health_port": health.server_port}
     )

@@ -1,4 +1,4 @@
-"""A ServerApp for bench_deploy: sends every node, in turn, a message that is no task, and times the answer."""
+"""ServerApps for the benches: messages that are no task, to one node after the other, or to all of them at once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 POLL_S = 0.05
 
 app = ServerApp()
+broadcast = ServerApp()
 
 
 @app.main()
@@ -37,3 +38,21 @@ def round_trip(grid: Grid, node: int) -> float:
     if replies[0].has_error():
         raise RuntimeError(f"node {node}: {replies[0].error.reason}")
     return time.monotonic() - started
+
+
+@broadcast.main()
+def broadcast_rounds(grid: Grid, context: Context) -> None:
+    """Seconds of every round with all nodes, to the file that the run's configuration names."""
+    nodes = int(context.run_config["nodes"])
+    while len(connected := sorted(grid.get_node_ids())) < nodes:
+        time.sleep(0.5)
+    seconds = []
+    for _ in range(int(context.run_config["rounds"])):
+        started = time.monotonic()
+        content = RecordDict({"nothing": ConfigRecord({"x": 1})})
+        waiting = set(grid.push_messages([Message(content, node, "train") for node in connected]))
+        while waiting:
+            waiting -= {reply.metadata.reply_to_message_id for reply in grid.pull_messages(list(waiting))}
+            time.sleep(POLL_S)
+        seconds.append(time.monotonic() - started)
+    Path(str(context.run_config["out"])).write_text(json.dumps(seconds))

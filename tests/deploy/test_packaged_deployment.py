@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 import yaml
 
+from fedlora.deployment import split_address
 from fedlora.units_path import units_folder
 from server.settings import ServerSettings
 
@@ -44,21 +46,38 @@ def test_a_compose_client_accepts_the_file():
     assert ran.returncode == 0, ran.stderr
 
 
-def test_only_the_fleet_port_is_published(compose):
+def test_only_the_fleet_port_is_published_to_others(compose):
     published = {name: service.get("ports", []) for name, service in compose["services"].items()}
     fleet = ServerSettings.model_fields["listen"].default.rpartition(":")[2]
     assert published.pop("coordinator") == [f"{fleet}:{fleet}"]
-    assert not any(published.values())
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+    assert not any(published[name] for name in published if name.startswith("site-"))
 
 
 def test_every_service_is_unprivileged_and_watched(compose):
     for name, service in compose["services"].items():
-        assert service["user"] != "0", name
+        assert service["user"] not in ("0", "root"), name
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert "no-new-privileges:true" in service["security_opt"], name
-        assert service["healthcheck"]["test"][:4] == ["CMD", "python", "-m", "fedlora.probe"], name
+        assert service["healthcheck"]["test"][0] == "CMD", name
         assert service["mem_limit"], name
+    for name in ("coordinator", "site-a", "site-b"):
+        assert compose["services"][name]["healthcheck"]["test"][:4] == ["CMD", "python", "-m", "fedlora.probe"], name
+
+
+def test_metrics_are_where_prometheus_looks_and_no_site_does(compose):
+    services, networks = compose["services"], compose["networks"]
+    (job,) = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())["scrape_configs"]
+    (target,) = job["static_configs"][0]["targets"]
+    host, _ = split_address(target)
+    assert services["coordinator"]["networks"]["operator"]["ipv4_address"] == host
+    assert ip_address(host) in ip_network(networks["operator"]["ipam"]["config"][0]["subnet"])
+    assert [name for name, service in services.items() if "operator" in service["networks"]] == [
+        "coordinator",
+        "prometheus",
+    ]
+    assert f"metrics_listen: {target}" in (ROOT / "deploy" / "compose-enrol.sh").read_text()
 
 
 def test_sites_share_neither_volume_nor_network(compose):

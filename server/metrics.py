@@ -1,0 +1,103 @@
+"""What Prometheus may know of a coordinator: read from its files at every scrape, so that there is nothing to keep.
+
+Names of runs and sites are labels; nothing else of a site is said but how it answered in the last round.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from fedlora.health import Health
+from server.provision import read_registry
+from server.settings import ServerSettings
+from server.submissions import completed_rounds, read_submission, runs, state_of
+
+Gauge = GaugeMetricFamily
+TAIL_BYTES = 1 << 20
+
+
+def exposition(settings: ServerSettings, health: Health) -> bytes:
+    """All metrics in Prometheus's text format."""
+    registry = CollectorRegistry()
+    registry.register(_Coordinator(settings, health))
+    return generate_latest(registry)
+
+
+class _Coordinator(Collector):
+    def __init__(self, settings: ServerSettings, health: Health) -> None:
+        self._settings = settings
+        self._health = health
+
+    def collect(self) -> Iterator[Gauge]:
+        yield from of_processes(self._health)
+        yield from of_sites(self._settings)
+        yield from of_runs(runs(self._settings))
+
+    def describe(self) -> Iterable[Gauge]:
+        """Nothing is looked at when the collector is registered."""
+        return []
+
+
+def of_processes(health: Health) -> Iterator[Gauge]:
+    ready = Gauge("fedlora_process_ready", "Whether a process of the coordinator does its work", labels=["process"])
+    starts = Gauge("fedlora_process_starts", "How often it was started", labels=["process"])
+    for name, part in health().items():
+        ready.add_metric([name], float(bool(part["ready"])))
+        starts.add_metric([name], float(str(part["starts"])))
+    yield from (ready, starts)
+
+
+def of_sites(settings: ServerSettings) -> Iterator[Gauge]:
+    sites = Gauge("fedlora_sites", "Sites, by status", labels=["status"])
+    counts = Counter(site.status for site in read_registry(settings).sites.values())
+    for status in ("approved", "revoked"):
+        sites.add_metric([status], counts[status])
+    yield sites
+
+
+def of_runs(folders: Iterable[Path]) -> Iterator[Gauge]:
+    state = Gauge("fedlora_run_state", "1 for the state that a run is in", labels=["run", "state"])
+    rounds = Gauge("fedlora_run_rounds", "Completed rounds", labels=["run"])
+    attempts = Gauge("fedlora_run_attempts", "How often the run was submitted to Flower", labels=["run"])
+    clients = Gauge("fedlora_round_clients", "Clients of the last round, by outcome", labels=["run", "outcome"])
+    sizes = Gauge("fedlora_round_bytes", "Bytes of the last round", labels=["run", "direction"])
+    seconds = Gauge("fedlora_round_seconds", "Duration of the last round", labels=["run"])
+    accuracy = Gauge("fedlora_accuracy", "Of the last round that was evaluated", labels=["run"])
+    for folder in folders:
+        name = folder.name
+        state.add_metric([name, state_of(folder)], 1.0)
+        rounds.add_metric([name], completed_rounds(folder))
+        attempts.add_metric([name], read_submission(folder).attempts)
+        records = last_records(folder / "rounds.jsonl")
+        if not records:
+            continue
+        last = records[-1]
+        for outcome, count in Counter(client["outcome"] for client in last["clients"]).items():
+            clients.add_metric([name, outcome], count)
+        sizes.add_metric([name, "up"], last["bytes_up"])
+        sizes.add_metric([name, "down"], last["bytes_down"])
+        seconds.add_metric([name], last["seconds"])
+        if evaluated := [record["evaluation"] for record in records if record["evaluation"]]:
+            accuracy.add_metric([name], evaluated[-1]["accuracy"])
+    yield from (state, rounds, attempts, clients, sizes, seconds, accuracy)
+
+
+def last_records(path: Path) -> list[dict[str, Any]]:
+    """The whole rounds within the file's last MiB; none of a line that is being written."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL_BYTES))
+            tail = file.read()
+    except FileNotFoundError:
+        return []
+    lines = tail.split(b"\n")[1 if size > TAIL_BYTES else 0 : -1]
+    return [json.loads(line) for line in lines]

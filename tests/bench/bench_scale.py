@@ -1,0 +1,159 @@
+"""What one more client costs: connected to a coordinator, and simulated in one process. Empty messages, real transport.
+
+    python -m tests.bench.bench_scale                # 2, 8 and 24 SuperNodes; 10 to 100,000 simulated clients
+
+A deployed client costs its coordinator memory and CPU seconds, at rest and per message; both are slopes between the
+fewest and the most SuperNodes, so what a coordinator costs by itself is not in them. CPU seconds are those of the
+coordinator's whole process tree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from client.agent import children, free_port
+from client.settings import load_client
+from fedlora.deployment import QUIET
+from fedlora.private_files import write_private
+from server.control import Control
+from server.submissions import PYPROJECT
+from simulations.deployment import Deployment, make_deployment
+from simulations.local_grid import LocalGrid, run_apps
+from tests.bench.bench_deploy import cpu_s, resident_mib
+
+NODES = (2, 8, 24)
+SIMULATED = (10, 1000, 100_000)
+ROUNDS, SAMPLED = 6, 100
+REST_S = 20.0
+
+
+def deployed(nodes: int) -> dict[str, float]:
+    """One coordinator and so many SuperNodes."""
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        folder = Path(temporary)
+        sites = tuple(f"site-{number}" for number in range(nodes))
+        deployment = stack.enter_context(make_deployment(folder, sites=sites, data=folder, labels=("a", "b")))
+        deployment.start("server")
+        deployment.wait_ready("server", timeout_s=120)
+        for process in connect(deployment, stack):
+            stack.callback(process.kill)
+        wait_connected(deployment, nodes)
+        pid = deployment.processes["server"].pid
+        rest, memory = cpu_s(pid), resident_mib(pid)
+        time.sleep(REST_S)
+        rest = (cpu_s(pid) - rest) / REST_S
+        before, started = cpu_s(pid), time.monotonic()
+        seconds = rounds(deployment, folder, nodes)
+        used = cpu_s(pid) - before - rest * (time.monotonic() - started)
+        return {
+            "nodes": nodes,
+            "mib": memory,
+            "rest": rest,
+            "cpu_s": used / ROUNDS,
+            "round_s": sorted(seconds)[len(seconds) // 2],
+        }
+
+
+def connect(deployment: Deployment, stack: ExitStack) -> list[subprocess.Popen[bytes]]:
+    """A SuperNode a site, and one process that answers for all."""
+    started, served = [], []
+    for site in deployment.sites:
+        settings, port = load_client(deployment.folder / site / "client.yaml"), free_port()
+        write_private(settings.secret, b"secret")
+        supernode = children(settings, Path("client.yaml"), port=port, coordinator=settings.coordinator)[0]
+        log = stack.enter_context((deployment.folder / f"{site}.log").open("ab"))
+        environment = {**os.environ, **QUIET, **supernode.environment}
+        started.append(subprocess.Popen(supernode.command, env=environment, stdout=log, stderr=log))
+        served.append(f"{deployment.folder / site}:{port}")
+    log = stack.enter_context((deployment.folder / "echo.log").open("ab"))
+    started.append(subprocess.Popen([sys.executable, "-m", "tests.bench.echo", *served], stdout=log, stderr=log))
+    return started
+
+
+def wait_connected(deployment: Deployment, nodes: int) -> None:
+    control, give_up = Control(deployment.settings), time.monotonic() + 300
+    while sum(status == "online" for status in control.nodes().values()) < nodes:
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"{control.nodes()} after 300 s")
+        time.sleep(2)
+
+
+def rounds(deployment: Deployment, folder: Path, nodes: int) -> list[float]:
+    """Seconds of each empty round with every node."""
+    bundle, out = folder / "bundle", folder / "seconds.json"
+    bundle.mkdir()
+    text = PYPROJECT.format(name="broadcast", run="none").replace(
+        "server.deployed:app", "tests.bench.empty_round:broadcast"
+    )
+    (bundle / "pyproject.toml").write_text(f'{text}rounds = {ROUNDS}\nnodes = {nodes}\nout = "{out}"\n')
+    Control(deployment.settings).submit(bundle)
+    give_up = time.monotonic() + 400
+    while not out.exists():
+        if time.monotonic() > give_up:
+            raise TimeoutError("the empty rounds did not end")
+        time.sleep(0.5)
+    return [float(value) for value in json.loads(out.read_text())]
+
+
+def simulated(nodes: int) -> dict[str, float]:
+    """So many clients on the LocalGrid, a hundred (or all) of them asked a round: seconds per message, MiB in all."""
+    client, server = ClientApp(), ServerApp()
+
+    @client.train()
+    def train(message: Message, context: Context) -> Message:
+        return Message(RecordDict({"nothing": ConfigRecord({"x": 1})}), reply_to=message)
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        asked = sorted(grid.get_node_ids())[:SAMPLED]
+        for _ in range(ROUNDS):
+            content = RecordDict({"nothing": ConfigRecord({"x": 1})})
+            waiting = set(grid.push_messages([Message(content, node, "train") for node in asked]))
+            while waiting:
+                waiting -= {reply.metadata.reply_to_message_id for reply in grid.pull_messages(list(waiting))}
+
+    began = time.process_time()
+    before = resident_mib(os.getpid())
+    grid = LocalGrid(client, nodes=nodes, run_config={})
+    made_s, mib = time.process_time() - began, resident_mib(os.getpid()) - before
+    began = time.process_time()
+    run_apps(server, grid, {})
+    messages = ROUNDS * min(nodes, SAMPLED)
+    return {"nodes": nodes, "made_s": made_s, "mib": mib, "message_s": (time.process_time() - began) / messages}
+
+
+def slope(found: Sequence[dict[str, float]], key: str) -> float:
+    """What one more client adds, between the fewest and the most."""
+    few, most = found[0], found[-1]
+    return (most[key] - few[key]) / (most["nodes"] - few["nodes"])
+
+
+def main() -> None:
+    os.environ.update(QUIET)
+    found = [deployed(nodes) for nodes in NODES]
+    print("| SuperNodes | coordinator (MiB) | its CPU at rest | CPU seconds an empty round | seconds an empty round |")
+    print("|---|---|---|---|---|")
+    for row in found:
+        share, cpu, wall = f"{row['rest']:.1%} of a core", f"{row['cpu_s']:.2f}", f"{row['round_s']:.1f}"
+        print(f"| {row['nodes']} | {row['mib']:.0f} | {share} | {cpu} | {wall} |")
+    mib, rest, cpu_ms = slope(found, "mib"), slope(found, "rest"), 1000 * slope(found, "cpu_s")
+    print(f"\none more client: {mib:.2f} MiB, {rest:.2%} of a core at rest, {cpu_ms:.0f} ms of CPU a message\n")
+    print("| simulated clients | to make them (s) | MiB | CPU ms a message |\n|---|---|---|---|")
+    for row in map(simulated, SIMULATED):
+        print(f"| {row['nodes']:,.0f} | {row['made_s']:.2f} | {row['mib']:.0f} | {row['message_s'] * 1000:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

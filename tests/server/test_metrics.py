@@ -1,0 +1,74 @@
+"""What a scrape says is what the files say, in a form that Prometheus's own parser reads."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from client.enroll import ask
+from fedlora.config import Recipe
+from fedlora.health import serve_metrics
+from server.metrics import exposition, last_records
+from server.provision import approve, initialise, revoke
+from server.submissions import submit
+
+HEALTH = {"superlink": {"ready": True, "starts": 3}, "executor": {"ready": False, "starts": 1}}
+
+
+@pytest.fixture
+def settings(tmp_path):
+    made = initialise(tmp_path / "server", name="net", address="x:1")
+    for site in ("a", "b", "c"):
+        approve(made, ask(tmp_path / site, site=site))
+    revoke(made, "c")
+    folder = submit(made, Recipe(), name="first")
+    lines = [
+        {"clients": [{"outcome": "trained"}, {"outcome": "late"}], "bytes_up": 7 * n, "bytes_down": 9, "seconds": 1.5,
+         "evaluation": {"accuracy": 0.5} if n == 1 else None}
+        for n in (1, 2)
+    ]  # fmt: skip
+    (folder / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return made
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_a_scrape_says_what_the_files_say(settings):
+    found = samples(exposition(settings, lambda: HEALTH).decode())
+    assert found == {
+        ("fedlora_process_ready", "superlink"): 1, ("fedlora_process_ready", "executor"): 0,
+        ("fedlora_process_starts", "superlink"): 3, ("fedlora_process_starts", "executor"): 1,
+        ("fedlora_sites", "approved"): 2, ("fedlora_sites", "revoked"): 1,
+        ("fedlora_run_state", "first", "waiting"): 1, ("fedlora_run_rounds", "first"): 2,
+        ("fedlora_run_attempts", "first"): 0, ("fedlora_round_clients", "first", "trained"): 1,
+        ("fedlora_round_clients", "first", "late"): 1, ("fedlora_round_bytes", "first", "up"): 14,
+        ("fedlora_round_bytes", "down", "first"): 9, ("fedlora_round_seconds", "first"): 1.5,
+        ("fedlora_accuracy", "first"): 0.5,
+    }  # fmt: skip
+
+
+def test_a_line_that_is_being_written_is_not_read(settings):
+    path = settings.runs / "first" / "rounds.jsonl"
+    with path.open("a") as file:
+        file.write('{"clients": [')
+    assert len(last_records(path)) == 2
+
+
+def test_the_endpoint_serves_them(settings):
+    server = serve_metrics(lambda: exposition(settings, lambda: HEALTH), host="127.0.0.1", port=0)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=5) as answer:
+            assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+            assert samples(answer.read().decode())["fedlora_run_rounds", "first"] == 2
+    finally:
+        server.shutdown()
+        server.server_close()
