@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 
 from client.agent import require_ready
+from client.clock import CHECK, against_coordinator
 from client.deployed import policy_of, rows_of
 from client.settings import ClientSettings, load_client
 from fedlora import checks
@@ -34,6 +35,7 @@ def examine(config: Path) -> list[Finding]:
             ("coordinator", lambda: coordinator(settings, host)),
             ("settings", lambda: startable(settings)),
             ("clock", checks.clock),
+            (CHECK, lambda: against_coordinator(settings)),
             ("disk", lambda: checks.disk(settings.folder)),
             ("device", lambda: checks.device(settings.device or "cpu")),
             ("data", lambda: data(settings)),

@@ -68,6 +68,11 @@ class ServerSettings(Settings):
         return self.folder / "secret"
 
     @property
+    def database(self) -> Path:
+        """The SuperLink's own: what it knows can be lost, see docs/reliability.md."""
+        return self.folder / "superlink.db"
+
+    @property
     def runs(self) -> Path:
         return self.folder / "runs"
 

@@ -22,6 +22,8 @@ log = logging.getLogger("fedlora.server")
 
 TICK_S = 1.0
 RETRY_S = 5.0
+CLOCK_STEP_S = 60.0
+"""A clock that is set back by less costs a site at most as long as its heartbeat does."""
 
 
 def serve(settings: ServerSettings, config: Path) -> None:
@@ -57,7 +59,7 @@ def children(settings: ServerSettings, config: Path) -> list[Child]:
         "--ssl-ca-certfile", str(pki / "ca.crt"),
         "--ssl-certfile", str(pki / "server.crt"), "--ssl-keyfile", str(pki / "server.key"),
         "--enable-supernode-auth", "--disable-runtime-dependency-installation",
-        "--database", str(settings.folder / "superlink.db"),
+        "--database", str(settings.database),
         "--isolation", "process", "--superexec-auth-secret-file", str(settings.secret),
     ]  # fmt: skip
     executor = [
@@ -99,6 +101,9 @@ class Duties:
         self._told = False
         self._registry_seen = 0.0
         self._certificate = self._certificate_time()
+        self._clock_offset = time.time() - time.monotonic()
+        if (database := settings.database).exists() and database.stat().st_mtime > time.time() + CLOCK_STEP_S:
+            self._forget_future()
 
     def tick(self, supervisor: Supervisor) -> None:
         """Register and cut off sites, start and resume runs, take up a renewed certificate."""
@@ -106,6 +111,12 @@ class Duties:
         if started < self._next:
             return
         self._next = started + TICK_S
+        offset = time.time() - started
+        if offset < self._clock_offset - CLOCK_STEP_S:
+            self._forget_future()
+            supervisor.kill("superlink")
+            return
+        self._clock_offset = offset
         if self._certificate_time() != self._certificate:
             self._certificate = self._certificate_time()
             log.info("the server certificate was renewed: the SuperLink is restarted")
@@ -128,6 +139,15 @@ class Duties:
         self._told = True
         self._registry_seen = (self._settings.folder / "sites.json").stat().st_mtime
         log.info("sites are registered", extra={"sites": sorted(registry.sites)})
+
+    def _forget_future(self) -> None:
+        """After this clock was set back: the SuperLink's database says of every site that it is there until some time
+        that is still to come, and Flower lets none of them in again before. It holds nothing that is not known here:
+        sites are registered again, and runs go on from their checkpoints."""
+        log.warning("this machine's clock was set back: the SuperLink's database is given up, sites and runs are not")
+        self._clock_offset = time.time() - time.monotonic()
+        for path in self._settings.folder.glob(f"{self._settings.database.name}*"):
+            path.unlink()
 
     def _certificate_time(self) -> float:
         return (self._settings.pki / "server.crt").stat().st_mtime

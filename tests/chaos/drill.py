@@ -96,7 +96,7 @@ def inject(scene: Scene, name: str, watch: RoundWatch, *, pause_s: float, until:
     site = None if name in AT_SERVER else SLOW if name in AT_SLOW else scene.target
     print(f"{name} ({site or 'coordinator'}) after round {before}{'' if hit else ', not at its moment'}", flush=True)
     limit = min(until, over + 5 * pause_s)
-    while time.monotonic() < limit and not watch.rounds_since(over) > 1:
+    while time.monotonic() < limit and watch.rounds_since(over) == 0:
         time.sleep(0.2)
     time.sleep(pause_s / 4)
     return Injected(name, site, before, began, over, hit=hit)

@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -14,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from client.clock import against_coordinator
+from client.settings import load_client
 from fedlora.config import Recipe, load
 from fedlora.deployment import split_address
 from simulations.deployment import DEMO_RECIPE, Deployment, make_deployment
@@ -119,6 +122,14 @@ def test_only_the_fleet_port_could_be_reached_from_outside(deployment, finished)
 def test_the_export_is_a_peft_adapter(finished):
     config = json.loads((finished / "adapter" / "adapter_config.json").read_text())
     assert config["peft_type"] == "LORA"
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "grade"), [(0, "good"), (-200, "good"), (30, "bad"), (-400, "bad"), (86_400, "bad")]
+)
+def test_a_site_can_ask_whether_its_clock_is_right(deployment, finished, ahead_s, grade):
+    settings = load_client(deployment.folder / deployment.sites[0] / "client.yaml")
+    assert against_coordinator(settings, ahead=timedelta(seconds=ahead_s)).grade == grade
 
 
 def test_doctors_find_nothing_bad(deployment, finished):

@@ -1,0 +1,91 @@
+"""A coordinator whose clock is set back lets its sites in again; one whose clock drifts changes nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server import up
+from server.provision import initialise
+from server.up import CLOCK_STEP_S, Duties
+
+
+class FakeSupervisor:
+    def __init__(self) -> None:
+        self.killed: list[str] = []
+
+    def health(self) -> dict[str, dict[str, Any]]:
+        return {"superlink": {"ready": False}}
+
+    def kill(self, name: str) -> None:
+        self.killed.append(name)
+
+
+class Clocks:
+    """The wall clock can be set; the other one only runs."""
+
+    ahead_s, monotonic_s = 0.0, 1000.0
+
+    def time(self) -> float:
+        return time.time() + self.ahead_s
+
+    def monotonic(self) -> float:
+        self.monotonic_s += 10.0
+        self.ahead_s += 10.0
+        return self.monotonic_s
+
+
+@pytest.fixture
+def clocks(monkeypatch):
+    made = Clocks()
+    monkeypatch.setattr(up, "time", made)
+    return made
+
+
+@pytest.fixture
+def settings(tmp_path):
+    made = initialise(tmp_path / "server", name="net", address="x:1")
+    for path in files(made.database):
+        path.write_bytes(b"x")
+    return made
+
+
+def files(database: Path) -> list[Path]:
+    return [database, database.with_name(f"{database.name}-wal"), database.with_name(f"{database.name}-shm")]
+
+
+def ticks(duties: Duties, supervisor: FakeSupervisor, count: int) -> None:
+    for _ in range(count):
+        duties.tick(supervisor)  # type: ignore[arg-type]  # as much of it as is used
+
+
+@pytest.mark.parametrize("step_s", [0.5 * CLOCK_STEP_S, 7200.0, -0.5 * CLOCK_STEP_S])
+def test_a_clock_that_is_set_forward_or_a_little_back_changes_nothing(settings, clocks, step_s):
+    duties, supervisor = Duties(settings, control=None), FakeSupervisor()  # type: ignore[arg-type]  # never asked
+    ticks(duties, supervisor, 3)
+    clocks.ahead_s += step_s
+    ticks(duties, supervisor, 3)
+    assert supervisor.killed == []
+    assert settings.database.exists()
+
+
+def test_a_clock_that_is_set_back_costs_the_superlinks_database_once(settings, clocks):
+    duties, supervisor = Duties(settings, control=None), FakeSupervisor()  # type: ignore[arg-type]  # never asked
+    ticks(duties, supervisor, 3)
+    clocks.ahead_s -= 7200.0
+    ticks(duties, supervisor, 5)
+    assert supervisor.killed == ["superlink"]
+    assert not any(path.exists() for path in files(settings.database))
+    assert (settings.folder / "sites.json").exists()
+
+
+def test_a_database_from_the_future_is_given_up_at_the_start(settings):
+    Duties(settings, control=None)  # type: ignore[arg-type]  # never asked
+    assert settings.database.exists()
+    os.utime(settings.database, (time.time() + 7200, time.time() + 7200))
+    Duties(settings, control=None)  # type: ignore[arg-type]  # never asked
+    assert not settings.database.exists()
