@@ -12,6 +12,7 @@ from fedlora.deployment import command, flower_environment
 from server.settings import ServerSettings
 
 TIMEOUT_S = 120.0
+UNKNOWN_RUN = "Run ID not found"  # flwr 1.39, code 16
 GONE = ("unregistered", "deleted")
 
 
@@ -49,8 +50,13 @@ class Control:
         return str(self._flwr("run", str(bundle), "here")["run-id"])
 
     def status(self, flower_run: str) -> str:
-        """pending, starting, running, finished:completed, finished:failed, finished:stopped, ..."""
-        runs = self._flwr("list", "here", "--run-id", flower_run)["runs"]
+        """pending, starting, running, finished:completed, finished:failed, ...; unknown after its database was lost."""
+        try:
+            runs = self._flwr("list", "here", "--run-id", flower_run)["runs"]
+        except ControlError as error:
+            if UNKNOWN_RUN in str(error):
+                return "unknown"
+            raise
         return str(runs[0]["status"]) if runs else "unknown"
 
     def stop(self, flower_run: str) -> None:

@@ -99,6 +99,7 @@ class Duties:
         self._control = control
         self._next = 0.0
         self._told = False
+        self._superlink: object = None
         self._registry_seen = 0.0
         self._certificate = self._certificate_time()
         self._clock_offset = time.time() - time.monotonic()
@@ -122,8 +123,11 @@ class Duties:
             log.info("the server certificate was renewed: the SuperLink is restarted")
             supervisor.restart("superlink")
             return
-        if not supervisor.health()["superlink"]["ready"]:
+        superlink = supervisor.health()["superlink"]
+        if not superlink["ready"]:
             return
+        if superlink["pid"] != self._superlink:  # a new one, which may have lost its database
+            self._superlink, self._told = superlink["pid"], False
         try:
             self._reconcile()
             go_on(self._settings, self._control, now=time.time())

@@ -47,9 +47,10 @@ def deployed(nodes: int) -> dict[str, float]:
         deployment = stack.enter_context(make_deployment(folder, sites=sites, data=folder, labels=("a", "b")))
         deployment.start("server")
         deployment.wait_ready("server", timeout_s=120)
+        wait_for_nodes(deployment, nodes, ("registered",))
         for process in connect(deployment, stack):
             stack.callback(process.kill)
-        wait_connected(deployment, nodes)
+        wait_for_nodes(deployment, nodes, ("online",))
         pid = deployment.processes["server"].pid
         rest, memory = cpu_s(pid), resident_mib(pid)
         time.sleep(REST_S)
@@ -82,9 +83,10 @@ def connect(deployment: Deployment, stack: ExitStack) -> list[subprocess.Popen[b
     return started
 
 
-def wait_connected(deployment: Deployment, nodes: int) -> None:
+def wait_for_nodes(deployment: Deployment, nodes: int, states: Sequence[str]) -> None:
+    """A SuperNode that is not registered yet would exit."""
     control, give_up = Control(deployment.settings), time.monotonic() + 300
-    while sum(status == "online" for status in control.nodes().values()) < nodes:
+    while sum(status in states for status in control.nodes().values()) < nodes:
         if time.monotonic() > give_up:
             raise TimeoutError(f"{control.nodes()} after 300 s")
         time.sleep(2)

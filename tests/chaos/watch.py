@@ -21,10 +21,12 @@ class RoundWatch:
     def __init__(self, run: Path) -> None:
         self._path = run / "rounds.jsonl"
         self._seen: list[tuple[float, dict[str, Any]]] = []
+        self._before = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> RoundWatch:
+        self._before = len(self._path.read_text().splitlines()) if self._path.exists() else 0
         self._thread.start()
         return self
 
@@ -55,7 +57,7 @@ class RoundWatch:
         return next((when - item.over for when, record in after if item.site in trained(record)), None)
 
     def _watch(self) -> None:
-        lines = 0
+        lines = self._before
         while not self._stop.wait(POLL_S):
             found = self._path.read_text().splitlines() if self._path.exists() else []
             for line in found[min(lines, len(found)) :]:

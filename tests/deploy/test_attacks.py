@@ -146,7 +146,9 @@ def test_the_port_that_sites_reach_takes_no_runs(deployment, tmp_path):
     write_bundle(tmp_path, run="intruder", recipe=b"name: a\n")
     with pytest.raises((ControlError, subprocess.TimeoutExpired)):
         Control(outside).submit(tmp_path)
-    assert "intruder" not in str(Control(deployment.settings)._flwr("list", "here"))
+    control = Control(deployment.settings)
+    assert "intruder" not in str(control._flwr("list", "here"))
+    assert control.status("4711") == "unknown"  # what a coordinator hears whose SuperLink has lost its database
 
 
 def test_a_giant_message_from_a_stranger_is_refused_and_stops_nothing(deployment):

@@ -169,6 +169,14 @@ def test_a_run_that_never_says_anything_is_asked_after(settings, control, folder
     assert len(control.submitted) == 2
 
 
+def test_a_run_that_the_superlink_does_not_know_is_submitted_again(settings, control, folder):
+    """Its database was lost before the ServerApp had said anything."""
+    go_on(settings, control, now=0.0)
+    control.said = "unknown"
+    go_on(settings, control, now=SILENT_S + 1)
+    assert len(control.submitted) == 2
+
+
 def test_one_run_that_cannot_be_started_does_not_hold_up_the_others(settings, control, folder, monkeypatch):
     submit(settings, Recipe(), name="run-2")
 

@@ -9,20 +9,39 @@ from typing import Any
 
 import pytest
 
+from client.enroll import ask
 from server import up
-from server.provision import initialise
+from server.provision import approve, initialise
 from server.up import CLOCK_STEP_S, Duties
 
 
 class FakeSupervisor:
-    def __init__(self) -> None:
+    def __init__(self, *, pid: int | None = None) -> None:
         self.killed: list[str] = []
+        self.pid = pid
 
     def health(self) -> dict[str, dict[str, Any]]:
-        return {"superlink": {"ready": False}}
+        return {"superlink": {"ready": self.pid is not None, "pid": self.pid}}
 
     def kill(self, name: str) -> None:
         self.killed.append(name)
+
+
+class FakeControl:
+    """A SuperLink's sites; `nodes` can be emptied, as a lost database does."""
+
+    def __init__(self) -> None:
+        self.registered: dict[int, str] = {}
+        self.asked = 0
+
+    def nodes(self) -> dict[int, str]:
+        self.asked += 1
+        return dict(self.registered)
+
+    def register(self, public_key: Path) -> int:
+        node = 100 + len(self.registered)
+        self.registered[node] = "registered"
+        return node
 
 
 class Clocks:
@@ -89,3 +108,16 @@ def test_a_database_from_the_future_is_given_up_at_the_start(settings):
     os.utime(settings.database, (time.time() + 7200, time.time() + 7200))
     Duties(settings, control=None)  # type: ignore[arg-type]  # never asked
     assert not settings.database.exists()
+
+
+def test_a_superlink_that_was_started_again_is_told_of_every_site(settings, clocks, tmp_path):
+    for site in ("a", "b"):
+        approve(settings, ask(tmp_path / site, site=site))
+    control, supervisor = FakeControl(), FakeSupervisor(pid=1)
+    duties = Duties(settings, control)  # type: ignore[arg-type]  # as much of it as is used
+    ticks(duties, supervisor, 3)
+    assert (len(control.registered), control.asked) == (2, 1)  # asked once, not at every turn
+    control.registered.clear()  # its database is lost, and it with it
+    supervisor.pid = 2
+    ticks(duties, supervisor, 3)
+    assert (len(control.registered), control.asked) == (2, 2)
