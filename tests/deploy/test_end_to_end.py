@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 
 from client.clock import against_coordinator
 from client.settings import load_client
-from fedlora.config import Recipe, load
+from fedlora.config import DeviceSettings, Recipe, load
 from fedlora.deployment import split_address
+from server.declared import read_declared
 from simulations.deployment import DEMO_RECIPE, Deployment, make_deployment
 from simulations.run import federate, prepare
 from simulations.site_files import write_site_files
@@ -32,6 +33,7 @@ OVERRIDES = [
     "privacy.noise_multiplier=0.8", "privacy.insecure_seed=5", "wire.codec=int8", "wire.density=0.5",
 ]  # fmt: skip
 POLICY = {"allow_insecure_noise": True, "largest_epsilon": 1000.0}
+CAPPED = {"limits": {"megabits_s": 100.0, "memory_mib": 4096}, "resources": {"memory_mb": 500.0}}
 LABELS = ("negative", "neutral", "positive")
 
 
@@ -44,7 +46,7 @@ def recipe() -> Recipe:
 def deployment(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("deployment")
     names = write_site_files(recipe, folder / "data")[:2]
-    made = make_deployment(folder, sites=names, data=folder / "data", labels=LABELS, policy=POLICY)
+    made = make_deployment(folder, sites=names, data=folder / "data", labels=LABELS, policy=POLICY, client=CAPPED)
     with made:
         made.start_all()
         yield made
@@ -82,6 +84,21 @@ def test_every_site_charged_its_ledger_and_sent_a_receipt_each_round(deployment,
     for site in deployment.sites:
         ledger = deployment.folder / site / "state" / "privacy" / "default" / "ledger.jsonl"
         assert ledger.read_text().count('"kind":"charge"') == 3
+
+
+def test_what_sites_declared_is_known_to_the_coordinator(deployment, finished):
+    device = DeviceSettings(memory_mb=500.0)
+    assert read_declared(deployment.settings.folder) == dict.fromkeys(deployment.sites, device)
+
+
+def test_a_capped_site_is_connected_through_its_cap(deployment, finished):
+    """Its SuperNode speaks TLS with the coordinator through a port of the agent."""
+    for site in deployment.sites:
+        supernode = deployment.health(site)["supernode"]["pid"]
+        command = Path(f"/proc/{supernode}/cmdline").read_text().split("\0")
+        assert command[command.index("--superlink") + 1] != deployment.settings.address
+        executor = deployment.health(site)["executor"]["pid"]
+        assert f"{4096 * 2**20}" in Path(f"/proc/{executor}/limits").read_text()
 
 
 def test_updates_travel_by_grpc_over_tls(deployment, finished):
