@@ -1,0 +1,1 @@
+"""The operator's web pages and machine interface: everything here needs a login, see gate.py."""
