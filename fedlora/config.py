@@ -274,6 +274,11 @@ class Recipe(Settings):
     devices: Mapping[str, DeviceSettings] = {}
     """Clients that carry less than the whole adapter, by name; `others` stands for every client that is not named."""
 
+    @property
+    def most_charges(self) -> int:
+        """How often a site can be charged in the run: what σ is calibrated for."""
+        return self.rounds.count + self.privacy.spare_rounds
+
     @model_validator(mode="after")
     def _pieces_fit(self) -> Recipe:
         if self.data.partition != "natural" and self.data.clients is None:

@@ -30,7 +30,7 @@ class Task(Settings):
 
     round: int = Field(ge=1)
     rounds: int = Field(ge=1)
-    """Most rounds that this client can be asked in: what σ is calibrated for."""
+    """Most trainings that this client can be charged for in the run: what σ is calibrated for."""
 
     seed: int
     strategy: str

@@ -61,16 +61,15 @@ class Journal:
             progress = checkpoint.read(self._checkpoint, recipe=self._recipe)
         except DamagedCheckpointError as error:
             progress = self._fall_back(error)
-        lines = self._rounds.read_text(encoding="utf-8").splitlines(keepends=True)[: progress.round]
-        write_atomically(self._rounds, "".join(lines).encode())
+        lines = self._lines()[: progress.round]
+        write_atomically(self._rounds, "".join(f"{line}\n" for line in lines).encode())
         return progress
 
     def receipts(self) -> dict[str, Receipt]:
         """The newest receipt of every client so far, by name; none without privacy."""
         if self._recipe["privacy"]["epsilon"] is None and self._recipe["privacy"]["noise_multiplier"] is None:
             return {}
-        lines = self._rounds.read_text(encoding="utf-8").splitlines() if self._rounds.exists() else []
-        clients = (client for line in lines for client in json.loads(line)["clients"])
+        clients = (client for line in self._lines() for client in json.loads(line)["clients"])
         return {client["client"]: Receipt.model_validate(client["receipt"]) for client in clients if client["receipt"]}
 
     def keep(self, record: RoundRecord | None, progress: Progress) -> None:
@@ -83,6 +82,10 @@ class Journal:
         if self.has_checkpoint:
             self._keep_previous()
         checkpoint.write(self._checkpoint, progress, recipe=self._recipe)
+
+    def _lines(self) -> list[str]:
+        """One a round; none before the first round is complete."""
+        return self._rounds.read_text(encoding="utf-8").splitlines() if self._rounds.exists() else []
 
     def _keep_previous(self) -> None:
         """The checkpoint of the round before stays, under its own name; at no time is there none."""

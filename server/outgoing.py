@@ -91,7 +91,7 @@ def task_for(
     return Task(
         run=progress.run,
         round=number,
-        rounds=recipe.rounds.count,
+        rounds=recipe.most_charges,
         seed=recipe.seed,
         strategy=recipe.strategy.name,
         trains=tuple(sorted(trains)),

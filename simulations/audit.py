@@ -56,7 +56,7 @@ def mechanism_of(recipe: Recipe, examples: int) -> Mechanism:
     """The steps of a whole run at one client, as its guard would grant them."""
     if not recipe.privacy.enabled:
         raise SettingsError("the recipe is not private; set privacy.epsilon, for example --set privacy.epsilon=6.")
-    size, steps = public_size(examples), recipe.rounds.count * recipe.train.steps
+    size, steps = public_size(examples), recipe.most_charges * recipe.train.steps
     rate, sigma = min(1.0, recipe.train.batch_size / size), recipe.privacy.noise_multiplier or 0.0
     if recipe.privacy.epsilon is not None:
         delta = recipe.privacy.delta

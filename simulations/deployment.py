@@ -86,11 +86,19 @@ class Deployment:
         self.processes[name].kill()
         self.processes[name].wait()
 
+    def child_pid(self, name: str, child: str, *, timeout_s: float = 60.0) -> int | None:
+        """One of its processes, waited for: it may be between two lives, or its supervisor too busy to say."""
+        give_up = time.monotonic() + timeout_s
+        while (pid := self.health(name).get(child, {}).get("pid")) is None and time.monotonic() < give_up:
+            time.sleep(0.2)
+        return None if pid is None else int(pid)
+
     def kill_child(self, name: str, child: str) -> None:
-        """kill -9 of one of its processes."""
-        pid = self.health(name)[child]["pid"]
-        if pid is not None:
-            os.kill(int(pid), signal.SIGKILL)
+        """kill -9 of one of its processes. TimeoutError if there is none."""
+        pid = self.child_pid(name, child)
+        if pid is None:
+            raise TimeoutError(f"{name} has no process {child!r} to kill: {self.health(name)}")
+        os.kill(pid, signal.SIGKILL)
 
     def health(self, name: str) -> dict[str, dict[str, Any]]:
         """What /healthz says of the processes; {} while it is not there."""

@@ -180,7 +180,7 @@ class Guard:
             raise Refusal(
                 Code.PARTICIPATION_CAP,
                 f"run {task.run} has charged this dataset {spending.participations} times and σ was calibrated for "
-                f"{task.rounds}; start a run with more rounds.",
+                f"{task.rounds}; start a run with more rounds, or with more privacy.spare_rounds.",
             )
         target, run = self._target(task), spending.run_epsilon(task.privacy.delta)
         if target is not None and run > target:

@@ -34,6 +34,11 @@ class PrivacySettings(Settings):
     noise_multiplier: float | None = Field(None, gt=0)
     """σ, instead of a target ε: noise of standard deviation σ · clip is added to every sum of clipped gradients."""
 
+    spare_rounds: int = Field(0, ge=0)
+    """How many trainings a site may begin in vain over the run: one that is cut off after its charge (a kill, a lost
+    round that another state or another `rounds.count` replaced) has to be charged again. σ is calibrated for
+    rounds.count + spare_rounds, so that such a site is still there in the last rounds."""
+
     clip: float = Field(1.0, gt=0)
     """C: largest L2 norm of one example's gradient over everything that trains."""
 

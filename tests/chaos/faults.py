@@ -113,7 +113,7 @@ def cut_link(scene: Scene) -> bool:
 
 def fill_servers_disk(scene: Scene) -> bool:
     """The ServerApp can write no file above 4 KiB any more: its next checkpoint fails as on a full disk."""
-    pid = scene.deployment.serverapp_pid(scene.run)
+    pid = scene.serverapp_pid()
     if pid is None:
         return False
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, 4096))
@@ -203,7 +203,7 @@ def skew(scene: Scene, name: str, ahead_s: float) -> bool:
 
 
 def signal_serverapp(scene: Scene, number: signal.Signals) -> bool:
-    pid = scene.deployment.serverapp_pid(scene.run)
+    pid = scene.serverapp_pid()
     if pid is None:
         return False
     os.kill(pid, number)

@@ -12,7 +12,7 @@ from simulations.deployment import Deployment
 from tests.chaos.clocks import Clocks
 from tests.chaos.link import Link
 
-MOMENT_S = 25.0
+MOMENT_S = 90.0
 """How long a fault waits for its moment; then it happens anyway, and the table says so."""
 
 
@@ -28,8 +28,13 @@ class Scene:
     slow: str
 
     def executor_pid(self) -> int | None:
-        pid = self.deployment.health(self.target).get("executor", {}).get("pid")
-        return None if pid is None else int(pid)
+        """The target's executor, waited for: it may just have been started again."""
+        return self.deployment.child_pid(self.target, "executor", timeout_s=MOMENT_S)
+
+    def serverapp_pid(self) -> int | None:
+        """The run's ServerApp, waited for: the run may just have been submitted again."""
+        wait_for(lambda: self.deployment.serverapp_pid(self.run) is not None)
+        return self.deployment.serverapp_pid(self.run)
 
     def restart(self, name: str) -> None:
         """kill -9 and start again, as systemd would."""

@@ -16,8 +16,8 @@ SHORT = [
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_run_survives_killed_processes_a_corrupted_checkpoint_and_a_full_disk(tmp_path):
-    sound = drill(tmp_path, SHORT, pause_s=6.0, timeout_s=420)
+    sound = drill(tmp_path, SHORT, pause_s=6.0, timeout_s=600)
     assert [item.fault for item in sound.injected if item.hit] == SHORT
     assert sound.charged >= sound.acknowledged > 0

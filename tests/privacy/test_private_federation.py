@@ -113,6 +113,29 @@ def test_an_exhausted_budget_ends_the_run_with_the_reason(recipe, tmp_path, monk
         run(recipe("privacy.epsilon=3"), tmp_path)
 
 
+def test_a_training_that_was_cut_off_costs_a_site_its_last_round_unless_a_spare_one_was_planned(
+    recipe, tmp_path, monkeypatch
+):
+    import client.round
+
+    def interrupted(*given):
+        raise RuntimeError("killed after its charge")
+
+    def run_with(*overrides: str, out: Path) -> dict:
+        settings = recipe("privacy.epsilon=3", "rounds.count=2", *overrides)
+        with monkeypatch.context() as patch:
+            patch.setattr(client.round, "train", interrupted)
+            with pytest.raises(QuorumError, match="internal-error"):
+                run(settings, out)
+        return run(settings, out, resume=True)
+
+    with pytest.raises(QuorumError, match=r"round 2.*participation-cap-reached"):
+        run_with(out=tmp_path / "none")
+    summary = run_with("privacy.spare_rounds=1", out=tmp_path / "one")
+    assert [len(charges(tmp_path / "one", name)) for name in CLIENTS] == [3] * len(CLIENTS)
+    assert 2.9 < summary["epsilon_max"] <= 3.0
+
+
 def test_an_update_without_its_receipt_is_not_taken(recipe, tmp_path, monkeypatch):
     import client.app
 
