@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from flwr.app import Message
 
 from fedlora.config import Recipe
-from fedlora.privacy.receipt import Receipt, ReceiptError, require_later, require_receipt
+from fedlora.privacy.receipt import Receipt, ReceiptError, require_later, require_receipt, signature_in
 from fedlora.task import Report
 from fedlora.updates import Adapter, Update, add
 from fedlora.wire.message import Expected, Schema, WireError, decode
@@ -119,6 +119,7 @@ class Intake:
             train_loss=report.train_loss,
             resources=report.resources,
             receipt=receipt,
+            signature=None if receipt is None else signature_in(report.receipt),
         )
         return update
 

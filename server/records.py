@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from fedlora.config import DeviceSettings
-from fedlora.privacy.receipt import Receipt
+from fedlora.privacy.receipt import Receipt, Signature
 from fedlora.task import Evaluation
 
 Outcome = Literal["trained", "refused", "failed", "late"]
@@ -32,6 +32,8 @@ class ClientRecord:
     """What the site declared that it can carry, if this was the answer that said so."""
     receipt: Receipt | None = None
     """Under privacy: what the site charged to its ledger for this round, as it signed it."""
+    signature: Signature | None = None
+    """And its signature, by which anybody can check that."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class RoundRecord:
             client["received"] = None if record.received is None else record.received.model_dump()
             client["resources"] = None if record.resources is None else record.resources.model_dump(exclude_none=True)
             client["receipt"] = None if record.receipt is None else record.receipt.model_dump()
+            client["signature"] = None if record.signature is None else record.signature.model_dump()
         return {**plain, "bytes_up": self.bytes_up, "bytes_down": self.bytes_down}
 
 

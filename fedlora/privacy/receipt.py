@@ -49,6 +49,23 @@ class Receipt(Settings):
     """The ledger's last entry."""
 
 
+class Signature(Settings):
+    """Who signed a receipt, and how: kept beside it, so that whoever stores receipts can be checked too."""
+
+    public_key: str
+    """PEM."""
+
+    signature: str
+
+
+def signature_in(text: str | None) -> Signature | None:
+    """The signature of a signed text that was verified before; None where there is no text."""
+    if text is None:
+        return None
+    values = json.loads(text)
+    return Signature(public_key=values["public_key"], signature=values["signature"])
+
+
 def signed_text(receipt: Receipt, key: PrivateKey) -> str:
     """JSON with the receipt, the public key and the signature."""
     content = canonical(receipt.model_dump())

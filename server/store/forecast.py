@@ -1,0 +1,168 @@
+"""When a privacy budget runs out, if rounds go on as the last one.
+
+`at_least` is a safe answer in milliseconds, by Rényi DP; `rounds_left` the site's own accounting, by privacy loss
+distributions, which takes some tenths of a second; `counted` is its slow clear twin, for tests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import dp_accounting as dp
+import numpy as np
+from dp_accounting.rdp import RdpAccountant, compute_epsilon
+from numpy.typing import NDArray
+
+from fedlora.privacy.accounting import WHOLE_ORDERS, Event, epsilon
+
+FARTHEST = 100_000
+"""Rounds; a budget that lasts longer is not worth a date."""
+
+AGREES = 0.02
+"""What composes to the site's own ε within this share is all that the site has charged."""
+
+CORRECTIONS = 6
+KEPT = 4096
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a forecast needs to know of a ledger."""
+
+    charged: tuple[Event, ...]
+    """Everything that this coordinator has seen."""
+    spent: float
+    """ε of everything that the site has charged, by the site."""
+    budget: float
+    delta: float
+    next_round: Event
+    """What one more round costs."""
+
+
+@lru_cache(maxsize=KEPT)
+def at_least(account: Account) -> int | None:
+    """So many more rounds fit for certain, FARTHEST or more: None."""
+    charged = account.charged
+    if quick(charged, delta=account.delta) < account.spent:  # otherwise a bound on all that was charged
+        charged = _unseen(account, quick)
+    return _last(lambda count: _quickly(account, charged, count) <= account.budget)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The exact answer."""
+
+    rounds_left: int | None
+    complete: bool
+    """Whether what was seen explains what the site says that it has spent."""
+
+
+_COMPUTED: OrderedDict[Account, Forecast] = OrderedDict()  # not lru_cache: a page asks whether an answer is there
+
+
+def is_computed(account: Account) -> bool:
+    """Whether `forecast_of` answers at once."""
+    return account in _COMPUTED
+
+
+def forecast_of(account: Account) -> Forecast:
+    """`rounds_left` and `seen_all`, computed once."""
+    if account not in _COMPUTED:
+        _COMPUTED[account] = Forecast(rounds_left(account), seen_all(account))
+        if len(_COMPUTED) > KEPT:
+            _COMPUTED.popitem(last=False)
+    return _COMPUTED[account]
+
+
+def rounds_left(account: Account) -> int | None:
+    """How many more rounds fit, None for FARTHEST or more.
+
+    Where the site has charged more than was seen (for other coordinators, or for answers that were lost), what it has
+    spent is put down to as many rounds like the next as give it.
+    """
+    charged = account.charged
+    if not seen_all(account):
+        charged = _unseen(account, epsilon)
+    count = at_least(account)
+    for _ in range(CORRECTIONS):
+        if count is None:
+            return None
+        bound = _quickly(account, charged, count)
+        if not 0 < bound < math.inf:
+            return count
+        share = epsilon([*charged, _times(account.next_round, count)], delta=account.delta) / bound
+        better = _last(lambda n, share=share: share * _quickly(account, charged, n) <= account.budget)  # type: ignore[misc]
+        if better == count:
+            return count
+        count = better
+    return count
+
+
+def quick(events: Iterable[Event], *, delta: float) -> float:
+    """What `quick_epsilon` says, from Rényi divergences that are computed once for each mechanism."""
+    total = np.zeros(len(WHOLE_ORDERS))
+    for event in events:
+        total += event.steps * _divergences(event.rate, event.noise_multiplier)
+    return float(compute_epsilon(WHOLE_ORDERS, total, delta)[0]) if total.any() else 0.0
+
+
+@lru_cache(maxsize=KEPT)
+def _divergences(rate: float, noise_multiplier: float) -> NDArray[np.float64]:
+    """Of one step, at each order."""
+    accountant = RdpAccountant(WHOLE_ORDERS, neighboring_relation=dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    accountant.compose(dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(noise_multiplier)))
+    return np.asarray(accountant.rdp)
+
+
+def seen_all(account: Account) -> bool:
+    """Whether what was seen explains what the site says that it has spent."""
+    ours = epsilon(account.charged, delta=account.delta)
+    return math.isclose(ours, account.spent, rel_tol=AGREES, abs_tol=1e-3)
+
+
+def counted(account: Account) -> int:
+    """Round after round until one does not fit, from what was seen."""
+    count = 0
+    while epsilon([*account.charged, _times(account.next_round, count + 1)], delta=account.delta) <= account.budget:
+        count += 1
+    return count
+
+
+def runs_out_at(count: int | None, *, receipts: int, first_at: float, last_at: float) -> float | None:
+    """The date, at the pace of the `receipts` so far; None without a pace or an end."""
+    if count is None or receipts < 2 or last_at <= first_at:
+        return None
+    return last_at + count * (last_at - first_at) / (receipts - 1)
+
+
+def _unseen(account: Account, price: Callable[..., float]) -> tuple[Event, ...]:
+    one = account.next_round
+    count = _last(lambda n: price([_times(one, n)], delta=account.delta) <= account.spent)
+    return (_times(one, max(1, FARTHEST if count is None else count)),)
+
+
+def _quickly(account: Account, charged: tuple[Event, ...], count: int) -> float:
+    return quick([*charged, _times(account.next_round, count)], delta=account.delta)
+
+
+def _times(event: Event, count: int) -> Event:
+    return Event(rate=event.rate, noise_multiplier=event.noise_multiplier, steps=event.steps * count)
+
+
+def _last(fits: Callable[[int], bool]) -> int | None:
+    """The largest count that fits, 0 if not even one does; None if FARTHEST still fits. Fitting ends once, for good."""
+    if not fits(1):
+        return 0
+    low, high = 1, 2
+    while fits(high):
+        if high >= FARTHEST:
+            return None
+        low, high = high, min(2 * high, FARTHEST)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -1,0 +1,253 @@
+"""What pages, the API and commands read of runs and sites. Every function takes a connection and returns plain values.
+
+Nothing here adds up rounds: the sums are in the rows (`sums.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, desc, func, select
+
+from fedlora.settings import SettingsError
+from server.store.rows import (
+    ACTIVE,
+    ClientRoundRow,
+    FailureRow,
+    OrderRow,
+    RoundRow,
+    RunDetail,
+    RunRow,
+    RunSiteRow,
+    SiteRow,
+    State,
+    WaitingRow,
+)
+from server.store.tables import client_rounds, failures, orders, rounds, run_sites, runs, sites
+from server.submissions import born
+
+SILENT_S = 600.0
+"""A run on another machine that was not heard for so long is `lost`."""
+
+TAIL_BYTES = 1 << 18
+
+
+def read_runs(connection: Connection, *, limit: int = 1000, active_only: bool = False) -> list[RunRow]:
+    """The newest first. A run that says it is at work and whose process is gone is shown as `died`."""
+    query = select(runs).order_by(desc(runs.c.begun_at), desc(runs.c.id)).limit(limit)
+    if active_only:
+        query = query.where(runs.c.state.in_(ACTIVE))
+    now = time.time()
+    found = [_run(row, now) for row in connection.execute(query)]
+    return [run for run in found if run.active] if active_only else found
+
+
+def find_run(connection: Connection, name: str) -> RunRow:
+    """By its id, the beginning of its id, or its name (the newest of that name). SettingsError if there is none."""
+    exact = connection.execute(select(runs).where(runs.c.run == name)).one_or_none()
+    named = select(runs).where(runs.c.name == name).order_by(desc(runs.c.begun_at), desc(runs.c.id)).limit(1)
+    row = exact or connection.execute(named).one_or_none()
+    if row is None and len(name) >= 4:
+        begins = runs.c.run.startswith(name, autoescape=True)
+        several = connection.execute(select(runs).where(begins).limit(2)).all()
+        row = several[0] if len(several) == 1 else None
+    if row is None:
+        newest = connection.execute(select(runs.c.name).order_by(desc(runs.c.begun_at)).limit(5)).scalars()
+        known = ", ".join(dict.fromkeys(newest)) or "none yet"
+        raise SettingsError(f"there is no run {name!r} in this store; the newest: {known}.")
+    return _run(row, time.time())
+
+
+def read_detail(connection: Connection, run: RunRow) -> RunDetail:
+    """Recipe and versions."""
+    row = connection.execute(
+        select(runs.c.recipe, runs.c.versions, runs.c.dense_bytes).where(runs.c.id == run.id)
+    ).one()
+    return RunDetail(json.loads(row.recipe), json.loads(row.versions), row.dense_bytes)
+
+
+def read_rounds(connection: Connection, run: RunRow, *, after: int = 0) -> list[RoundRow]:
+    """In order; only those after round `after`, for whoever has seen the others."""
+    columns = [column for column in rounds.c if column.name != "run_id"]
+    query = select(*columns).where(rounds.c.run_id == run.id, rounds.c.round > after).order_by(rounds.c.round)
+    return [RoundRow(**row) for row in connection.execute(query).mappings()]
+
+
+def read_client_rounds(
+    connection: Connection, run: RunRow, *, after: int = 0, site: str | None = None, limit: int = 20_000
+) -> list[ClientRoundRow]:
+    """The timelines, round by round; the newest `limit` rows."""
+    columns = [column for column in client_rounds.c if column.name not in ("run_id", "position", "site_id")]
+    query = (
+        select(sites.c.name.label("site"), *columns)
+        .join(sites, sites.c.id == client_rounds.c.site_id)
+        .where(client_rounds.c.run_id == run.id, client_rounds.c.round > after)
+        .order_by(desc(client_rounds.c.round), desc(client_rounds.c.position))
+        .limit(limit)
+    )
+    if site is not None:
+        query = query.where(sites.c.name == site)
+    return [ClientRoundRow(**row) for row in connection.execute(query).mappings()][::-1]
+
+
+def read_run_sites(connection: Connection, run: RunRow) -> list[RunSiteRow]:
+    """Every site that was asked in this run, by name."""
+    query = (
+        select(sites.c.name.label("site"), run_sites)
+        .join(sites, sites.c.id == run_sites.c.site_id)
+        .where(run_sites.c.run_id == run.id)
+        .order_by(sites.c.name)
+    )
+    left_out = ("run_id", "site_id", "seconds", "resources", "last_asked_at")
+    return [
+        RunSiteRow(
+            **{name: value for name, value in row.items() if name not in left_out},
+            mean_seconds=row["seconds"] / row["trained"] if row["trained"] else None,
+            resources=_json(row["resources"]),
+        )
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def read_failures(connection: Connection, run: RunRow) -> list[FailureRow]:
+    """Why sites did not train, the most frequent first."""
+    columns = [column for column in failures.c if column.name not in ("run_id", "site_id")]
+    query = (
+        select(sites.c.name.label("site"), *columns)
+        .join(sites, sites.c.id == failures.c.site_id)
+        .where(failures.c.run_id == run.id)
+        .order_by(desc(failures.c["count"]), sites.c.name)
+    )
+    return [FailureRow(**row) for row in connection.execute(query).mappings()]
+
+
+def read_sites(connection: Connection) -> list[SiteRow]:
+    """Every site over all runs, by name."""
+    added = ("asked", "trained", "refused", "failed", "late", "bytes_up", "bytes_down", "seconds")
+    sums = (
+        select(
+            run_sites.c.site_id,
+            func.count().label("runs"),
+            *(func.sum(run_sites.c[name]).label(name) for name in added),
+            func.max(run_sites.c.last_heard_at).label("last_heard_at"),
+            func.max(run_sites.c.last_asked_at).label("last_asked_at"),
+        )
+        .group_by(run_sites.c.site_id)
+        .subquery()
+    )
+    newest: dict[int, Any] = {}
+    declared: dict[int, str] = {}
+    columns = ("site_id", "last_outcome", "last_code", "misses", "resources")
+    asked = (
+        select(*(run_sites.c[name] for name in columns), runs.c.name.label("last_run"))
+        .join(runs, runs.c.id == run_sites.c.run_id)
+        .order_by(run_sites.c.last_asked_at)
+    )
+    for row in connection.execute(asked):
+        newest[row.site_id] = row
+        if row.resources is not None:
+            declared[row.site_id] = row.resources
+    query = (
+        select(sites.c.name, sites.c.kind, sites.c.missing_since, sums)
+        .join(sums, sums.c.site_id == sites.c.id)
+        .order_by(sites.c.kind, sites.c.name)
+    )
+    return [_site(row, newest[row["site_id"]], declared) for row in connection.execute(query).mappings()]
+
+
+def read_orders(connection: Connection, run: RunRow) -> list[OrderRow]:
+    """What was asked of a run, the newest first."""
+    columns = [column for column in orders.c if column.name != "run_id"]
+    query = select(*columns).where(orders.c.run_id == run.id).order_by(desc(orders.c.id))
+    return [OrderRow(**row) for row in connection.execute(query).mappings()]
+
+
+def log_tail(run: RunRow, *, lines: int = 200) -> list[str] | None:
+    """The last lines of the run's own log; None where it has none, or its folder is on another machine."""
+    try:
+        with (Path(run.folder) / "run.log").open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            return file.read().decode("utf-8", "replace").splitlines()[-lines:]
+    except OSError:
+        return None
+
+
+def _run(row: Any, now: float) -> RunRow:
+    state = _state(row, now)
+    left = row.rounds_wanted - row.rounds
+    eta = now + left * row.recent_seconds if state == "running" and row.recent_seconds is not None else None
+    waits = state == "waiting" and row.waits_until is not None
+    known = row.dense_bytes is not None
+    return RunRow(
+        id=row.id,
+        run=row.run,
+        name=row.name,
+        kind=row.kind,
+        coordinator=row.coordinator,
+        folder=row.folder,
+        strategy=row.strategy,
+        state=state,
+        why=row.why,
+        begun_at=row.begun_at,
+        heard_at=row.heard_at,
+        ended_at=row.ended_at,
+        rounds=row.rounds,
+        rounds_wanted=row.rounds_wanted,
+        seconds=row.seconds,
+        round_seconds=row.recent_seconds,
+        eta_at=eta,
+        round_begun_at=row.round_begun_at,
+        asked=row.asked,
+        answered=row.answered,
+        waiting=WaitingRow(row.connected, row.needed, row.waits_until) if waits else None,
+        accuracy=row.accuracy,
+        best_accuracy=row.best_accuracy,
+        loss=row.loss,
+        aggregation_error_max=row.aggregation_error_max,
+        bytes_up=row.bytes_up,
+        bytes_down=row.bytes_down,
+        dense_up=row.dense_up if known else None,
+        dense_down=row.dense_down if known else None,
+        epsilon_max=row.epsilon_max,
+        insecure=row.insecure,
+    )
+
+
+def _state(row: Any, now: float) -> State:
+    state: State = row.state
+    if state not in ACTIVE:
+        return state
+    if row.host == socket.gethostname():
+        return state if row.pid is not None and born(row.pid) == row.born else "died"
+    return state if now - row.heard_at < SILENT_S else "lost"
+
+
+def _site(row: Mapping[Any, Any], newest: Any, declared: Mapping[int, str]) -> SiteRow:
+    return SiteRow(
+        site=row["name"],
+        kind=row["kind"],
+        runs=row["runs"],
+        **{
+            name: int(row[name]) for name in ("asked", "trained", "refused", "failed", "late", "bytes_up", "bytes_down")
+        },
+        mean_seconds=row["seconds"] / int(row["trained"]) if row["trained"] else None,
+        last_asked_at=row["last_asked_at"],
+        last_heard_at=row["last_heard_at"],
+        last_run=newest.last_run,
+        last_outcome=newest.last_outcome,
+        last_code=newest.last_code,
+        misses=newest.misses,
+        missing_since=row["missing_since"],
+        resources=_json(declared.get(row["site_id"])),
+    )
+
+
+def _json(text: str | None) -> Mapping[str, Any] | None:
+    return None if text is None else dict(json.loads(text))

@@ -1,0 +1,307 @@
+"""What is read from the store: plain values, for pages, the API, exports and tests.
+
+Times are Unix seconds, durations seconds, sizes bytes. None: not known, or not measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from server.records import Outcome  # torch comes with it, and a list of runs should be there at once
+
+Kind = Literal["simulation", "deployment"]
+State = Literal["waiting", "running", "paused", "finished", "stopped", "failed", "died", "lost"]
+"""`died`: its process on this machine is gone; `lost`: a process on another machine has not been heard for long."""
+
+ACTIVE: tuple[State, ...] = ("waiting", "running", "paused")
+
+
+@dataclass(frozen=True)
+class WaitingRow:
+    """A round cannot start: too few clients are connected."""
+
+    connected: int
+    needed: int
+    until: float
+    """When the run gives up."""
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run as a list shows it."""
+
+    id: int
+    run: str
+    name: str
+    kind: Kind
+    coordinator: str
+    folder: str
+    strategy: str
+    state: State
+    why: str | None
+    begun_at: float
+    heard_at: float
+    ended_at: float | None
+    rounds: int
+    """Completed."""
+    rounds_wanted: int
+    seconds: float
+    """Of all completed rounds together."""
+    round_seconds: float | None
+    """What a round takes at present: a mean that forgets."""
+    eta_at: float | None
+    """When it will be finished at that rate; None unless it is going on."""
+    round_begun_at: float | None
+    asked: int | None
+    """Clients of the round that is going on."""
+    answered: int | None
+    waiting: WaitingRow | None
+    accuracy: float | None
+    best_accuracy: float | None
+    loss: float | None
+    aggregation_error_max: float | None
+    bytes_up: int
+    bytes_down: int
+    dense_up: int | None
+    """What the same updates would have cost as whole float32 factors."""
+    dense_down: int | None
+    epsilon_max: float | None
+    """The worst site's ε of this run; None without privacy."""
+    insecure: bool
+    """Some noise came from a seed: every ε of this run is a figure of a test."""
+
+    @property
+    def progress(self) -> float:
+        """Between 0 and 1."""
+        return min(1.0, self.rounds / self.rounds_wanted)
+
+    @property
+    def active(self) -> bool:
+        return self.state in ACTIVE
+
+
+@dataclass(frozen=True)
+class RunDetail:
+    """What a run was made with."""
+
+    recipe: Mapping[str, Any]
+    versions: Mapping[str, str]
+    dense_bytes: int | None
+    """One client's whole float32 factors, one way."""
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """One round."""
+
+    round: int
+    finished_at: float
+    seconds: float
+    accuracy: float | None
+    """On the coordinator's test set; `loss` and `examples` likewise."""
+    loss: float | None
+    examples: int | None
+    client_accuracy: float | None
+    """Mean over clients of the received adapter on their own test examples, by number of examples."""
+    client_loss: float | None
+    train_loss: float | None
+    aggregation_error: float | None
+    base_version: int
+    asked: int
+    trained: int
+    refused: int
+    failed: int
+    late: int
+    bytes_up: int
+    bytes_down: int
+    epsilon_max: float | None
+
+
+@dataclass(frozen=True)
+class ClientRoundRow:
+    """One client in one round: a cell of the timeline."""
+
+    round: int
+    site: str
+    outcome: Outcome
+    code: str | None
+    examples: int
+    bytes_up: int
+    bytes_down: int
+    seconds: float
+    accuracy: float | None
+    loss: float | None
+    train_loss: float | None
+    epsilon_run: float | None
+
+
+@dataclass(frozen=True)
+class FailureRow:
+    """Why a site did not train, counted."""
+
+    site: str
+    outcome: Outcome
+    code: str
+    count: int
+    last_round: int
+    last_at: float
+
+
+@dataclass(frozen=True)
+class RunSiteRow:
+    """One site in one run."""
+
+    site: str
+    node: str
+    asked: int
+    trained: int
+    refused: int
+    failed: int
+    late: int
+    misses: int
+    """Rounds in a row, up to the last one, in which it was asked and did not train."""
+    bytes_up: int
+    bytes_down: int
+    mean_seconds: float | None
+    last_seconds: float | None
+    last_round: int
+    last_heard_at: float | None
+    last_outcome: Outcome
+    last_code: str | None
+    examples: int | None
+    accuracy: float | None
+    loss: float | None
+    resources: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """One site over all runs."""
+
+    site: str
+    kind: Kind
+    runs: int
+    asked: int
+    trained: int
+    refused: int
+    failed: int
+    late: int
+    bytes_up: int
+    bytes_down: int
+    mean_seconds: float | None
+    last_asked_at: float
+    last_heard_at: float | None
+    last_run: str
+    """The run that asked it last."""
+    last_outcome: Outcome
+    last_code: str | None
+    misses: int
+    missing_since: float | None
+    """Set while it has not answered several rounds in a row."""
+    resources: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class ForecastRow:
+    """When a budget runs out if rounds go on as the last one."""
+
+    rounds_left: int | None
+    """None: more than anybody plans for."""
+    runs_out_at: float | None
+    """None: no pace is known (a single receipt), or never."""
+    exact: bool
+    """False: at least so many rounds; the exact number takes longer to compute than this reading was given."""
+    complete: bool | None
+    """False: the site has charged what this coordinator has not seen, which is put down to rounds like the last. None:
+    not known yet."""
+
+
+@dataclass(frozen=True)
+class PrivacyRow:
+    """What one ledger has spent: one site, one dataset, across runs."""
+
+    account: int
+    site: str
+    kind: Kind
+    dataset: str
+    key: str
+    """Fingerprint of the key that signs for the ledger; empty when nothing was signed."""
+    epsilon: float
+    """Of everything ever charged to the dataset, at `delta`: the site's own figure."""
+    delta: float
+    budget: float
+    """The site's lifetime ε for this dataset."""
+    left: float
+    epsilon_run: float
+    """Of the run of the newest receipt, at that run's δ."""
+    delta_run: float
+    run: str
+    adjacency: str
+    unit: str
+    noise_multiplier: float
+    rate: float
+    clip: float
+    steps: int
+    receipts: int
+    insecure: int
+    """Receipts whose noise came from a seed."""
+    unverified: int
+    """Receipts without a signature that fits."""
+    first_at: float
+    last_at: float
+    sequence: int
+    digest: str
+    forecast: ForecastRow
+
+    @property
+    def sound(self) -> bool:
+        """Whether every receipt is signed, by one key."""
+        return self.unverified == 0
+
+
+@dataclass(frozen=True)
+class ReceiptRow:
+    """One charge, as the site signed it."""
+
+    run: str
+    round: int
+    at: float
+    sequence: int
+    digest: str
+    epsilon_run: float
+    epsilon_lifetime: float
+    noise_multiplier: float
+    rate: float
+    steps: int
+    secure: bool
+    verified: bool
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """One line of the audit log."""
+
+    sequence: int
+    at: float
+    kind: str
+    who: str
+    run: str | None
+    fields: Mapping[str, Any]
+    digest: str
+
+
+@dataclass(frozen=True)
+class OrderRow:
+    """What somebody asked of a run."""
+
+    id: int
+    verb: str
+    argument: str | None
+    who: str
+    placed_at: float
+    taken_at: float | None
+    """When the run's loop obeyed; None while it has not."""
+    outcome: str | None

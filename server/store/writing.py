@@ -1,0 +1,152 @@
+"""What the loop writes: a run's beginning, its rounds, its end. Every function is part of the caller's transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, delete, select, update
+
+from server.records import ClientRecord, RoundRecord
+from server.store.keys import RunKey, site_ids
+from server.store.rows import Kind
+from server.store.spending import write_receipts
+from server.store.sums import Said, add_to_run, add_to_sites, recount
+from server.store.tables import client_rounds, rounds, runs
+from server.store.values import finite, plain, whole
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of a run when it begins."""
+
+    run: str
+    name: str
+    kind: Kind
+    coordinator: str
+    folder: str
+    strategy: str
+    recipe: Mapping[str, Any]
+    versions: Mapping[str, str]
+    dense_bytes: int | None
+    rounds_wanted: int
+
+
+def begin_run(connection: Connection, facts: RunFacts, *, at: float, **process: Any) -> RunKey:
+    """A new row, or the row of a run that goes on; its rounds stay."""
+    values = {
+        "name": facts.name,
+        "kind": facts.kind,
+        "coordinator": facts.coordinator,
+        "folder": facts.folder,
+        "strategy": facts.strategy,
+        "recipe": json.dumps(facts.recipe),
+        "versions": json.dumps(facts.versions),
+        "dense_bytes": facts.dense_bytes,
+        "rounds_wanted": facts.rounds_wanted,
+        "state": "running",
+        "why": None,
+        "heard_at": at,
+        "ended_at": None,
+        **process,
+    }
+    found = connection.execute(select(runs.c.id).where(runs.c.run == facts.run)).scalar()
+    if found is None:
+        connection.execute(runs.insert().values(run=facts.run, begun_at=at, **values))
+        found = connection.execute(select(runs.c.id).where(runs.c.run == facts.run)).scalar_one()
+    else:
+        connection.execute(update(runs).where(runs.c.id == found).values(**values))
+    return RunKey(int(found), facts.run, facts.kind, facts.dense_bytes or 0)
+
+
+def set_run(connection: Connection, key: RunKey, **values: Any) -> None:
+    """Change columns of a run's row."""
+    connection.execute(update(runs).where(runs.c.id == key.id).values(**values))
+
+
+def forget_rounds_after(connection: Connection, key: RunKey, number: int) -> None:
+    """A run that went back to `number` does its later rounds again. What sites have spent stays written."""
+    for table in (client_rounds, rounds):
+        connection.execute(delete(table).where(table.c.run_id == key.id, table.c.round > number))
+    recount(connection, key)
+
+
+def write_round(connection: Connection, key: RunKey, record: RoundRecord, *, at: float) -> None:
+    """One round, whole. Written again it is refused by the database, and nothing is doubled."""
+    clients = [(plain(client.client), client) for client in record.clients]
+    ids = site_ids(connection, key.kind, (name for name, _ in clients))
+    row = round_row(key, record, at=at)
+    connection.execute(rounds.insert().values(**row))
+    if clients:
+        rows = [
+            client_row(key, record.round, position, ids[name], client)
+            for position, (name, client) in enumerate(clients)
+        ]
+        connection.execute(client_rounds.insert(), rows)
+        add_to_sites(connection, key, rows, [_said(client) for _, client in clients], at=at)
+    add_to_run(connection, key, row)
+    write_receipts(connection, key.run, record, ids, at=at)
+
+
+def round_row(key: RunKey, record: RoundRecord, *, at: float) -> dict[str, Any]:
+    """Columns of `rounds`."""
+    quality = record.evaluation
+    received = [client.received for client in record.clients if client.received is not None]
+    weights = [whole(one.examples) for one in received]
+    losses = [client.train_loss for client in record.clients if client.train_loss is not None]
+    spent = [client.receipt.epsilon_run for client in record.clients if client.receipt is not None]
+    return {
+        "run_id": key.id,
+        "round": record.round,
+        "finished_at": at,
+        "seconds": record.seconds,
+        "accuracy": None if quality is None else finite(quality.accuracy),
+        "loss": None if quality is None else finite(quality.loss),
+        "examples": None if quality is None else whole(quality.examples),
+        "client_accuracy": finite(mean([one.accuracy for one in received], weights)),
+        "client_loss": finite(mean([one.loss for one in received], weights)),
+        "train_loss": finite(mean(losses, [1] * len(losses))),
+        "aggregation_error": finite(record.aggregation_error),
+        "base_version": record.base_version,
+        "asked": len(record.clients),
+        "trained": record.count("trained"),
+        "refused": record.count("refused"),
+        "failed": record.count("failed"),
+        "late": record.count("late"),
+        "bytes_up": record.bytes_up,
+        "bytes_down": record.bytes_down,
+        "epsilon_max": finite(max(spent, default=None)),
+    }
+
+
+def mean(values: Sequence[float], weights: Sequence[int]) -> float | None:
+    """None where there is nothing to weigh."""
+    total = sum(weights)
+    return sum(value * weight for value, weight in zip(values, weights, strict=True)) / total if total else None
+
+
+def client_row(key: RunKey, number: int, position: int, site_id: int, client: ClientRecord) -> dict[str, Any]:
+    """Columns of `client_rounds`."""
+    return {
+        "run_id": key.id,
+        "round": number,
+        "position": position,
+        "site_id": site_id,
+        "outcome": client.outcome,
+        "code": None if client.code is None else plain(client.code),
+        "examples": whole(client.examples),
+        "bytes_up": client.bytes_up,
+        "bytes_down": client.bytes_down,
+        "seconds": finite(client.seconds) or 0.0,
+        "accuracy": None if client.received is None else finite(client.received.accuracy),
+        "loss": None if client.received is None else finite(client.received.loss),
+        "train_loss": finite(client.train_loss),
+        "epsilon_run": None if client.receipt is None else finite(client.receipt.epsilon_run),
+    }
+
+
+def _said(client: ClientRecord) -> Said:
+    resources = client.resources
+    return str(client.node), None if resources is None else resources.model_dump_json(exclude_none=True)
