@@ -12,7 +12,17 @@ from rich.table import Table
 
 from fedlora.config import Recipe, load
 from fedlora.settings import SettingsError
-from simulations.compare import COLUMNS, all_rows, best_rows, cells, finished, plan, run_missing, write_outputs
+from simulations.compare import (
+    COLUMNS,
+    all_rows,
+    best_rows,
+    cells,
+    finished,
+    plan,
+    repeated,
+    run_missing,
+    write_outputs,
+)
 from simulations.run import Engine, prepare
 from simulations.run import simulate as run_simulation
 from simulations.screen import Screen
@@ -71,6 +81,16 @@ def run_on_screen(recipe: Recipe, folder: Path, *, resume: bool = False, engine:
         return run_simulation(simulation, folder, watch=screen.watch, resume=resume, engine=engine)
 
 
+def whole_numbers(text: str, *, option: str) -> list[int]:
+    """`0,1,2` as numbers; SettingsError naming the option otherwise."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise SettingsError(
+            f"{option} {text!r}: write whole numbers with commas, for example {option} 0,1,2."
+        ) from None
+
+
 def compare(
     runs: Annotated[
         list[str], typer.Argument(help="Recipes (files or packaged names) to run, or folders of finished runs.")
@@ -80,6 +100,9 @@ def compare(
         typer.Option(help="key=v1,v2 for every recipe, or NAME:key=v1,v2 for one; the best is reported per method."),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
+    repeat: Annotated[
+        str | None, typer.Option(help="Sweep on --seeds, then run each method's best setting with these seeds too.")
+    ] = None,
     overrides: Overrides = None,
     out: Annotated[
         Path, typer.Option(help="Folder for runs, table and picture; what is finished there is kept.")
@@ -89,10 +112,14 @@ def compare(
     """Put runs side by side: a table, comparison.csv, comparison.md and comparison.png."""
     folders = [Path(run) for run in runs if (Path(run) / "summary.json").exists()]
     recipes = [str(recipe_path(run)) for run in runs if not (Path(run) / "summary.json").exists()]
-    planned = plan(recipes, sweep or [], [int(seed) for seed in seeds.split(",")], overrides or [], out)
+    planned = plan(recipes, sweep or [], whole_numbers(seeds, option="--seeds"), overrides or [], out)
     console = Console(stderr=True)
     found = [finished(folder) for folder in folders]
-    found += run_missing(planned, run_on_screen, say=lambda text: console.rule(text, align="left"))
+    swept = run_missing(planned, run_on_screen, say=lambda text: console.rule(text, align="left"))
+    found += swept
+    if repeat is not None:
+        again = repeated(swept, recipes, whole_numbers(repeat, option="--repeat"), overrides or [], out)
+        found += run_missing(again, run_on_screen, say=lambda text: console.rule(text, align="left"))
     best, everything = best_rows(found), all_rows(found)
     write_outputs(best, everything, out)
     if as_json:

@@ -148,3 +148,13 @@ def test_the_pooler_of_a_complete_checkpoint_is_not_kept(tmp_path):
     folder = save_tiny_model(tmp_path / "a")
     assert BertModel.from_pretrained(folder).pooler is not None
     assert not [n for n in load_base(settings(folder), LABELS).model.state_dict() if "pooler" in n]
+
+
+def test_bfloat16_on_a_cpu_attends_plainly_and_is_the_same_base(tiny_model):
+    fused, plain = (load_base(settings(tiny_model, dtype=dtype), LABELS) for dtype in ("float32", "bfloat16"))
+    assert plain.model.encoder.config._attn_implementation == "eager"
+    assert fused.model.encoder.config._attn_implementation != "eager"
+    assert plain.fingerprint == fused.fingerprint
+    ids, mask = torch.tensor([[2, 6, 7, 3, 0]]), torch.tensor([[1, 1, 1, 1, 0]])
+    hidden = [base.model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state for base in (fused, plain)]
+    assert torch.allclose(*(tensor[:, :4] for tensor in hidden), atol=1e-5)
