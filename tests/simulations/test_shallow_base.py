@@ -22,9 +22,10 @@ def test_the_first_layers_are_those_of_the_whole_base_and_it_loads_like_any_othe
     assert shallow.config.hidden_dropout_prob == 0.0
     weights = whole.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in shallow.state_dict().items())
-    assert load_tokenizer(settings)("good")["input_ids"] == load_tokenizer(
-        ModelSettings(id=str(tiny_model), max_tokens=16)
-    )("good")["input_ids"]
+    assert (
+        load_tokenizer(settings)("good")["input_ids"]
+        == load_tokenizer(ModelSettings(id=str(tiny_model), max_tokens=16))("good")["input_ids"]
+    )
 
 
 def test_more_layers_than_there_are_is_refused(tiny_model, tmp_path):
