@@ -1,7 +1,7 @@
 """`fedlora client up`: a SuperNode and an executor, kept alive. One process for an administrator to look after.
 
-A SuperNode that was killed is refused by the coordinator for up to 60 s, until its heartbeat has run out, and exits;
-the supervisor's back-off tries again until it is let in.
+Before a SuperNode is started the agent says good-bye for the one before it, which may have been killed (`farewell.py`).
+Where that fails, the coordinator refuses the new one for up to 60 s, and the supervisor's back-off tries again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from client.farewell import say_goodbye
 from client.lifeline import Lifeline, connected
 from client.settings import ClientSettings
 from client.throttle import Throttle
@@ -99,7 +100,13 @@ def children(settings: ClientSettings, config: Path, *, port: int, coordinator: 
 
     site = {"FEDLORA_SITE": str(config.resolve())}
     return [
-        Child("supernode", supernode, flower_environment(settings.home("supernode")), log_of("supernode")),
+        Child(
+            "supernode",
+            supernode,
+            flower_environment(settings.home("supernode")),
+            log_of("supernode"),
+            before=partial(say_goodbye, settings),
+        ),
         Child("executor", executor, flower_environment(settings.home("executor"), site), log_of("executor")),
     ]
 

@@ -8,18 +8,14 @@ how it is refused tells which check it came to. Nothing changes anywhere.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import grpc
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from client.fleet import call
 from client.settings import ClientSettings
 from fedlora.findings import Finding, bad, doubtful, good
-from fedlora.private_files import require_private
 
 CHECK = "clock here and there"
-METHOD = "/flwr.proto.Fleet/SendNodeHeartbeat"
 TIMEOUT_S = 10.0
 WRONG_TIME, WRONG_NODE = "Invalid timestamp", "Invalid node ID"  # flwr 1.39, node_auth_server_interceptor.py
 
@@ -37,27 +33,8 @@ def against_coordinator(settings: ClientSettings, *, ahead: timedelta = timedelt
 
 def refusal(settings: ClientSettings, now: datetime) -> str:
     """Why the coordinator refuses a call that is signed at `now`."""
-    channel = grpc.secure_channel(
-        settings.coordinator, grpc.ssl_channel_credentials(settings.ca_certificate.read_bytes())
-    )
-    with channel:
-        call = channel.unary_unary(METHOD)
-        try:
-            call(b"", metadata=signed(settings.node_key, now.isoformat()), timeout=TIMEOUT_S)
-        except grpc.RpcError as error:
-            return str(error.details())
+    try:
+        call(settings, "SendNodeHeartbeat", b"", at=now, timeout_s=TIMEOUT_S)
+    except grpc.RpcError as error:
+        return str(error.details())
     return "a call without a node was accepted"
-
-
-def signed(node_key: Path, timestamp: str) -> tuple[tuple[str, str | bytes], ...]:
-    """The metadata by which a SuperNode proves which key is its own."""
-    key = serialization.load_ssh_private_key(require_private(node_key).read_bytes(), password=None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TypeError(f"{node_key} is a {type(key).__name__}; a node's key is ECDSA")
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    signature = key.sign(timestamp.encode("ascii"), ec.ECDSA(hashes.SHA256()))
-    return (
-        ("flwr-public-key-bin", public),
-        ("flwr-timestamp", timestamp),
-        ("flwr-signature-bin", signature),
-    )

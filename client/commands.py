@@ -63,10 +63,11 @@ def up(config: Config = Path("client.yaml")) -> None:
 @app.command()
 def doctor(
     config: Config = Path("client.yaml"),
+    model: Annotated[str | None, typer.Option(help="The base model that a run will need: id or folder.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check this site; every finding has its remedy. Exit status 1 if something must be mended."""
     from client.doctor import examine
     from fedlora.findings import report
 
-    raise typer.Exit(report(examine(config), console, as_json=json_output))
+    raise typer.Exit(report(examine(config, model=model), console, as_json=json_output))

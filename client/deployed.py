@@ -11,6 +11,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from client.farewell import remember_node
 from client.limits import code_of
 from client.messages import read_task, reply_message
 from client.round import answer
@@ -40,6 +41,7 @@ app = ClientApp()
 def train(message: Message, context: Context) -> Message:
     """Answer one task. Whatever goes wrong is logged here and leaves as a code."""
     settings = load_client(Path(os.environ["FEDLORA_SITE"]))
+    remember_node(settings, context.node_id)
     try:
         task, blob = read_task(message)
     except (ValueError, KeyError, TypeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from pathlib import Path
@@ -17,10 +18,11 @@ from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.settings import SettingsError
 
 CONNECT_S = 5.0
+FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 
 
-def examine(config: Path) -> list[Finding]:
-    """All findings; with an unreadable client.yaml there is only one."""
+def examine(config: Path, *, model: str | None = None) -> list[Finding]:
+    """All findings; with an unreadable client.yaml there is only one. `model`: the base model that a run will need."""
     try:
         settings = load_client(config)
     except SettingsError as error:
@@ -38,6 +40,7 @@ def examine(config: Path) -> list[Finding]:
             (CHECK, lambda: against_coordinator(settings)),
             ("disk", lambda: checks.disk(settings.folder)),
             ("device", lambda: checks.device(settings.device or "cpu")),
+            ("base model", lambda: base_model(settings, model)),
             ("data", lambda: data(settings)),
             ("policy", lambda: policy(settings)),
             ("ledger", lambda: ledger(settings)),
@@ -78,6 +81,20 @@ def startable(settings: ClientSettings) -> Finding:
             "settings", "code that a coordinator ships may run here", "Use executor: warm and an empty allow_bundles."
         )
     return good("settings", f"{settings.site}: warm executor, configuration-only bundles")
+
+
+def base_model(settings: ClientSettings, model: str | None) -> Finding:
+    """The base model that was asked for, or the first that the policy names by id, can be loaded here."""
+    allowed = policy_of(settings).base_models or ()
+    named = model or next((entry for entry in allowed if not FINGERPRINT.fullmatch(entry)), None)
+    if named is None:
+        return good("base model", "none is named; each task's is compared with the coordinator's before it is trained")
+    found = checks.base_model(named)
+    if found.grade == "good" and allowed and not {named, found.said.rpartition(" ")[2]} & set(allowed):
+        return bad(
+            "base model", f"{found.said}, not among base_models in policy.yaml", "Allow it there, if you mean to."
+        )
+    return found
 
 
 def data(settings: ClientSettings) -> Finding:

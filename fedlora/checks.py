@@ -12,8 +12,9 @@ from pathlib import Path
 
 from cryptography import x509
 
+from fedlora.config import ModelSettings
 from fedlora.findings import Finding, bad, doubtful, good
-from fedlora.models import usable_device
+from fedlora.models import load_base, usable_device
 from fedlora.private_files import require_private
 from fedlora.settings import SettingsError
 
@@ -104,6 +105,15 @@ def device(name: str) -> Finding:
     except SettingsError as error:
         return bad("device", str(error), "Set device in client.yaml, or install the driver.")
     return good("device", f"{name} works")
+
+
+def base_model(model_id: str) -> Finding:
+    """The base model is here and whole; its fingerprint is what the other side must have too."""
+    try:
+        base = load_base(ModelSettings(id=model_id, max_tokens=8), ("a", "b"))  # no text is read here
+    except SettingsError as error:
+        return bad("base model", str(error), "Put the folder there, or fetch it once with HF_HUB_OFFLINE=0.")
+    return good("base model", f"{model_id}: fingerprint {base.fingerprint}")
 
 
 def accepts(host: str, port: int, *, timeout_s: float = 2.0) -> bool:

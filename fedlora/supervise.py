@@ -37,6 +37,9 @@ class Child:
     ready: Callable[[], bool] = lambda: True
     """Whether it does its work, not only lives: asked for the health report and before the next child is started."""
 
+    before: Callable[[], None] = lambda: None
+    """Done before every start; what it raises is logged, and the child is started all the same."""
+
 
 @dataclass
 class Running:
@@ -145,6 +148,10 @@ class Supervisor:
 
     def _start(self, running: Running) -> None:
         child = running.child
+        try:
+            child.before()
+        except Exception:
+            log.exception("what is done before a start failed", extra={"child": child.name})
         output = None
         if child.log is not None:
             if child.log.exists() and child.log.stat().st_size > ROTATE_BYTES:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from fedlora import checks
+from fedlora.config import load
 from fedlora.deployment import split_address
 from fedlora.findings import Finding, bad, doubtful, examine_all, good
 from fedlora.settings import SettingsError
@@ -40,6 +43,7 @@ def examine(config: Path) -> list[Finding]:
             ("classes", lambda: classes(settings)),
             ("sites", lambda: sites(settings)),
             ("runs", lambda: all_runs(settings)),
+            *((f"base model of {run.name}", partial(base_model, run)) for run in unfinished(settings)),
         ]
     )
 
@@ -103,6 +107,17 @@ def sites(settings: ServerSettings) -> Finding:
     if not is_reconciled(registry):
         return doubtful("sites", "a change is still to be told to the SuperLink", "fedlora server up")
     return good("sites", f"{len(approved)} approved: {', '.join(approved)}")
+
+
+def unfinished(settings: ServerSettings) -> list[Path]:
+    """Runs whose sites need their base model."""
+    return [folder for folder in runs(settings) if state_of(folder) not in ("finished", "stopped")]
+
+
+def base_model(run: Path) -> Finding:
+    """The fingerprint that every site must have: `client doctor --model` says theirs."""
+    found = checks.base_model(load(run / "recipe.yaml").model.id)
+    return replace(found, check=f"base model of {run.name}")
 
 
 def all_runs(settings: ServerSettings) -> Finding:

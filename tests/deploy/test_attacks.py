@@ -16,6 +16,7 @@ import pytest
 
 from client.agent import free_port
 from client.enroll import ask
+from client.farewell import varint
 from fedlora.checks import accepts
 from fedlora.deployment import command, flower_environment, split_address
 from server.control import Control, ControlError
@@ -165,15 +166,6 @@ def test_a_giant_message_from_a_stranger_is_refused_and_stops_nothing(deployment
             push(b"\xa2\x06" + varint(GIANT) + bytes(GIANT), timeout=60)  # field 100, length-delimited
     assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
     assert deployment.health("server")["superlink"] == before  # the same process; the next tests train rounds on it
-
-
-def varint(number: int) -> bytes:
-    """As Protocol Buffers write it."""
-    groups = []
-    while number > 127:
-        groups.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*groups, number])
 
 
 def test_code_in_a_bundle_does_not_run_at_a_site(deployment, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from fedlora.findings import examine_all
 from server.certificates import issue_server_certificate
 from server.commands import server
 from server.provision import approve, initialise
+from server.settings import load_server
+from server.submissions import submit
+from tests.federations import save_tiny_model, tiny_recipe
 
 
 @pytest.fixture
@@ -31,8 +35,8 @@ def sides(tmp_path):
     return tmp_path / "server", tmp_path / "site"
 
 
-def findings(app, config: Path) -> tuple[dict[str, dict[str, str]], int]:
-    ran = CliRunner().invoke(app, ["doctor", "--json", "--config", str(config)])
+def findings(app, config: Path, *more: str) -> tuple[dict[str, dict[str, str]], int]:
+    ran = CliRunner().invoke(app, ["doctor", "--json", "--config", str(config), *more])
     return {item["check"]: item for item in json.loads(ran.stdout)}, ran.exit_code
 
 
@@ -74,6 +78,31 @@ def test_what_is_wrong_at_a_site_is_named(sides, spoil, check, said):
     found, status = findings(client, sides[1] / "client.yaml")
     assert (found[check]["grade"], status) == ("bad", 1)
     assert said in found[check]["said"]
+
+
+def test_both_doctors_say_the_same_fingerprint_of_one_base_model_and_name_one_that_is_not_there(sides, tmp_path):
+    model = save_tiny_model(tmp_path / "model")
+    recipe = tiny_recipe(model, "unused.csv")
+    submit(load_server(sides[0] / "server.yaml"), recipe, name="first")
+    here, _ = findings(server, sides[0] / "server.yaml")
+    there, _ = findings(client, sides[1] / "client.yaml", "--model", model)
+    assert here["base model of first"]["grade"] == there["base model"]["grade"] == "good"
+    assert here["base model of first"]["said"] == there["base model"]["said"]
+    there, _ = findings(client, sides[1] / "client.yaml", "--model", str(tmp_path / "nowhere"))
+    assert there["base model"]["grade"] == "bad"
+    assert "nowhere" in there["base model"]["said"]
+
+
+def test_a_base_model_that_the_policy_does_not_allow_is_said_before_a_run_is_refused(sides, tmp_path):
+    model = save_tiny_model(tmp_path / "model")
+    policy = sides[1] / "policy.yaml"
+    policy.write_text("base_models: [0123456789abcdef0123456789abcdef]\n")
+    found, _ = findings(client, sides[1] / "client.yaml", "--model", model)
+    assert found["base model"]["grade"] == "bad"
+    fingerprint = re.search(r"fingerprint ([0-9a-f]{32}),", found["base model"]["said"])[1]
+    policy.write_text(f"base_models: [{fingerprint}]\n")
+    found, _ = findings(client, sides[1] / "client.yaml", "--model", model)
+    assert found["base model"]["grade"] == "good"
 
 
 def test_a_settings_file_that_cannot_be_read_is_the_one_finding(tmp_path):

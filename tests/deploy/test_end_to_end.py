@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import ssl
 import subprocess
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -34,6 +36,7 @@ OVERRIDES = [
 ]  # fmt: skip
 POLICY = {"allow_insecure_noise": True, "largest_epsilon": 1000.0}
 CAPPED = {"limits": {"megabits_s": 100.0, "memory_mib": 4096}, "resources": {"memory_mb": 500.0}}
+LET_IN = "SuperNode ID"  # what Flower's SuperNode says when the coordinator has let it in
 LABELS = ("negative", "neutral", "positive")
 
 
@@ -139,6 +142,20 @@ def test_only_the_fleet_port_could_be_reached_from_outside(deployment, finished)
 def test_the_export_is_a_peft_adapter(finished):
     config = json.loads((finished / "adapter" / "adapter_config.json").read_text())
     assert config["peft_type"] == "LORA"
+
+
+def test_a_supernode_that_was_killed_is_let_in_at_its_first_try(deployment, finished):
+    """Without a good-bye it would exit with 305 until its heartbeat has run out."""
+    site = deployment.sites[1]
+    log = deployment.folder / site / "logs" / "supernode.log"
+    before, let_in = deployment.health(site)["supernode"], log.read_text().count(LET_IN)
+    deployment.kill_child(site, "supernode")
+    give_up = time.monotonic() + 240
+    while log.read_text().count(LET_IN) == let_in:
+        assert time.monotonic() < give_up, log.read_text()[-2000:]
+        time.sleep(0.2)
+    after = deployment.health(site)["supernode"]
+    assert (after["starts"], after["last_exit"]) == (before["starts"] + 1, -signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """docker-compose.yml, the Dockerfiles and the systemd units say what docs/deployment.md promises of them.
 
-Nothing is built here: there may be no engine. Where a compose client is installed, it parses the file too.
+Nothing is built here: there may be no engine. The file is held against the compose specification's schema, and where a
+compose client is installed, it parses the file too.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -36,10 +38,33 @@ def compose():
     return yaml.safe_load(FILE.read_text())
 
 
+def against_the_specification(file: Path) -> subprocess.CompletedProcess[str]:
+    schema = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    return subprocess.run([*schema, str(file)], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_file_keeps_to_the_compose_specification(tmp_path):
+    ran = against_the_specification(FILE)
+    assert ran.returncode == 0, ran.stdout
+    wrong = tmp_path / "docker-compose.yml"
+    wrong.write_text(FILE.read_text().replace("read_only: true", "readonly: true"))
+    ran = against_the_specification(wrong)
+    assert ran.returncode == 1
+    assert "readonly" in ran.stdout
+
+
+def test_every_network_and_volume_that_is_used_is_declared(compose):
+    """What the schema does not see, and `docker compose config` does."""
+    for service in compose["services"].values():
+        assert set(service["networks"]) <= set(compose["networks"])
+        named = {volume.partition(":")[0] for volume in service["volumes"] if not volume.startswith(".")}
+        assert named <= set(compose["volumes"])
+
+
 def test_a_compose_client_accepts_the_file():
     client = compose_client()
     if client is None:
-        pytest.skip("no compose client here; the tests below read the file as YAML")
+        pytest.skip("no compose client here; the tests above hold the file against the specification")
     ran = subprocess.run(
         [*client, "-f", str(FILE), "config", "-q"], capture_output=True, text=True, timeout=60, check=False
     )
