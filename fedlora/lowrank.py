@@ -7,7 +7,7 @@ held in float32 where they are differences already.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -106,62 +106,118 @@ def frobenius(product: Product) -> float:
         return 0.0
     if product.rank >= min(product.shape):
         return float(torch.linalg.matrix_norm(product.dense()))
-    _, R_u = torch.linalg.qr(product.U_mp.double())
-    _, R_v = torch.linalg.qr(product.V_pn.double().mT)
-    return float(torch.linalg.matrix_norm(R_u @ R_v.mT))
+    left, right = Reflectors(product.U_mp.double()), Reflectors(product.V_pn.double().mT)
+    return float(torch.linalg.matrix_norm(left.R @ right.R.mT))
 
 
 def relative_distance(ideal: Mapping[str, Product], served: Mapping[str, Product]) -> float:
     """‖Δ_ideal - Δ_served‖_F / ‖Δ_ideal‖_F over all matrices together; 0 where both are zero."""
     gap = size = 0.0
     for name, wanted in ideal.items():
-        given = served.get(name, zero(wanted.shape))
-        gap += frobenius(stack([wanted, scaled(given, -1.0)])) ** 2
-        size += frobenius(wanted) ** 2
+        gap_here, size_here = distance_and_size(wanted, served.get(name, zero(wanted.shape)))
+        gap, size = gap + gap_here**2, size + size_here**2
     if size == 0.0:
         return 0.0 if gap == 0.0 else float("inf")
     return float((gap / size) ** 0.5)
 
 
+def distance_and_size(wanted: Product, given: Product) -> tuple[float, float]:
+    """‖wanted - given‖_F and ‖wanted‖_F, from one QR of each side: the leading columns of R are those of `wanted`."""
+    both = stack([wanted, scaled(given, -1.0)])
+    if both.rank >= min(both.shape):
+        return frobenius(both), frobenius(wanted)
+    left, right = Reflectors(both.U_mp.double()).R, Reflectors(both.V_pn.double().mT).R
+    p = wanted.rank
+    return float(torch.linalg.matrix_norm(left @ right.mT)), float(
+        torch.linalg.matrix_norm(left[:, :p] @ right[:, :p].mT)
+    )
+
+
+def dense_is_smaller(rank: int, shape: tuple[int, int]) -> bool:
+    """Whether m n numbers are no more than the rank · (m + n) of two factors: what is cheaper to send and to keep."""
+    m, n = shape
+    return rank * (m + n) >= m * n
+
+
 def total_of(residuals: Iterable[Mapping[str, Product]]) -> dict[str, Product]:
-    """The sum of several residuals, matrix by matrix, compacted."""
+    """The sum of several residuals, matrix by matrix, compacted; one alone is at its rank already."""
     parts: dict[str, list[Product]] = {}
     for residual in residuals:
         for name, product in residual.items():
             parts.setdefault(name, []).append(product)
-    return {name: compact(stack(products)) for name, products in parts.items()}
+    return {name: found[0] if len(found) == 1 else compact(stack(found)) for name, found in parts.items()}
 
 
-class Sum:
-    """Adds weighted products as they arrive, with memory bounded by m n per matrix whatever the number of terms.
+@dataclass(frozen=True)
+class Term:
+    """weight · U V. The tensors are the update's own, as it sent them: nothing is copied before the sum is wanted."""
 
-    Terms are stacked until their rank reaches min(m, n), then held as one dense matrix (which is smaller by then).
+    weight: float
+    product: Product
+
+
+class Sum(Mapping[str, Product]):
+    """Adds weighted products as they arrive; read as a mapping, it makes the sum of one matrix when it is asked for.
+
+    Terms are kept until their rank passes min(m, n), then held as one dense matrix (which is smaller by then): memory
+    is bounded by m n per matrix, whatever the number of terms.
     """
 
     def __init__(self) -> None:
-        self._terms: dict[str, list[Product]] = {}
+        self._terms: dict[str, list[Term]] = {}
         self._dense: dict[str, Tensor] = {}
+        self._divisor: dict[str, float] = {}
 
     def add(self, adapter: Adapter, weight: float) -> None:
         """Add weight · ΔW of every layer."""
         for name, layer in adapter.layers.items():
-            self.add_product(name, scaled(product_of(layer), weight))
+            if layer.R_rr is None:
+                self.add_product(name, Product(layer.B_mr, layer.A_rn), weight=weight * layer.scale)
+            else:
+                self.add_product(name, product_of(layer), weight=weight)
 
-    def add_product(self, name: str, product: Product) -> None:
+    def add_product(self, name: str, product: Product, *, weight: float = 1.0) -> None:
         if name in self._dense:
-            self._dense[name].addmm_(product.U_mp.double(), product.V_pn.double())
+            self._dense[name].addmm_(product.U_mp.double(), product.V_pn.double(), alpha=weight)
             return
         terms = self._terms.setdefault(name, [])
-        terms.append(product)
-        if sum(term.rank for term in terms) > min(product.shape):
-            self._dense[name] = stack(self._terms.pop(name)).dense().double()
+        terms.append(Term(weight, product))
+        if sum(term.product.rank for term in terms) > min(product.shape):
+            self._dense[name] = stacked(self._terms.pop(name), 1.0).dense()
 
-    def result(self, divisor: float = 1.0) -> dict[str, Product]:
-        """The sum divided by `divisor`, matrix by matrix."""
-        held = {name: stack(terms) for name, terms in self._terms.items()}
-        for name, matrix in self._dense.items():
-            held[name] = as_product(matrix)
-        return {name: Product(held[name].U_mp.mul_(1.0 / divisor), held[name].V_pn) for name in sorted(held)}
+    def divide(self, divisors: Mapping[str, float]) -> None:
+        """Divide by these from now on: the weights' totals, once they are known."""
+        self._divisor = dict(divisors)
+
+    def terms(self, name: str) -> list[Term] | None:
+        """What is still kept term by term; None for a matrix that is held dense."""
+        return self._terms.get(name)
+
+    def __getitem__(self, name: str) -> Product:
+        factor = 1.0 / self._divisor.get(name, 1.0)
+        if name in self._dense:
+            return as_product(self._dense[name] * factor)
+        return stacked(self._terms[name], factor)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._terms.keys() | self._dense.keys()))
+
+    def __len__(self) -> int:
+        return len(self._terms) + len(self._dense)
+
+
+def stacked(terms: Sequence[Term], factor: float) -> Product:
+    """factor · Σ weight U V as one product in float64, each number written once."""
+    rank = sum(term.product.rank for term in terms)
+    m, n = terms[0].product.shape
+    U_mp, V_pn = torch.empty(m, rank, dtype=torch.float64), torch.empty(rank, n, dtype=torch.float64)
+    at = 0
+    for term in terms:
+        here = slice(at, at + term.product.rank)
+        U_mp[:, here].copy_(term.product.U_mp).mul_(factor * term.weight)
+        V_pn[here].copy_(term.product.V_pn)
+        at = here.stop
+    return Product(U_mp, V_pn)
 
 
 def as_product(matrix: Tensor) -> Product:

@@ -10,10 +10,10 @@ the aggregation error is that of the best approximation of that rank (Eckart-You
 
 The residual is never a difference of large products. With any reference (B_1, A_1), here the first update's,
 
-    Σ w_k B_k A_k - B' A' = Σ w_k (B_k - B_1)(A_k - A_1) - (B' - B_1)(A' - A_1)
+    Σ w_k B_k A_k - B' A' = Σ_{k>1} w_k (B_k - B')(A_k - A_1)
 
-so it is built from what clients differ in, in one pass; its rank is at most (K - 1) r, and no SVD or m x n matrix is
-needed while K r is below min(m, n). (The paper's released code adds the transpose of the residual, which is wrong for
+so it is built from what clients differ in, in one pass, with (K - 1) r columns: no SVD is needed, and no m x n matrix
+until that is the smaller form. (The paper's released code adds the transpose of the residual, which is wrong for
 nn.Linear; here only `fedlora.adapters.base` transposes, for the one layer type that stores W0 so.)
 """
 
@@ -22,9 +22,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+import torch
 from pydantic import Field
 
-from fedlora.lowrank import Product, Sum, stack, total_of, truncate
+from fedlora.lowrank import Product, Sum, scaled, stack, stacked, total_of, truncate, zero
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
 from strategies.mean import in_dtype_of, weighted_mean
@@ -94,7 +95,7 @@ class MeanPlusResidual(Mapping[str, Product]):
 
 
 class Spread:
-    """Σ w_k (B_k - B_1)(A_k - A_1) as updates arrive, with memory bounded by m n per matrix.
+    """What clients differ in, as updates arrive: Σ w_k (B_k - B_1)(A_k - A_1), with memory bounded by m n per matrix.
 
     Differences keep the updates' precision (their relative error is that of one subtraction); sums are float64.
     """
@@ -108,16 +109,26 @@ class Spread:
             self._first = update.adapter
             return
         for name, layer in update.adapter.layers.items():
-            self._sum.add_product(name, self._difference(name, layer, weight))
+            first = self._first.layers[name]
+            differences = Product(layer.B_mr - first.B_mr, layer.A_rn - first.A_rn)
+            self._sum.add_product(name, differences, weight=weight * layer.scale)
 
     def residual(self, mean: Adapter, total: float) -> dict[str, Product]:
-        """Minus (B' - B_1)(A' - A_1), divided by the weights; compacted to its rank when it is sent, not before."""
-        for name, layer in mean.layers.items():
-            self._sum.add_product(name, self._difference(name, layer, -total))
-        return self._sum.result(total)
+        """s Σ w_k B_k A_k - s B' A', w_k normalised by their total; at most (K - 1) r columns."""
+        return {name: self._centred(name, layer, total) for name, layer in mean.layers.items()}
 
-    def _difference(self, name: str, layer: LowRank, weight: float) -> Product:
-        assert self._first is not None  # add came first
+    def _centred(self, name: str, mean: LowRank, total: float) -> Product:
+        assert self._first is not None  # `add` came first
+        if name not in self._sum:
+            return zero(mean.shape)  # one client: nothing differs
         first = self._first.layers[name]
-        dB_mr, dA_rn = (layer.B_mr - first.B_mr).to(first.B_mr.dtype), (layer.A_rn - first.A_rn).to(first.A_rn.dtype)
-        return Product(dB_mr.mul_(weight * layer.scale), dA_rn)
+        off_B, off_A = mean.B_mr - first.B_mr, mean.A_rn - first.A_rn
+        terms = self._sum.terms(name)
+        if terms is None:
+            self._sum.add_product(name, Product(off_B, off_A), weight=-total * mean.scale)
+            return scaled(self._sum[name], 1.0 / total)
+        weights = torch.tensor([term.weight / total for term in terms], dtype=torch.float64)
+        product = stacked(terms, 1.0 / total)
+        (m, _), r = mean.shape, mean.rank
+        product.U_mp.view(m, len(terms), r).sub_(off_B[:, None, :] * weights[:, None])
+        return product

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import torch
 
-from fedlora.lowrank import compact, total_of
+from fedlora.lowrank import total_of
 from fedlora.randomness import generator
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
@@ -51,7 +51,7 @@ class FLoRA(StrategySettings):
         return mean_over_holders(updates, self.weighting)
 
     def step(self, state: State, combined: Combined) -> State:
-        moved = {name: compact(product) for name, product in combined.ideal.items()}
+        moved = dict(combined.ideal)
         version = state.base_version + 1
         layers = {name: self._fresh(name, layer, version) for name, layer in state.adapter.layers.items()}
         fresh = in_dtype_of(state.adapter, Adapter(layers, combined.mean.head))

@@ -46,8 +46,10 @@ def weighted_mean(updates: Iterable[Update], weighting: Weighting, *, ideal: boo
     for name, tensor in sums.items():
         means[name] = tensor.add_(first[name], alpha=unchanged[name]).div_(total)
     mean = template.with_tensors(means)
-    served = products.result(total) if ideal else {name: product_of(layer) for name, layer in mean.layers.items()}
-    return Combined(mean, served, clients, total)
+    if not ideal:
+        return Combined(mean, {name: product_of(layer) for name, layer in mean.layers.items()}, clients, total)
+    products.divide(dict.fromkeys(products, total))
+    return Combined(mean, products, clients, total)
 
 
 def in_dtype_of(state: Adapter, mean: Adapter) -> Adapter:

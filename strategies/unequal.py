@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedlora.lowrank import Product, Sum
+from fedlora.lowrank import Sum
 from fedlora.updates import Adapter, LowRank, Update
 from strategies.base import Combined, Share, Weighting
 
@@ -56,8 +56,8 @@ def mean_over_holders(updates: Iterable[Update], weighting: Weighting) -> Combin
         clients, total = clients + 1, total + weight
     if clients == 0:
         raise ValueError("there is no update to combine")
-    ideal = {name: Product(sum_.U_mp.div_(held[name]), sum_.V_pn) for name, sum_ in products.result().items()}
-    return Combined(Adapter({}, {name: tensor.div_(total) for name, tensor in head.items()}), ideal, clients, total)
+    products.divide(held)
+    return Combined(Adapter({}, {name: tensor.div_(total) for name, tensor in head.items()}), products, clients, total)
 
 
 class PaddedMean:

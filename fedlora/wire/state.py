@@ -12,7 +12,7 @@ import torch
 from google.protobuf.message import DecodeError
 from torch import Tensor
 
-from fedlora.lowrank import Product, as_product
+from fedlora.lowrank import Product, as_product, dense_is_smaller
 from fedlora.updates import Adapter
 from fedlora.wire import update_pb2 as pb
 from fedlora.wire.message import Expected, Header, Schema, WireError, decode, encode
@@ -67,7 +67,7 @@ def declared_ranks(blob: bytes, template: Adapter) -> dict[str, int]:
 
 def residual_shapes(name: str, shape: tuple[int, int], rank: int) -> dict[str, tuple[int, ...]]:
     m, n = shape
-    if rank * (m + n) >= m * n:
+    if dense_is_smaller(rank, shape):
         return {f"residual/{name}": (m, n)}
     return {f"residual/{name}.U": (m, rank), f"residual/{name}.V": (rank, n)}
 
