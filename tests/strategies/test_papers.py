@@ -10,7 +10,6 @@ from fedlora.config import AdapterSettings
 from fedlora.lowrank import Product, compact, frobenius, stack
 from fedlora.settings import SettingsError
 from fedlora.updates import Factor, Update
-from strategies.fair import cosine_minimiser, frobenius_minimiser
 from strategies.registry import build
 from tests.strategies.examples import RANK, SCALE, built, ideal_dense, random_adapter, start, updates_for
 
@@ -91,16 +90,6 @@ def test_flexlora_serves_the_best_approximation_with_all_of_s_in_b():
         assert_close(torch.linalg.vector_norm(served.B_mr, dim=0), S[:RANK] / SCALE, atol=1e-10, rtol=1e-10)
 
 
-def test_hetlora_weights_by_the_size_of_delta_w():
-    strategy = built("hetlora")
-    state = start(strategy)
-    updates = updates_for(strategy, state)
-    sizes = [sum(float(layer.dense().square().sum()) for layer in u.adapter.layers.values()) ** 0.5 for u in updates]
-    new = strategy.step(state, strategy.combine(updates))
-    mean = sum(size / sum(sizes) * u.adapter.layers["tall"].A_rn for size, u in zip(sizes, updates, strict=True))
-    assert_close(new.adapter.layers["tall"].A_rn, mean)
-
-
 def test_rolora_begins_with_b_and_alternates():
     strategy = built("rolora")
     phases = [strategy.trains(number) - {Factor.HEAD} for number in (1, 2, 3, 4)]
@@ -133,76 +122,6 @@ def test_fedsb_needs_one_basis_for_all():
     mixed = [updates[0], flipped]
     new = strategy.step(state, strategy.combine(mixed))
     assert not torch.allclose(new.adapter.layers["square"].dense(), ideal_dense(mixed)["square"])
-
-
-def fair_problem(seed: int = 0, m: int = 9, n: int = 11, r: int = 3):
-    draw = torch.Generator().manual_seed(seed)
-    M, B = (torch.randn(*s, generator=draw, dtype=torch.float64) for s in ((m, n), (m, r)))
-    A = torch.randn(r, n, generator=draw, dtype=torch.float64)
-    return M, B, A, M @ A.mT, A @ A.mT
-
-
-def descend(objective, X, steps: int = 4000):
-    """The slow clear twin: L-BFGS on the dense objective."""
-    X = X.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [X], max_iter=steps, tolerance_grad=1e-13, tolerance_change=1e-16, line_search_fn="strong_wolfe"
-    )
-
-    def closure():
-        optimizer.zero_grad()
-        loss = objective(X)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return X.detach()
-
-
-@pytest.mark.parametrize("penalty", [1e-3, 0.01, 1.0])
-def test_fairs_frobenius_closed_form_is_the_minimiser(penalty):
-    M, B, A, G, H = fair_problem()
-    found = frobenius_minimiser(B, G, H, penalty)
-    twin = descend(lambda X: 0.5 * (M - X @ A).square().sum() + penalty * (X - B).square().sum(), B)
-    assert_close(found, twin, atol=1e-6, rtol=1e-6)
-
-
-@pytest.mark.parametrize("penalty", [1e-3, 0.01, 1.0])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_fairs_cosine_is_at_least_as_good_as_descent_on_the_dense_objective(penalty, seed):
-    M, B, A, G, H = fair_problem(seed)
-
-    def objective(X):
-        return 1 - (M * (X @ A)).sum() / (M.norm() * (X @ A).norm()) + penalty * (X - B).square().sum()
-
-    found = cosine_minimiser(B, G, H, float(M.norm()), penalty, tolerance=1e-10)
-    assert float(objective(found)) <= float(objective(B))
-    assert float(objective(found)) == pytest.approx(float(objective(descend(objective, B))), abs=1e-7)
-
-
-def test_fair_cannot_pass_the_cosine_of_the_row_space():
-    M, B, A, G, H = fair_problem()
-    found = cosine_minimiser(B, G, H, float(M.norm()), 1e-6, tolerance=1e-10)
-    cosine = float((M * (found @ A)).sum() / (M.norm() * (found @ A).norm()))
-    Q, _ = torch.linalg.qr(A.mT)
-    bound = float((M @ Q).norm() / M.norm())
-    assert bound * 0.999 < cosine <= bound + 1e-12
-
-
-@pytest.mark.parametrize("metric", ["cosine", "frobenius"])
-def test_fair_comes_closer_to_the_ideal_than_fedit(metric):
-    fair, fedit = build("fair", {"metric": metric}), built("fedit")
-    state = start(fedit)
-    updates = updates_for(fedit, state)
-    refined = fair.step(state, fair.combine(updates)).adapter
-    averaged = fedit.step(state, fedit.combine(updates)).adapter
-    for key, wanted in ideal_dense(updates).items():
-
-        def cosine(adapter, wanted=wanted, key=key):
-            served = adapter.layers[key].dense()
-            return float((wanted * served).sum() / (wanted.norm() * served.norm()))
-
-        assert cosine(refined) > cosine(averaged)
 
 
 @pytest.mark.parametrize(

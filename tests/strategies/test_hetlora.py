@@ -1,0 +1,47 @@
+"""HetLoRA's own weights, against what its paper's formula says outright."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fedlora.updates import Update
+from tests.strategies.examples import built, start, updates_for
+
+
+def sized(updates: list[Update]) -> list[float]:
+    return [sum(float(layer.dense().square().sum()) for layer in u.adapter.layers.values()) ** 0.5 for u in updates]
+
+
+def test_weights_are_the_size_of_delta_w():
+    strategy = built("hetlora")
+    state = start(strategy)
+    updates = updates_for(strategy, state)
+    sizes = sized(updates)
+    new = strategy.step(state, strategy.combine(updates))
+    mean = sum(size / sum(sizes) * u.adapter.layers["tall"].A_rn for size, u in zip(sizes, updates, strict=True))
+    assert_close(new.adapter.layers["tall"].A_rn, mean)
+
+
+def test_the_ideal_and_the_head_have_the_same_weights():
+    strategy = built("hetlora")
+    updates = updates_for(strategy, start(strategy))
+    combined, sizes = strategy.combine(updates), sized(updates)
+    shares = [size / sum(sizes) for size in sizes]
+    wanted = sum(share * u.adapter.layers["wide"].dense() for share, u in zip(shares, updates, strict=True))
+    assert_close(combined.ideal["wide"].dense(), wanted, atol=1e-10, rtol=1e-10)
+    head = sum(share * u.adapter.head["bias"] for share, u in zip(shares, updates, strict=True))
+    assert_close(combined.mean.head["bias"], head)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (1.0, 3.0)])
+def test_when_every_delta_w_is_zero_the_examples_decide(weights):
+    """All B = 0: the paper's weights are 0 / 0."""
+    strategy = built("hetlora")
+    state = start(strategy)
+    silent = state.adapter.with_tensors({k: 0 * t for k, t in state.adapter.tensors().items() if k.endswith(".B")})
+    heads = [silent.with_tensors({"head/bias": torch.full((3,), float(k)).double()}) for k in range(2)]
+    updates = [Update(str(k), weight, head) for k, (weight, head) in enumerate(zip(weights, heads, strict=True))]
+    mean = strategy.combine(updates).mean.head["bias"]
+    assert_close(mean, torch.full((3,), weights[1] / sum(weights)).double())
