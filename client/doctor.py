@@ -14,7 +14,7 @@ from client.settings import ClientSettings, load_client
 from fedlora import checks
 from fedlora.deployment import split_address
 from fedlora.findings import Finding, bad, doubtful, examine_all, good
-from fedlora.privacy.ledger import LedgerFiles, read_ledger
+from fedlora.privacy.ledger import LedgerFiles, inspect_ledger
 from fedlora.settings import SettingsError
 
 CONNECT_S = 5.0
@@ -123,9 +123,9 @@ def policy(settings: ClientSettings) -> Finding:
 def ledger(settings: ClientSettings) -> Finding:
     """The ledger is whole."""
     files = LedgerFiles(settings.state, settings.data.dataset)
-    if not files.ledger.exists():
+    if not files.ledger.exists() and not files.anchor.exists():
         return good("ledger", "nothing was spent yet")
-    chain = read_ledger(files, public_key=None)
+    chain = inspect_ledger(files)
     if chain.problem:
         return bad(
             "ledger", chain.problem, "fedlora ledger verify; restore it from a backup. Nothing trains until then."

@@ -17,9 +17,8 @@ from fedlora.privacy.accounting import ADJACENCY, epsilon
 from fedlora.privacy.calibration import UnreachableError
 from fedlora.privacy.chain import Chain
 from fedlora.privacy.guard import event_of
-from fedlora.privacy.ledger import LedgerFiles, datasets, read_ledger
+from fedlora.privacy.ledger import LedgerFiles, datasets, inspect_ledger
 from fedlora.privacy.plan import ClientPlan, Release, Shape, plan_client, releases
-from fedlora.privacy.signing import load_key, public_text
 from fedlora.settings import SettingsError
 
 ledger_app = typer.Typer(no_args_is_help=True, add_completion=False, help="What a site's data have spent.")
@@ -102,11 +101,22 @@ def _release_table(sent: Any, shape: Shape, noise_std: float) -> Table:
 def show(
     site: SiteFolder, delta: Annotated[float, typer.Option(help="δ of ε.")] = 1e-5, as_json: AsJson = False
 ) -> None:
-    """ε by dataset and run, composed over everything that was ever charged (one example added or removed)."""
-    rows = [row for name in _datasets(site) for row in _spent(name, _read(site, name), delta)]
+    """ε by dataset and run, composed over everything that was ever charged (one example added or removed).
+
+    Exit status 1 if a ledger cannot be trusted: its figures are then of what is certain, and more may have been spent.
+    """
+    chains = {name: inspect_ledger(LedgerFiles(site, name)) for name in _datasets(site)}
+    rows = [row for name, chain in chains.items() for row in _spent(name, chain, delta)]
+    damaged = {name: chain.problem for name, chain in chains.items() if chain.problem}
     if as_json:
-        typer.echo(json.dumps({"adjacency": ADJACENCY, "delta": delta, "spent": rows}))
-        return
+        typer.echo(json.dumps({"adjacency": ADJACENCY, "delta": delta, "spent": rows, "damaged": damaged}))
+    else:
+        _show(rows, damaged, delta)
+    if damaged:
+        raise typer.Exit(1)
+
+
+def _show(rows: list[dict[str, Any]], damaged: dict[str, str], delta: float) -> None:
     table = Table(
         "dataset", "run", "charges", "answers", f"ε at δ {delta:g}", "noise", title="add or remove one example"
     )
@@ -116,6 +126,8 @@ def show(
             row["dataset"], row["run"], str(row["charges"]), str(row["answers"]), f"{row['epsilon']:.3f}", noise
         )
     Console().print(table)
+    for name, problem in damaged.items():
+        typer.secho(f"{name}: DAMAGED: {problem}. More may have been spent than is shown.", fg="red", err=True)
 
 
 @ledger_app.command()
@@ -123,7 +135,7 @@ def verify(site: SiteFolder, as_json: AsJson = False) -> None:
     """Check every chain and anchor. Exit status 1 if a ledger cannot be trusted; what is certain is counted."""
     rows = []
     for name in _datasets(site):
-        chain = _read(site, name)
+        chain = inspect_ledger(LedgerFiles(site, name))
         rows.append(
             {
                 "dataset": name,
@@ -146,11 +158,15 @@ def verify(site: SiteFolder, as_json: AsJson = False) -> None:
 @ledger_app.command()
 def export(
     site: SiteFolder,
-    dataset: Annotated[str, typer.Option(help="Which dataset.")] = "default",
+    dataset: Annotated[str | None, typer.Option(help="Which dataset; the only one when not given.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print every entry, as CSV or with --json as one JSON object a line; only what is certain."""
-    chain = _read(site, dataset)
+    names = _datasets(site)
+    chosen = dataset or (names[0] if len(names) == 1 else "")
+    if chosen not in names:
+        raise SettingsError(f"name one of this site's datasets by --dataset: {', '.join(names)}.")
+    chain = inspect_ledger(LedgerFiles(site, chosen))
     rows = [{"sequence": e.sequence, **e.fields, "digest": e.digest} for e in chain.entries]
     if as_json:
         for row in rows:
@@ -170,12 +186,6 @@ def _datasets(site: Path) -> list[str]:
     if not names:
         raise SettingsError(f"{site} holds no ledger (no privacy/*/ledger.jsonl); give a site's folder.")
     return names
-
-
-def _read(site: Path, dataset: str) -> Chain:
-    key = site / "privacy" / "key.pem"
-    public = public_text(load_key(key)) if key.exists() else None
-    return read_ledger(LedgerFiles(site, dataset), public_key=public)
 
 
 def _spent(dataset: str, chain: Chain, delta: float) -> list[dict[str, Any]]:

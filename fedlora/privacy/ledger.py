@@ -2,7 +2,8 @@
 
     <site>/privacy/<dataset>/ledger.jsonl      hash-chained lines, appended and fsynced
     <site>/privacy/<dataset>/answers/<task>    the bytes that were released for a finished task
-    <site>/privacy/anchors/<dataset>.json      signed sequence number and digest of the last line, fsynced after it
+    <site>/privacy/anchors/<dataset>.json      signed sequence number and digest of the last line, fsynced after it; the
+                                               first one, of an empty ledger, before the first line
 
 Guarantee, with a crash allowed at every instruction:
  1. When `append` returns, the entry is on the disk and stays in force: the ledger may over-report, never under-report.
@@ -10,8 +11,9 @@ Guarantee, with a crash allowed at every instruction:
     what is certain before it; `exclusive_ledger` then refuses to charge.
  3. A last line that a crash cut short was never in force: it is dropped, and an entry says so.
  4. Two processes never append at the same time.
-Whoever restores an old copy of the ledger *and* its anchor at once is found only by the coordinator's receipts, which
-carry the sequence number and the digest.
+ 5. An older ledger that is put back together with its anchor is found by an answer beside it that it never charged.
+Whoever puts back the ledger, its anchor *and* the answers is found only by the coordinator, which keeps every receipt's
+sequence number and digest. Clocks play no part: an entry's time is for people.
 """
 
 from __future__ import annotations
@@ -22,17 +24,20 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fedlora.files import sync_folder, write_atomically
-from fedlora.privacy.chain import Chain, Entry, canonical, line_after, read_chain
+from fedlora.privacy.chain import GENESIS, Chain, Entry, canonical, line_after, read_chain
 from fedlora.privacy.refusal import Code, Refusal
-from fedlora.privacy.signing import PrivateKey, SignatureError, public_text, require_signed, sign
+from fedlora.privacy.signing import PrivateKey, SignatureError, load_key, public_text, require_signed, sign
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_TASK = re.compile(r"[0-9a-f]{64}")
+BUSY_S = 60.0
+"""Longest wait for another process that holds the ledger: a charge takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,16 @@ class LedgerFiles:
     def anchor(self) -> Path:
         return self.site / "privacy" / "anchors" / f"{self.dataset}.json"
 
+    @property
+    def key(self) -> Path:
+        return self.site / "privacy" / "key.pem"
+
+    @property
+    def answers(self) -> Path:
+        return self.folder / "answers"
+
     def answer(self, task: str) -> Path:
-        return self.folder / "answers" / task
+        return self.answers / task
 
 
 def datasets(site: Path) -> list[str]:
@@ -83,6 +96,8 @@ class Ledger:
 
     def append(self, fields: Mapping[str, Any]) -> Entry:
         """Write one entry; it is on the disk and anchored when this returns."""
+        if not self.entries:
+            self.anchor()  # from now on a ledger without an anchor is one that lost it
         stamped = {"dataset": self._files.dataset, "time": round(time.time(), 3), **fields}
         entry, line = line_after(self._head, len(self.entries) + 1, stamped)
         descriptor = os.open(self._files.ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -112,8 +127,7 @@ def exclusive_ledger(files: LedgerFiles, key: PrivateKey) -> Iterator[Ledger]:
     """The ledger, locked against every other process, ready to append. Refuses a damaged one."""
     files.folder.mkdir(parents=True, exist_ok=True)
     files.anchor.parent.mkdir(parents=True, exist_ok=True)
-    with (files.folder / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(files.folder / "lock"):
         chain = read_ledger(files, public_key=public_text(key))
         if chain.problem is not None:
             raise Refusal(
@@ -130,24 +144,59 @@ def exclusive_ledger(files: LedgerFiles, key: PrivateKey) -> Iterator[Ledger]:
         yield ledger
 
 
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock file, waiting at most `BUSY_S`. One that was deleted meanwhile, and made anew by another process,
+    locks nothing: it is opened again."""
+    until = time.monotonic() + BUSY_S
+    while True:
+        with path.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise Refusal(
+                        Code.LEDGER_BUSY,
+                        f"another process has held {path} for {BUSY_S:g} s; end it, or wait, and send the task again.",
+                    ) from None
+                time.sleep(0.01)
+                continue
+            if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                yield
+                return
+
+
 def read_ledger(files: LedgerFiles, *, public_key: str | None) -> Chain:
     """What is certain, and the first problem. Without a public key the anchor's signature is not checked."""
     content = files.ledger.read_bytes() if files.ledger.exists() else b""
     chain = read_chain(content)
-    problem = chain.problem or _against_anchor(chain, files, public_key)
+    problem = chain.problem or _against_anchor(chain, files, public_key) or _against_answers(chain, files)
     return Chain(chain.entries, chain.sound_bytes, chain.torn_bytes, problem)
+
+
+def inspect_ledger(files: LedgerFiles) -> Chain:
+    """What is certain, for somebody beside a running client: waits while an entry and its anchor are being written.
+
+    Without the site's key nothing says who wrote the anchor: that is a problem too.
+    """
+    lock = files.folder / "lock"
+    public_key = public_text(load_key(files.key)) if files.key.exists() else None
+    with _locked(lock) if os.access(lock, os.W_OK) else nullcontext():
+        chain = read_ledger(files, public_key=public_key)
+    if public_key is None and chain.entries and chain.problem is None:
+        return replace(chain, problem=f"the site's key {files.key} is missing: its anchor cannot be verified")
+    return chain
 
 
 def _against_anchor(chain: Chain, files: LedgerFiles, public_key: str | None) -> str | None:
     if not files.anchor.exists():
-        # A crash before the first anchor leaves one line; anything longer had an anchor.
-        return "its anchor is missing" if len(chain.entries) > 1 else None
+        return "its anchor is missing" if chain.entries or chain.torn_bytes else None
     try:
         content = files.anchor.read_bytes()
         anchor = json.loads(content)
         sequence, digest, signature = int(anchor["sequence"]), str(anchor["digest"]), str(anchor["signature"])
         statement = _statement(files.dataset, sequence, digest)
-        if content != canonical({**statement, "signature": signature.lower()}):
+        if sequence < 0 or content != canonical({**statement, "signature": signature.lower()}):
             return "its anchor cannot be read"
         if public_key is not None:
             require_signed(public_key, canonical(statement), signature)
@@ -157,11 +206,21 @@ def _against_anchor(chain: Chain, files: LedgerFiles, public_key: str | None) ->
         return "its anchor cannot be read"
     if len(chain.entries) < sequence:
         return f"it was cut: {len(chain.entries)} entries are left of {sequence}"
-    if chain.entries[sequence - 1].digest != digest:
+    if (chain.entries[sequence - 1].digest if sequence else GENESIS) != digest:
         return f"entry {sequence} is not the one that was anchored: the ledger was rewritten"
     if len(chain.entries) > sequence + 1:
         return f"{len(chain.entries)} entries, but only {sequence} were anchored"
     return None
+
+
+def _against_answers(chain: Chain, files: LedgerFiles) -> str | None:
+    """Every answer was charged before it was made, so one without a charge is younger than this ledger."""
+    charged = {entry.fields.get("task") for entry in chain.entries if entry.kind == "charge"}
+    names = sorted(path.name for path in files.answers.glob("*")) if files.answers.is_dir() else []
+    unknown = [name for name in names if _TASK.fullmatch(name) and name not in charged]
+    if not unknown:
+        return None
+    return f"it is an older copy: {len(unknown)} answer(s) beside it were never charged in it, as {unknown[0][:16]}"
 
 
 def _statement(dataset: str, sequence: int, digest: str) -> dict[str, Any]:

@@ -31,6 +31,8 @@ class Code(StrEnum):
 
     LEDGER_DAMAGED = "ledger-damaged"
     LEDGER_BUSY = "ledger-busy"
+    """Another process at the site holds the ledger and does not let go."""
+
     TOO_FEW_EXAMPLES = "too-few-examples"
 
 

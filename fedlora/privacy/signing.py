@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from fedlora.private_files import require_private
+
 PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 _ECDSA = ECDSA(hashes.SHA384())
 
@@ -29,7 +31,10 @@ def load_key(path: Path) -> PrivateKey:
 
 
 def load_or_create_key(path: Path) -> PrivateKey:
-    """The key at `path`; a new Ed25519 key that only this user may read, if there is none."""
+    """The key at `path`, which only this user may read; a new Ed25519 key if there is none.
+
+    SettingsError where others can read it: whoever has it can rewrite a ledger unnoticed.
+    """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         pem = Ed25519PrivateKey.generate().private_bytes(
@@ -47,7 +52,7 @@ def load_or_create_key(path: Path) -> PrivateKey:
             pass
         finally:
             temporary.unlink()
-    return load_key(path)
+    return load_key(require_private(path))
 
 
 def public_text(key: PrivateKey) -> str:

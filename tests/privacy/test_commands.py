@@ -79,3 +79,26 @@ def test_a_folder_without_a_ledger_is_said_to_be_one(tmp_path):
     found = run("ledger", "show", str(tmp_path))
     assert isinstance(found.exception, SettingsError)
     assert "holds no ledger" in str(found.exception)
+
+
+def test_a_damaged_ledger_shows_what_is_certain_and_that_there_may_be_more(site):
+    path = LedgerFiles(site, "default").ledger
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+    found = run("ledger", "show", str(site))
+    assert found.exit_code == 1
+    assert "DAMAGED: it was cut: 2 entries are left of 3. More may have been spent" in found.output
+    shown = json.loads(run("ledger", "show", str(site), "--json").output)
+    assert shown["damaged"] == {"default": "it was cut: 2 entries are left of 3"}
+
+
+def test_without_the_sites_key_nothing_says_who_wrote_the_ledger(site):
+    LedgerFiles(site, "default").key.unlink()
+    found = run("ledger", "verify", str(site))
+    assert found.exit_code == 1
+    assert "key.pem is missing: its anchor cannot be verified" in found.output
+
+
+def test_export_of_a_dataset_that_is_not_there_names_those_that_are(site):
+    found = run("ledger", "export", str(site), "--dataset", "tickets")
+    assert isinstance(found.exception, SettingsError)
+    assert str(found.exception) == "name one of this site's datasets by --dataset: default."

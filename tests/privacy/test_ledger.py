@@ -23,6 +23,7 @@ from fedlora.privacy.signing import (
     require_signed,
     sign,
 )
+from fedlora.settings import SettingsError
 
 
 @pytest.fixture
@@ -214,6 +215,110 @@ def test_more_than_one_entry_behind_the_anchor_is_found(files, key):
     assert problem(files, key) == "3 entries, but only 1 were anchored"
 
 
+def test_a_ledger_cut_to_its_first_line_without_its_anchor_is_found(files, key):
+    """One line without an anchor is no crash either: the anchor of the empty ledger comes before the first line."""
+    write(files, key, 3)
+    edit(files.ledger, lambda data: data.splitlines(keepends=True)[0])
+    files.anchor.unlink()
+    assert problem(files, key) == "its anchor is missing"
+
+
+def test_a_crash_right_after_the_first_line_keeps_it(files, key, monkeypatch):
+    writes = []
+    real = ledger_module.write_atomically
+
+    def second_is_lost(path, data):
+        writes.append(path)
+        if len(writes) == 2:
+            raise KeyboardInterrupt
+        real(path, data)
+
+    monkeypatch.setattr(ledger_module, "write_atomically", second_is_lost)
+    with pytest.raises(KeyboardInterrupt):
+        write(files, key, 1)
+    assert problem(files, key) is None
+    assert numbers(files) == [0]
+
+
+def charge_and_answer(files: LedgerFiles, key, task: str) -> None:
+    with exclusive_ledger(files, key) as ledger:
+        ledger.append({"kind": "charge", "task": task, "number": 0})
+        files.answers.mkdir(exist_ok=True)
+        files.answer(task).write_bytes(b"released")
+
+
+def test_an_older_copy_of_ledger_and_anchor_is_found_by_the_answers_beside_it(files, key):
+    charge_and_answer(files, key, "a" * 64)
+    copies = {path: path.read_bytes() for path in (files.ledger, files.anchor)}
+    charge_and_answer(files, key, "b" * 64)
+    assert problem(files, key) is None
+    for path, content in copies.items():
+        path.write_bytes(content)
+    found = problem(files, key)
+    assert found == "it is an older copy: 1 answer(s) beside it were never charged in it, as bbbbbbbbbbbbbbbb"
+    files.ledger.unlink()
+    files.anchor.unlink()
+    assert "it is an older copy: 2 answer(s)" in problem(files, key), "nor is a ledger that was thrown away a new one"
+    with pytest.raises(Refusal, match="older copy"):
+        write(files, key, 1)
+
+
+def test_the_ledger_of_another_dataset_or_another_site_is_found(files, key, tmp_path):
+    write(files, key, 1)
+    other = LedgerFiles(tmp_path, "scans")
+    other.folder.mkdir()
+    other.ledger.write_bytes(files.ledger.read_bytes())
+    other.anchor.write_bytes(files.anchor.read_bytes())
+    assert problem(other, key) == "its anchor cannot be read", "the anchor names its dataset"
+    elsewhere = load_or_create_key(tmp_path / "elsewhere" / "key.pem")
+    assert problem(files, elsewhere) == "its anchor is not signed with this site's key"
+
+
+def test_a_ledger_that_is_a_link_into_nowhere_charges_once_and_never_again(files, key):
+    files.folder.mkdir(parents=True)
+    files.ledger.symlink_to("/dev/null")
+    with pytest.raises(OSError, match="Invalid argument"):  # /dev/null cannot be synced: no grant
+        write(files, key, 1)
+    files.ledger.unlink()
+    sink = files.site / "elsewhere"
+    files.ledger.symlink_to(sink)
+    write(files, key, 2)
+    sink.unlink()
+    assert problem(files, key) == "it was cut: 0 entries are left of 2"
+
+
+def test_a_clock_that_goes_back_changes_nothing(files, key, monkeypatch):
+    write(files, key, 1)
+    monkeypatch.setattr(ledger_module.time, "time", lambda: -1e9)
+    write(files, key, 1)
+    assert problem(files, key) is None
+    assert numbers(files) == [0, 0]
+
+
+def test_a_ledger_that_another_process_does_not_let_go_is_a_refusal(files, key, monkeypatch):
+    monkeypatch.setattr(ledger_module, "BUSY_S", 0.05)
+    with exclusive_ledger(files, key), pytest.raises(Refusal, match="another process has held") as caught:
+        write(files, key, 1)
+    assert caught.value.code is Code.LEDGER_BUSY
+
+
+def test_a_lock_file_that_is_deleted_between_opening_and_locking_is_opened_again(files, key, monkeypatch):
+    write(files, key, 1)
+    lock, taken = files.folder / "lock", []
+    real = ledger_module.fcntl.flock
+
+    def flock(file, how):
+        real(file, how)
+        taken.append(os.fstat(file.fileno()).st_ino)
+        if len(taken) == 1:
+            lock.rename(lock.with_name("old"))  # kept, so that its number is not given away again
+
+    monkeypatch.setattr(ledger_module.fcntl, "flock", flock)
+    write(files, key, 1)
+    assert len(taken) == 2
+    assert taken[1] == lock.stat().st_ino != taken[0]
+
+
 def _append_many(site: Path, count: int) -> None:
     files, key = LedgerFiles(site, "tickets"), load_or_create_key(site / "privacy" / "key.pem")
     write(files, key, count)
@@ -244,6 +349,14 @@ def test_a_new_key_is_private_and_stays(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o600
     assert public_text(load_or_create_key(path)) == public_text(first)
     assert [p.name for p in path.parent.iterdir()] == ["site.pem"]
+
+
+def test_a_key_that_others_can_read_is_refused(tmp_path):
+    path = tmp_path / "site.pem"
+    load_or_create_key(path)
+    path.chmod(0o644)
+    with pytest.raises(SettingsError, match="mode 0644, others can read it"):
+        load_or_create_key(path)
 
 
 def test_elliptic_curve_keys_sign_too(tmp_path):

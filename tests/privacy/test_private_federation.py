@@ -150,7 +150,7 @@ def test_an_update_without_its_receipt_is_not_taken(recipe, tmp_path, monkeypatc
     assert outcomes["blue"] == ("trained", None)
 
 
-def test_a_ledger_that_is_put_back_with_its_anchor_is_found_by_the_coordinator(recipe, tmp_path):
+def test_a_ledger_that_is_put_back_with_anchor_and_answers_is_found_by_the_coordinator(recipe, tmp_path):
     """The site's own disk cannot show it: the receipts that the coordinator holds do."""
     home = tmp_path / "sites" / "red" / "privacy"
     copies: dict[Path, bytes] = {}
@@ -163,6 +163,8 @@ def test_a_ledger_that_is_put_back_with_its_anchor_is_found_by_the_coordinator(r
             copies.update({path: path.read_bytes() for path in files})
         for path, content in copies.items():
             path.write_bytes(content)
+        for path in (home / "default" / "answers").glob("*"):
+            path.unlink()
 
     run(recipe("privacy.epsilon=3"), tmp_path, watch=restore_after_each_round)
     rounds = [json.loads(line)["clients"] for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
