@@ -111,19 +111,29 @@ def site_of(settings: ClientSettings, policy: Policy, task: Task) -> Site:
     """The site with its data as this task's model reads them."""
     files = (settings.data.train, settings.data.test)
     changed = tuple(file.stat().st_mtime_ns for file in files if file is not None and file.exists())
-    train, test = examples(settings, task.model, task.labels, changed)
+    private = task.privacy.enabled
+    train, test = examples(settings, task.model, task.labels, changed, ignore_unusable=private)
     return Site(settings.site, train, test, settings.state, dataset=settings.data.dataset, policy=policy)
 
 
 @lru_cache(maxsize=2)
 def examples(
-    settings: ClientSettings, model: ModelSettings, labels: tuple[str, ...], changed: tuple[int, ...]
+    settings: ClientSettings,
+    model: ModelSettings,
+    labels: tuple[str, ...],
+    changed: tuple[int, ...],
+    *,
+    ignore_unusable: bool = False,
 ) -> tuple[Examples, Examples]:
-    """Training and test examples, tokenised; read again only when a file has changed (`changed`: their times)."""
+    """Training and test examples, tokenised; read again only when a file has changed (`changed`: their times).
+
+    Under privacy a row that the run cannot use is kept and ignored: a task that failed by it would tell, before
+    anything is charged, that there is a row with this label or this word.
+    """
     tokenizer = load_tokenizer(model)
 
     def tokenised(rows: list[Row]) -> Examples:
-        return tokenise(rows, labels, tokenizer, max_tokens=model.max_tokens)
+        return tokenise(rows, labels, tokenizer, max_tokens=model.max_tokens, ignore_unusable=ignore_unusable)
 
     train, test = split(settings)
     return tokenised(train), tokenised(test)

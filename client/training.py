@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from fedlora.config import ModelSettings, TrainSettings
-from fedlora.examples import Examples
+from fedlora.examples import Examples, invented
 from fedlora.models import autocast
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
@@ -56,16 +57,21 @@ def train_adapter_privately(
     """Take the steps of `mechanism`; what they leave in `parameters` is differentially private, the result is not.
 
     Returns the mean loss per drawn example, in nats: private, for whoever may see it; None if no example was drawn.
-    (Two examples count more than once: the engine's check that examples are independent computes their loss too.)
+    Nothing in the data makes it fail: whether a task fails is seen by the coordinator, and no noise covers it.
     """
     optimizer = make_optimizer(model, parameters, settings)
     model.train()
+    vocabulary = vocabulary_of(model)
+    known = examples.within(vocabulary)
     losses: list[Tensor] = []
 
-    def loss_per_example(indices: Tensor) -> Tensor:
-        batch = examples.batch(indices.tolist(), device=on.device)
+    def loss_on(these: Examples, indices: Tensor) -> Tensor:
+        batch = these.batch(indices.tolist(), device=on.device)
         with autocast(on):
-            losses_n = TASKS[on.task].loss_per_sample(model, batch)
+            return TASKS[on.task].loss_per_sample(model, batch)
+
+    def loss_per_example(indices: Tensor) -> Tensor:
+        losses_n = loss_on(known, indices)
         losses.append(losses_n.detach())
         return losses_n
 
@@ -78,11 +84,18 @@ def train_adapter_privately(
         gradients=gradients,
     )
     with engine:
+        engine.rehearse(partial(loss_on, invented(vocabulary, max_tokens=on.max_tokens, pad_id=examples.pad_id)))
         for _ in range(mechanism.steps):
             engine.step(loss_per_example)
             optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return float(torch.cat(losses).mean()) if losses else None
+
+
+def vocabulary_of(model: nn.Module) -> int:
+    """How many tokens the base model knows."""
+    encoder: Any = model.get_submodule("encoder")
+    return int(encoder.get_input_embeddings().num_embeddings)
 
 
 def accumulate(

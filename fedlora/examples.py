@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,11 @@ from transformers import PreTrainedTokenizerBase
 from fedlora.rows import Row
 from fedlora.settings import SettingsError
 from fedlora.tasks import Batch
+
+log = logging.getLogger(__name__)
+
+IGNORED = -100
+"""The label of an example that is there and has no loss: cross-entropy leaves it out."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +46,29 @@ class Examples:
         for start in range(0, len(order), size):
             yield self.batch(order[start : start + size], device=device)
 
+    def within(self, vocabulary: int) -> Examples:
+        """The same examples, those with a token that is not below `vocabulary` emptied of it and ignored."""
+        strange = {index for index, row in enumerate(self.token_ids) if int(row.max()) >= vocabulary}
+        if not strange:
+            return self
+        labels_n = self.labels_n.clone()
+        labels_n[sorted(strange)] = IGNORED
+        return Examples(
+            [row.new_zeros(1) if index in strange else row for index, row in enumerate(self.token_ids)],
+            labels_n,
+            self.pad_id,
+        )
+
     def take(self, indices: Sequence[int]) -> Examples:
         """The chosen examples, sharing their tensors."""
         chosen = list(indices)
         return Examples([self.token_ids[index] for index in chosen], self.labels_n[chosen], self.pad_id)
+
+
+def invented(vocabulary: int, *, max_tokens: int, pad_id: int) -> Examples:
+    """Two examples of nobody, of unequal length: to try a model on before it sees any data."""
+    rows = [torch.arange(min(max_tokens, length)) % vocabulary for length in (2, 5)]
+    return Examples(rows, torch.zeros(2, dtype=torch.long), pad_id)
 
 
 def concatenate(parts: Sequence[Examples]) -> Examples:
@@ -53,16 +78,52 @@ def concatenate(parts: Sequence[Examples]) -> Examples:
 
 
 def tokenise(
-    rows: Sequence[Row], labels: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+    rows: Sequence[Row],
+    labels: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int,
+    ignore_unusable: bool = False,
 ) -> Examples:
-    """Texts to token ids, once; SettingsError on a class that is not in `labels`."""
+    """Texts to token ids, once; SettingsError on a class that is not in `labels`.
+
+    With `ignore_unusable`, such a row, or one that the tokenizer cannot read, stays in and has no loss: a site under
+    privacy must not fail because of what one row holds.
+    """
     numbers = {label: number for number, label in enumerate(labels)}
     unknown = sorted({row.label for row in rows} - numbers.keys())
-    if unknown:
+    if unknown and not ignore_unusable:
         raise SettingsError(f"the label {unknown[0]!r} is not one of the run's classes: {', '.join(labels)}.")
-    encoded = tokenizer([row.text for row in rows], truncation=True, max_length=max_tokens, add_special_tokens=True)
-    ids = [torch.tensor(row, dtype=torch.long) for row in encoded["input_ids"]]
     pad_id = tokenizer.pad_token_id
     if pad_id is None:
         raise SettingsError("the tokenizer has no padding token and no end token; batches cannot be padded.")
-    return Examples(ids, torch.tensor([numbers[row.label] for row in rows], dtype=torch.long), int(pad_id))
+
+    def ids_of(texts: list[str]) -> list[list[int]]:
+        found: list[list[int]] = tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"]
+        return found
+
+    encoded = _each_by_itself(ids_of, [row.text for row in rows]) if ignore_unusable else ids_of([r.text for r in rows])
+    numbered = [numbers.get(row.label, IGNORED) if ids else IGNORED for row, ids in zip(rows, encoded, strict=True)]
+    if IGNORED in numbered:
+        log.warning(
+            "%d of %d examples are ignored: a label that the run does not have, or a text that cannot be tokenised",
+            numbered.count(IGNORED),
+            len(rows),
+        )
+    tensors = [torch.tensor(ids or [pad_id], dtype=torch.long) for ids in encoded]
+    return Examples(tensors, torch.tensor(numbered, dtype=torch.long), int(pad_id))
+
+
+def _each_by_itself(ids_of: Callable[[list[str]], list[list[int]]], texts: list[str]) -> list[list[int]]:
+    """All at once if that works; otherwise text by text, with no ids for those that fail."""
+    try:
+        return ids_of(texts)
+    except Exception:
+        log.warning("texts cannot be tokenised together", exc_info=True)
+    encoded = []
+    for text in texts:
+        try:
+            encoded.extend(ids_of([text]))
+        except Exception:
+            encoded.append([])
+    return encoded

@@ -18,9 +18,11 @@ class RunError(RuntimeError):
 
 
 class Settings(BaseModel):
-    """Frozen; unknown keys refused; the docstring under each field is its manual and its help."""
+    """Frozen; unknown keys and infinite numbers refused; the docstring under each field is its manual and its help."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 S = TypeVar("S", bound=Settings)

@@ -2,7 +2,8 @@
 
 Privacy loss distributions (Meiser and Mohammadi 2018; Koskela et al. 2020; Google's dp-accounting) give an upper bound
 that is tight. They need memory that grows with the loss, so Rényi DP (Mironov 2017; Mironov, Talwar and Zhang 2019)
-is asked first, and answers alone where its ε is 50 or more: nobody needs the second digit there.
+is asked first, and answers alone where its ε is 50 or more (nobody needs the second digit there), and for more steps or
+mechanisms than a distribution is composed for in seconds: no task can keep a site computing.
 
 Adjacency everywhere: add or remove one example (one client, for `ClientLevel`). Replacing one costs up to
 twice as much.
@@ -29,6 +30,8 @@ from dp_accounting.rdp import RdpAccountant
 ADJACENCY: Final = "add-or-remove-one"
 DISCRETISATION: Final = 1e-3
 RDP_ONLY_FROM: Final = 50.0
+MOST_STEPS: Final = 1_000_000
+MOST_MECHANISMS: Final = 64
 WHOLE_ORDERS: Final = (*range(2, 33), 40, 48, 64, 128, 256)
 """Rényi orders for which subsampling has a short closed form: enough to say whether ε is below 50, in milliseconds."""
 
@@ -128,7 +131,8 @@ def _epsilon(grouped: Grouped, delta: float) -> float:
     if not 0 < delta < 1:
         raise ValueError(f"delta must be in (0, 1), got {delta}; choose it below 1 / (number of examples).")
     quick = _rdp(grouped, delta, orders=WHOLE_ORDERS)
-    if not quick < RDP_ONLY_FROM:
+    long = sum(steps for _, _, steps in grouped) > MOST_STEPS or len(grouped) > MOST_MECHANISMS
+    if long or not quick < RDP_ONLY_FROM:
         best = min(quick, _rdp(grouped, delta, orders=None))
         return math.inf if math.isnan(best) else best
     if not grouped:

@@ -84,8 +84,22 @@ def public_size(examples: int) -> int:
     >>> [public_size(n) for n in (1, 9, 515, 2219, 2948, 3763)]
     [1, 8, 500, 2000, 2500, 3000]
     """
+    return max(step for step in _steps(examples) if step <= examples)
+
+
+def size_bound(examples: int) -> int:
+    """The next step of that ladder: more than `examples`, and no more telling than `public_size`.
+
+    >>> [size_bound(n) for n in (1, 9, 515, 2219)]
+    [2, 10, 600, 2500]
+    """
+    return min(step for step in _steps(examples) if step > examples)
+
+
+def _steps(examples: int) -> list[int]:
+    """The ladder around `examples`."""
     if examples < 1:
         raise ValueError(f"examples must be >= 1, got {examples}.")
     decade = 10 ** math.floor(math.log10(examples))
-    steps = [int(step * scale) for scale in (decade // 10, decade) for step in _LADDER]
-    return max(step for step in steps if 1 <= step <= examples)
+    steps = {int(step * scale) for scale in (decade // 10, decade, 10 * decade) for step in _LADDER}
+    return sorted(step for step in steps if step >= 1)

@@ -3,6 +3,7 @@
     mechanism = Mechanism(rate=q, noise_multiplier=sigma, clip=1.0, steps=10, expected_batch=32)
     engine = PrivateEngine(model, mechanism, examples=len(train_set), source=SecureSource(), microbatch=16)
     with engine:                                   # swaps the small linears that train; restores them on the way out
+        engine.rehearse(loss_on_two_invented_examples)   # where others see whether a task fails: see below
         for _ in range(mechanism.steps):
             engine.step(loss_per_example)          # leaves the privatised mean gradient in every p.grad
             optimizer.step()                       # any torch optimizer over the parameters that train
@@ -17,17 +18,19 @@ before the engine is entered. `gradients="opacus"` takes per-example gradients f
 
 Guarantee, for one `step`, with respect to adding or removing one example of the dataset:
  1. One example moves the clipped sum by at most C in L2 norm over everything that trains (up to float32 rounding).
- 2. An example whose gradient is not finite moves it by zero.
+ 2. An example whose gradient is not finite moves it by zero; after `rehearse`, so does one that cannot be computed.
  3. What is left in p.grad is (clipped sum + N(0, σ²C²)) / b with the public b, also when the sample is empty.
  4. Sampling and noise come from one stream of `source`, fresh for the step.
- 5. Whatever the engine cannot bound is a `Refusal` before any gradient is released: see `unsupported`.
+ 5. Whatever the engine cannot bound is a `Refusal` before any gradient is released: see `supported`.
  6. No more than `mechanism.steps` steps are taken.
+ 7. After `rehearse`, whether a step fails does not depend on which examples were drawn, nor on what is in them.
 Not private, and so never to leave the site: the losses, and `engine.nonfinite_examples`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -39,6 +42,8 @@ from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import Source, Stream, poisson_sample, privatise
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.supported import Watch, require_same_losses_alone, require_supported, running_batch_norm
+
+log = logging.getLogger(__name__)
 
 LossPerExample = Callable[[Tensor], Tensor]
 PerSample = dict[Tensor, Tensor]
@@ -72,14 +77,14 @@ class PrivateEngine:
             raise ValueError(f"microbatch must be >= 1 or None, got {microbatch}.")
         self.mechanism = mechanism
         self.nonfinite_examples = 0
-        """Examples so far that had a non-finite gradient. Private: it stays at the site."""
+        """Draws so far whose gradient was not finite or could not be computed. Private: it stays at the site."""
         self._model = model
         self._examples = examples
         self._source = source
         self._microbatch = microbatch
         self._backend = BACKENDS[gradients]()
         self._steps = 0
-        self._uncoupled = False
+        self._uncoupled = self._rehearsed = False
         self._watch: Watch | None = None
         self._trained: list[nn.Parameter] = []
 
@@ -109,6 +114,16 @@ class PrivateEngine:
         elif self._steps and self._watch is not None:
             self._watch.require_moved()
 
+    def rehearse(self, loss_per_example: LossPerExample) -> None:
+        """Try the model on two invented examples, indices 0 and 1: what fails or is refused here tells nothing of data.
+
+        From then on an example that cannot be computed (a token that the model does not know, a batch too large for
+        the memory, even one by one) moves the sum by zero. A task that failed with one example in the data, and not
+        without it, would tell that it is there, and no noise would cover it.
+        """
+        self._uncoupled = self._examples_are_independent(torch.arange(2), loss_per_example)
+        self._rehearsed = True
+
     def step(self, loss_per_example: LossPerExample) -> None:
         """One logical step: sample, clip, sum, add noise, divide by b; the result is in every p.grad."""
         if self._watch is None:
@@ -126,15 +141,33 @@ class PrivateEngine:
         """Σ min(1, C / ‖g_i‖) g_i per parameter, in float64. Not private by itself: `step` releases it with noise."""
         totals: PerSample = {p: torch.zeros(p.shape, dtype=torch.float64, device=p.device) for p in self._trained}
         size = self._microbatch or max(len(indices), 1)
-        if not self._uncoupled and len(indices) > 1:
+        if not self._uncoupled and not self._rehearsed and len(indices) > 1:
             self._uncoupled = self._examples_are_independent(indices[:2], loss_per_example)
-            size = size if self._uncoupled else 1  # one example alone cannot be coupled
+        size = size if self._uncoupled else 1  # one example alone cannot be coupled
         for start in range(0, len(indices), size):
-            piece = indices[start : start + size]
-            gradients = self._gradients(piece, loss_per_example)
-            for parameter, clipped in self._clip(gradients).items():
-                totals[parameter].add_(clipped)
+            for gradients in self._computable(indices[start : start + size], loss_per_example):
+                for parameter, clipped in self._clip(gradients).items():
+                    totals[parameter].add_(clipped)
         return totals
+
+    def _computable(self, piece: Tensor, loss_per_example: LossPerExample) -> Iterator[PerSample]:
+        """The gradients of a microbatch; where it fails after a rehearsal, of each example by itself that does not."""
+        gradients: PerSample | None = None
+        try:
+            gradients = self._gradients(piece, loss_per_example)
+        except Refusal:
+            raise
+        except Exception:
+            if not self._rehearsed:
+                raise
+            log.warning("%d example(s) failed together", len(piece), exc_info=len(piece) == 1)
+        if gradients is not None:
+            yield gradients
+        elif len(piece) == 1:
+            self.nonfinite_examples += 1
+        else:
+            for one in torch.split(piece, 1):
+                yield from self._computable(one, loss_per_example)
 
     def alignment(self, indices: Tensor, loss_per_example: LossPerExample) -> Tensor:
         """⟨p.grad, clipped gradient⟩ of every example at `indices` (n,), after `step` and before the optimiser's.

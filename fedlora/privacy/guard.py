@@ -27,7 +27,7 @@ from typing import Any
 
 from fedlora.files import write_atomically
 from fedlora.privacy.accounting import ADJACENCY, Event, epsilon
-from fedlora.privacy.calibration import UnreachableError, noise_multiplier_for, public_size
+from fedlora.privacy.calibration import UnreachableError, noise_multiplier_for, public_size, size_bound
 from fedlora.privacy.chain import Entry, canonical
 from fedlora.privacy.ledger import Ledger, LedgerFiles, exclusive_ledger
 from fedlora.privacy.mechanism import Mechanism
@@ -120,7 +120,7 @@ class Guard:
             return Grant(digest)
         bounds = self._policy.dataset(self._files.dataset)
         size = bounds.public_examples or _public_size(examples)
-        _require_delta_below(task.privacy.delta, examples)
+        _require_delta_below(task.privacy.delta, examples, declared=bounds.public_examples)
         mechanism = self._mechanism(task, size)
         with exclusive_ledger(self._files, self._key) as ledger:
             spending = _Spending(ledger, task, mechanism)
@@ -279,9 +279,12 @@ def _public_size(examples: int) -> int:
     return public_size(examples)
 
 
-def _require_delta_below(delta: float, examples: int) -> None:
-    if delta * examples >= 1:
+def _require_delta_below(delta: float, examples: int, *, declared: int | None) -> None:
+    """δ < 1 / n, without telling n: whoever sends task after task would find it by where the refusals begin."""
+    most = declared if declared is not None and examples <= declared else size_bound(examples)
+    if delta * most >= 1:
         raise Refusal(
             Code.DELTA_TOO_LARGE,
-            f"delta {delta} is not below 1 / (number of examples) here; lower privacy.delta.",
+            f"delta {delta} is not below 1 / (number of examples) here, which is held to be {most}; lower "
+            "privacy.delta.",
         )

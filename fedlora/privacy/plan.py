@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedlora.privacy.accounting import Event, epsilon
-from fedlora.privacy.calibration import noise_multiplier_for, public_size
+from fedlora.privacy.calibration import noise_multiplier_for, public_size, size_bound
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,12 @@ class Release:
 def plan_client(
     examples: int, *, target_epsilon: float, delta: float, batch: int, rounds: int, steps: int
 ) -> ClientPlan:
-    """σ for the worst case, that this client is called in every round. ValueError where δ >= 1 / examples."""
-    if delta * examples >= 1:
-        raise ValueError(f"delta {delta} is not below 1 / {examples} examples; choose a smaller delta.")
+    """σ for the worst case, that this client is called in every round. ValueError where δ >= 1 / examples.
+
+    As at the site, the examples are held to be the next step of the public ladder.
+    """
+    if delta * (most := size_bound(examples)) >= 1:
+        raise ValueError(f"delta {delta} is not below 1 / {most} (for {examples} examples); choose a smaller delta.")
     size = public_size(examples)
     rate = min(1.0, batch / size)
     sigma = noise_multiplier_for(target_epsilon, delta=delta, rate=rate, steps=rounds * steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -212,4 +213,23 @@ def test_delta_must_be_below_one_over_the_examples(tmp_path):
     policy = Policy(largest_delta=0.01)
     asked = task(privacy={"epsilon": 3.0, "delta": 0.01})
     refused(guard(tmp_path, policy), asked, Code.DELTA_TOO_LARGE, examples=100)
-    guard(tmp_path, policy).authorise(asked, STATE, examples=99)
+    guard(tmp_path, policy).authorise(asked, STATE, examples=79)
+
+
+def test_deltas_that_are_tried_one_after_the_other_do_not_find_the_number_of_examples(tmp_path):
+    """Whoever sends δ after δ learns the next step of the public ladder, or the declared size, and no more."""
+    declared = Policy(largest_delta=0.1, datasets={"tickets": DatasetPolicy(public_examples=170)})
+
+    def refused_at(policy: Policy, examples: int) -> list[int]:
+        found = []
+        for most in range(100, 200, 10):
+            asked = task(privacy={"noise_multiplier": 5.0, "delta": 1 / most})
+            with contextlib.suppress(Refusal):
+                guard(tmp_path / f"{len(list(tmp_path.iterdir()))}", policy).authorise(asked, STATE, examples=examples)
+                continue
+            found.append(most)
+        return found
+
+    coarse = Policy(largest_delta=0.1)
+    assert refused_at(coarse, 121) == refused_at(coarse, 148) == [100, 110, 120, 130, 140, 150]
+    assert refused_at(declared, 121) == refused_at(declared, 169) == [100, 110, 120, 130, 140, 150, 160, 170]

@@ -88,5 +88,5 @@ def test_small_clients_need_more_noise():
 
 
 def test_delta_must_be_below_one_over_the_examples():
-    with pytest.raises(ValueError, match=r"delta 0\.01 is not below 1 / 100"):
+    with pytest.raises(ValueError, match=r"delta 0\.01 is not below 1 / 120 \(for 100 examples\)"):
         plan_client(100, target_epsilon=3.0, delta=0.01, batch=10, rounds=1, steps=1)
