@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from fedlora.config import AdapterSettings
+from fedlora.exactness import aggregation_error
 from fedlora.lowrank import Product, compact, frobenius, stack
 from fedlora.settings import SettingsError
 from fedlora.updates import Factor, Update
@@ -65,6 +66,45 @@ def test_fedex_truncated_errs_by_what_eckart_and_young_say():
         gap = frobenius(stack([product, Product(-kept[key].U_mp, kept[key].V_pn)]))
         assert gap == pytest.approx(float(singular[2:].square().sum().sqrt()), rel=1e-9)
     assert not cut.traits.exact
+
+
+def test_fedex_truncated_reports_that_error_as_its_aggregation_error():
+    cut = built("fedex", rank=2)
+    state = start(cut)
+    combined = cut.combine(updates_for(cut, state))
+    new = cut.step(state, combined)
+    tails = sum(
+        float(torch.linalg.svdvals(product.dense())[2:].square().sum())
+        for product in combined.extra["residual"].values()
+    )
+    size = sum(frobenius(product) ** 2 for product in combined.ideal.values())
+    reported = aggregation_error(combined.ideal, new.adapter, new.residuals)
+    assert reported == pytest.approx((tails / size) ** 0.5, rel=1e-9)
+
+
+def test_fedex_is_exact_over_rounds_against_averaging_whole_matrices():
+    """The base plus the adapter after three rounds is W0 plus the sum of what exact averages of ΔW changed."""
+    strategy = built("fedex")
+    state = start(strategy)
+    whole = {key: layer.dense() for key, layer in state.adapter.layers.items()}
+    for number in (1, 2, 3):
+        updates = updates_for(strategy, state, round_number=number)
+        before = {key: layer.dense() for key, layer in state.adapter.layers.items()}
+        whole = {key: whole[key] + ideal_dense(updates)[key] - before[key] for key in whole}
+        state = strategy.step(state, strategy.combine(updates))
+    for key, wanted in whole.items():
+        served = state.adapter.layers[key].dense() + sum(residual[key].dense() for residual in state.residuals)
+        assert_close(served, wanted, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("clients", [1, 2, 4, 8])
+def test_fedexs_streamed_residual_is_the_difference_of_dense_products(clients):
+    """Term by term while that is smaller, dense after it (8 clients: rank 24 of 5 to 14): the same matrix."""
+    strategy = built("fedex")
+    updates = updates_for(strategy, start(strategy), clients=clients)
+    combined = strategy.combine(updates)
+    for key, wanted in ideal_dense(updates).items():
+        assert_close(combined.extra["residual"][key].dense(), wanted - combined.mean.layers[key].dense())
 
 
 def test_flora_starts_each_round_from_another_a_and_from_b_zero():
