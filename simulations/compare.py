@@ -91,12 +91,12 @@ class Simulate(Protocol):
     def __call__(self, recipe: Recipe, folder: Path, *, resume: bool) -> object: ...
 
 
-def run_missing(planned: Iterable[Planned], simulate: Simulate, *, say: Callable[[str], None]) -> list[Run]:
+def run_missing(planned: Sequence[Planned], simulate: Simulate, *, say: Callable[[str], None]) -> list[Run]:
     """Do what is not done yet: a finished folder has a summary.json, one that was interrupted a checkpoint."""
     runs = []
-    for item in planned:
+    for number, item in enumerate(planned, start=1):
         if not (item.folder / "summary.json").exists():
-            say(f"{Path(item.recipe).stem} {item.settings} seed {item.seed}")
+            say(" ".join([f"{number} of {len(planned)}:", Path(item.recipe).stem, item.settings, f"seed {item.seed}"]))
             begun = (item.folder / "checkpoint.safetensors").exists()
             simulate(load(item.recipe, item.overrides), item.folder, resume=begun)
         runs.append(finished(item.folder, method=Path(item.recipe).stem, settings=item.settings))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
+from click.testing import CliRunner
 
+from fedlora.cli import load_command
 from fedlora.settings import SettingsError
 from simulations.commands import whole_numbers
-from simulations.compare import Run, best_rows, plan, repeated
+from simulations.compare import Run, best_rows, plan, repeated, run_missing
+from simulations.pictures import curves_of, draw_comparison, read_rounds
+from tests.federations import run
 
 
 def finished_run(settings: str, seed: int, accuracy: float) -> Run:
@@ -36,3 +42,69 @@ def test_seeds_that_are_no_numbers_are_refused_by_the_option_s_name():
     assert whole_numbers("0,1", option="--seeds") == [0, 1]
     with pytest.raises(SettingsError, match="--repeat '1,x': write whole numbers with commas"):
         whole_numbers("1,x", option="--repeat")
+
+
+def test_a_comparison_sweeps_keeps_what_is_finished_and_goes_on_where_it_stopped(recipe, tmp_path):
+    """One process, several methods, rates and seeds; a second call does nothing twice."""
+    files = []
+    for name in ("fedit", "ffa"):
+        settings = recipe(f"strategy.name={name}", f"name={name}", "rounds.count=2").model_dump(mode="json")
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(settings))
+        files.append(str(tmp_path / f"{name}.yaml"))
+    out = tmp_path / "out"
+    words = [*files, "--sweep", "train.lr=0.2,0.5", "--seeds", "0,1", "--out", str(out), "--json"]
+    first = CliRunner().invoke(load_command("compare"), words)
+    assert first.exit_code == 0, first.output
+    assert len(json.loads(first.stdout)) == 4
+    assert "8 of 8: ffa train.lr=0.5 seed 1" in first.stderr
+    assert {"comparison.csv", "comparison.md", "comparison.png"} <= {file.name for file in out.iterdir()}
+    begun = out / "fedit/train.lr-0.2/seed-0"
+    (begun / "summary.json").unlink()  # as if it had been killed after its last checkpoint
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("*/*/*/summary.json")}
+    again = CliRunner().invoke(load_command("compare"), words)
+    assert json.loads(again.stdout)[1:] == json.loads(first.stdout)[1:]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert len(kept) == 7
+    assert (begun / "summary.json").exists()
+
+
+def test_an_interrupted_run_is_resumed_and_an_unbegun_one_is_begun(recipe, tmp_path):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(recipe("rounds.count=1").model_dump(mode="json")))
+    planned = plan([str(file)], [], [0, 1], [], tmp_path / "out")
+    planned[0].folder.mkdir(parents=True)
+    (planned[0].folder / "checkpoint.safetensors").touch()
+    resumed = []
+
+    def simulate(settings, folder, *, resume):
+        resumed.append(resume)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "summary.json").write_text(json.dumps({"seed": settings.seed}))
+
+    run_missing(planned, simulate, say=lambda text: None)
+    assert resumed == [True, False]
+
+
+def test_a_comparison_shows_quality_against_rounds_and_bytes_and_the_aggregation_error(recipe, tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    run(recipe("strategy.name=fedit", "rounds.evaluate_every=2"), tmp_path / "run")
+    rounds, drawn = read_rounds(tmp_path / "run"), []
+    plot = Axes.plot
+
+    def noted(self, x, y, **line):
+        drawn.append((line["label"], list(x), list(y)))
+        return plot(self, x, y, **line)
+
+    monkeypatch.setattr(Axes, "plot", noted)
+    draw_comparison({"fedit": [rounds]}, tmp_path / "picture.png")
+    by_round, by_bytes, by_error = drawn
+    assert by_round[1:] == ([2, 3], [row["evaluation"]["accuracy"] for row in rounds[1:]])
+    assert by_bytes[1][-1] == pytest.approx(sum(row["bytes_up"] + row["bytes_down"] for row in rounds) / 1e6)
+    assert by_error[1:] == ([1, 2, 3], [row["aggregation_error"] for row in rounds])
+
+
+def test_a_method_without_an_aggregation_error_has_no_such_curve():
+    rounds = [[{"round": 1, "aggregation_error": None}, {"round": 2, "aggregation_error": None}]]
+    numbers, curves = curves_of(rounds, lambda row: row["aggregation_error"])
+    assert (numbers, curves.size) == ([], 0)
