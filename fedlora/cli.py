@@ -29,6 +29,7 @@ COMMANDS = {
     "server": ("server.commands:server", "Run a deployed coordinator: up, run, list, stop, resume, logs, doctor."),
     "admin": ("server.commands:admin", "Make a coordinator; approve, list and revoke sites."),
     "client": ("client.commands:app", "Take part with a site: enroll, accept, up, doctor."),
+    "dashboard": ("server.dashboard.commands:app", "Watch and steer runs in a browser; users and API tokens."),
     "config": ("fedlora.config_commands:app", "Check a recipe, or explain every setting."),
 }
 

@@ -1,0 +1,20 @@
+// Loaded before the page. Light or dark: by choice, else as the system is; a cookie tells the server, which draws charts.
+(() => {
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const wanted = () => localStorage.getItem("fedlora-scheme") || (system.matches ? "dark" : "light");
+  const told = () => (document.cookie.match(/(?:^|; )fedlora-scheme=(\w+)/) || [])[1];
+  const apply = () => {
+    document.documentElement.classList.toggle("dark", wanted() === "dark");
+    if (told() === wanted()) return;
+    document.cookie = `fedlora-scheme=${wanted()}; path=/; max-age=31536000; samesite=lax`;
+    const pageHasCharts = document.documentElement.dataset.plain === undefined;
+    if (pageHasCharts && told() === wanted()) location.reload();
+  };
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest?.("#scheme")) return;
+    localStorage.setItem("fedlora-scheme", wanted() === "dark" ? "light" : "dark");
+    apply();
+  });
+  system.addEventListener("change", apply);
+  apply();
+})();

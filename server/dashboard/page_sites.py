@@ -1,0 +1,106 @@
+"""Sites: who takes part, who is missing, with what, and what it costs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import Request
+from markupsafe import Markup
+from nicegui import ui
+from sqlalchemy import Connection
+
+from server.dashboard.board import Board
+from server.dashboard.live import Html, Live
+from server.dashboard.markup import Column, Figure, Row, badge, figures, moment, table
+from server.dashboard.shell import page
+from server.dashboard.units import NOTHING, counted, duration, size
+from server.dashboard.words import OUTCOMES
+from server.store.reading import read_sites
+from server.store.rows import SiteRow
+
+COLUMNS = (
+    Column("Site"),
+    Column("Last heard"),
+    Column("Last round"),
+    Column("Trained", number=True, hint="Rounds in which it trained, of those in which it was asked, over all runs"),
+    Column("Not trained", hint="Late, refused, failed"),
+    Column("Round time", number=True, hint="Mean of the rounds in which it trained"),
+    Column("Sent", number=True),
+    Column("Received", number=True),
+    Column("Declared resources", hint="What the site says that it can carry"),
+)
+EMPTY = (
+    "No site has been asked yet. Sites join with `fedlora client enroll` and `fedlora admin approve`; in a simulation "
+    "they are there with its first round."
+)
+
+
+async def show(board: Board, request: Request) -> None:
+    def read(connection: Connection) -> tuple[SiteRow, ...]:
+        return tuple(read_sites(connection))
+
+    first = await board.read(read)
+    with page(request, "Sites", here="/sites"):
+        live = Live(board, lambda: board.read(read), first)
+        with ui.element("div").classes("heading"):
+            Html(Markup("<h1>Sites</h1><p>Over all runs of this store.</p>"))
+        live.html(summary)
+        with ui.element("section").classes("card").props('aria-label="Sites"'):
+            live.html(site_table)
+
+
+def summary(sites: Sequence[SiteRow]) -> Markup:
+    missing = [site for site in sites if site.missing_since is not None]
+    asked, trained = sum(site.asked for site in sites), sum(site.trained for site in sites)
+    names = ", ".join(site.site for site in missing[:3])
+    return figures(
+        [
+            Figure("Sites", str(len(sites)), f"{sum(site.kind == 'deployment' for site in sites)} deployed"),
+            Figure("Missing", str(len(missing)), names, "bad" if missing else "plain"),
+            Figure(
+                "Answered", f"{100 * trained / asked:.0f} %" if asked else NOTHING, f"of {counted(asked, 'request')}"
+            ),
+            Figure("Traffic", size(sum(site.bytes_up + site.bytes_down for site in sites)), "both ways"),
+        ]
+    )
+
+
+def site_table(sites: Sequence[SiteRow]) -> Markup:
+    return table("Sites", COLUMNS, map(site_row, sites), empty=EMPTY)
+
+
+def site_row(site: SiteRow) -> Row:
+    last = badge(site.last_outcome, OUTCOMES[site.last_outcome])
+    missed = f"missed {counted(site.misses, 'round')} in a row" if site.misses > 1 else ""
+    why = " · ".join(part for part in (site.last_code or "", missed, site.last_run) if part)
+    missing = Markup("<small>missing since {}</small>").format(moment(site.missing_since)) if site.missing_since else ""
+    not_trained = [f"{count} {name}" for name in ("late", "refused", "failed") if (count := getattr(site, name))]
+    cells = (
+        Markup("{}<small>{} · {}</small>").format(site.site, site.kind, counted(site.runs, "run")),
+        Markup("{}{}").format(moment(site.last_heard_at, "ago"), missing),
+        last + Markup("<small>{}</small>").format(why),
+        f"{site.trained} of {site.asked}",
+        ", ".join(not_trained) or "never",
+        duration(site.mean_seconds),
+        size(site.bytes_up),
+        size(site.bytes_down),
+        resources(site),
+    )
+    return Row(f"{site.kind} {site.site}", cells, "bad" if site.missing_since is not None else "plain")
+
+
+MEANINGS = {
+    "r": "rank {}",
+    "depth": "{} layers",
+    "memory_mb": "{} MB",
+    "megabits_s": "{} Mbit/s",
+    "step_s": "{} s a step",
+    "device": "{}",
+}
+
+
+def resources(site: SiteRow) -> str:
+    """What was declared, in words; the settings that shape a plan, such as targets, are left out."""
+    declared = site.resources or {}
+    said = [text.format(declared[name]) for name, text in MEANINGS.items() if declared.get(name) is not None]
+    return ", ".join(said) or "none"

@@ -1,0 +1,46 @@
+"""The pages' addresses."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from nicegui import ui
+
+from server.dashboard import page_events, page_privacy, page_run, page_runs, page_sites
+from server.dashboard.app import ASSETS
+from server.dashboard.board import Board
+
+SLOWEST_S = 30.0
+"""A database that is slower than this leaves an error page."""
+
+
+def add_pages(app: FastAPI, board: Board) -> None:
+    """Every page under its address; they stand behind the gate like all else."""
+
+    async def runs(request: Request) -> None:
+        await page_runs.show(board, request)
+
+    async def run(request: Request, name: str) -> None:
+        await page_run.show(board, request, name)
+
+    async def privacy(request: Request) -> None:
+        await page_privacy.show(board, request)
+
+    async def sites(request: Request) -> None:
+        await page_sites.show(board, request)
+
+    async def events(request: Request) -> None:
+        await page_events.show(board, request)
+
+    page_events.add_export(app, board)
+    addresses = {"/": runs, "/run/{name}": run, "/privacy": privacy, "/sites": sites, "/events": events}
+    for path, build in addresses.items():
+        ui.page(path, favicon=ASSETS / "icon.svg", language="en-US", response_timeout=SLOWEST_S)(build)
+    ui.run_with(
+        app,
+        title="fedlora",
+        language="en-US",
+        tailwind=False,
+        gzip_middleware_factory=None,  # the application has its own, outside of the headers
+        show_welcome_message=False,
+        reconnect_timeout=10.0,
+    )

@@ -1,0 +1,97 @@
+"""The dashboard as a process: which doors it has, where it listens, and what it prints."""
+
+from __future__ import annotations
+
+import ipaddress
+import webbrowser
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from fedlora.private_files import require_private
+from fedlora.settings import SettingsError
+from server.dashboard.access import Access
+from server.dashboard.app import create_app
+from server.dashboard.board import Board
+from server.dashboard.gate import LOOPBACK, Doors
+from server.dashboard.pages import add_pages
+from server.store.opening import open_store
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where, and how it is protected on the way."""
+
+    host: str = "127.0.0.1"
+    port: int = 8470
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    plain_http: bool = False
+    """Nobody can listen in all the same: a proxy before it speaks TLS, or its port is published on loopback alone."""
+
+    @property
+    def tls(self) -> bool:
+        return self.tls_cert is not None
+
+    @property
+    def url(self) -> str:
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{name}:{self.port}"
+
+
+def doors_for(listening: Listening, access: Access) -> Doors:
+    """SettingsError for a combination that would let others in or listen in."""
+    if (listening.tls_cert is None) != (listening.tls_key is None):
+        raise SettingsError("--tls-cert and --tls-key belong together; give both or neither.")
+    if listening.tls_key is not None:
+        require_private(listening.tls_key)
+    local = is_loopback(listening.host)
+    if not local and not access.now().users:
+        raise SettingsError(
+            f"--host {listening.host} lets other machines in, and there is no user yet; add one first: "
+            "fedlora dashboard user add NAME --role admin"
+        )
+    if not local and not listening.tls and not listening.plain_http:
+        raise SettingsError(
+            f"--host {listening.host} without TLS would send passwords in the clear; give --tls-cert and --tls-key, or "
+            "--plain-http if a proxy before it speaks TLS or its port is published on loopback alone."
+        )
+    return Doors(access, tls=listening.tls, hosts=LOOPBACK if local else None)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def serve(store: str, listening: Listening, access: Access, *, show: Callable[[str], None], browser: bool) -> None:
+    """Serve until interrupted."""
+    doors = doors_for(listening, access)
+    board = Board(open_store(store), doors)
+    app = create_app(doors)
+    add_pages(app, board)
+    show(f"The dashboard shows {board.store.url}. Stop it with Ctrl-C.")
+    if is_loopback(listening.host):
+        link = f"{listening.url}/enter?link={doors.sessions.new_link()}"
+        show(f"Open it by this link, which works once and makes you admin:\n  {link}")
+        if access.now().users:
+            show(f"Users log in at {listening.url}/login")
+        if browser:
+            webbrowser.open(link)
+    else:
+        show(f"Users log in at {listening.url}/login")
+    uvicorn.run(
+        app,
+        host=listening.host,
+        port=listening.port,
+        ssl_certfile=listening.tls_cert,
+        ssl_keyfile=listening.tls_key,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=2,
+    )
