@@ -30,7 +30,7 @@ COMMANDS = {
     "admin": ("server.commands:admin", "Make a coordinator; approve, list and revoke sites."),
     "client": ("client.commands:app", "Take part with a site: enroll, accept, up, doctor."),
     "dashboard": ("server.dashboard.commands:app", "Watch and steer runs in a browser; users and API tokens."),
-    "config": ("fedlora.config_commands:app", "Check a recipe, or explain every setting."),
+    "config": ("strategies.config_commands:app", "Check a recipe, or explain every setting."),
 }
 
 

@@ -1,4 +1,4 @@
-"""`fedlora config`: check a recipe; explain every setting."""
+"""`fedlora config show`: every setting, its default and its meaning."""
 
 from __future__ import annotations
 
@@ -11,23 +11,10 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.table import Column, Table
 
-from fedlora.config import Recipe, load
+from fedlora.config import Recipe
 from fedlora.settings import SettingsError
 
-app = typer.Typer(no_args_is_help=True, help="Check a recipe, or explain every setting.")
 
-
-@app.command()
-def check(
-    recipe: Annotated[str, typer.Argument(help="Recipe file.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, as in a run.")] = None,
-) -> None:
-    """Read RECIPE and say what is wrong with it, or print it as resolved."""
-    resolved = load(recipe, overrides or [])
-    typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False), nl=False)
-
-
-@app.command()
 def show(section: Annotated[str | None, typer.Argument(help="Only this section, e.g. train.")] = None) -> None:
     """Print every setting with its default and its meaning."""
     table = Table(Column("setting", no_wrap=True), "default", "meaning")

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import peft
 import torch
 from torch import Tensor, nn
 
+from fedlora.adapters import inject
+from fedlora.config import AdapterSettings
 from fedlora.settings import SettingsError
 
 WIDTH = 24
@@ -44,6 +46,13 @@ class Exactness:
     def exact_with_frozen(self) -> tuple[str, ...]:
         return tuple(group for group, error in self.frozen.items() if error < EXACT)
 
+    def when_training(self, trained: Collection[str]) -> float:
+        """The error when only these groups differ between clients: everything, or all but one frozen group."""
+        frozen = sorted(self.frozen.keys() - set(trained))
+        if len(frozen) == 1:
+            return self.frozen[frozen[0]]
+        return self.error if not frozen else 0.0
+
 
 class OneLayer(nn.Module):
     """The smallest model: one linear layer without bias."""
@@ -63,7 +72,7 @@ def adapter_types() -> tuple[str, ...]:
 
 
 def probe(adapter: str, *, seed: int = 0) -> Exactness:
-    """Measure one adapter type (`dora` is LoRA with use_dora). SettingsError for one that cannot be probed."""
+    """Measure one adapter type (`dora` is LoRA with use_dora, `lora_xs` is Fed-SB's). SettingsError if it cannot be."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
@@ -86,6 +95,8 @@ def measured(adapter: str, model: nn.Module) -> Exactness:
 
 def build(adapter: str) -> nn.Module:
     """One adapted layer."""
+    if adapter.lower() == "lora_xs":
+        return core_between_fixed_factors()
     name = "LORA" if adapter.lower() == "dora" else adapter.upper()
     config_class = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(name)]
     fields = inspect.signature(config_class).parameters
@@ -100,6 +111,17 @@ def build(adapter: str) -> nn.Module:
     wanted.update(special.get(name, {}))
     config = config_class(**{key: value for key, value in wanted.items() if key in fields})
     model: nn.Module = peft.get_peft_model(OneLayer(), config)
+    return model.eval()
+
+
+def core_between_fixed_factors() -> nn.Module:
+    """fedlora's own LoRA-XS: only the core trains."""
+    model = OneLayer()
+    inject(model, AdapterSettings(kind="lora_xs", r=4, targets=("layer",)))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".core." in name)
+        if ".outer." in name:
+            nn.init.orthogonal_(parameter)  # PEFT starts B at zero; Fed-SB's does not train
     return model.eval()
 
 

@@ -62,6 +62,20 @@ def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
     return Base(model.to(device).eval(), source, fingerprint)
 
 
+def outline(settings: ModelSettings) -> nn.Module:
+    """The encoder without its weights: what is needed to see which matrices it has. Nothing large is read or made."""
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(locate(settings.id))
+        except (OSError, ValueError) as error:
+            if isinstance(error, SettingsError):
+                raise
+            raise SettingsError(f"cannot read model.id={settings.id!r}: {str(error).splitlines()[0]}") from None
+        with torch.device("meta"):
+            encoder: nn.Module = AutoModel.from_config(config)
+    return encoder
+
+
 def attention(settings: ModelSettings) -> dict[str, str]:
     """Plain attention for bfloat16 on a CPU: torch's fused one is 3 to 7 times slower there (24 to 128 tokens)."""
     plain = settings.dtype == "bfloat16" and torch.device(settings.device).type == "cpu"

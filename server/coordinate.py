@@ -14,8 +14,7 @@ from fedlora.config import Recipe
 from fedlora.export import export_adapter
 from fedlora.lowrank import total_of
 from fedlora.resident import Resident
-from fedlora.settings import SettingsError
-from fedlora.updates import Adapter, Factor
+from fedlora.updates import Adapter
 from server.checkpoint import Progress
 from server.declared import Declared, planned_for
 from server.first_step import first_step
@@ -26,7 +25,8 @@ from server.planner import planned, shape_of
 from server.records import Watch
 from server.rounds import Evaluate, Rounds, Surroundings
 from strategies.base import State, Strategy
-from strategies.registry import STRATEGIES, build
+from strategies.fit import require_fit
+from strategies.registry import build
 
 
 @dataclass(frozen=True)
@@ -59,28 +59,6 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     rounds.start(grid)
     export(needs.folder / "adapter", rounds.progress.state, recipe, needs)
     return rounds.progress
-
-
-def require_fit(recipe: Recipe, strategy: Strategy) -> None:
-    """Refuse an adapter kind that the strategy does not train, and unequal devices where it cannot average them."""
-    trains_core = Factor.R in strategy.trains(1)
-    if trains_core != (recipe.adapter.kind == "lora_xs"):
-        needed = "lora_xs" if trains_core else "lora"
-        raise SettingsError(
-            f"strategy {recipe.strategy.name} trains {'a core R' if trains_core else 'A or B'}, "
-            f"adapter.kind={recipe.adapter.kind} does not have it; set adapter.kind={needed}."
-        )
-    if strategy.traits.keeps and recipe.privacy.enabled and not recipe.privacy.report_metrics:
-        raise SettingsError(
-            f"strategy {recipe.strategy.name} has no global model: its quality is what clients report of theirs, and "
-            "under privacy they do not. Set privacy.report_metrics=true (and let the sites' policies allow it)."
-        )
-    if recipe.devices and not strategy.traits.unequal_ranks:
-        able = sorted(name for name in STRATEGIES if build(name, {}).traits.unequal_ranks)
-        raise SettingsError(
-            f"strategy {recipe.strategy.name} averages factors of one shape and cannot serve unequal devices; remove "
-            f"`devices`, or choose one of: {', '.join(able)}."
-        )
 
 
 def begin(journal: Journal, recipe: Recipe, strategy: Strategy, needs: Coordination) -> Progress:

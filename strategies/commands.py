@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,8 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedlora.adapters.inject import adapted_shapes
+from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.exactness_probe import EXACT, Exactness, adapter_types, probe
-from fedlora.settings import SettingsError
+from fedlora.lowrank import dense_is_smaller
+from fedlora.models import outline
+from fedlora.settings import SettingsError, parse
 from fedlora.updates import Factor
 from strategies.base import Strategy
 from strategies.registry import STRATEGIES, build
@@ -19,14 +24,29 @@ from strategies.registry import STRATEGIES, build
 
 @dataclass(frozen=True)
 class Traffic:
-    """Numbers per adapted matrix (m, n), client and round; heads not counted."""
+    """Numbers per client and round; heads not counted."""
 
     up: int
     down: int
 
 
-def traffic(name: str, strategy: Strategy, *, m: int, n: int, r: int, clients: int) -> Traffic:
-    """What this implementation sends: the trained factors up; the whole adapter, and a moved base's residual, down."""
+@dataclass(frozen=True)
+class Setup:
+    """What traffic depends on: the adapted matrices (m, n), the rank, the clients of a round."""
+
+    shapes: Sequence[tuple[int, int]]
+    r: int
+    clients: int
+
+
+def traffic(name: str, strategy: Strategy, setup: Setup) -> Traffic:
+    """What this implementation sends for all adapted matrices together."""
+    each = [traffic_of(name, strategy, m=m, n=n, r=setup.r, clients=setup.clients) for m, n in setup.shapes]
+    return Traffic(sum(one.up for one in each), sum(one.down for one in each))
+
+
+def traffic_of(name: str, strategy: Strategy, *, m: int, n: int, r: int, clients: int) -> Traffic:
+    """One matrix: the trained factors up; the whole adapter, and a moved base's residual, down."""
     sizes = {Factor.A: r * n, Factor.B: m * r, Factor.R: r * r, Factor.HEAD: 0}
     if strategy.traits.keeps:
         return Traffic(sizes[Factor.A], r * (m + n))
@@ -34,25 +54,26 @@ def traffic(name: str, strategy: Strategy, *, m: int, n: int, r: int, clients: i
     down = r * (m + n) + (r * r if Factor.R in strategy.trains(1) else 0)
     if strategy.traits.moves_base:
         rank = clients * r if name == "flora" else (clients - 1) * r
-        down += min(m * n, rank * (m + n))
+        down += m * n if dense_is_smaller(rank, (m, n)) else rank * (m + n)
     return Traffic(up, down)
 
 
-def describe(name: str, *, m: int, n: int, r: int, clients: int) -> dict[str, Any]:
+def describe(name: str, setup: Setup) -> dict[str, Any]:
     """One strategy as a row."""
     strategy = build(name, {})
-    traits, sent = strategy.traits, traffic(name, strategy, m=m, n=n, r=r, clients=clients)
+    traits, sent = strategy.traits, traffic(name, strategy, setup)
     phases = sorted({", ".join(sorted(strategy.trains(number) - {Factor.HEAD})) for number in (1, 2)}, reverse=True)
     return {
         "strategy": name,
-        "trains": " / ".join(phases),
+        "trains": " / ".join(phases) + (f"; keeps {', '.join(sorted(traits.keeps))}" if traits.keeps else ""),
         "up": sent.up,
         "down": sent.down,
         "exact": traits.exact,
         "moves base": traits.moves_base,
         "secure aggregation": traits.linear_uploads,
         "unequal ranks": traits.unequal_ranks,
-        "example-level DP": traits.example_level_dp,
+        "sample-level DP": traits.example_level_dp,
+        "server optimizer": traits.fixed_coordinates,
         "paper": traits.paper,
     }
 
@@ -62,17 +83,34 @@ def strategies(
     n: Annotated[int, typer.Option(help="Columns (in features).")] = 4096,
     r: Annotated[int, typer.Option(help="Rank of the adapter.")] = 16,
     clients: Annotated[int, typer.Option(help="Clients per round.")] = 10,
+    model: Annotated[
+        str | None,
+        typer.Option(help="All adapted matrices of this model (hub id, folder or demo) in place of m and n."),
+    ] = None,
+    targets: Annotated[
+        str, typer.Option(help="With --model: attention, all-linear, or names with commas, as adapter.targets.")
+    ] = "attention",
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """What every strategy trains, sends (numbers per adapted matrix, client and round) and guarantees."""
-    rows = [describe(name, m=m, n=n, r=r, clients=clients) for name in sorted(STRATEGIES)]
+    """What every strategy trains, sends (numbers per client and round) and guarantees."""
+    shapes = [(m, n)] if model is None else shapes_of(model, targets, r)
+    setup = Setup(shapes, r, clients)
+    rows = [describe(name, setup) for name in sorted(STRATEGIES)]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table(*rows[0], title=f"m={m}, n={n}, r={r}, {clients} clients")
+    what = f"m={m}, n={n}" if model is None else f"{model}: {len(shapes)} adapted matrices"
+    table = Table(*rows[0], title=f"{what}, r={r}, {clients} clients")
     for row in rows:
         table.add_row(*(cell(value) for value in row.values()))
     Console().print(table)
+
+
+def shapes_of(model: str, targets: str, r: int) -> list[tuple[int, int]]:
+    """The matrices that these targets adapt; the model's weights are not read."""
+    chosen = targets if targets in ("attention", "all-linear") else targets.split(",")
+    settings = parse(AdapterSettings, {"r": r, "targets": chosen}, prefix="adapter")
+    return list(adapted_shapes(outline(parse(ModelSettings, {"id": model}, prefix="model")), settings).values())
 
 
 def cell(value: object) -> str:
@@ -89,7 +127,7 @@ def probe_adapters(
 ) -> None:
     """Is averaging an adapter's trainable parameters the same as averaging ΔW, and if not, with which part frozen?"""
     results, refused = [], []
-    for name in adapter or [*adapter_types(), "dora"]:
+    for name in adapter or [*adapter_types(), "dora", "lora_xs"]:
         try:
             results.append(probe(name))
         except SettingsError as error:

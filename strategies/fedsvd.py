@@ -21,6 +21,7 @@ from dataclasses import replace
 import torch
 from pydantic import Field
 
+from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
 from strategies.mean import in_dtype_of, weighted_mean
@@ -47,6 +48,12 @@ class FedSVD(StrategySettings):
         return frozenset({Factor.B, Factor.HEAD})
 
     def init(self, adapter: Adapter) -> State:
+        for name, layer in adapter.layers.items():
+            if layer.rank > min(layer.shape):
+                raise SettingsError(
+                    f"strategy fedsvd wants orthonormal rows in A, and {name} is {layer.shape[0]} x {layer.shape[1]}; "
+                    f"set adapter.r <= {min(layer.shape)}, it is {layer.rank}."
+                )
         return State(adapter, memory={"steps": torch.zeros((), dtype=torch.int64)})
 
     def combine(self, updates: Iterable[Update]) -> Combined:

@@ -88,6 +88,16 @@ def target_names(encoder: nn.Module, settings: AdapterSettings) -> list[str]:
     return chosen
 
 
+def adapted_shapes(encoder: nn.Module, settings: AdapterSettings) -> dict[str, tuple[int, int]]:
+    """(m, n) of every matrix that `inject` would adapt, whatever the layer stores."""
+    shapes = {}
+    for name in target_names(encoder, settings):
+        module = encoder.get_submodule(name)
+        rows, columns = module.weight.shape  # type: ignore[misc]  # target_names: linear layers
+        shapes[name] = (columns, rows) if isinstance(module, Conv1D) else (rows, columns)
+    return shapes
+
+
 def _is_target(name: str, settings: AdapterSettings) -> bool:
     last = name.rpartition(".")[2]
     if settings.targets == "all-linear":

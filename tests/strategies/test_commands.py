@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
+from fedlora.adapters import inject, read
 from fedlora.cli import load_command
-from strategies.registry import STRATEGIES
+from fedlora.config import AdapterSettings
+from fedlora.settings import SettingsError
+from fedlora.updates import Factor
+from strategies.registry import STRATEGIES, build
 from tests.federations import run
+
+SIX_AIRLINES = str(Path(__file__).resolve().parents[2] / "simulations/recipes/six-airlines.yaml")
 
 
 def invoke(*words: str) -> str:
@@ -32,6 +41,71 @@ def test_every_strategy_is_described(monkeypatch):
 def test_dense_is_sent_once_the_factors_would_be_longer():
     rows = {row["strategy"]: row for row in json.loads(invoke("strategies", "--json", "--clients", "1000"))}
     assert rows["fedex"]["down"] == 16 * (4096 + 4096) + 4096 * 4096
+
+
+@pytest.mark.parametrize("kind", ["tiny_bert", "tiny_gpt2"])
+def test_a_models_own_matrices_are_counted_without_its_weights(request, tmp_path, kind):
+    """What is planned is what `inject` adapts: two of each layer, or one fused, whatever the layer stores."""
+    model = request.getfixturevalue(kind)
+    model.encoder.config.save_pretrained(tmp_path)
+    rows = {
+        row["strategy"]: row
+        for row in json.loads(invoke("strategies", "--json", "--model", str(tmp_path), "--r", "2", "--clients", "3"))
+    }
+    inject(model.encoder, AdapterSettings(r=2))
+    factors = read(model).tensors([Factor.A, Factor.B])
+    numbers = {f: sum(t.numel() for name, t in factors.items() if name.endswith(f".{f}")) for f in "AB"}
+    assert rows["fedit"]["up"] == sum(numbers.values())
+    assert rows["ffa"]["up"] == numbers["B"]
+    assert rows["fedsa"]["up"] == numbers["A"]
+    assert rows["fedsb"]["up"] == 4 * len(factors) / 2
+
+
+def test_a_row_says_what_a_person_choosing_asks():
+    rows = {row["strategy"]: row for row in json.loads(invoke("strategies", "--json"))}
+    for name, row in rows.items():
+        traits = build(name, {}).traits
+        assert row["exact"] == traits.exact
+        assert row["unequal ranks"] == traits.unequal_ranks
+        assert row["secure aggregation"] == traits.linear_uploads
+        assert row["sample-level DP"] == traits.example_level_dp
+    assert rows["rolora"]["trains"] == "B / A"
+    assert rows["fedsa"]["trains"] == "A; keeps B, head"
+
+
+def test_a_model_that_is_not_there_is_refused():
+    result = CliRunner().invoke(load_command("strategies"), ["--model", "/nowhere"])
+    assert isinstance(result.exception, SettingsError)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (
+            ("strategy.name=fedit",),
+            r"fedit averages lora_A and lora_B, and that is not averaging ΔW \(the probe: off by",
+        ),
+        (("strategy.name=fedsa",), r"fedsa has no global model"),
+        (("strategy.name=ffa",), None),
+        (("strategy.name=fedex",), None),
+        (("strategy.name=fedsb", "adapter.kind=lora_xs"), None),
+    ],
+)
+def test_the_recipe_check_warns_of_averaging_that_is_not_exact(overrides, says):
+    words = [word for override in overrides for word in ("--set", override)]
+    result = CliRunner().invoke(load_command("config"), ["check", SIX_AIRLINES, *words])
+    assert result.exit_code == 0, result.output
+    if says is None:
+        assert result.stderr == ""
+    else:
+        assert re.search(says, result.stderr)
+    assert yaml.safe_load(result.stdout)["strategy"]["name"] == overrides[0].partition("=")[2]
+
+
+def test_the_recipe_check_refuses_what_a_run_would_refuse():
+    result = CliRunner().invoke(load_command("config"), ["check", SIX_AIRLINES, "--set", "strategy.name=fedsb"])
+    assert isinstance(result.exception, SettingsError)
+    assert "set adapter.kind=lora_xs" in str(result.exception)
 
 
 def test_the_probe_prints_a_verdict():

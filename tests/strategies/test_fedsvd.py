@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, LowRank, Update
 from strategies.fedsvd import refactored
 from tests.strategies.examples import built, start, updates_for
@@ -63,6 +64,12 @@ def test_signs_do_not_depend_on_the_signs_of_the_factors():
     flip = torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
     flipped = replace(before, B_mr=before.B_mr * flip, A_rn=before.A_rn * flip[:, None])
     assert_close(refactored(before).A_rn, refactored(flipped).A_rn, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(3, 9), (9, 3)])
+def test_a_rank_above_a_side_is_refused_because_rows_cannot_be_orthonormal(shape):
+    with pytest.raises(SettingsError, match=r"set adapter\.r <= 3, it is 4"):
+        built("fedsvd").init(Adapter({"w": layer(*shape, 4)}))
 
 
 def test_the_period_says_how_often():

@@ -1,0 +1,63 @@
+"""Whether a recipe and its strategy go together: what is refused before a run, and what a person should know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedlora.config import Recipe
+from fedlora.exactness_probe import EXACT, probe
+from fedlora.settings import SettingsError
+from fedlora.updates import Factor
+from strategies.base import Strategy
+from strategies.registry import STRATEGIES, build
+
+GROUPS = {
+    "lora": {"lora_A": Factor.A, "lora_B": Factor.B},
+    "lora_xs": {"core": Factor.R},
+}
+"""The probe's name of every factor that an adapter kind can train."""
+
+
+def require_fit(recipe: Recipe, strategy: Strategy) -> None:
+    """Refuse an adapter kind that the strategy does not train, and unequal devices where it cannot average them."""
+    trains_core = Factor.R in strategy.trains(1)
+    if trains_core != (recipe.adapter.kind == "lora_xs"):
+        needed = "lora_xs" if trains_core else "lora"
+        raise SettingsError(
+            f"strategy {recipe.strategy.name} trains {'a core R' if trains_core else 'A or B'}, "
+            f"adapter.kind={recipe.adapter.kind} does not have it; set adapter.kind={needed}."
+        )
+    if strategy.traits.keeps and recipe.privacy.enabled and not recipe.privacy.report_metrics:
+        raise SettingsError(
+            f"strategy {recipe.strategy.name} has no global model: its quality is what clients report of theirs, and "
+            "under privacy they do not. Set privacy.report_metrics=true (and let the sites' policies allow it)."
+        )
+    if recipe.devices and not strategy.traits.unequal_ranks:
+        raise SettingsError(
+            f"strategy {recipe.strategy.name} averages factors of one shape and cannot serve unequal devices; remove "
+            f"`devices`, or choose one of: {', '.join(named(unequal_ranks=True))}."
+        )
+
+
+def remarks(recipe: Recipe, strategy: Strategy) -> Iterator[str]:
+    """What is allowed and should be known: averaging that is not exact, as the probe measures it; no global model."""
+    name, traits = recipe.strategy.name, strategy.traits
+    if traits.keeps:
+        yield f"strategy {name} has no global model: every client ends with one of its own."
+        return
+    found = probe(recipe.adapter.kind)
+    averaged = {group for group, factor in GROUPS[recipe.adapter.kind].items() if factor in strategy.trains(1)}
+    error = found.when_training(averaged)
+    if error > EXACT and not traits.exact:
+        kept = " or ".join(found.exact_with_frozen)
+        yield (
+            f"strategy {name} averages {' and '.join(sorted(averaged))}, and that is not averaging ΔW (the probe: off "
+            f"by {error:.0%} for two random clients; exact with {kept} frozen). Every round reports its aggregation "
+            f"error; exact are: {', '.join(named(exact=True))}."
+        )
+
+
+def named(**traits: bool) -> list[str]:
+    """Strategies with these traits."""
+    built = {name: build(name, {}).traits for name in sorted(STRATEGIES)}
+    return [name for name, has in built.items() if all(getattr(has, key) == value for key, value in traits.items())]
