@@ -13,12 +13,14 @@ import time
 import torch
 
 from client.base import hold
+from client.held import Held
 from client.limits import code_of
 from client.personal import Personal
 from client.site import Site
 from client.training import train_adapter, train_adapter_privately
 from fedlora.adapters import read, set_trainable, shaped, write
 from fedlora.evaluation import evaluate
+from fedlora.lowrank import Product
 from fedlora.privacy.guard import Answer, Grant
 from fedlora.privacy.refusal import Refusal
 from fedlora.randomness import generator, seed_of
@@ -26,8 +28,8 @@ from fedlora.resident import Resident, resident
 from fedlora.settings import SettingsError
 from fedlora.task import Evaluation, Report, Task
 from fedlora.updates import Adapter, add, subtract
-from fedlora.wire.choice import choose
-from fedlora.wire.feedback import Feedback
+from fedlora.wire.choice import Packing, choose, packing_of
+from fedlora.wire.feedback import Feedback, Occasion
 from fedlora.wire.message import Expected, Header, Schema, WireError, decode, encode, state_hash
 from fedlora.wire.state import decode_state
 
@@ -80,6 +82,7 @@ def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
     if task.keeps:
         Personal(site.folder, task.run).keep(trained.tensors(task.keeps))
     delta = subtract(trained.tensors(task.trains), received.tensors(task.trains))
+    update, packing = pack(task, delta, received, site, private=grant.mechanism is not None)
     report = Report(
         client=site.name,
         outcome="trained",
@@ -89,15 +92,20 @@ def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
         train_loss=loss if tells else None,
         base_version=task.base_version,
         receipt=grant.receipt,
+        packing=packing,
     )
-    kept = guard.record(grant, Answer(report.model_dump_json(), pack(task, delta, received, site)))
+    kept = guard.record(grant, Answer(report.model_dump_json(), update))
     return Report.model_validate_json(kept.report), kept.blob
 
 
 def receive(task: Task, blob: bytes, site: Site, home: Resident) -> Adapter:
     """Make the resident model serve the received state, with what the site keeps of its own; returns the received."""
     template = shaped(home.template, task.adapter, task.ranks)
-    adapter, residual = decode_state(blob, template, run=task.run, round_number=task.round)
+    residual: dict[str, Product] = {}
+    if task.wire.download == "changes":
+        adapter = Held(site.folder, task.run).advanced(task, blob, template)
+    else:
+        adapter, residual = decode_state(blob, template, run=task.run, round_number=task.round)
     held = hold(site.folder, task.run, task.base_version, residual, since=task.residual_since)
     home.at_version(task.run, held.version, held.total)
     write(home.model, Personal(site.folder, task.run).merged(adapter) if task.keeps else adapter)
@@ -125,23 +133,37 @@ def train(task: Task, site: Site, home: Resident, grant: Grant) -> float | None:
         return train_adapter(home.model, parameters, site.train, task.train, on=task.model, stream=stream)
 
 
-def pack(task: Task, delta: dict[str, torch.Tensor], received: Adapter, site: Site) -> bytes:
-    """The update as it leaves. What a lossy codec drops stays here and is added next time; noise, if any, came before.
+def pack(
+    task: Task, delta: dict[str, torch.Tensor], received: Adapter, site: Site, *, private: bool
+) -> tuple[bytes, Packing]:
+    """The update as it leaves, and how it was packed. Noise, if any, is in `delta` already: codec, scales, positions
+    and what is said of them are made of the noised values.
 
-    The residual is replaced before the answer is recorded: a crash in between loses a residual, never doubles one.
+    What a lossy codec drops stays here and is added next time. The residual is replaced before the answer is recorded:
+    a crash in between loses a residual, never doubles one.
     """
     header = Header("update", task.run, task.round, site.name, task.strategy, state_hash(received.tensors()))
-    feedback = Feedback(site.folder, task.run) if task.wire.lossy and task.wire.error_feedback else None
-    if feedback is not None:
-        kept = feedback.residual(Schema.of(delta), received, base_version=task.base_version)
-        delta = add(delta, kept) if kept else delta
-    codec, density = choose(delta, task.wire)
-    blob = encode(delta, header, codec=codec, density=density)
-    if feedback is not None:
-        expected = Expected("update", task.run, task.round, header.base_hash)
-        sent = decode(blob, Schema.of(delta), expected).tensors
-        feedback.keep(subtract(delta, sent), received, base_version=task.base_version)
-    return blob
+    if not (task.wire.lossy and task.wire.error_feedback):
+        return encoded(delta, header, task)[:2]
+    feedback = Feedback(site.folder, task.run)
+    now = Occasion(task.round, task.base_version, private)
+    before = feedback.residual(Schema.of(delta), received, now, decay=task.wire.feedback_decay)
+    delta = add(delta, before) if before else delta
+    blob, packing, sent = encoded(delta, header, task)
+    feedback.keep(subtract(delta, sent), received, now, before=before)
+    return blob, packing
+
+
+def encoded(
+    delta: dict[str, torch.Tensor], header: Header, task: Task
+) -> tuple[bytes, Packing, dict[str, torch.Tensor]]:
+    """The message, what is said of it, and what the coordinator will decode."""
+    choice = choose(delta, task.wire)
+    blob = encode(delta, header, codec=choice.codec, density=choice.density)
+    sent = delta
+    if task.wire.lossy:
+        sent = decode(blob, Schema.of(delta), Expected("update", task.run, task.round, header.base_hash)).tensors
+    return blob, packing_of(choice, delta, sent), sent
 
 
 def quality_of(task: Task, site: Site, home: Resident) -> Evaluation:

@@ -14,6 +14,7 @@ from fedlora.config import AdapterSettings, DeviceSettings, ModelSettings, Train
 from fedlora.privacy.settings import PrivacySettings
 from fedlora.settings import Settings
 from fedlora.updates import Factor
+from fedlora.wire.choice import Packing
 from fedlora.wire.settings import WireSettings
 
 # Names inside a Flower message, and the type that makes a stock strategy fail loudly instead of averaging bytes.
@@ -57,6 +58,9 @@ class Task(Settings):
     base_version: int = 0
     """Version of the base after the residual in the blob has been added."""
 
+    changes: bool = False
+    """Whether the blob holds what turns the state that the client holds into the new one, not the whole state."""
+
     residual_since: int = 0
     """Version from which that residual starts: what the coordinator believes that the client holds."""
 
@@ -98,6 +102,9 @@ class Report(Settings):
 
     resources: DeviceSettings | None = None
     """What the site declares that it can carry, in its first answer of a run; None if it declares nothing."""
+
+    packing: Packing | None = None
+    """How the update was packed, and what that lost."""
 
     receipt: str | None = None
     """Under privacy: what was charged for this task, signed by the site (`fedlora.privacy.receipt`)."""

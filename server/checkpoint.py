@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from fedlora.files import write_atomically
 from fedlora.lowrank import Product
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, LowRank
+from server.downlink import Downlink
 from strategies.base import State
 
-FORMAT = 2
+FORMAT = 3
 
 
 class CheckpointError(SettingsError):
@@ -40,6 +41,10 @@ class Progress:
     state: State
     held_versions: Mapping[int, int] = field(default_factory=dict)
     """Base version that each node holds, by node id, as it acknowledged."""
+    downlink: Downlink | None = None
+    """Under `wire.download: changes`: the state that sites hold, and the links that lead to it."""
+    held_rounds: Mapping[int, int] = field(default_factory=dict)
+    """Round of the state that each node holds, by node id, as it acknowledged."""
     bytes_up: int = 0
     bytes_down: int = 0
 
@@ -53,6 +58,11 @@ def write(path: Path, progress: Progress, *, recipe: Mapping[str, Any]) -> None:
             tensors[f"residual/{version}/{name}/U"] = product.U_mp
             tensors[f"residual/{version}/{name}/V"] = product.V_pn
     tensors |= {f"memory/{name}": tensor for name, tensor in state.memory.items()}
+    if (downlink := progress.downlink) is not None:
+        tensors |= {f"held/{name}": tensor.clone() for name, tensor in downlink.adapter.tensors().items()}
+        tensors |= {
+            f"link/{i}": torch.frombuffer(bytearray(b), dtype=torch.uint8) for i, (_, b) in enumerate(downlink.links)
+        }
     about = {
         "format": FORMAT,
         "run": progress.run,
@@ -60,6 +70,8 @@ def write(path: Path, progress: Progress, *, recipe: Mapping[str, Any]) -> None:
         "base_version": state.base_version,
         "scales": {name: layer.scale for name, layer in state.adapter.layers.items()},
         "held_versions": progress.held_versions,
+        "held_rounds": progress.held_rounds,
+        "downlink": downlink and [downlink.round, downlink.since, [number for number, _ in downlink.links]],
         "bytes": [progress.bytes_up, progress.bytes_down],
         "recipe": recipe,
     }
@@ -89,8 +101,19 @@ def read(path: Path, *, recipe: Mapping[str, Any]) -> Progress:
             "recipe in that folder's config.yaml, or start a new run in another --out folder."
         )
     up, down = about["bytes"]
-    held = {int(node): version for node, version in about["held_versions"].items()}
-    return Progress(about["run"], about["round"], _state(tensors, about), held, up, down)
+    versions, rounds = (
+        {int(node): held for node, held in about[kind].items()} for kind in ("held_versions", "held_rounds")
+    )
+    state = _state(tensors, about)
+    downlink = _downlink(tensors, about["downlink"], state.adapter) if about["downlink"] else None
+    return Progress(about["run"], about["round"], state, versions, downlink, rounds, up, down)
+
+
+def _downlink(tensors: Mapping[str, Tensor], about: Sequence[Any], template: Adapter) -> Downlink:
+    number, since, rounds = about
+    held = {name.removeprefix("held/"): tensor for name, tensor in tensors.items() if name.startswith("held/")}
+    links = tuple((led_to, tensors[f"link/{i}"].numpy().tobytes()) for i, led_to in enumerate(rounds))
+    return Downlink(number, template.with_tensors(held), since, links)
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -117,6 +117,7 @@ class Intake:
             seconds=report.seconds,
             received=report.received,
             train_loss=report.train_loss,
+            packing=report.packing,
             resources=report.resources,
             receipt=receipt,
             signature=None if receipt is None else signature_in(report.receipt),

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from fedlora.config import Recipe
 from fedlora.task import Task
 from fedlora.updates import Adapter, Factor
+from fedlora.wire.changes import packed_changes
 from fedlora.wire.message import state_hash
 from fedlora.wire.state import decoded_adapter, encode_state
 from server.checkpoint import Progress
+from server.downlink import Downlink, advanced
 from server.planner import Ranks, shares
-from strategies.base import Recipient, Strategy
+from strategies.base import Payload, Recipient, Strategy
 
 
 @dataclass(frozen=True)
@@ -35,33 +39,33 @@ class Outgoing:
     task: Task
     blob: bytes
     adapter: Adapter
+    """The strategy's own, to which the client's difference is added: what a lossy download left out is not lost."""
     base_hash: bytes
+    """Names the state that the client starts from: this adapter as it arrives there."""
 
 
 def outgoing(
     recipe: Recipe, brief: Brief, strategy: Strategy, progress: Progress, *, nodes: Sequence[int], number: int
-) -> list[Outgoing]:
-    """One message a node. Nodes that hold the same base version at the same ranks get the same bytes, encoded once."""
+) -> tuple[list[Outgoing], Downlink | None]:
+    """One message a node, and what sites hold when they have it, under `wire.download: changes`.
+
+    Nodes that hold the same get the same bytes, encoded once.
+    """
     frozen = {Factor.HEAD} if recipe.train.head == "frozen" else set()
     trains, keeps = strategy.trains(number) - frozen, strategy.traits.keeps - frozen
-    packed: dict[object, tuple[bytes, Adapter, bytes]] = {}
+    recipe = without_feedback(recipe) if strategy.traits.redraws else recipe
+    changes = recipe.wire.download == "changes"
+    downlink = next_downlink(recipe, strategy, progress, number) if changes else None
+    packed: dict[object, Packed] = {}
     messages = []
     for node in nodes:
         held, ranks = progress.held_versions.get(node), brief.ranks(node)
-        same = (held, None if ranks is None else tuple(sorted(ranks.items())))
+        same = (held, None if ranks is None else tuple(sorted(ranks.items())), progress.held_rounds.get(node))
         if same not in packed:
-            payload = strategy.broadcast(progress.state, Recipient(str(node), held, shares(recipe.adapter, ranks)))
-            blob = encode_state(
-                payload.adapter,
-                payload.residual,
-                run=progress.run,
-                round_number=number,
-                strategy=recipe.strategy.name,
-                codec=recipe.wire.download_codec,
-            )
-            adapter = decoded_adapter(payload.adapter, recipe.wire.download_codec)
-            packed[same] = (blob, adapter, state_hash(adapter.tensors()))
-        blob, adapter, base_hash = packed[same]
+            recipient = Recipient(str(node), held, shares(recipe.adapter, ranks))
+            payload = strategy.broadcast(progress.state, recipient)
+            packed[same] = pack(recipe, payload, progress, downlink, node=node, number=number)
+        ready = packed[same]
         task = task_for(
             recipe,
             brief,
@@ -71,9 +75,55 @@ def outgoing(
             held=held or 0,
             ranks=ranks,
             keeps=tuple(sorted(keeps)),
+            changes=ready.changes,
         )
-        messages.append(Outgoing(node, task, blob, adapter, base_hash))
-    return messages
+        messages.append(Outgoing(node, task, ready.blob, ready.adapter, ready.base_hash))
+    return messages, downlink
+
+
+def without_feedback(recipe: Recipe) -> Recipe:
+    """For strategies whose rounds have nothing in common that a residual could be added to."""
+    return recipe.model_copy(update={"wire": recipe.wire.model_copy(update={"error_feedback": False})})
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A download, and what it is made of."""
+
+    blob: bytes
+    adapter: Adapter
+    base_hash: bytes
+    changes: bool
+
+
+def next_downlink(recipe: Recipe, strategy: Strategy, progress: Progress, number: int) -> Downlink:
+    target = strategy.broadcast(progress.state, Recipient("")).adapter
+    return advanced(
+        progress.downlink,
+        target.to(torch.float32),
+        recipe.wire,
+        run=progress.run,
+        round_number=number,
+        strategy=recipe.strategy.name,
+    )
+
+
+def pack(
+    recipe: Recipe, payload: Payload, progress: Progress, downlink: Downlink | None, *, node: int, number: int
+) -> Packed:
+    """The whole state, or the links that this node has missed."""
+    codec = recipe.wire.download_codec
+    if downlink is None:
+        arrives, residual = decoded_adapter(payload.adapter, codec), payload.residual
+    else:
+        arrives, residual, codec = downlink.adapter, {}, "fp32"
+        missed = downlink.missed_by(progress.held_rounds.get(node))
+        if missed is not None:
+            return Packed(packed_changes(missed, arrives), payload.adapter, state_hash(arrives.tensors()), True)
+    blob = encode_state(
+        arrives, residual, run=progress.run, round_number=number, strategy=recipe.strategy.name, codec=codec
+    )
+    return Packed(blob, payload.adapter, state_hash(arrives.tensors()), False)
 
 
 def task_for(
@@ -86,6 +136,7 @@ def task_for(
     held: int,
     ranks: Ranks | None,
     keeps: tuple[Factor, ...],
+    changes: bool,
 ) -> Task:
     """One client's instructions for a round."""
     return Task(
@@ -106,5 +157,6 @@ def task_for(
         wire=recipe.wire,
         base_version=progress.state.base_version,
         residual_since=held,
+        changes=changes,
         coordinator=brief.coordinator,
     )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from fedlora.config import DeviceSettings
 from fedlora.privacy.receipt import Receipt, Signature
 from fedlora.task import Evaluation
+from fedlora.wire.choice import Packing
 
 Outcome = Literal["trained", "refused", "failed", "late"]
 
@@ -28,6 +29,8 @@ class ClientRecord:
     received: Evaluation | None = None
     """The adapter as received, on the client's own test examples."""
     train_loss: float | None = None
+    packing: Packing | None = None
+    """How its update was packed, and what that lost, as it says."""
     resources: DeviceSettings | None = None
     """What the site declared that it can carry, if this was the answer that said so."""
     receipt: Receipt | None = None
@@ -48,6 +51,8 @@ class RoundRecord:
     """The new global adapter on the shared test set; None in rounds that do not evaluate."""
     base_version: int
     seconds: float
+    download_left_out: float | None = None
+    """Under `wire.download: changes`: share of the change that a lossy codec left out, to come with later ones."""
 
     @property
     def bytes_up(self) -> int:
@@ -66,6 +71,7 @@ class RoundRecord:
         plain["evaluation"] = None if self.evaluation is None else self.evaluation.model_dump()
         for client, record in zip(plain["clients"], self.clients, strict=True):
             client["received"] = None if record.received is None else record.received.model_dump()
+            client["packing"] = None if record.packing is None else record.packing.model_dump(exclude_none=True)
             client["resources"] = None if record.resources is None else record.resources.model_dump(exclude_none=True)
             client["receipt"] = None if record.receipt is None else record.receipt.model_dump()
             client["signature"] = None if record.signature is None else record.signature.model_dump()

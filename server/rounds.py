@@ -36,6 +36,7 @@ from fedlora.updates import Update
 from server.arrivals import Patience, arrivals, push, wait_for_clients
 from server.checkpoint import Progress
 from server.client_level import protected, require_linear
+from server.downlink import held_after
 from server.intake import Intake, SiteOf
 from server.journal import Journal
 from server.messages import task_message
@@ -110,7 +111,9 @@ class Rounds(FlowerStrategy):
         )
         asked = max(rounds.min_clients, math.ceil(rounds.fraction * len(connected)))
         nodes = sorted(chooser(self.recipe.seed, "round", server_round).sample(connected, asked))
-        sent = outgoing(self.recipe, self._brief, self.strategy, self.progress, nodes=nodes, number=server_round)
+        sent, self._downlink = outgoing(
+            self.recipe, self._brief, self.strategy, self.progress, nodes=nodes, number=server_round
+        )
         by_node = {item.node: item for item in sent}
         receipts = self._around.journal.receipts()
         self._intake = Intake(self.recipe, server_round, by_node, self._around.watch, receipts, self._around.site_of)
@@ -135,6 +138,7 @@ class Rounds(FlowerStrategy):
             aggregation_error=self._served_error(combined, old.state, state),
             evaluation=self._evaluate(server_round, state),
             base_version=state.base_version,
+            download_left_out=self._downlink.left_out if self._downlink else None,
             seconds=time.monotonic() - started,
         )
         self.progress = replace(
@@ -142,6 +146,8 @@ class Rounds(FlowerStrategy):
             round=server_round,
             state=state,
             held_versions={**old.held_versions, **intake.held_versions},
+            downlink=self._downlink,
+            held_rounds=held_after(old.held_rounds, record.clients, server_round) if self._downlink else {},
             bytes_up=old.bytes_up + record.bytes_up,
             bytes_down=old.bytes_down + record.bytes_down,
         )

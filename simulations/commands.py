@@ -99,6 +99,10 @@ def compare(
         list[str] | None,
         typer.Option(help="key=v1,v2 for every recipe, or NAME:key=v1,v2 for one; the best is reported per method."),
     ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME:key=value,key=value: a row of its own for every recipe; NAME alone changes nothing."),
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
     repeat: Annotated[
         str | None, typer.Option(help="Sweep on --seeds, then run each method's best setting with these seeds too.")
@@ -112,13 +116,14 @@ def compare(
     """Put runs side by side: a table, comparison.csv, comparison.md and comparison.png."""
     folders = [Path(run) for run in runs if (Path(run) / "summary.json").exists()]
     recipes = [str(recipe_path(run)) for run in runs if not (Path(run) / "summary.json").exists()]
-    planned = plan(recipes, sweep or [], whole_numbers(seeds, option="--seeds"), overrides or [], out)
+    numbers = whole_numbers(seeds, option="--seeds")
+    planned = plan(recipes, sweep or [], numbers, overrides or [], out, variant or [])
     console = Console(stderr=True)
     found = [finished(folder) for folder in folders]
     swept = run_missing(planned, run_on_screen, say=lambda text: console.rule(text, align="left"))
     found += swept
     if repeat is not None:
-        again = repeated(swept, recipes, whole_numbers(repeat, option="--repeat"), overrides or [], out)
+        again = repeated(swept, recipes, whole_numbers(repeat, option="--repeat"), overrides or [], out, variant or [])
         found += run_missing(again, run_on_screen, say=lambda text: console.rule(text, align="left"))
     best, everything = best_rows(found), all_rows(found)
     write_outputs(best, everything, out)

@@ -32,6 +32,7 @@ class Run:
 class Planned:
     """One run to do: the recipe file, its overrides, and the folder that holds the result once it is finished."""
 
+    method: str
     recipe: str
     overrides: tuple[str, ...]
     settings: str
@@ -40,22 +41,41 @@ class Planned:
 
 
 def plan(
-    recipes: Sequence[str], sweeps: Sequence[str], seeds: Sequence[int], overrides: Sequence[str], out: Path
+    recipes: Sequence[str],
+    sweeps: Sequence[str],
+    seeds: Sequence[int],
+    overrides: Sequence[str],
+    out: Path,
+    variants: Sequence[str] = (),
 ) -> list[Planned]:
-    """Every recipe with every combination of swept values and every seed.
+    """Every recipe in every variant, with every combination of swept values and every seed.
 
-    A sweep is `key=v1,v2,v3`, or `recipe-name:key=v1,v2` for one recipe only.
+    A sweep is `key=v1,v2,v3`, or `recipe-name:key=v1,v2` for one recipe only; a variant `name:key=value,key=value`.
     """
     planned = []
-    for recipe in recipes:
+    for recipe, (variant, changed) in itertools.product(recipes, map(variant_of, variants or [""])):
         name = Path(recipe).stem
         axes = [axis for sweep in sweeps if (axis := sweep_axis(sweep, name))]
         for values in itertools.product(*axes):
             for seed in seeds:
                 settings = " ".join(values)
-                folder = out / name / (settings.replace("=", "-").replace(" ", "_") or "default") / f"seed-{seed}"
-                planned.append(Planned(recipe, (*overrides, *values, f"seed={seed}"), settings, seed, folder))
+                folder = out / name / variant.replace("/", "-")
+                folder = folder / (settings.replace("=", "-").replace(" ", "_") or "default") / f"seed-{seed}"
+                own = (*overrides, *changed, *values, f"seed={seed}")
+                planned.append(Planned(method_of(recipe, variant), recipe, own, settings, seed, folder))
     return planned
+
+
+def variant_of(text: str) -> tuple[str, list[str]]:
+    """Name and overrides of a variant; no settings at all for a name alone.
+
+    >>> variant_of("1/16 both:wire.density=0.0625,wire.download=changes"), variant_of("dense")
+    (('1/16 both', ['wire.density=0.0625', 'wire.download=changes']), ('dense', []))
+    """
+    name, _, changed = text.partition(":")
+    if "=" in name:
+        raise SettingsError(f"--variant {text!r}: write it as NAME:key=value,key=value.")
+    return name, changed.split(",") if changed else []
 
 
 def sweep_axis(sweep: str, recipe: str) -> list[str]:
@@ -74,15 +94,24 @@ def sweep_axis(sweep: str, recipe: str) -> list[str]:
 
 
 def repeated(
-    runs: Sequence[Run], recipes: Sequence[str], seeds: Sequence[int], overrides: Sequence[str], out: Path
+    runs: Sequence[Run],
+    recipes: Sequence[str],
+    seeds: Sequence[int],
+    overrides: Sequence[str],
+    out: Path,
+    variants: Sequence[str] = (),
 ) -> list[Planned]:
     """Each method's best setting of `runs` once more with these seeds: a sweep on one seed, the spread over several."""
     best = {row.method: row.settings for row in best_rows(runs)}
     planned = []
-    for recipe in recipes:
-        sweeps = best[Path(recipe).stem].split()
-        planned += plan([recipe], sweeps, seeds, overrides, out)
+    for recipe, variant in itertools.product(recipes, variants or [""]):
+        sweeps = best[method_of(recipe, variant_of(variant)[0])].split()
+        planned += plan([recipe], sweeps, seeds, overrides, out, [variant])
     return planned
+
+
+def method_of(recipe: str, variant: str) -> str:
+    return f"{Path(recipe).stem} {variant}".strip()
 
 
 class Simulate(Protocol):
@@ -96,10 +125,10 @@ def run_missing(planned: Sequence[Planned], simulate: Simulate, *, say: Callable
     runs = []
     for number, item in enumerate(planned, start=1):
         if not (item.folder / "summary.json").exists():
-            say(" ".join([f"{number} of {len(planned)}:", Path(item.recipe).stem, item.settings, f"seed {item.seed}"]))
+            say(" ".join([f"{number} of {len(planned)}:", item.method, item.settings, f"seed {item.seed}"]))
             begun = (item.folder / "checkpoint.safetensors").exists()
             simulate(load(item.recipe, item.overrides), item.folder, resume=begun)
-        runs.append(finished(item.folder, method=Path(item.recipe).stem, settings=item.settings))
+        runs.append(finished(item.folder, method=item.method, settings=item.settings))
     return runs
 
 

@@ -87,6 +87,8 @@ class Traits:
     example_level_dp: bool
     fixed_coordinates: bool = False
     """Rows of A and columns of B mean the same in every round and the state is the mean: server momentum works."""
+    redraws: bool = False
+    """Clients start every round in other coordinates: nothing that one round left out can be added in the next."""
     keeps: frozenset[Factor] = frozenset()
     """Factors that every client trains and keeps to itself: there is no global model then."""
 

@@ -37,6 +37,22 @@ def require_fit(recipe: Recipe, strategy: Strategy) -> None:
             f"strategy {recipe.strategy.name} averages factors of one shape and cannot serve unequal devices; remove "
             f"`devices`, or choose one of: {', '.join(named(unequal_ranks=True))}."
         )
+    if recipe.wire.download == "changes":
+        require_changes_fit(recipe, strategy)
+
+
+def require_changes_fit(recipe: Recipe, strategy: Strategy) -> None:
+    """Refuse downloads as changes where there is no one state whose changes could be sent."""
+    if strategy.traits.moves_base:
+        raise SettingsError(
+            f"wire.download: changes has nothing to build on with strategy {recipe.strategy.name}: it moves the base, "
+            "by a residual that must fit the adapter that is served, exactly. Use wire.download=whole."
+        )
+    if recipe.devices:
+        raise SettingsError(
+            "wire.download: changes needs one state for all clients; with `devices` each is sent its own part of it. "
+            "Use wire.download=whole."
+        )
 
 
 def remarks(recipe: Recipe, strategy: Strategy) -> Iterator[str]:

@@ -38,6 +38,7 @@ class FlexLoRA(StrategySettings):
             linear_uploads=False,
             moves_base=False,
             example_level_dp=True,
+            redraws=True,
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:

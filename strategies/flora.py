@@ -39,6 +39,7 @@ class FLoRA(StrategySettings):
             linear_uploads=False,
             moves_base=True,
             example_level_dp=True,
+            redraws=True,
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:

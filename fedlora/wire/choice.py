@@ -1,18 +1,77 @@
-"""`codec: auto`: measure the update, then pick.
+"""`codec: auto`: measure the update, then pick; and what any codec loses.
 
 The client's optimiser decides the shape of its updates: AdamW's are nearly sign-like (kurtosis 2 to 3), where one bit a
-value keeps almost everything; SGD's are heavy-tailed (kurtosis 10 and more), where a few large values carry the energy.
+value keeps most of the energy; SGD's are heavy-tailed (kurtosis 10 and more), where a few large values hold it. Both
+shares are measured: for signs with one scale a tensor it is (mean |x|)² / mean x², for top-k what the k largest hold.
 """
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
 
-from fedlora.updates import Tensors
+import torch
+from pydantic import Field
+
+from fedlora.settings import Settings
+from fedlora.updates import Tensors, norm, subtract
 from fedlora.wire.settings import WireSettings
+from fedlora.wire.topk import top_k
 from fedlora.wire.values import CodecName
 
-HEAVY_TAIL = 6.0  # a Gaussian has 3, a Laplace distribution has 6
+SPARSE = 1 / 16
+
+
+class Packing(Settings):
+    """How one update was packed, as its client reports it. Made of what is sent: post-processing under privacy."""
+
+    codec: CodecName
+    density: float = Field(gt=0, le=1)
+    error: float = Field(ge=0)
+    """‖left out‖ / ‖update‖, what was left over from earlier rounds included."""
+
+    kurtosis: float | None = Field(None, ge=0)
+    """Measured for `codec: auto`: 1 for signs, 3 for a Gaussian."""
+
+    top_energy: float | None = Field(None, ge=0, le=1)
+    """Measured for `codec: auto`: share of the squares that the largest 1/16 of each tensor hold."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A codec, a density, and what `auto` measured to choose them."""
+
+    codec: CodecName
+    density: float
+    kurtosis: float | None = None
+    top_energy: float | None = None
+
+
+def choose(tensors: Tensors, settings: WireSettings) -> Choice:
+    """The settings' own codec, or for `auto` whichever of sign and sparse int4 keeps more of this update's energy."""
+    if settings.codec != "auto":
+        return Choice(settings.codec, settings.density)
+    density = min(settings.density, SPARSE)
+    measured = kurtosis(tensors), top_energy(tensors, SPARSE)
+    if sign_energy(tensors) >= top_energy(tensors, density):
+        return Choice("sign", settings.density, *measured)
+    return Choice("int4", density, *measured)
+
+
+def packing_of(choice: Choice, update: Tensors, sent: Tensors) -> Packing:
+    """What is reported; short numbers, because they travel."""
+    size = norm(update)
+    error = norm(subtract(update, sent)) / size if size else 0.0
+    return Packing(
+        codec=choice.codec,
+        density=choice.density,
+        error=short(error),
+        kurtosis=None if choice.kurtosis is None else short(choice.kurtosis),
+        top_energy=None if choice.top_energy is None else short(choice.top_energy),
+    )
+
+
+def short(number: float) -> float:
+    return float(f"{number:.3g}")
 
 
 def kurtosis(tensors: Tensors) -> float:
@@ -22,10 +81,17 @@ def kurtosis(tensors: Tensors) -> float:
     return float(values.pow(4).mean() / second.square()) if second > 0 else 0.0
 
 
-def choose(tensors: Tensors, settings: WireSettings) -> tuple[CodecName, float]:
-    """(codec, density) for this update: the settings' own, or for `auto` what its kurtosis suggests."""
-    if settings.codec != "auto":
-        return settings.codec, settings.density
-    if kurtosis(tensors) < HEAVY_TAIL:
-        return "sign", settings.density
-    return "int4", min(settings.density, 1 / 16)
+def sign_energy(tensors: Tensors) -> float:
+    """Share of the squares that one sign a value keeps, with the mean magnitude of each tensor as scale."""
+    kept = sum(float(tensor.double().abs().sum().square()) / tensor.numel() for tensor in tensors.values())
+    return kept / whole if (whole := norm(tensors) ** 2) else 1.0
+
+
+def top_energy(tensors: Tensors, density: float) -> float:
+    """Share of the squares that the `density` share of largest values of each tensor holds."""
+    kept = 0.0
+    for tensor in tensors.values():
+        flat = tensor.detach().float().flatten()
+        chosen = torch.from_numpy(top_k(flat, max(1, round(density * flat.numel()))))
+        kept += float(flat[chosen].double().square().sum())
+    return min(1.0, kept / whole) if (whole := norm(tensors) ** 2) else 1.0

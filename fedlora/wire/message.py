@@ -119,9 +119,12 @@ def encode(
     *,
     codec: CodecName = "fp32",
     density: float = 1.0,
+    omit_zeros: bool = False,
     sign: Callable[[bytes], bytes] | None = None,
 ) -> bytes:
     """Pack float tensors; of each tensor the `density` share of largest magnitude (at least one value) is sent.
+
+    `omit_zeros`: nothing of a tensor of zeros, and no zeros of a sparse one; a message's length then tells of them.
 
     WireError `not-finite` when a value is not finite or does not fit the codec.
     """
@@ -132,7 +135,7 @@ def encode(
     )  # fmt: skip
     try:
         for tensor in tensors.values():
-            body.chunks.extend(chunks_of(tensor.detach().float().flatten(), codec, density))
+            body.chunks.extend(chunks_of(tensor.detach().float().flatten(), codec, density, omit_zeros))
     except ValueCodeError:
         raise WireError("not-finite") from None
     packed = body.SerializeToString(deterministic=True)
@@ -140,12 +143,15 @@ def encode(
     return pb.Envelope(body=packed, sha256=digest, signature=sign(digest) if sign else b"").SerializeToString()
 
 
-def chunks_of(values: Tensor, codec: CodecName, density: float) -> Iterator[pb.Chunk]:
+def chunks_of(values: Tensor, codec: CodecName, density: float, omit_zeros: bool) -> Iterator[pb.Chunk]:
     """One tensor's chunks; k of each is whatever share of the tensor's top-k falls into it."""
     if not bool(torch.isfinite(values).all()):
         raise ValueCodeError("a value is not finite")
     n = values.numel()
-    chosen = top_k(values, n if density == 1.0 else max(1, round(density * n)))
+    k = n if density == 1.0 else max(1, round(density * n))
+    if omit_zeros and (k < n or not bool(torch.any(values))):
+        k = min(k, int(torch.count_nonzero(values)))
+    chosen = top_k(values, k)
     for start in range(0, n, CHUNK):
         size = min(CHUNK, n - start)
         inside = chosen[(chosen >= start) & (chosen < start + size)]

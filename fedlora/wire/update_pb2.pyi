@@ -69,3 +69,11 @@ class Envelope(_message.Message):
     sha256: bytes
     signature: bytes
     def __init__(self, body: _Optional[bytes] = ..., sha256: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Changes(_message.Message):
+    __slots__ = ("links", "result_hash")
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_HASH_FIELD_NUMBER: _ClassVar[int]
+    links: _containers.RepeatedScalarFieldContainer[bytes]
+    result_hash: bytes
+    def __init__(self, links: _Optional[_Iterable[bytes]] = ..., result_hash: _Optional[bytes] = ...) -> None: ...

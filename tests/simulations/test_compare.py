@@ -1,8 +1,9 @@
-"""Sweeps, and which of their settings is reported."""
+"""What `fedlora compare` plans, and which setting of a sweep is reported."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,32 @@ def test_a_method_without_an_aggregation_error_has_no_such_curve():
     rounds = [[{"round": 1, "aggregation_error": None}, {"round": 2, "aggregation_error": None}]]
     numbers, curves = curves_of(rounds, lambda row: row["aggregation_error"])
     assert (numbers, curves.size) == ([], 0)
+
+
+def test_a_variant_is_a_method_of_its_own_with_a_folder_of_its_own():
+    variants = ["dense", "1/16:wire.codec=int4,wire.density=0.0625"]
+    planned = plan(["a/ffa.yaml"], ["train.lr=0.1,0.2"], [0, 1], ["rounds.count=2"], Path("out"), variants)
+    assert [item.method for item in planned] == ["ffa dense"] * 4 + ["ffa 1/16"] * 4
+    assert len({item.folder for item in planned}) == 8
+    assert planned[-1].folder == Path("out/ffa/1-16/train.lr-0.2/seed-1")
+    assert planned[-1].overrides == (
+        "rounds.count=2", "wire.codec=int4", "wire.density=0.0625", "train.lr=0.2", "seed=1",
+    )  # fmt: skip
+    assert planned[0].overrides == ("rounds.count=2", "train.lr=0.1", "seed=0")
+
+
+def test_the_best_of_a_sweep_is_repeated_in_every_variant(tmp_path):
+    variants = ["dense", "sign:wire.codec=sign"]
+    swept = [replace(finished_run("train.lr=0.1", 0, 0.8), method=f"ffa {name}") for name in ("dense", "sign")]
+    again = repeated(swept, ["ffa.yaml"], [1], [], tmp_path, variants)
+    assert again == plan(["ffa.yaml"], ["train.lr=0.1"], [1], [], tmp_path, variants)
+
+
+def test_without_variants_a_recipe_is_one_method():
+    (planned,) = plan(["ffa"], [], [3], [], Path("out"))
+    assert (planned.method, planned.folder) == ("ffa", Path("out/ffa/default/seed-3"))
+
+
+def test_a_variant_without_a_name_is_refused():
+    with pytest.raises(SettingsError, match=r"--variant 'wire\.codec=int4': write it as NAME:key=value"):
+        plan(["ffa"], [], [0], [], Path("out"), ["wire.codec=int4"])

@@ -124,6 +124,19 @@ def test_planned_bytes_are_those_of_a_run(recipe, tmp_path, strategy):
     assert 0 < summary["bytes_down"] / 4 - planned["bytes_down"] < 2500
 
 
+def test_planned_changes_are_those_of_a_run(recipe, tmp_path):
+    from simulations.wire_commands import planned_bytes
+
+    both = ("wire.codec=int4", "wire.density=0.25", "wire.download=changes", "wire.download_codec=int4")
+    settings = recipe("adapter.r=8", "rounds.count=2", *both, "wire.download_density=0.25")
+    planned = planned_bytes(settings, clients=4)
+    run(settings, tmp_path / "run")
+    second = json.loads((tmp_path / "run/rounds.jsonl").read_text().splitlines()[1])
+    assert 0 < second["bytes_up"] / 4 - planned["bytes_up"] < 500
+    assert 0 < second["bytes_down"] / 4 - planned["bytes_down"] < 2500
+    assert planned["bytes_down"] < planned["bytes_down_first"]
+
+
 def test_a_message_is_inspected_without_being_trusted(tmp_path):
     from tests.wire.test_message import HEADER, encode, tensors
 

@@ -14,12 +14,9 @@ from torch.testing import assert_close
 
 from fedlora.lowrank import Product
 from fedlora.privacy.signing import load_or_create_key
-from fedlora.updates import Adapter, LowRank, add, norm, subtract
+from fedlora.updates import Adapter, LowRank, add
 from fedlora.wire import update_pb2 as pb
-from fedlora.wire.choice import choose, kurtosis
-from fedlora.wire.feedback import Feedback
 from fedlora.wire.message import CHUNK, Expected, Header, Schema, WireError, decode, encode, largest_bytes, state_hash
-from fedlora.wire.settings import WireSettings
 from fedlora.wire.state import decode_state, encode_state
 
 HEADER = Header("update", "run-1", 3, "site", "ffa", b"b" * 16)
@@ -251,56 +248,6 @@ def test_a_state_hash_tells_names_and_bits_apart():
     x = {"a": torch.ones(2), "b": torch.zeros(2)}
     assert state_hash(x) == state_hash({name: tensor.clone() for name, tensor in x.items()})
     assert len({state_hash(x), state_hash({"a": x["b"], "b": x["a"]}), state_hash(add(x, x))}) == 3
-
-
-def test_error_feedback_sends_in_time_what_top_k_leaves_out(tmp_path):
-    """For a constant gradient the sum of what is sent follows the sum of what was meant, smallest value too."""
-    meant = {"x": torch.linspace(0.1, 1.0, 50)}
-    total = {"x": torch.zeros(50)}
-    for _ in range(60):
-        feedback = Feedback(tmp_path, "run")
-        kept = feedback.residual(Schema.of(meant), Adapter({}), base_version=0)
-        update = add(meant, kept) if kept else meant
-        sent = decode(encode(update, HEADER, density=0.1), Schema.of(meant), EXPECTED).tensors
-        feedback.keep(subtract(update, sent), Adapter({}), base_version=0)
-        total = add(total, sent)
-    wanted = {"x": 60 * meant["x"]}
-    assert norm(subtract(total, wanted)) / norm(wanted) < 0.15
-    assert torch.all(total["x"] > 0)
-
-
-def test_feedback_is_dropped_when_base_or_schema_changes_or_the_file_is_torn(tmp_path):
-    residual = {"x": torch.ones(4)}
-    feedback = Feedback(tmp_path, "run")
-    feedback.keep(residual, Adapter({}), base_version=1)
-    assert torch.equal(feedback.residual(Schema.of(residual), Adapter({}), base_version=1)["x"], residual["x"])
-    assert feedback.residual(Schema.of(residual), Adapter({}), base_version=2) == {}
-    assert feedback.residual(Schema({"x": (5,)}), Adapter({}), base_version=1) == {}
-    assert Feedback(tmp_path, "other").residual(Schema.of(residual), Adapter({}), base_version=1) == {}
-    path = next((tmp_path / "feedback").glob("*.safetensors"))
-    path.write_bytes(path.read_bytes()[:-3])
-    assert feedback.residual(Schema.of(residual), Adapter({}), base_version=1) == {}
-
-
-def test_feedback_follows_a_rotation_of_a(tmp_path):
-    old = adapter()
-    rotation, _ = torch.linalg.qr(torch.randn(2, 2, generator=torch.Generator().manual_seed(3)))
-    new = old.with_tensors({f"{name}.A": rotation @ layer.A_rn for name, layer in old.layers.items()})
-    residual = {f"{name}.B": torch.ones_like(layer.B_mr) for name, layer in old.layers.items()}
-    feedback = Feedback(tmp_path, "run")
-    feedback.keep(residual, old, base_version=0)
-    moved = feedback.residual(Schema.of(residual), new, base_version=0)
-    for name, layer in new.layers.items():
-        assert_close(moved[f"{name}.B"] @ layer.A_rn, residual[f"{name}.B"] @ old.layers[name].A_rn)
-
-
-def test_auto_takes_signs_for_flat_updates_and_top_k_for_heavy_tails():
-    flat = {"x": torch.randn(1000, generator=torch.Generator().manual_seed(0))}
-    heavy = {"x": flat["x"] ** 5}
-    assert kurtosis(flat) == pytest.approx(3.0, abs=0.5)
-    assert choose(flat, WireSettings(codec="auto")) == ("sign", 1.0)
-    assert choose(heavy, WireSettings(codec="auto")) == ("int4", 1 / 16)
-    assert choose(heavy, WireSettings(codec="int8", density=0.5)) == ("int8", 0.5)
 
 
 def test_the_generated_code_is_that_of_the_proto_file(tmp_path):
