@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import yaml
 
 from fedlora.enrolment import Grant, Request, fingerprint, make_request, new_node_key, require_name
 from fedlora.files import write_atomically
+from fedlora.privacy.policy import Policy
 from fedlora.private_files import make_private_folder, require_private, write_private
 from fedlora.settings import SettingsError
+
+MORE = """\
+# Under data, where you need them: the columns text and label, a file test; dataset: its name in policy and ledger.
+# device: cuda:0
+# limits: {memory_mib: 12288, megabits_s: 20}
+"""
+"""What else a person may want to write into client.yaml."""
+
+STRICT = ("require_privacy", "largest_epsilon", "largest_delta", "smallest_noise_multiplier", "allow_metrics")
 
 
 def ask(folder: Path, *, site: str) -> Request:
@@ -65,7 +76,13 @@ def accept(folder: Path, grant: Grant, *, train: Path | None = None) -> None:
             "data": {"train": str(train or "train.csv")},
             "policy": "policy.yaml",
         }
-        write_atomically(config, yaml.safe_dump(values, sort_keys=False).encode())
+        write_atomically(config, (yaml.safe_dump(values, sort_keys=False) + MORE).encode())
     policy = folder / "policy.yaml"
     if not policy.exists():
-        write_atomically(policy, yaml.safe_dump({"coordinators": [grant.coordinator]}).encode())
+        write_atomically(policy, (yaml.safe_dump({"coordinators": [grant.coordinator]}) + defaults()).encode())
+
+
+def defaults() -> str:
+    """The policy's own, as comments: what holds where nothing is written."""
+    lines = [f"# {name}: {json.dumps(Policy.model_fields[name].default)}" for name in STRICT]
+    return "\n".join(["# No coordinator can change what is written here. What is not written is strict:", *lines, ""])

@@ -92,7 +92,8 @@ def classes(settings: ServerSettings) -> Finding:
     rows = held_out_rows(settings)
     labels = settings.labels or tuple(sorted({row.label for row in rows}))
     if len(labels) < 2:
-        return bad("classes", "neither labels nor held_out is given", "Set labels in server.yaml.")
+        remedy = "Set labels or held_out in server.yaml; or data.labels in every recipe."
+        return doubtful("classes", "neither labels nor held_out is given", remedy)
     if not rows:
         return doubtful("classes", f"{', '.join(labels)}; no test set", "Set held_out in server.yaml to see quality.")
     return good("classes", f"{', '.join(labels)}; {len(rows)} examples to test on")

@@ -29,6 +29,16 @@ from server.certificates import issue_server_certificate, make_authority
 from server.control import Control
 from server.settings import ServerSettings
 
+MORE = """\
+# The classes, in the order of the head's outputs; a recipe may name its own.
+# labels: [negative, neutral, positive]
+# A test set of your own: rounds are evaluated on it, and the classes are taken from it.
+# held_out: {file: held-out.csv, text: text, label: label}
+# Metrics for Prometheus, at an address that only your own machines reach.
+# metrics_listen: 127.0.0.1:9094
+"""
+"""What else a person may want to write into server.yaml."""
+
 
 class SiteEntry(Settings):
     """One site as the coordinator knows it."""
@@ -67,7 +77,7 @@ def initialise(folder: Path, *, name: str, address: str) -> ServerSettings:
     write_private(folder / "secret", secrets.token_hex(32).encode())
     write_atomically(folder / "sites.json", b"{}")
     settings = {"name": name, "address": address, "listen": f"0.0.0.0:{port}"}
-    write_atomically(folder / "server.yaml", yaml.safe_dump(settings, sort_keys=False).encode())
+    write_atomically(folder / "server.yaml", (yaml.safe_dump(settings, sort_keys=False) + MORE).encode())
     return parse(ServerSettings, {**settings, "folder": folder.resolve()})
 
 

@@ -1,6 +1,8 @@
 """The same two apps on Flower's own simulation runtime, for those who outgrow one process: clients in Ray's actors.
 
-Each actor loads the base model and the data once and keeps them for all the clients that it is given.
+Each actor loads the base model and the data once and keeps them for all the clients that it is given. With RAY_ADDRESS
+in the environment the actors are a cluster's, otherwise this machine's. A site's folder is under the run's, which all
+machines of a cluster share.
 """
 
 from __future__ import annotations
@@ -42,13 +44,26 @@ def data_of(recipe_json: str) -> Federation:
     return federation(recipe.data, model=recipe.model, seed=recipe.seed)
 
 
+Config = dict[str, int | float | str | bytes | bool | list[int] | list[float] | list[str] | list[bytes] | list[bool]]
+"""As Flower writes it."""
+
+
 def run_on_ray(server: ServerApp, recipe: Recipe, names: Sequence[str], folder: Path) -> None:
-    """Run the ServerApp on Flower's simulation runtime; one CPU a client at a time."""
+    """Run the ServerApp on Flower's simulation runtime, on the cluster at RAY_ADDRESS if there is one."""
     if importlib.util.find_spec("ray") is None:
         raise SettingsError("--engine ray needs ray; install it with: pip install 'fedlora[simulation]'")
     from flwr.simulation import run_simulation
 
     client = client_app(SiteFinder(recipe.model_dump_json(), tuple(names), folder.resolve()))
     run_simulation(
-        server, client, num_supernodes=len(names), backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+        server, client, num_supernodes=len(names), backend_config={"client_resources": one_actor(recipe.model.device)}
     )
+
+
+def one_actor(device: str) -> Config:
+    """What Ray sets aside for an actor, which answers one client at a time. Without a GPU of its own it would see none.
+
+    >>> one_actor("cuda")
+    {'num_cpus': 1, 'num_gpus': 1.0}
+    """
+    return {"num_cpus": 1, "num_gpus": 1.0 if device.startswith("cuda") else 0.0}

@@ -15,13 +15,13 @@ import grpc
 import pytest
 
 from client.agent import free_port
-from client.enroll import ask
+from client.enroll import accept, ask, ask_with_new_key
 from client.farewell import varint
 from fedlora.checks import accepts
 from fedlora.deployment import command, flower_environment, split_address
 from server.control import Control, ControlError
 from server.doctor import outside_addresses
-from server.provision import read_registry, revoke
+from server.provision import approve, read_registry, revoke
 from server.submissions import write_bundle
 from simulations.deployment import Deployment, make_deployment
 from simulations.site_files import write_site_files
@@ -189,6 +189,20 @@ def test_connections_that_dribble_do_not_keep_honest_sites_out(deployment):
     finally:
         for connection in idle:
             connection.close()
+
+
+def test_a_site_changes_its_key_on_a_running_system(deployment):
+    """Whoever has stolen the old one is cut off; no other site notices."""
+    settings, folder = deployment.settings, deployment.folder / "green"
+    stolen, control = read_registry(settings).sites["green"].node, Control(settings)
+    accept(folder, approve(settings, ask_with_new_key(folder, site="green")))
+    wait_for(lambda: stolen not in control.nodes(), timeout_s=120, what="the old key's node is still registered")
+    deployment.processes["green"].terminate()  # systemctl restart
+    deployment.processes["green"].wait(60)
+    deployment.start("green")
+    deployment.wait_ready("green")
+    assert train_a_round(deployment, "with-new-key", clients=2) == ["blue", "green"]
+    assert control.nodes()[read_registry(settings).sites["green"].node] == "online"
 
 
 def test_a_revoked_site_is_cut_off_and_stays_out(deployment, tmp_path):

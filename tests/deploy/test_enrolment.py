@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from pathlib import Path
 
 import pytest
+import yaml
 
 from client.enroll import accept, ask, ask_with_new_key
-from client.settings import load_client
+from client.settings import ClientSettings, load_client
 from fedlora.enrolment import fingerprint, make_request, new_node_key, read_request, require_name, require_valid
+from fedlora.privacy.policy import Policy
 from fedlora.private_files import require_private, write_private
-from fedlora.settings import SettingsError
+from fedlora.settings import SettingsError, parse
 from server.control import ControlError
 from server.provision import approve, initialise, is_reconciled, read_registry, reconcile, revoke
-from server.settings import load_server
+from server.settings import ServerSettings, load_server
 
 
 class FakeControl:
@@ -85,6 +88,21 @@ def test_enrolment_ends_with_a_site_that_knows_address_authority_and_name(coordi
     settings = load_client(tmp_path / "site" / "client.yaml")
     assert (settings.site, settings.coordinator) == ("hospital-a", "coordinator.example:9092")
     assert settings.ca_certificate.read_bytes() == (coordinator.pki / "ca.crt").read_bytes()
+
+
+def test_what_the_written_files_suggest_are_settings_and_what_they_say_of_defaults_is_true(coordinator, tmp_path):
+    accept(tmp_path / "site", approve(coordinator, ask(tmp_path / "site", site="a")))
+
+    def with_suggestions(path: Path) -> dict[str, object]:
+        return yaml.safe_load(re.sub(r"^# (?=[a-z_]+: )", "", path.read_text(), flags=re.MULTILINE))
+
+    server = parse(ServerSettings, with_suggestions(coordinator.folder / "server.yaml"))
+    assert len(server.labels) == 3
+    assert server.held_out is not None
+    client = parse(ClientSettings, with_suggestions(tmp_path / "site" / "client.yaml"))
+    assert client.limits.megabits_s == 20
+    policy = parse(Policy, with_suggestions(tmp_path / "site" / "policy.yaml"))
+    assert policy == Policy(coordinators=("net",))
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "A", "a b", "-a", "a" * 64, "a\n", "ä", "."])

@@ -228,10 +228,21 @@ def test_bytes_are_what_flower_puts_on_the_wire_but_for_its_own_headers(recipe, 
         assert 0 < flower - ours < 1500 * messages
 
 
+@pytest.fixture
+def ray_cluster(monkeypatch):
+    """A Ray head of its own processes, as on another machine, and its address where Ray looks for it."""
+    pytest.importorskip("ray", reason="the extra `simulation` is not installed")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    yield cluster
+    cluster.shutdown()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_the_same_apps_on_flowers_own_runtime_end_in_the_same_bits(recipe, tmp_path):
-    pytest.importorskip("ray", reason="the extra `simulation` is not installed")
+def test_the_same_apps_on_a_ray_cluster_end_in_the_same_bits(recipe, tmp_path, ray_cluster):
     run(recipe("rounds.count=2"), tmp_path / "local")
     settings = recipe(
         "rounds.count=2", "rounds.min_clients=4", "rounds.wait_s=120", "rounds.deadline_s=240", "rounds.grace_s=240"
