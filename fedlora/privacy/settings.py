@@ -31,7 +31,7 @@ class PrivacySettings(Settings):
     delta: float = Field(1e-5, gt=0, lt=1)
     """δ of the guarantee; must be below 1 / (number of the site's examples)."""
 
-    noise_multiplier: float | None = Field(None, gt=0)
+    noise_multiplier: float | None = Field(None, gt=0, le=1e6)
     """σ, instead of a target ε: noise of standard deviation σ · clip is added to every sum of clipped gradients."""
 
     spare_rounds: int = Field(0, ge=0)
