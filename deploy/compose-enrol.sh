@@ -19,4 +19,6 @@ for site in site-a site-b; do
   run --entrypoint sh "$site" -c "echo 'log_to: output' >> /data/client.yaml"
 done
 run --entrypoint sh coordinator -c "echo 'log_to: output' >> /data/server.yaml"
+run --entrypoint sh coordinator -c "echo 'store: sqlite:////store/fedlora.db' >> /data/server.yaml"
 run --entrypoint sh coordinator -c "echo 'metrics_listen: 10.87.0.2:9094' >> /data/server.yaml"
+echo "Add yourself to the dashboard, then start: docker compose run --rm dashboard dashboard user add NAME --role admin"

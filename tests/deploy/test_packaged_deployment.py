@@ -87,7 +87,7 @@ def test_every_service_is_unprivileged_and_watched(compose):
         assert "no-new-privileges:true" in service["security_opt"], name
         assert service["healthcheck"]["test"][0] == "CMD", name
         assert service["mem_limit"], name
-    for name in ("coordinator", "site-a", "site-b"):
+    for name in ("coordinator", "site-a", "site-b", "dashboard"):
         assert compose["services"][name]["healthcheck"]["test"][:4] == ["CMD", "python", "-m", "fedlora.probe"], name
 
 
@@ -100,9 +100,21 @@ def test_metrics_are_where_prometheus_looks_and_no_site_does(compose):
     assert ip_address(host) in ip_network(networks["operator"]["ipam"]["config"][0]["subnet"])
     assert [name for name, service in services.items() if "operator" in service["networks"]] == [
         "coordinator",
+        "dashboard",
         "prometheus",
     ]
     assert f"metrics_listen: {target}" in (ROOT / "deploy" / "compose-enrol.sh").read_text()
+
+
+def test_the_dashboard_sees_the_coordinators_store_and_nothing_else_of_it(compose):
+    services = compose["services"]
+    (store,) = services["dashboard"]["volumes"]
+    assert [name for name, service in services.items() if store in service["volumes"]] == ["coordinator", "dashboard"]
+    url = services["dashboard"]["environment"]["FEDLORA_STORE"]
+    assert url.removeprefix("sqlite:///").startswith(store.partition(":")[2])
+    assert f"store: {url}" in (ROOT / "deploy" / "compose-enrol.sh").read_text()
+    for name in ("Dockerfile", "Dockerfile.cuda"):
+        assert "install -d -o fedlora -m 700 /store" in (ROOT / "deploy" / name).read_text()
 
 
 def test_sites_share_neither_volume_nor_network(compose):
