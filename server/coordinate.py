@@ -42,13 +42,15 @@ class Coordination:
     site_of: SiteOf | None = None
     declared: Declared = field(default_factory=dict)
     """What sites have said that they can carry."""
+    runs: Path | None = None
+    """The folder of all runs with these sites: no ledger may go back between two of them."""
 
 
 def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool) -> Progress:
     """Run the recipe's rounds on the grid and export the adapter. Everything that can be refused is refused first."""
     strategy = build(recipe.strategy.name, recipe.strategy.options)
     require_fit(recipe, strategy)
-    journal = Journal(needs.folder, recipe)
+    journal = Journal(needs.folder, recipe, runs=needs.runs)
     progress = journal.resume() if resume else begin(journal, recipe, strategy, needs)
     shape = shape_of(needs.resident.model, needs.resident.template, recipe)
     ranks = planned(planned_for(recipe, needs.declared, shape), shape, needs.site_of)

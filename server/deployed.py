@@ -79,6 +79,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         coordinator=settings.name,
         site_of=lambda node: read_registry(settings).name_of(node),
         declared=read_declared(settings.folder),
+        runs=settings.runs,
     )
     coordinate(grid, recipe, needs, resume=(folder / "checkpoint.safetensors").exists())
 

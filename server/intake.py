@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from flwr.app import Message
 
 from fedlora.config import Recipe
-from fedlora.privacy.receipt import Receipt, ReceiptError, require_later, require_receipt, signature_in
+from fedlora.privacy.receipt import Receipt, ReceiptError, require_receipt, signature_in
 from fedlora.task import Report
 from fedlora.updates import Adapter, Update, add
 from fedlora.wire.message import Expected, Schema, WireError, decode
 from server.messages import BadReplyError, Reply, read_reply
 from server.outgoing import Outgoing
+from server.receipts import Ledgers, require_continues
 from server.records import ClientAnswered, ClientRecord, Watch
 
 SiteOf = Callable[[int], str | None]
@@ -28,7 +29,7 @@ class Intake:
         number: int,
         sent: Mapping[int, Outgoing],
         watch: Watch,
-        receipts: Mapping[str, Receipt] | None = None,
+        receipts: Ledgers | None = None,
         site_of: SiteOf | None = None,
     ) -> None:
         self._recipe = recipe
@@ -133,7 +134,8 @@ class Intake:
         if not self._recipe.privacy.enabled:
             return None
         receipt = require_receipt(report.receipt, client=report.client, run=self._run, round_number=self._number)
-        require_later(receipt, self._receipts.get(report.client))
+        held = self._receipts.get((receipt.client, receipt.dataset))
+        require_continues(receipt, signature_in(report.receipt), held)
         return receipt
 
     def _weight(self, reply: Reply) -> float:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from fedlora.config import Recipe
 from fedlora.files import write_atomically
-from fedlora.privacy.receipt import Receipt
 from fedlora.settings import SettingsError
 from server import checkpoint
 from server.checkpoint import DamagedCheckpointError, Progress
+from server.receipts import Ledgers, clients_in, earlier, newest
 from server.records import RoundRecord
 
 log = logging.getLogger("fedlora.journal")
@@ -21,8 +21,12 @@ log = logging.getLogger("fedlora.journal")
 class Journal:
     """Writes a run's records. The line of a round is written before its checkpoint, so that none is ever missing."""
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, *, runs: Path | None = None) -> None:
+        """`runs`: the folder of all runs with these sites; their receipts up to the start of this one hold for it."""
         self.folder = folder
+        self._runs = runs
+        self._private = recipe.privacy.enabled
+        self._earlier = folder / "earlier_receipts.json"
         self._recipe = recipe.model_dump(mode="json")
         self._rounds = folder / "rounds.jsonl"
         self._checkpoint = folder / "checkpoint.safetensors"
@@ -48,6 +52,8 @@ class Journal:
             )
         self._rounds.unlink(missing_ok=True)
         self._previous.unlink(missing_ok=True)
+        if self._private and self._runs is not None:
+            write_atomically(self._earlier, json.dumps(earlier(self._runs, than=self.folder)).encode())
 
     def resume(self) -> Progress:
         """The progress of the last complete round; lines of rounds after it are dropped.
@@ -65,12 +71,12 @@ class Journal:
         write_atomically(self._rounds, "".join(f"{line}\n" for line in lines).encode())
         return progress
 
-    def receipts(self) -> dict[str, Receipt]:
-        """The newest receipt of every client so far, by name; none without privacy."""
-        if self._recipe["privacy"]["epsilon"] is None and self._recipe["privacy"]["noise_multiplier"] is None:
+    def receipts(self) -> Ledgers:
+        """The newest receipt of every ledger so far, runs before this one included; none without privacy."""
+        if not self._private:
             return {}
-        clients = (client for line in self._lines() for client in json.loads(line)["clients"])
-        return {client["client"]: Receipt.model_validate(client["receipt"]) for client in clients if client["receipt"]}
+        before = json.loads(self._earlier.read_bytes()) if self._earlier.exists() else []
+        return newest([*before, *clients_in(self._rounds)])
 
     def keep(self, record: RoundRecord | None, progress: Progress) -> None:
         """Store a finished round (None: the start of the run)."""
