@@ -58,6 +58,19 @@ class PublicDataSettings(Settings):
     """How many are used."""
 
 
+class FirstStepSettings(Settings):
+    """How clients' own gradients are summed for `init: client-gradients`: one round of its own, before round 1."""
+
+    epsilon: float | None = Field(None, gt=0)
+    """ε of that round at privacy.delta: a budget of its own, composed with the run's in every site's ledger."""
+
+    clip: float = Field(1.0, gt=0)
+    """Largest L2 norm of one example's gradient over all adapted matrices."""
+
+    batch_size: int = Field(256, ge=1)
+    """Examples of a client that the gradient is taken on; under privacy the expected size of a Poisson sample."""
+
+
 class AdapterSettings(Settings):
     """The low-rank adapter: ΔW = s · B A, with s = alpha / r."""
 
@@ -82,12 +95,16 @@ class AdapterSettings(Settings):
     layers: tuple[int, ...] | None = None
     """Indices of the transformer layers that are adapted; all of them when not given."""
 
-    init: Literal["kaiming", "orthonormal", "gradient"] = "kaiming"
+    init: Literal["kaiming", "orthonormal", "gradient", "client-gradients"] = "kaiming"
     """A's initial distribution (B starts at zero): PEFT's default, or orthonormal rows. A LoRA-XS core starts at zero
-    between random orthonormal B and A; `gradient` takes all three from the first step on `public` data (LoRA-SB)."""
+    between random orthonormal B and A; `gradient` takes all three from the first step on `public` data (LoRA-SB),
+    `client-gradients` from the sum of the clients' gradients (`first_step`)."""
 
     public: PublicDataSettings | None = None
     """Where `init: gradient` takes its gradient from: the coordinator's own examples, never a site's."""
+
+    first_step: FirstStepSettings | None = None
+    """The round that `init: client-gradients` asks of the clients; it sends as many numbers as the matrices have."""
 
     @model_validator(mode="after")
     def _pieces_fit(self) -> AdapterSettings:
@@ -96,7 +113,24 @@ class AdapterSettings(Settings):
                 "init: gradient is LoRA-SB's start of a LoRA-XS core from public examples; set kind: lora_xs and "
                 "public: {source: ...}, or choose another init."
             )
+        if self.init == "client-gradients" and (self.kind != "lora_xs" or self.first_step is None):
+            raise ValueError(
+                "init: client-gradients is LoRA-SB's start of a LoRA-XS core from one round of the clients' own "
+                "gradients; set kind: lora_xs and first_step: {epsilon: ..., batch_size: ...}, or choose another init."
+            )
         return self
+
+    @property
+    def start(self) -> str:
+        """What the first round starts from, in words."""
+        if self.kind == "lora":
+            return f"{self.init} A, B = 0"
+        if self.init == "gradient" and self.public is not None:
+            return f"LoRA-SB from the gradient on public data ({self.public.source})"
+        if self.init == "client-gradients" and self.first_step is not None:
+            spent = f"epsilon {self.first_step.epsilon:g} a client" if self.first_step.epsilon else "without privacy"
+            return f"LoRA-SB from the clients' gradients, {spent}"
+        return "random orthonormal B and A, R = 0"
 
 
 class DataSettings(Settings):
@@ -285,6 +319,18 @@ class Recipe(Settings):
             raise ValueError(
                 f"data.clients is missing; the {self.data.partition} partition needs the number of clients."
             )
+        first = self.adapter.first_step
+        if self.adapter.init == "client-gradients" and first is not None:
+            if self.privacy.enabled != (first.epsilon is not None):
+                raise ValueError(
+                    "adapter.first_step.epsilon and privacy go together: a first step in clear would give away what "
+                    "the rounds after it hide, and the reverse; give both a budget, or neither."
+                )
+            if self.privacy.client_level is not None:
+                raise ValueError(
+                    "init: client-gradients sends whole gradients, which privacy.client_level does not clip; take "
+                    "init: gradient with public data, or another init."
+                )
         return self
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from fedlora.lowrank import total_of
 from fedlora.resident import Resident
 from fedlora.updates import Adapter
 from server.checkpoint import Progress
+from server.client_gradients import from_clients
 from server.declared import Declared, planned_for
 from server.first_step import first_step
 from server.intake import SiteOf
@@ -27,6 +28,8 @@ from server.rounds import Evaluate, Rounds, Surroundings
 from strategies.base import State, Strategy
 from strategies.fit import require_fit
 from strategies.registry import build
+
+FIRST_STEP = "first-step"  # the folder of the round that asks clients for their gradients
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     strategy = build(recipe.strategy.name, recipe.strategy.options)
     require_fit(recipe, strategy)
     journal = Journal(needs.folder, recipe, runs=needs.runs)
-    progress = journal.resume() if resume else begin(journal, recipe, strategy, needs)
+    progress = journal.resume() if resume else begin(grid, journal, recipe, strategy, needs)
     shape = shape_of(needs.resident.model, needs.resident.template, recipe)
     ranks = planned(planned_for(recipe, needs.declared, shape), shape, needs.site_of)
     brief = Brief(needs.resident.base.fingerprint, needs.labels, needs.coordinator, ranks)
@@ -63,8 +66,8 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     return rounds.progress
 
 
-def begin(journal: Journal, recipe: Recipe, strategy: Strategy, needs: Coordination) -> Progress:
-    """Round 0: the coordinator's initial adapter, stored before anything is sent."""
+def begin(grid: Grid, journal: Journal, recipe: Recipe, strategy: Strategy, needs: Coordination) -> Progress:
+    """Round 0: the coordinator's initial adapter, stored before anything else is sent."""
     journal.begin()
     resident = needs.resident
     write(resident.model, resident.template)  # a run before this one may have left other ranks
@@ -72,6 +75,19 @@ def begin(journal: Journal, recipe: Recipe, strategy: Strategy, needs: Coordinat
     if recipe.adapter.init == "gradient":
         adapter = first_step(resident, adapter, recipe, needs.labels)
     progress = Progress(run=uuid.uuid4().hex, round=0, state=strategy.init(adapter))
+    if recipe.adapter.init == "client-gradients":
+        adapter, asked = from_clients(
+            grid,
+            adapter,
+            recipe,
+            home=resident,
+            labels=needs.labels,
+            coordinator=needs.coordinator,
+            journal_for=lambda gradients: Journal(needs.folder / FIRST_STEP, gradients),
+            site_of=needs.site_of,
+            watch=needs.watch,
+        )
+        progress = replace(progress, state=strategy.init(adapter), bytes_up=asked.bytes_up, bytes_down=asked.bytes_down)
     journal.keep(None, progress)
     return progress
 

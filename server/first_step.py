@@ -8,11 +8,12 @@ Fine-Tuning", arXiv 2411.19557.
 D is AdamW's first step; s B R A is its best approximation of rank r. So round 1 does not start from the base itself.
 Done once, before round 1, and stored: a resumed run reads B and A from its checkpoint, because the spectrum of a sign
 matrix is flat and another machine may find another subspace. The published code takes G from the clients' own data in
-clear; here it is taken from examples that the recipe declares public.
+clear; here it is taken from examples that the recipe declares public, or by `server.client_gradients`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -37,13 +38,20 @@ OVERSAMPLING, POWER_ITERATIONS = 10, 8
 
 
 def first_step(home: Resident, adapter: Adapter, recipe: Recipe, labels: tuple[str, ...]) -> Adapter:
-    """`adapter` (its R zero) with B, A and R from the gradient on `adapter.public`; η is train.lr over all steps."""
+    """`adapter` (its R zero) with B, A and R from the gradient on `adapter.public`."""
     public = recipe.adapter.public
     assert public is not None  # the recipe's own check
     write(home.model, adapter)
     examples = public_examples(public, recipe, labels)
+    return started_from(gradient_sum(home.model, examples, recipe), adapter, recipe)
+
+
+def started_from(gradients: Mapping[str, Tensor], adapter: Adapter, recipe: Recipe) -> Adapter:
+    """`adapter` with the best approximation of AdamW's first step along these gradients; η is train.lr over all steps.
+
+    The sign makes their scale irrelevant: a sum, a mean and a weighted mean of means start the same run.
+    """
     step = recipe.train.lr / (recipe.rounds.count * recipe.train.steps)
-    gradients = gradient_sum(home.model, examples, recipe)
     layers = {
         name: stepped(layer, -step * gradients[name].sign(), seed=seed_of(recipe.seed, "first-step", name))
         for name, layer in adapter.layers.items()

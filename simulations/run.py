@@ -29,7 +29,7 @@ from fedlora.privacy.spent import privacy_summary
 from fedlora.resident import Resident, resident
 from fedlora.task import Evaluation
 from server.checkpoint import Progress
-from server.coordinate import Coordination, coordinate, load_state
+from server.coordinate import FIRST_STEP, Coordination, coordinate, load_state
 from server.records import Watch
 from simulations.local_grid import FIRST_NODE, Faults, LocalGrid, run_apps
 from simulations.on_ray import run_on_ray
@@ -206,7 +206,28 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
         "seed": recipe.seed,
         "versions": versions(),
         "adapter_dir": adapter_dir(recipe, out),
+        "initialisation": recipe.adapter.start,
+        **first_step_spent(outcomes, rounds),
         **privacy_summary(recipe, receipts(rounds), rounds=max(outcome.progress.round for outcome in outcomes)),
+    }
+
+
+def first_step_spent(outcomes: Sequence[Outcome], rounds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """What a first step from the clients' gradients cost them besides the run, and both composed by their ledgers.
+
+    The composed figure is a ledger's own: everything that the site's data have ever spent, so never too small.
+    """
+    folders = [outcome.folder / FIRST_STEP for outcome in outcomes if (outcome.folder / FIRST_STEP).exists()]
+    first = list(receipts(read_rounds(folder) for folder in folders))
+    if not first:
+        return {}
+    last: dict[str, Receipt] = {}
+    for receipt in [*first, *receipts(rounds)]:
+        if receipt.client not in last or receipt.sequence > last[receipt.client].sequence:
+            last[receipt.client] = receipt
+    return {
+        "first_step_epsilon_max": max(receipt.epsilon_run for receipt in first),
+        "epsilon_max_with_first_step": max(receipt.epsilon_lifetime for receipt in last.values()),
     }
 
 
