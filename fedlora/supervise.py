@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,8 @@ class Supervisor:
         """Look at every child once: reap the dead, start what is due, in order."""
         for running in self._all.values():
             self._reap(running)
+            if running.child.log is not None:
+                rotate(running.child.log)
         for running in self._all.values():
             if not running.alive and self._clock() >= running.next_start:
                 self._start(running)
@@ -154,8 +157,6 @@ class Supervisor:
             log.exception("what is done before a start failed", extra={"child": child.name})
         output = None
         if child.log is not None:
-            if child.log.exists() and child.log.stat().st_size > ROTATE_BYTES:
-                child.log.replace(child.log.with_suffix(".log.1"))
             output = child.log.open("ab")
         command = [sys.executable, "-m", "fedlora.leash", str(os.getpid()), *child.command]
         try:
@@ -184,6 +185,14 @@ class Supervisor:
         pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** max(0, running.quick_deaths - 1)) if quick else 0.0
         running.next_start = self._clock() + pause
         log.warning("exited", extra={"child": running.child.name, "status": status, "restart_in_s": pause})
+
+
+def rotate(path: Path) -> None:
+    """Keep one older log. It is copied and then emptied, for the child holds it open, and appends; a line that comes in
+    between is lost."""
+    if path.exists() and path.stat().st_size > ROTATE_BYTES:
+        shutil.copyfile(path, path.with_suffix(".log.1"))
+        os.truncate(path, 0)
 
 
 class JsonLines(logging.Formatter):

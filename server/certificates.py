@@ -56,6 +56,12 @@ def issue_server_certificate(folder: Path, *, hosts: Iterable[str], days: int = 
     write_atomically(folder / "server.crt", certificate.public_bytes(serialization.Encoding.PEM))
 
 
+def days_left(folder: Path) -> float:
+    """Until server.crt expires; negative afterwards."""
+    certificate = x509.load_pem_x509_certificate((folder / "server.crt").read_bytes())
+    return (certificate.not_valid_after_utc - datetime.now(UTC)) / timedelta(days=1)
+
+
 def _unsigned(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, days: int
 ) -> x509.CertificateBuilder:

@@ -188,14 +188,18 @@ def logs(
     name: Annotated[str, typer.Argument(help="Name of the run.")],
     config: Config = DEFAULT,
     lines: Annotated[int, typer.Option(help="How many of the last lines.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over.")] = False,
 ) -> None:
-    """The run's own log."""
+    """The run's own log: rounds, answers, and while it waits for sites, how long it still will."""
     from server.settings import load_server
+    from server.submissions import is_over, log_lines
 
-    path = load_server(config).runs / require_name(name, what="run") / "run.log"
-    if not path.exists():
-        raise SettingsError(f"{name} has not started: {path} is not there yet. Is `fedlora server up` running?")
-    for line in path.read_text(encoding="utf-8").splitlines()[-lines:]:
+    folder = load_server(config).runs / require_name(name, what="run")
+    if not (folder / "run.log").exists() and not follow:
+        raise SettingsError(
+            f"{name} has not started: {folder / 'run.log'} is not there yet. Is `fedlora server up` running?"
+        )
+    for line in log_lines(folder, last=lines, until=(lambda: is_over(folder)) if follow else lambda: True):
         typer.echo(line)
 
 

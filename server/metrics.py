@@ -16,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from fedlora.health import Health
+from server.certificates import days_left
 from server.provision import read_registry
 from server.settings import ServerSettings
 from server.submissions import completed_rounds, read_submission, runs, state_of
@@ -39,6 +40,7 @@ class _Coordinator(Collector):
     def collect(self) -> Iterator[Gauge]:
         yield from of_processes(self._health)
         yield from of_sites(self._settings)
+        yield Gauge("fedlora_certificate_days", "Until the server certificate expires", days_left(self._settings.pki))
         yield from of_runs(runs(self._settings))
 
     def describe(self) -> Iterable[Gauge]:

@@ -16,6 +16,7 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -212,6 +213,25 @@ def resume(folder: Path) -> None:
     """Go on with a run that was stopped or given up."""
     submission = read_submission(folder)
     write_submission(folder, submission.model_copy(update={"wanted": "going-on", "fruitless": 0}))
+
+
+def is_over(folder: Path) -> bool:
+    """Whether the run will do nothing more by itself."""
+    return state_of(folder) in ("finished", "stopped", "gave-up")
+
+
+def log_lines(folder: Path, *, last: int, until: Callable[[], bool], poll_s: float = 0.5) -> Iterator[str]:
+    """The `last` lines of a run's log, and then those that are added, up to the moment when `until` is true."""
+    path, seen = folder / "run.log", 0
+    while True:
+        over = until()  # asked before reading: what was written by then is read
+        whole = path.read_bytes() if path.exists() else b""
+        found = whole[: whole.rfind(b"\n") + 1].decode("utf-8").splitlines()
+        yield from found[max(seen, 0 if seen else len(found) - last) :]
+        seen = len(found)
+        if over:
+            return
+        time.sleep(poll_s)
 
 
 def write_bundle(folder: Path, *, run: str, recipe: bytes) -> None:

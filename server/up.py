@@ -11,7 +11,9 @@ from fedlora.checks import accepts
 from fedlora.deployment import command, flower_environment, split_address
 from fedlora.health import serve_health, serve_metrics
 from fedlora.private_files import require_private
+from fedlora.settings import SettingsError
 from fedlora.supervise import Child, Supervisor
+from server.certificates import days_left, issue_server_certificate
 from server.control import Control, ControlError
 from server.metrics import exposition
 from server.provision import is_reconciled, read_registry, reconcile
@@ -22,6 +24,7 @@ log = logging.getLogger("fedlora.server")
 
 TICK_S = 1.0
 RETRY_S = 5.0
+RENEW_DAYS, RENEW_LOOK_S = 30, 3600.0
 CLOCK_STEP_S = 60.0
 """A clock that is set back by less costs a site at most as long as its heartbeat does."""
 
@@ -102,12 +105,13 @@ class Duties:
         self._superlink: object = None
         self._registry_seen = 0.0
         self._certificate = self._certificate_time()
+        self._next_renewal = 0.0
         self._clock_offset = time.time() - time.monotonic()
         if (database := settings.database).exists() and database.stat().st_mtime > time.time() + CLOCK_STEP_S:
             self._forget_future()
 
     def tick(self, supervisor: Supervisor) -> None:
-        """Register and cut off sites, start and resume runs, take up a renewed certificate."""
+        """Register and cut off sites, start and resume runs, renew the certificate and take a renewed one up."""
         started = time.monotonic()  # a wall clock that is set back would put everything off
         if started < self._next:
             return
@@ -118,6 +122,9 @@ class Duties:
             supervisor.kill("superlink")
             return
         self._clock_offset = offset
+        if started >= self._next_renewal:
+            self._next_renewal = started + RENEW_LOOK_S
+            renew_if_due(self._settings)
         if self._certificate_time() != self._certificate:
             self._certificate = self._certificate_time()
             log.info("the server certificate was renewed: the SuperLink is restarted")
@@ -155,3 +162,16 @@ class Duties:
 
     def _certificate_time(self) -> float:
         return (self._settings.pki / "server.crt").stat().st_mtime
+
+
+def renew_if_due(settings: ServerSettings) -> None:
+    """A new server certificate, a month before the old one ends. Not where the authority's key is kept elsewhere."""
+    left = days_left(settings.pki)
+    if left > RENEW_DAYS:
+        return
+    try:
+        issue_server_certificate(settings.pki, hosts=[split_address(settings.address)[0]])
+    except SettingsError as error:
+        log.warning("the server certificate could not be renewed", extra={"days_left": left, "why": str(error)})
+        return
+    log.info("the server certificate was due", extra={"days_left": round(left)})

@@ -80,7 +80,7 @@ def first_round_s(deployment: Deployment, folder: Path, site: str) -> float:
     clients = len(deployment.processes)  # the coordinator counts for the site that is to be started
     recipe = recipe_of(folder, "rounds.count=1", f"rounds.min_clients={clients}", *PATIENT)
     run = deployment.submit(recipe, name=f"first-{site}")
-    give_up = time.monotonic() + 300
+    give_up = time.monotonic() + 900
     while not (log := run / "run.log").exists() or "waiting for clients" not in log.read_text():
         if time.monotonic() > give_up:
             raise TimeoutError(f"{run} does not wait for clients")
@@ -110,7 +110,7 @@ def measure(deployment: Deployment, folder: Path) -> dict[str, dict[str, float]]
     started = time.monotonic()
     Control(deployment.settings).submit(bundle)
     while not out.exists():
-        if time.monotonic() - started > 400:
+        if time.monotonic() - started > 1200:
             raise TimeoutError("the empty rounds did not end")
         time.sleep(0.5)
     wall = time.monotonic() - started

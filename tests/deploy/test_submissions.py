@@ -19,6 +19,7 @@ from server.submissions import (
     SILENT_S,
     born,
     go_on,
+    log_lines,
     read_submission,
     resume,
     state_of,
@@ -188,6 +189,21 @@ def test_one_run_that_cannot_be_started_does_not_hold_up_the_others(settings, co
     monkeypatch.setattr(submissions, "_go_on_with", refuse)
     go_on(settings, control, now=0.0)
     assert len(control.submitted) == 1
+
+
+def test_a_log_is_followed_from_its_last_lines_to_the_end_of_the_run(folder):
+    log, asked = folder / "run.log", 0
+
+    def over() -> bool:
+        nonlocal asked
+        asked += 1
+        with log.open("a") as file:
+            file.write(f"line {asked}\nhalf a li" if asked == 4 else f"line {asked}\n")
+        return asked == 4
+
+    log.write_text("old 1\nold 2\nold 3\n")
+    assert list(log_lines(folder, last=2, until=over, poll_s=0)) == ["old 3", *(f"line {n}" for n in (1, 2, 3, 4))]
+    assert list(log_lines(folder, last=1, until=lambda: True)) == ["line 4"]
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "A", ""])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fedlora import supervise
 from fedlora.supervise import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Child, JsonLines, Supervisor
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -110,6 +111,28 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def test_a_log_that_grows_for_months_is_kept_in_two_files_while_its_child_writes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervise, "ROTATE_BYTES", 10)
+    log = tmp_path / "a.log"
+    script = "import sys\nwhile line := sys.stdin.readline(): print(line, end='', flush=True)"
+    with (
+        log.open("ab") as output,
+        subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=output, text=True) as child,
+    ):
+        assert child.stdin is not None
+        for text in ("first and long\n", "second\n"):
+            child.stdin.write(text)
+            child.stdin.flush()
+            give_up = time.monotonic() + 20
+            while text not in log.read_text():
+                assert time.monotonic() < give_up
+                time.sleep(0.01)
+            supervise.rotate(log)
+        child.stdin.close()
+    assert log.read_text() == "second\n"
+    assert log.with_suffix(".log.1").read_text() == "first and long\n"
 
 
 def test_a_log_line_is_one_json_object_with_its_fields():

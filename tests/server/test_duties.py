@@ -11,13 +11,15 @@ import pytest
 
 from client.enroll import ask
 from server import up
+from server.certificates import days_left, issue_server_certificate
 from server.provision import approve, initialise
-from server.up import CLOCK_STEP_S, Duties
+from server.up import CLOCK_STEP_S, RENEW_DAYS, Duties
 
 
 class FakeSupervisor:
     def __init__(self, *, pid: int | None = None) -> None:
         self.killed: list[str] = []
+        self.restarted: list[str] = []
         self.pid = pid
 
     def health(self) -> dict[str, dict[str, Any]]:
@@ -25,6 +27,9 @@ class FakeSupervisor:
 
     def kill(self, name: str) -> None:
         self.killed.append(name)
+
+    def restart(self, name: str) -> None:
+        self.restarted.append(name)
 
 
 class FakeControl:
@@ -121,3 +126,22 @@ def test_a_superlink_that_was_started_again_is_told_of_every_site(settings, cloc
     supervisor.pid = 2
     ticks(duties, supervisor, 3)
     assert (len(control.registered), control.asked) == (2, 2)
+
+
+@pytest.mark.parametrize(("left", "renewed"), [(RENEW_DAYS + 1, False), (RENEW_DAYS - 1, True), (-1, True)])
+def test_a_certificate_is_renewed_a_month_before_its_end_and_the_superlink_takes_it_up(settings, clocks, left, renewed):
+    issue_server_certificate(settings.pki, hosts=["x"], days=left)
+    supervisor = FakeSupervisor(pid=1)
+    ticks(Duties(settings, FakeControl()), supervisor, 1)
+    assert (days_left(settings.pki) > RENEW_DAYS + 1) == renewed
+    assert supervisor.restarted == (["superlink"] if renewed else [])
+
+
+def test_an_authority_whose_key_is_elsewhere_renews_nothing_and_runs_on(settings, clocks, caplog):
+    issue_server_certificate(settings.pki, hosts=["x"], days=3)
+    (settings.pki / "ca.key").unlink()
+    control = FakeControl()
+    ticks(Duties(settings, control), FakeSupervisor(pid=1), 1)
+    assert days_left(settings.pki) < 3
+    assert "could not be renewed" in caplog.text
+    assert control.asked == 1

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from client.enroll import ask
 from fedlora.config import Recipe
 from fedlora.health import serve_metrics
+from server.certificates import SERVER_DAYS
 from server.metrics import exposition, last_records
 from server.provision import approve, initialise, revoke
 from server.submissions import submit
@@ -44,6 +45,7 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
 
 def test_a_scrape_says_what_the_files_say(settings):
     found = samples(exposition(settings, lambda: HEALTH).decode())
+    assert SERVER_DAYS - 1 < found.pop(("fedlora_certificate_days",)) < SERVER_DAYS
     assert found == {
         ("fedlora_process_ready", "superlink"): 1, ("fedlora_process_ready", "executor"): 0,
         ("fedlora_process_starts", "superlink"): 3, ("fedlora_process_starts", "executor"): 1,
