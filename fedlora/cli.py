@@ -26,6 +26,7 @@ COMMANDS = {
     "wire": ("simulations.wire_commands:app", "What a message holds; how many bytes a recipe will send."),
     "privacy": ("simulations.privacy_commands:app", "Plan a private run's noise; audit its claim by canaries."),
     "ledger": ("fedlora.privacy.commands:ledger_app", "Show, verify and export what a site's data have spent."),
+    "runs": ("server.run_commands:app", "What the store knows of runs: list, show, import, export, rm."),
     "server": ("server.commands:server", "Run a deployed coordinator: up, run, list, stop, resume, logs, doctor."),
     "admin": ("server.commands:admin", "Make a coordinator; approve, list and revoke sites."),
     "client": ("client.commands:app", "Take part with a site: enroll, accept, up, doctor."),

@@ -43,15 +43,18 @@ def arrivals(
     *,
     valid: Callable[[], int],
     clock: Callable[[], float] = time.monotonic,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[Message]:
     """Yield the replies to `asked` (message ids) until all are in, or the deadline, or quorum plus grace, has passed.
 
-    `valid` says how many updates have been accepted so far: bad answers do not count towards the quorum.
+    `valid` says how many updates have been accepted so far: bad answers do not count towards the quorum. `meanwhile` is
+    called at every poll; what it raises ends the round.
     """
     outstanding = dict.fromkeys(asked)  # in the order of sending: a simulation's sums do not depend on hashes
     started = clock()
     quorum_at: float | None = None
     while outstanding:
+        meanwhile()
         replies = list(grid.pull_messages(list(outstanding)))
         for reply in replies:
             outstanding.pop(reply.metadata.reply_to_message_id, None)
@@ -66,15 +69,21 @@ def arrivals(
 
 
 def wait_for_clients(
-    grid: Grid, *, at_least: int, wait_s: float, poll_s: float = 1.0, waiting: Callable[[int, float], None]
+    grid: Grid,
+    *,
+    at_least: int,
+    wait_s: float,
+    poll_s: float = 1.0,
+    waiting: Callable[[int, float], None],
+    admits: Callable[[int], bool] = lambda node: True,
 ) -> list[int]:
-    """The connected node ids, sorted, once there are enough; MissingClientsError after `wait_s` seconds.
+    """The connected node ids that are admitted, sorted, once there are enough; MissingClientsError after `wait_s` s.
 
     `waiting(connected, seconds_left)` is called at every poll, so that nobody waits in silence.
     """
     started = time.monotonic()
     while True:
-        nodes = sorted(grid.get_node_ids())
+        nodes = sorted(node for node in grid.get_node_ids() if admits(node))
         left = wait_s - (time.monotonic() - started)
         if len(nodes) >= at_least:
             return nodes

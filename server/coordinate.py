@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from flwr.serverapp import Grid
@@ -23,11 +25,14 @@ from server.intake import SiteOf
 from server.journal import Journal
 from server.outgoing import Brief
 from server.planner import planned, shape_of
-from server.records import Watch
+from server.records import Event, Watch
 from server.rounds import Evaluate, Rounds, Surroundings
 from strategies.base import State, Strategy
 from strategies.fit import require_fit
 from strategies.registry import build
+
+if TYPE_CHECKING:
+    from server.store.recorder import Recorder  # a database's packages, which a run without a store does without
 
 FIRST_STEP = "first-step"  # the folder of the round that asks clients for their gradients
 
@@ -47,6 +52,8 @@ class Coordination:
     """What sites have said that they can carry."""
     runs: Path | None = None
     """The folder of all runs with these sites: no ledger may go back between two of them."""
+    recorder: Recorder | None = None
+    """Writes the run to a store, and obeys what people ask of it there."""
 
 
 def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool) -> Progress:
@@ -58,12 +65,36 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     shape = shape_of(needs.resident.model, needs.resident.template, recipe)
     ranks = planned(planned_for(recipe, needs.declared, shape), shape, needs.site_of)
     brief = Brief(needs.resident.base.fingerprint, needs.labels, needs.coordinator, ranks)
-    rounds = Rounds(
-        recipe, brief, strategy, progress, Surroundings(journal, needs.evaluate, needs.watch, needs.site_of)
-    )
-    rounds.start(grid)
-    export(needs.folder / "adapter", rounds.progress.state, recipe, needs)
+    rounds = Rounds(recipe, brief, strategy, progress, surroundings(journal, needs))
+    with recorded(rounds, recipe, needs):
+        rounds.start(grid)
+        export(needs.folder / "adapter", rounds.progress.state, recipe, needs)
     return rounds.progress
+
+
+def surroundings(journal: Journal, needs: Coordination) -> Surroundings:
+    """What the loop touches; a recorder hears of everything first, and its orders are obeyed."""
+    recorder = needs.recorder
+    if recorder is None:
+        return Surroundings(journal, needs.evaluate, needs.watch, needs.site_of)
+
+    def watch(event: Event) -> None:
+        recorder.watch(event)
+        needs.watch(event)
+
+    return Surroundings(journal, needs.evaluate, watch, needs.site_of, recorder)
+
+
+def recorded(rounds: Rounds, recipe: Recipe, needs: Coordination) -> AbstractContextManager[None]:
+    """Around the loop, where there is a recorder: it notes the run's beginning and how it ended."""
+    if needs.recorder is None:
+        return nullcontext()
+    return needs.recorder.keeping(
+        recipe,
+        rounds.progress,
+        needs.folder,
+        export=lambda folder: export(folder, rounds.progress.state, recipe, needs),
+    )
 
 
 def begin(grid: Grid, journal: Journal, recipe: Recipe, strategy: Strategy, needs: Coordination) -> Progress:

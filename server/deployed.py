@@ -28,12 +28,15 @@ from fedlora.supervise import JsonLines
 from fedlora.task import Evaluation
 from server.coordinate import Coordination, coordinate, load_state
 from server.declared import read_declared, remember
+from server.orders import StoppedError
 from server.prompt_grid import PromptGrid
 from server.provision import read_registry
 from server.records import ClientAnswered, Event, RoundFinished, RoundStarted, Waiting
 from server.rounds import Evaluate
 from server.settings import ServerSettings, load_server
-from server.submissions import this_process, write_status
+from server.store.opening import Store, open_store
+from server.store.recorder import Recorder
+from server.submissions import read_submission, this_process, write_status, write_submission
 from strategies.base import State
 
 log = logging.getLogger("fedlora.run")
@@ -52,6 +55,11 @@ def main(grid: Grid, context: Context) -> None:
         write_status(folder, this_process("running", flower_run))
         try:
             run(PromptGrid(grid), settings, folder)
+        except StoppedError as stopped:
+            log.info("the run is stopped", extra={"why": str(stopped)})
+            write_submission(folder, read_submission(folder).model_copy(update={"wanted": "stopped"}))
+            write_status(folder, this_process("failed", flower_run, str(stopped)))
+            return
         except BaseException as error:
             log.exception("the run stopped; it can be resumed")
             why = f"{type(error).__name__}: {error}"
@@ -70,6 +78,8 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
             "set data.labels in the recipe, or labels or held_out in server.yaml: the head needs its classes."
         )
     home = resident(recipe.model, recipe.adapter, labels)
+    store = open_or_go_without(settings)
+    recorder = Recorder(store, name=folder.name, kind="deployment", coordinator=settings.name) if store else None
     needs = Coordination(
         resident=home,
         folder=folder,
@@ -80,8 +90,18 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         site_of=lambda node: read_registry(settings).name_of(node),
         declared=read_declared(settings.folder),
         runs=settings.runs,
+        recorder=recorder,
     )
     coordinate(grid, recipe, needs, resume=(folder / "checkpoint.safetensors").exists())
+
+
+def open_or_go_without(settings: ServerSettings) -> Store | None:
+    """A store that cannot be opened costs its record (`fedlora runs import` makes up for it), never the run."""
+    try:
+        return open_store(settings.store_url)
+    except SettingsError as error:
+        log.warning("the run is not written to the store", extra={"why": str(error)})
+        return None
 
 
 def held_out_rows(settings: ServerSettings) -> list[Row]:

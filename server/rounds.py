@@ -15,7 +15,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from logging import INFO
 from statistics import fmean
@@ -40,6 +40,7 @@ from server.downlink import held_after
 from server.intake import Intake, SiteOf
 from server.journal import Journal
 from server.messages import task_message
+from server.orders import NobodyAsks, Orders
 from server.outgoing import Brief, outgoing
 from server.records import ClientRecord, RoundFinished, RoundRecord, RoundStarted, Waiting, Watch
 from strategies.base import Combined, State, Strategy
@@ -62,6 +63,8 @@ class Surroundings:
     watch: Watch = lambda event: None
     site_of: SiteOf | None = None
     """In a deployment, the site behind a node: an answer in another name is refused."""
+    orders: Orders = field(default_factory=NobodyAsks)
+    """What people ask of the run while it runs."""
 
 
 class Rounds(FlowerStrategy):
@@ -77,6 +80,7 @@ class Rounds(FlowerStrategy):
         self.progress = progress
         self._brief = brief
         self._around = surroundings
+        self._named: dict[int, str] = {}
 
     def start(
         self,
@@ -96,6 +100,7 @@ class Rounds(FlowerStrategy):
         result = Result()
         while self.progress.round < (num_rounds or self.recipe.rounds.count):
             number = self.progress.round + 1
+            self._around.orders.before_round(number)
             messages = list(self.configure_train(number, ArrayRecord(), ConfigRecord(), grid))
             replies = self._arrivals(grid, messages, timeout)
             result.arrays, result.train_metrics_clientapp[number] = self.aggregate_train(number, replies)
@@ -107,7 +112,11 @@ class Rounds(FlowerStrategy):
         """One message for each sampled client: evaluate this state, then train from it."""
         rounds = self.recipe.rounds
         connected = wait_for_clients(
-            grid, at_least=rounds.min_clients, wait_s=rounds.wait_s, waiting=lambda *now: self._waiting(*now)
+            grid,
+            at_least=rounds.min_clients,
+            wait_s=rounds.wait_s,
+            waiting=lambda *now: self._waiting(*now),
+            admits=self._admits,
         )
         asked = max(rounds.min_clients, math.ceil(rounds.fraction * len(connected)))
         nodes = sorted(chooser(self.recipe.seed, "round", server_round).sample(connected, asked))
@@ -152,6 +161,7 @@ class Rounds(FlowerStrategy):
             bytes_down=old.bytes_down + record.bytes_down,
         )
         self._around.journal.keep(record, self.progress)
+        self._named |= {client.node: client.client for client in record.clients}
         self._around.watch(RoundFinished(record))
         return ArrayRecord(state.adapter.tensors()), metrics(record)
 
@@ -174,7 +184,14 @@ class Rounds(FlowerStrategy):
         intake.asked(push(grid, messages))
         patience = Patience(self._quorum(), timeout or rounds.deadline_s, rounds.grace_s)
         clock = getattr(grid, "clock", time.monotonic)  # a simulated grid has a clock of its own
-        return arrivals(grid, intake.message_ids, patience, valid=lambda: intake.accepted, clock=clock)
+        return arrivals(
+            grid,
+            intake.message_ids,
+            patience,
+            valid=lambda: intake.accepted,
+            clock=clock,
+            meanwhile=self._around.orders.during_round,
+        )
 
     def _protected(self, updates: Iterator[Update]) -> Iterator[Update]:
         """Under client-level privacy clipped, with noise as one more update; otherwise as they are."""
@@ -209,7 +226,16 @@ class Rounds(FlowerStrategy):
         due = number % rounds.evaluate_every == 0 or number == rounds.count
         return self._around.evaluate(state) if self._around.evaluate and due else None
 
+    def _admits(self, node: int) -> bool:
+        """Whether the node's site is asked; where nobody knows the sites behind nodes, by the name it last gave."""
+        excluded = self._around.orders.excluded()
+        if not excluded:
+            return True
+        site_of = self._around.site_of or self._named.get
+        return site_of(node) not in excluded
+
     def _waiting(self, connected: int, seconds_left: float) -> None:
+        self._around.orders.between_rounds()
         self._around.watch(Waiting(connected, self.recipe.rounds.min_clients, seconds_left))
 
     def _too_few(self, number: int) -> str:

@@ -46,6 +46,10 @@ class ServerSettings(Settings):
     """host:port of GET /metrics for Prometheus, without TLS or a password: an address that only the operator's machines
     reach, such as 127.0.0.1:9094. None: there are no metrics."""
 
+    store: str | None = None
+    """URL of the database with runs, rounds and sites, for the dashboard: postgresql://... or sqlite:///file. None:
+    store.db beside this file."""
+
     labels: tuple[str, ...] = ()
     """Class names in the order of the head's outputs; taken from `held_out` when not given."""
 
@@ -71,6 +75,10 @@ class ServerSettings(Settings):
     def database(self) -> Path:
         """The SuperLink's own: what it knows can be lost, see docs/reliability.md."""
         return self.folder / "superlink.db"
+
+    @property
+    def store_url(self) -> str:
+        return self.store or str(self.folder / "store.db")
 
     @property
     def runs(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from fedlora.config import Recipe, load
 from fedlora.settings import SettingsError
+from server.store.opening import store_beside
 from simulations.compare import (
     COLUMNS,
     all_rows,
@@ -63,7 +65,8 @@ def simulate(
     folder = out or Path("runs") / loaded.name
     if engine not in get_args(Engine):
         raise SettingsError(f"--engine {engine!r}: choose one of {', '.join(get_args(Engine))}.")
-    summary = run_on_screen(loaded, folder, resume=resume, engine=cast(Engine, engine))
+    store = store_beside(folder)
+    summary = run_on_screen(loaded, folder, resume=resume, engine=cast(Engine, engine), store=store)
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
         return
@@ -74,11 +77,13 @@ def simulate(
     )
 
 
-def run_on_screen(recipe: Recipe, folder: Path, *, resume: bool = False, engine: Engine = "local") -> dict[str, Any]:
+def run_on_screen(
+    recipe: Recipe, folder: Path, *, resume: bool = False, engine: Engine = "local", store: str | None = None
+) -> dict[str, Any]:
     """Run with a progress bar."""
     simulation = prepare(recipe)
     with Screen(rounds=recipe.rounds.count, title=recipe.name) as screen:
-        return run_simulation(simulation, folder, watch=screen.watch, resume=resume, engine=engine)
+        return run_simulation(simulation, folder, watch=screen.watch, resume=resume, engine=engine, store=store)
 
 
 def whole_numbers(text: str, *, option: str) -> list[int]:
@@ -120,11 +125,12 @@ def compare(
     planned = plan(recipes, sweep or [], numbers, overrides or [], out, variant or [])
     console = Console(stderr=True)
     found = [finished(folder) for folder in folders]
-    swept = run_missing(planned, run_on_screen, say=lambda text: console.rule(text, align="left"))
+    run = partial(run_on_screen, store=store_beside(out))
+    swept = run_missing(planned, run, say=lambda text: console.rule(text, align="left"))
     found += swept
     if repeat is not None:
         again = repeated(swept, recipes, whole_numbers(repeat, option="--repeat"), overrides or [], out, variant or [])
-        found += run_missing(again, run_on_screen, say=lambda text: console.rule(text, align="left"))
+        found += run_missing(again, run, say=lambda text: console.rule(text, align="left"))
     best, everything = best_rows(found), all_rows(found)
     write_outputs(best, everything, out)
     if as_json:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from flwr.app import Context
@@ -18,7 +17,6 @@ from flwr.serverapp import Grid, ServerApp
 
 from client.app import client_app
 from client.personal import Personal
-from fedlora import __version__
 from fedlora.config import Recipe
 from fedlora.evaluation import evaluate
 from fedlora.examples import concatenate
@@ -28,6 +26,7 @@ from fedlora.privacy.receipt import Receipt
 from fedlora.privacy.spent import privacy_summary
 from fedlora.resident import Resident, resident
 from fedlora.task import Evaluation
+from fedlora.versions import versions
 from server.checkpoint import Progress
 from server.coordinate import FIRST_STEP, Coordination, coordinate, load_state
 from server.records import Watch
@@ -38,6 +37,9 @@ from simulations.pictures import draw_curves, read_rounds
 from simulations.sites import site_of
 from strategies.base import State
 from strategies.registry import build
+
+if TYPE_CHECKING:
+    from server.store.recorder import Recorder
 
 Engine = Literal["local", "ray"]
 
@@ -83,20 +85,33 @@ def simulate(
     resume: bool = False,
     engine: Engine = "local",
     faults: Faults | None = None,
+    store: str | None = None,
 ) -> dict[str, Any]:
     """Run to the end; write summary.json, rounds.jsonl, config.yaml, curves.png and adapter/ to `out`.
 
     In mode `alone` every client is a federation of its own, in a folder of its own; the summary has their means.
-    `faults` are injected into the local grid.
+    `faults` are injected into the local grid. `store`: URL or file of a store that the run is written to.
     """
     started = time.monotonic()
     names = tuple(simulation.data.clients)
     alone = simulation.recipe.mode == "alone"
     groups = {out / name: (name,) for name in names} if alone else {out: names}
-    outcomes = [
-        federate(simulation, clients, folder, watch=watch, resume=resume, faults=faults, engine=engine)
-        for folder, clients in groups.items()
-    ]
+    outcomes = []
+    for folder, clients in groups.items():
+        name = f"{out.name}/{folder.name}" if alone else out.name
+        with recorder_of(store, name) as recorder:
+            outcomes.append(
+                federate(
+                    simulation,
+                    clients,
+                    folder,
+                    watch=watch,
+                    resume=resume,
+                    faults=faults,
+                    engine=engine,
+                    recorder=recorder,
+                )
+            )
     summary = summarise(simulation, outcomes, out, seconds=time.monotonic() - started)
     recipe = simulation.recipe.model_dump(mode="json")
     write_atomically(out / "config.yaml", yaml.safe_dump(recipe, sort_keys=False).encode())
@@ -115,6 +130,7 @@ def federate(
     resume: bool,
     faults: Faults | None,
     engine: Engine,
+    recorder: Recorder | None = None,
 ) -> Outcome:
     """One federation of the named clients through Flower's own ServerApp and ClientApp."""
     recipe = simulation.recipe
@@ -125,6 +141,7 @@ def federate(
         evaluate=lambda state: on_held_out(simulation, state),
         watch=watch,
         site_of=None if engine == "ray" else lambda node: names[node - FIRST_NODE],
+        recorder=recorder,
     )
     finished: list[Progress] = []
     server = ServerApp()
@@ -145,6 +162,22 @@ def federate(
     if keeps_personal(recipe):
         export_personal(simulation, names, progress, folder)
     return Outcome(tuple(names), progress, by_client(simulation, names, progress, folder), folder)
+
+
+@contextmanager
+def recorder_of(store: str | None, name: str) -> Iterator[Recorder | None]:
+    """The recorder of one federation in a store; None without a store. SettingsError if it cannot be opened."""
+    if store is None:
+        yield None
+        return
+    from server.store.opening import open_store
+    from server.store.recorder import Recorder
+
+    opened = open_store(store)
+    try:
+        yield Recorder(opened, name=name, kind="simulation")
+    finally:
+        opened.close()
 
 
 def on_held_out(simulation: Simulation, state: State) -> Evaluation:
@@ -245,9 +278,3 @@ def receipts(rounds: Iterable[Iterable[Mapping[str, Any]]]) -> Iterator[Receipt]
             for client in line["clients"]:
                 if client.get("receipt") is not None:
                     yield Receipt.model_validate(client["receipt"])
-
-
-def versions() -> dict[str, str]:
-    """What the result was made with."""
-    packages = ("torch", "flwr", "transformers", "peft")
-    return {"fedlora": __version__, "python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -65,6 +65,20 @@ def store_beside(out: Path) -> str | None:
     return given or str(out.parent / FILE)
 
 
+def store_here() -> str:
+    """Where whoever looks finds it: FEDLORA_STORE, else the store of the server.yaml here, else runs/fedlora.db."""
+    given = os.environ.get("FEDLORA_STORE")
+    if given == NONE:
+        raise SettingsError("FEDLORA_STORE=none: there is no store to look at; unset it, or name one with --store.")
+    if given:
+        return given
+    if Path("server.yaml").exists():
+        from server.settings import load_server
+
+        return load_server(Path("server.yaml")).store_url
+    return str(Path("runs") / FILE)
+
+
 def open_store(where: str | Path) -> Store:
     """Open, creating or migrating it as needed. SettingsError says what is wrong with it."""
     url = _url(str(where))

@@ -1,0 +1,185 @@
+"""`fedlora runs ...`: what is in the store, for a terminal or a script."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedlora.settings import SettingsError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from server.store.opening import Store
+    from server.store.rows import RunRow
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Runs in the store: list, show, import, export, rm.")
+Where = Annotated[
+    str | None,
+    typer.Option("--store", help="URL or file; FEDLORA_STORE, server.yaml's or runs/fedlora.db when not given."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Name = Annotated[str, typer.Argument(help="A run's name (the newest of that name), or its id or the beginning of it.")]
+WHO = "command line"
+COLUMNS = ("run", "id", "state", "strategy", "rounds", "accuracy", "MB up", "of dense", "worst ε", "begun", "ETA")
+console = Console(highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def opened(where: str | None) -> Iterator[Store]:
+    from server.store.opening import open_existing, store_here
+
+    store = open_existing(where or store_here())
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@app.command("list")
+def list_runs(
+    store: Where = None,
+    active: Annotated[bool, typer.Option("--active", help="Only those that are at work.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Every run, the newest first."""
+    from server.store.reading import read_runs
+
+    with opened(store) as found, found.reading() as connection:
+        runs = read_runs(connection, active_only=active)
+    if json_output:
+        typer.echo(json.dumps([asdict(run) for run in runs], indent=2))
+        return
+    table = Table(*("run", "id", "state", "strategy", "rounds", "accuracy", "MB up", "worst ε", "begun"), box=None)
+    for run in runs:
+        share = "" if not run.dense_up else f" ({run.bytes_up / run.dense_up:.0%})"
+        eta = "" if run.eta_at is None else f", done {_moment(run.eta_at)}"
+        table.add_row(
+            run.name,
+            run.run[:8],
+            run.state,
+            run.strategy,
+            f"{run.rounds}/{run.rounds_wanted}",
+            _number(run.accuracy, ".4f"),
+            f"{run.bytes_up / 1e6:.2f}{share}",
+            _number(run.epsilon_max, ".2f") + (" INSECURE" if run.insecure else ""),
+            _moment(run.begun_at) + eta,
+        )
+    console.print(table)
+    if not runs:
+        console.print("No runs yet. Start one with: fedlora simulate")
+
+
+@app.command()
+def show(name: Name, store: Where = None, json_output: Json = False) -> None:
+    """One run: where it stands, its sites, and why some did not train."""
+    from server.store.reading import find_run, read_detail, read_failures, read_rounds, read_run_sites
+
+    with opened(store) as found, found.reading() as connection:
+        run = find_run(connection, name)
+        detail, rounds = read_detail(connection, run), read_rounds(connection, run)
+        sites, failures = read_run_sites(connection, run), read_failures(connection, run)
+    if json_output:
+        lists: dict[str, Iterable[DataclassInstance]] = {"rounds": rounds, "sites": sites, "failures": failures}
+        rows = {key: [asdict(row) for row in listed] for key, listed in lists.items()}
+        typer.echo(json.dumps({"run": asdict(run), "detail": asdict(detail), **rows}, indent=2))
+        return
+    console.print(f"[bold]{run.name}[/] {run.run}: {run.state}, {run.rounds} of {run.rounds_wanted} rounds")
+    console.print(run.folder)
+    if run.why:
+        console.print(f"[red]{run.why}[/]")
+    table = Table("site", "asked", "trained", "refused", "failed", "late", "MB up", "MB down", "s a round", "last")
+    for site in sites:
+        table.add_row(
+            site.site,
+            *(str(count) for count in (site.asked, site.trained, site.refused, site.failed, site.late)),
+            f"{site.bytes_up / 1e6:.2f}",
+            f"{site.bytes_down / 1e6:.2f}",
+            _number(site.mean_seconds, ".2f"),
+            site.last_outcome + (f": {site.last_code}" if site.last_code else ""),
+        )
+    console.print(table)
+    for failure in failures[:10]:
+        console.print(
+            f"{failure.site} {failure.outcome} ({failure.code}): {failure.count} x, last in round {failure.last_round}"
+        )
+
+
+@app.command("rm")
+def remove(
+    names: Annotated[list[str], typer.Argument(help="Runs, by name or id.")],
+    store: Where = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Take runs out of the store. Their folders stay, and what deployed sites have spent in them."""
+    from server.store.reading import find_run
+    from server.store.removing import remove_run
+
+    with opened(store) as found:
+        with found.reading() as connection:
+            runs: list[RunRow] = [find_run(connection, name) for name in names]
+        if not yes:
+            listed = ", ".join(f"{run.name} ({run.run[:8]})" for run in runs)
+            typer.confirm(f"Remove {listed} from {found.url}?", abort=True)
+        with found.writing() as connection:
+            for run in runs:
+                remove_run(connection, run, who=WHO, at=time.time())
+    for run in runs:
+        console.print(f"{run.name} is removed from the store; its folder is still there: {run.folder}")
+
+
+@app.command("import")
+def import_folders(
+    folders: Annotated[list[Path], typer.Argument(help="Runs' folders, or folders with runs in them.")],
+    store: Where = None,
+) -> None:
+    """Read runs' folders into the store: rounds that it has are not doubled."""
+    from server.store.importing import import_run, run_folders
+    from server.store.opening import open_store, store_here
+
+    opened_store = open_store(store or store_here())
+    try:
+        for folder in folders:
+            for one in run_folders(folder):
+                name = one.resolve().name if one == folder else str(one.relative_to(folder))
+                with opened_store.writing() as connection:
+                    done = import_run(connection, one, name=name, who=WHO, now=time.time())
+                console.print(f"{done.name}: {done.new_rounds} of {done.rounds} rounds were new")
+    finally:
+        opened_store.close()
+
+
+@app.command()
+def export(
+    name: Name,
+    to: Annotated[str, typer.Option(help="tensorboard or mlflow.")],
+    out: Annotated[Path, typer.Option(help="A folder for what is written.")],
+    store: Where = None,
+) -> None:
+    """Write a run's curves for TensorBoard or MLflow; either needs its extra."""
+    from server.store.exporting import EXPORTS
+
+    if to not in EXPORTS:
+        raise SettingsError(f"--to {to!r}: choose one of {', '.join(EXPORTS)}.")
+    with opened(store) as found, found.reading() as connection:
+        where = EXPORTS[to](connection, name, out)
+    console.print(f"{name} is written to {where}.")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _moment(at: float | None) -> str:
+    """Local time, to the minute."""
+    return "-" if at is None else datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,107 @@
+"""A run's folder into the store: for folders from before there was one, from another machine, or after it was lost."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from sqlalchemy import Connection, select
+
+from fedlora.settings import SettingsError
+from server.store.audit import append_event
+from server.store.journals import read_journal
+from server.store.keys import RunKey
+from server.store.tables import runs
+from server.store.writing import RunFacts, begin_run, set_run, write_round
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came of one folder."""
+
+    folder: Path
+    name: str
+    new_rounds: int
+    rounds: int
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The folder itself, or every run's folder under it. SettingsError if there is none."""
+    found = sorted(path.parent for path in folder.rglob(CHECKPOINT))
+    if not found:
+        raise SettingsError(f"{folder} holds no run (no {CHECKPOINT} in it or below); give a run's folder.")
+    return found
+
+
+def import_run(connection: Connection, folder: Path, *, name: str, who: str, now: float) -> Imported:
+    """Add what the store has not. A run that the store knows keeps its state, and its rounds are not doubled.
+
+    When a round was finished is not in the folder: it is put at the end of the rounds.jsonl that it is in, less the
+    rounds after it.
+    """
+    facts, rounds = _facts(folder, name)
+    known = connection.execute(select(runs).where(runs.c.run == facts.run)).one_or_none()
+    records = list(read_journal(folder))[:rounds]
+    ended_at = (folder / "rounds.jsonl").stat().st_mtime if records else now
+    begun_at = ended_at - sum(record.seconds for record in records)
+    if known is None:
+        key = begin_run(connection, facts, at=begun_at)
+        whole = rounds >= facts.rounds_wanted
+        set_run(connection, key, state="finished" if whole else "stopped", ended_at=ended_at)
+    else:
+        key = RunKey(known.id, known.run, known.kind, known.dense_bytes or 0)
+    at, done = begun_at, known.rounds if known is not None else 0
+    for record in records:
+        at += record.seconds
+        if record.round > done:
+            write_round(connection, key, record, at=at)
+    new = max(0, len(records) - done)
+    if new or known is None:
+        append_event(connection, "run-imported", who=who, at=now, run=key.run, name=facts.name, rounds=new)
+    return Imported(folder, facts.name, new, len(records))
+
+
+def _facts(folder: Path, name: str) -> tuple[RunFacts, int]:
+    """From the checkpoint, without its tensors."""
+    path = folder / CHECKPOINT
+    try:
+        with safe_open(path, framework="pt") as file:
+            about: dict[str, Any] = json.loads(file.metadata()["fedlora"])
+            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118  # not a dict
+        recipe = about["recipe"]
+        deployed = (folder / "submission.json").exists()
+        facts = RunFacts(
+            run=about["run"],
+            name=name,
+            kind="deployment" if deployed else "simulation",
+            coordinator="" if deployed else "local",
+            folder=str(folder.resolve()),
+            strategy=recipe["strategy"]["name"],
+            recipe=recipe,
+            versions=_versions(folder),
+            dense_bytes=sum(4 * math.prod(shape) for key, shape in shapes.items() if _is_whole_factor(key)),
+            rounds_wanted=recipe["rounds"]["count"],
+        )
+        return facts, int(about["round"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise SettingsError(
+            f"the checkpoint {path} cannot be read ({type(error).__name__}); nothing of {folder} was imported."
+        ) from None
+
+
+def _is_whole_factor(key: str) -> bool:
+    return key.startswith("adapter/") and (key.startswith("adapter/head/") or key.endswith((".A", ".B")))
+
+
+def _versions(folder: Path) -> dict[str, str]:
+    try:
+        found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["versions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {str(name): str(version) for name, version in found.items()}

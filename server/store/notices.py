@@ -1,0 +1,93 @@
+"""What somebody should hear of: a budget that is nearly spent, a site that stays away, a site that is back.
+
+They are events of the audit log; webhooks send them on (`server/notify.py`). Each is said once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container
+
+from sqlalchemy import Connection, select, update
+
+from fedlora.privacy.receipt import Receipt
+from server.records import RoundRecord
+from server.store.audit import append_event
+from server.store.keys import RunKey
+from server.store.tables import accounts, run_sites, sites
+from server.store.values import plain
+
+NEARLY = 0.8
+"""Share of a site's budget from which it is said that it is nearly spent."""
+
+MISSES = 3
+"""A site that does not answer so many rounds in a row, or is not there for as many, is missing."""
+
+
+def write_notices(
+    connection: Connection,
+    key: RunKey,
+    record: RoundRecord,
+    *,
+    fraction: float,
+    at: float,
+    excluded: Container[str] = frozenset(),
+) -> None:
+    """After a round, in its transaction. `fraction`: of the connected clients that a round asks; `excluded`: sites that
+    nobody asks, which are not missed."""
+    for client in record.clients:
+        if client.receipt is not None and client.receipt.epsilon_lifetime >= NEARLY * client.receipt.epsilon_allowed:
+            _warn(connection, key, plain(client.client), client.receipt, at=at)
+    _missing(connection, key, record, rounds=math.ceil(MISSES / fraction), excluded=excluded, at=at)
+
+
+def _warn(connection: Connection, key: RunKey, site: str, receipt: Receipt, *, at: float) -> None:
+    of_site = select(sites.c.id).where(sites.c.kind == key.kind, sites.c.name == site).scalar_subquery()
+    fresh = connection.execute(
+        update(accounts)
+        .where(accounts.c.site_id == of_site, accounts.c.dataset == plain(receipt.dataset), ~accounts.c.warned)
+        .where(accounts.c.newest == receipt.model_dump_json())
+        .values(warned=True)
+    )
+    if fresh.rowcount:
+        append_event(
+            connection,
+            "budget-nearly-spent",
+            who="coordinator",
+            at=at,
+            run=key.run,
+            site=site,
+            dataset=receipt.dataset,
+            epsilon=receipt.epsilon_lifetime,
+            budget=receipt.epsilon_allowed,
+            delta=receipt.delta_lifetime,
+        )
+
+
+def _missing(
+    connection: Connection, key: RunKey, record: RoundRecord, *, rounds: int, excluded: Container[str], at: float
+) -> None:
+    """A site that was asked and is silent, or was asked once and is not connected any more."""
+    query = (
+        select(sites.c.id, sites.c.name, sites.c.missing_since, run_sites)
+        .join(run_sites, run_sites.c.site_id == sites.c.id)
+        .where(run_sites.c.run_id == key.id)
+    )
+    for row in connection.execute(query).mappings():
+        silent = row["misses"] >= MISSES or record.round - row["last_round"] >= rounds
+        if row["name"] in excluded or silent == (row["missing_since"] is not None):
+            continue
+        if not silent and (row["last_round"] != record.round or row["misses"]):
+            continue  # not heard yet
+        connection.execute(update(sites).where(sites.c.id == row["id"]).values(missing_since=at if silent else None))
+        append_event(
+            connection,
+            "site-missing" if silent else "site-back",
+            who="coordinator",
+            at=at,
+            run=key.run,
+            site=row["name"],
+            round=record.round,
+            outcome=row["last_outcome"],
+            code=row["last_code"],
+        )

@@ -1,0 +1,287 @@
+"""The loop's side of the store: what happens is written, and what people ask is obeyed.
+
+Guarantee: nothing that goes wrong with the store stops, delays (beyond WAIT_S, once in RETRY_S) or changes a run. What
+was not written is made up for from the run's folder, which is the truth, as soon as the store can be reached again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, select
+
+from fedlora.config import Recipe
+from fedlora.updates import Adapter, Factor
+from fedlora.versions import versions
+from server.checkpoint import Progress
+from server.orders import StoppedError
+from server.records import ClientAnswered, Event, RoundFinished, RoundRecord, RoundStarted, Waiting
+from server.store.audit import append_event
+from server.store.journals import read_journal
+from server.store.keys import RunKey
+from server.store.notices import write_notices
+from server.store.opening import Store
+from server.store.ordering import InForce, answer_orders, in_force, place_order
+from server.store.rows import Kind, OrderRow
+from server.store.tables import runs
+from server.store.writing import RunFacts, begin_run, forget_rounds_after, set_run, write_round
+from server.submissions import born
+
+log = logging.getLogger("fedlora.store")
+
+T = TypeVar("T")
+RETRY_S = 30.0
+LOOK_S = 1.0
+"""While a round goes on, orders are looked for so often."""
+SHOW_S = 0.5
+"""How often the number of answers is written; the round itself is always."""
+POLL_S = 0.3
+
+
+class Recorder:
+    """Writes one run. `keeping` around the loop, `watch` for its events; it is the loop's `Orders`."""
+
+    def __init__(self, store: Store, *, name: str, kind: Kind, coordinator: str = "local") -> None:
+        self.name = name
+        self.kind: Kind = kind
+        self.coordinator = coordinator
+        self._store = store
+        self._facts: RunFacts | None = None
+        self._fraction = 1.0
+        self._export_to: Callable[[Path], None] = lambda folder: None
+        self._key: RunKey | None = None
+        self._resumed_at = self._rounds = self._asked = self._answered = 0
+        self._behind = True
+        self._not_before = 0.0
+        self._looked = self._shown = 0.0
+        self._orders = InForce()
+
+    @contextmanager
+    def keeping(
+        self, recipe: Recipe, progress: Progress, folder: Path, *, export: Callable[[Path], None]
+    ) -> Iterator[None]:
+        """Around the loop: the run's beginning, and how it ended. `export` writes the present adapter to a folder."""
+        self._facts = RunFacts(
+            run=progress.run,
+            name=self.name,
+            kind=self.kind,
+            coordinator=self.coordinator,
+            folder=str(folder.resolve()),
+            strategy=recipe.strategy.name,
+            recipe=recipe.model_dump(mode="json"),
+            versions=versions(),
+            dense_bytes=dense_bytes(progress.state.adapter),
+            rounds_wanted=recipe.rounds.count,
+        )
+        self._fraction, self._export_to = recipe.rounds.fraction, export
+        self._resumed_at = self._rounds = progress.round
+        self._write("the run's beginning", self._begin)
+        try:
+            yield
+        except StoppedError as stopped:
+            self._end("stopped", str(stopped))
+            raise
+        except BaseException as error:
+            self._end("failed", f"{type(error).__name__}: {error}")
+            raise
+        self._end("finished", None)
+
+    def watch(self, event: Event) -> None:
+        """The loop's events, as they come."""
+        now = time.time()
+        if isinstance(event, RoundFinished):
+            self._rounds = event.record.round
+            self._write(f"round {event.record.round}", lambda connection: self._round(connection, event.record))
+        elif isinstance(event, RoundStarted):
+            self._asked, self._answered = event.asked, 0
+            values = {"state": "running", "asked": event.asked, "answered": 0, "round_begun_at": now}
+            self._set("a round's beginning", **values, waits_until=None)
+        elif isinstance(event, ClientAnswered):
+            self._answered += 1
+            if self._due(SHOW_S) or self._answered == self._asked:
+                self._set("an answer", answered=self._answered)
+        elif isinstance(event, Waiting) and self._due(SHOW_S):
+            values = {"connected": event.connected, "needed": event.needed, "waits_until": now + event.seconds_left}
+            self._set("a wait", state="waiting", **values)
+
+    def before_round(self, number: int) -> None:
+        """See Orders."""
+        paused = False
+        while True:
+            orders = self._look()
+            self._export(orders, number)
+            self._stop_if(orders, ("stop", "stop-now"), f"before round {number}")
+            news = [order for order in orders.news if order.verb in ("exclude", "include", "pause", "resume")]
+            self._answer(news, "obeyed")
+            if orders.pause is None:
+                break
+            if not paused or self._due(RETRY_S):
+                self._set("a pause", state="paused", round_begun_at=None)
+            paused = True
+            time.sleep(POLL_S)
+        if paused:
+            self._set("the end of a pause", state="running")
+
+    def between_rounds(self) -> None:
+        """See Orders."""
+        if time.monotonic() - self._looked >= LOOK_S:
+            self._stop_if(self._look(), ("stop", "stop-now"), "while it waited for clients")
+
+    def during_round(self) -> None:
+        """See Orders."""
+        if time.monotonic() - self._looked >= LOOK_S:
+            self._stop_if(self._look(), ("stop-now",), "in the middle of a round, which was given up")
+
+    def excluded(self) -> frozenset[str]:
+        """See Orders."""
+        return self._orders.excluded
+
+    def _begin(self, connection: Connection) -> None:
+        """The run's row; rounds that only one of folder and store has; orders that no process lived to obey."""
+        assert self._facts is not None  # `keeping` comes first
+        now = time.time()
+        process = {"host": socket.gethostname(), "pid": os.getpid(), "born": born(os.getpid())}
+        known = connection.execute(select(runs.c.id).where(runs.c.run == self._facts.run)).scalar() is not None
+        self._key = begin_run(connection, self._facts, at=now, **process)
+        forget_rounds_after(connection, self._key, self._resumed_at)
+        self._catch_up(connection)
+        kind = "run-resumed" if known or self._resumed_at else "run-started"
+        self._tell(connection, kind)
+        orders = in_force(connection, self._key.id)
+        late = [order for order in orders.news if order.verb in ("stop", "stop-now", "export")]
+        answer_orders(connection, late, "void: the run had ended before", at=now)
+        if self.kind == "simulation" and orders.pause is not None:  # whoever starts it again wants it to go on
+            place_order(connection, self._key.id, "resume", who="command line", at=now)
+
+    def _catch_up(self, connection: Connection) -> None:
+        """The rounds that the folder has and the store has not."""
+        assert self._facts is not None
+        assert self._key is not None
+        stored = connection.execute(select(runs.c.rounds).where(runs.c.id == self._key.id)).scalar_one()
+        for record in read_journal(Path(self._facts.folder), after=stored):
+            write_round(connection, self._key, record, at=time.time())
+        self._behind = False
+
+    def _round(self, connection: Connection, record: RoundRecord) -> None:
+        assert self._key is not None
+        now = time.time()
+        if self._behind:
+            self._catch_up(connection)
+        else:
+            write_round(connection, self._key, record, at=now)
+        excluded = self._orders.excluded
+        write_notices(connection, self._key, record, fraction=self._fraction, excluded=excluded, at=now)
+
+    def _end(self, state: str, why: str | None) -> None:
+        def end(connection: Connection) -> None:
+            assert self._key is not None
+            now = time.time()
+            if self._behind:
+                self._catch_up(connection)
+            set_run(connection, self._key, state=state, why=why, ended_at=now, heard_at=now, round_begun_at=None)
+            self._tell(connection, f"run-{state}", why=why)
+
+        self._write("the run's end", end)
+
+    def _tell(self, connection: Connection, kind: str, **fields: Any) -> None:
+        """An event of the run itself."""
+        assert self._key is not None
+        told = {"run": self._key.run, "name": self.name, "round": self._rounds, **fields}
+        append_event(connection, kind, who="coordinator", at=time.time(), **told)
+
+    def _look(self) -> InForce:
+        """Today's orders; the last that were seen where the store cannot be reached. Also a sign of life."""
+        self._looked = time.monotonic()
+
+        found = self._guarded("orders", self._read_orders)
+        if found is not None:
+            self._orders = found
+        if self._due(RETRY_S):
+            self._set("a sign of life")
+        return self._orders
+
+    def _export(self, orders: InForce, number: int) -> None:
+        for order in orders.exports:
+            try:
+                assert self._facts is not None
+                folder = Path(self._facts.folder) / "exports" / f"round-{number - 1:04}"
+                self._export_to(folder)
+                outcome = str(folder)
+            except Exception as error:  # an order that cannot be obeyed is answered, and costs the run nothing
+                log.exception("the adapter was not exported")
+                outcome = f"failed: {type(error).__name__}: {error}"
+            self._answer([order], outcome)
+
+    def _stop_if(self, orders: InForce, verbs: tuple[str, ...], when: str) -> None:
+        order = orders.stop
+        if order is None or order.verb not in verbs:
+            return
+        self._answer([order], "obeyed")
+        raise StoppedError(f"stopped by {order.who} {when}. Its last whole round is kept; go on with --resume.")
+
+    def _answer(self, taken: Sequence[OrderRow], outcome: str) -> None:
+        if taken:
+            self._write("an answer", lambda connection: answer_orders(connection, taken, outcome, at=time.time()))
+
+    def _set(self, what: str, **values: Any) -> None:
+        def write(connection: Connection) -> None:
+            assert self._key is not None
+            set_run(connection, self._key, heard_at=time.time(), **values)
+
+        self._write(what, write)
+
+    def _due(self, every_s: float) -> bool:
+        now = time.monotonic()
+        if now - self._shown < every_s:
+            return False
+        self._shown = now
+        return True
+
+    def _write(self, what: str, write: Callable[[Connection], T]) -> T | None:
+        def written() -> T:
+            before = self._key, self._behind
+            try:
+                with self._store.writing() as connection:
+                    if self._key is None and write != self._begin:
+                        self._begin(connection)
+                    return write(connection)
+            except BaseException:
+                self._key, self._behind = before  # nothing of it was written
+                raise
+
+        return self._guarded(what, written)
+
+    def _read_orders(self) -> InForce | None:
+        if self._key is None:
+            return None
+        with self._store.reading() as connection:
+            return in_force(connection, self._key.id)
+
+    def _guarded(self, what: str, action: Callable[[], T]) -> T | None:
+        """None where the store could not be reached: it is left alone for a while, and then made up for."""
+        if time.monotonic() < self._not_before:
+            self._behind = True
+            return None
+        try:
+            return action()
+        except Exception as error:  # whatever it is, the run is worth more than its record
+            self._behind = True
+            self._not_before = time.monotonic() + RETRY_S
+            said = str(error).splitlines()[0] if str(error) else ""
+            log.warning(
+                "the store did not take a record; the run goes on, and the store is made up for later",
+                extra={"record": what, "why": f"{type(error).__name__}: {said}"},
+            )
+            return None
+
+
+def dense_bytes(adapter: Adapter) -> int:
+    """One client's whole float32 factors and head, one way: what sending them as they are would cost."""
+    return sum(4 * tensor.numel() for tensor in adapter.tensors([Factor.A, Factor.B, Factor.HEAD]).values())
