@@ -13,6 +13,7 @@ import uvicorn
 from fedlora.private_files import require_private
 from fedlora.settings import SettingsError
 from server.dashboard.access import Access
+from server.dashboard.api import add_api
 from server.dashboard.app import create_app
 from server.dashboard.board import Board
 from server.dashboard.gate import LOOPBACK, Doors
@@ -73,6 +74,7 @@ def serve(store: str, listening: Listening, access: Access, *, show: Callable[[s
     doors = doors_for(listening, access)
     board = Board(open_store(store), doors)
     app = create_app(doors)
+    add_api(app, board.store)
     add_pages(app, board)
     show(f"The dashboard shows {board.store.url}. Stop it with Ctrl-C.")
     if is_loopback(listening.host):
