@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fedlora.config import DeviceSettings
 from fedlora.privacy.receipt import Receipt, Signature
 from fedlora.task import Evaluation
 from fedlora.wire.choice import Packing
-from server.outcomes import Outcome as Outcome
+
+Outcome = Literal["trained", "refused", "failed", "late"]
 
 
 @dataclass(frozen=True)

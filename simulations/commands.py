@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fedlora.config import Recipe, load
 from fedlora.settings import SettingsError
-from server.store.opening import store_beside
+from server.store.opening import store_beside, store_here
 from simulations.compare import (
     COLUMNS,
     all_rows,
@@ -75,6 +75,9 @@ def simulate(
         f"accuracy {summary['accuracy']:.4f}, {up:.2f} MB up, {down:.2f} MB down, {summary['seconds']:.0f} s. "
         f"Look at {folder}/curves.png; the PEFT adapter is {summary['adapter_dir']}."
     )
+    if store is not None:
+        where = "" if store == store_here() else f" --store {store}"
+        typer.echo(f"In a browser, now or while a run goes on: fedlora dashboard --open{where}")
 
 
 def run_on_screen(

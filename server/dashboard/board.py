@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
 from server.dashboard.gate import Doors
+from server.launch import Launchpad
+from server.store.audit import append_event
 from server.store.opening import Store
 
 T = TypeVar("T")
@@ -21,6 +24,8 @@ class Board:
 
     store: Store
     doors: Doors
+    pad: Launchpad | None = None
+    """Where runs can be started; None: nowhere."""
     every_s: float = 1.0
     """How often an open page looks whether something is new."""
 
@@ -31,3 +36,16 @@ class Board:
     def read_now(self, what: Callable[[Connection], T]) -> T:
         with self.store.reading() as connection:
             return what(connection)
+
+    async def write(self, what: Callable[[Connection], T]) -> T:
+        """`what` in one writing transaction."""
+
+        def now() -> T:
+            with self.store.writing() as connection:
+                return what(connection)
+
+        return await asyncio.to_thread(now)
+
+    async def audit(self, who: str, kind: str, *, run: str | None = None, **fields: Any) -> None:
+        """A line of the audit log."""
+        await self.write(lambda connection: append_event(connection, kind, who=who, at=time.time(), run=run, **fields))

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from server.dashboard.access import Access, Role, access_path
+from server.store.opening import store_here
 
 app = typer.Typer(invoke_without_command=True, add_completion=False, help="Watch and steer runs in a browser.")
 users = typer.Typer(no_args_is_help=True, add_completion=False, help="Who may log in.")
@@ -18,9 +19,9 @@ tokens = typer.Typer(no_args_is_help=True, add_completion=False, help="API token
 app.add_typer(users, name="user")
 app.add_typer(tokens, name="token")
 
-DEFAULT = "runs/fedlora.db"
 Store = Annotated[
-    str, typer.Option(envvar="FEDLORA_STORE", help="The store: a SQLite file, or a database URL.", show_default=True)
+    str | None,
+    typer.Option(help="URL or file; FEDLORA_STORE, server.yaml's or runs/fedlora.db when not given."),
 ]
 AccessFile = Annotated[
     Path | None, typer.Option("--access", help="File with users and tokens; beside a SQLite store when not given.")
@@ -32,7 +33,7 @@ console = Console(highlight=False, soft_wrap=True)
 @app.callback()
 def dashboard(
     context: typer.Context,
-    store: Store = DEFAULT,
+    store: Store = None,
     access: AccessFile = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than loopback need users and TLS.")
@@ -51,14 +52,14 @@ def dashboard(
     from server.dashboard.serve import Listening, serve
 
     listening = Listening(host, port, tls_cert, tls_key, plain_http)
-    serve(store, listening, accounts(store, access), show=typer.echo, browser=open_browser)
+    serve(store or store_here(), listening, accounts(store, access), show=typer.echo, browser=open_browser)
 
 
 @users.command("add")
 def add_user(
     name: Annotated[str, typer.Argument(help="Small letters, digits, hyphens.")],
     role: Granted = Role.VIEWER,
-    store: Store = DEFAULT,
+    store: Store = None,
     access: AccessFile = None,
 ) -> None:
     """Add a user, or give one a new role and password: asked for, or the first line of standard input."""
@@ -71,7 +72,7 @@ def add_user(
 
 
 @users.command("list")
-def list_users(store: Store = DEFAULT, access: AccessFile = None) -> None:
+def list_users(store: Store = None, access: AccessFile = None) -> None:
     """Every user and role."""
     table = Table("user", "role", "since")
     for name, user in sorted(accounts(store, access).now().users.items()):
@@ -80,7 +81,7 @@ def list_users(store: Store = DEFAULT, access: AccessFile = None) -> None:
 
 
 @users.command("rm")
-def remove_user(name: str, store: Store = DEFAULT, access: AccessFile = None) -> None:
+def remove_user(name: str, store: Store = None, access: AccessFile = None) -> None:
     """Remove a user, whose sessions end at once."""
     accounts(store, access).remove_user(name)
     console.print(f"{name} is removed.")
@@ -91,7 +92,7 @@ def add_token(
     name: Annotated[str, typer.Argument(help="What it is for: small letters, digits, hyphens.")],
     role: Granted = Role.VIEWER,
     days: Annotated[int, typer.Option(min=1, max=3650, help="Until it expires.")] = 365,
-    store: Store = DEFAULT,
+    store: Store = None,
     access: AccessFile = None,
 ) -> None:
     """Make an API token and print it, this once: send it as `Authorization: Bearer TOKEN`."""
@@ -99,7 +100,7 @@ def add_token(
 
 
 @tokens.command("list")
-def list_tokens(store: Store = DEFAULT, access: AccessFile = None) -> None:
+def list_tokens(store: Store = None, access: AccessFile = None) -> None:
     """Every token, without its secret."""
     table = Table("token", "role", "since", "expires")
     for name, token in sorted(accounts(store, access).now().tokens.items()):
@@ -109,11 +110,11 @@ def list_tokens(store: Store = DEFAULT, access: AccessFile = None) -> None:
 
 
 @tokens.command("rm")
-def remove_token(name: str, store: Store = DEFAULT, access: AccessFile = None) -> None:
+def remove_token(name: str, store: Store = None, access: AccessFile = None) -> None:
     """Remove a token, which is refused at once."""
     accounts(store, access).remove_token(name)
     console.print(f"{name} is removed.")
 
 
-def accounts(store: str, access: Path | None) -> Access:
-    return Access(access or access_path(store))
+def accounts(store: str | None, access: Path | None) -> Access:
+    return Access(access or access_path(store or store_here()))

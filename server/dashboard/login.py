@@ -53,10 +53,10 @@ def login_routes(doors: Doors) -> APIRouter:
             if principal is None:
                 doors.limit.failed(address, user)
         if principal is None:
-            doors.audit("unknown", "login refused", {"user": user, "address": address})
+            await asyncio.to_thread(doors.audit, "unknown", "login-refused", {"user": user, "address": address})
             return form(doors, next, user=user, problem="User and password do not match.", status=401)
         doors.limit.succeeded(address, user)
-        doors.audit(principal.name, "login", {"address": address})
+        await asyncio.to_thread(doors.audit, principal.name, "login", {"address": address})
         return enter(doors, doors.sessions.open(user, doors.access.stamp(user)), local(next))
 
     @router.get("/enter")

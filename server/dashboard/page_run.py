@@ -13,8 +13,10 @@ from sqlalchemy import Connection
 
 from fedlora.settings import SettingsError
 from server.dashboard import run_parts as parts
+from server.dashboard.access import Role
 from server.dashboard.board import Board
 from server.dashboard.live import Html, Live
+from server.dashboard.run_actions import action_buttons
 from server.dashboard.run_charts import bytes_chart, error_chart, loss_chart, quality_chart, timeline_chart
 from server.dashboard.shell import Visit, page
 from server.store.reading import (
@@ -92,6 +94,11 @@ async def show(board: Board, request: Request, name: str) -> None:
         live = Live(board, lambda: board.read(read), first)
         with ui.element("div").classes("heading"):
             live.html(lambda value: parts.heading(value.run))
+            if visit.principal.role.covers(Role.OPERATOR):
+                with ui.element("div").classes("actions"):
+                    names = lambda: [site.site for site in live.value.sites]  # noqa: E731
+                    buttons = action_buttons(board, first.run, names, live.refresh)
+                    live.call(lambda value: buttons(value.run))
         live.html(lambda value: parts.alerts(value.run), classes="alert")
         live.html(lambda value: parts.summary(value.run, value.sites))
         charts(live, visit, detail)

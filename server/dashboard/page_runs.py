@@ -10,6 +10,7 @@ from markupsafe import Markup
 from nicegui import ui
 from sqlalchemy import Connection
 
+from server.dashboard.access import Role
 from server.dashboard.board import Board
 from server.dashboard.charts import Axis, Line, lines
 from server.dashboard.live import Chart, Html, Live
@@ -67,6 +68,9 @@ async def show(board: Board, request: Request) -> None:
         live = Live(board, lambda: board.read(read), first)
         with ui.element("div").classes("heading"):
             Html(Markup("<h1>Runs</h1>"))
+            if visit.principal.role.covers(Role.OPERATOR):
+                with ui.element("div").classes("actions"):
+                    ui.button("Start a run", on_click=lambda: ui.navigate.to("/start"))
         live.html(lambda value: summary(value.runs))
         with ui.element("section").classes("card").props('aria-label="All runs"'):
             filters(live, choice)

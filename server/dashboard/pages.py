@@ -5,9 +5,10 @@ from __future__ import annotations
 from fastapi import FastAPI, Request
 from nicegui import ui
 
-from server.dashboard import page_events, page_privacy, page_run, page_runs, page_sites
+from server.dashboard import page_events, page_privacy, page_run, page_runs, page_sites, page_start
 from server.dashboard.app import ASSETS
 from server.dashboard.board import Board
+from server.dashboard.download import add_download
 
 SLOWEST_S = 30.0
 """A database that is slower than this leaves an error page."""
@@ -31,8 +32,19 @@ def add_pages(app: FastAPI, board: Board) -> None:
     async def events(request: Request) -> None:
         await page_events.show(board, request)
 
+    async def start(request: Request) -> None:
+        await page_start.show(board, request)
+
     page_events.add_export(app, board)
-    addresses = {"/": runs, "/run/{name}": run, "/privacy": privacy, "/sites": sites, "/events": events}
+    add_download(app, board)
+    addresses = {
+        "/": runs,
+        "/start": start,
+        "/run/{name}": run,
+        "/privacy": privacy,
+        "/sites": sites,
+        "/events": events,
+    }
     for path, build in addresses.items():
         ui.page(path, favicon=ASSETS / "icon.svg", language="en-US", response_timeout=SLOWEST_S)(build)
     ui.run_with(

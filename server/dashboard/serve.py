@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
+import time
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
 
 from fedlora.private_files import require_private
 from fedlora.settings import SettingsError
 from server.dashboard.access import Access
-from server.dashboard.api import add_api
 from server.dashboard.app import create_app
 from server.dashboard.board import Board
-from server.dashboard.gate import LOOPBACK, Doors
+from server.dashboard.gate import LOOPBACK, Audit, Doors, log_only
 from server.dashboard.pages import add_pages
-from server.store.opening import open_store
+from server.launch import Launchpad, launchpad
+from server.store.audit import append_event
+from server.store.opening import Store, open_store
+
+log = logging.getLogger("fedlora.dashboard")
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Listening:
         return f"{'https' if self.tls else 'http'}://{name}:{self.port}"
 
 
-def doors_for(listening: Listening, access: Access) -> Doors:
+def doors_for(listening: Listening, access: Access, audit: Audit = log_only) -> Doors:
     """SettingsError for a combination that would let others in or listen in."""
     if (listening.tls_cert is None) != (listening.tls_key is None):
         raise SettingsError("--tls-cert and --tls-key belong together; give both or neither.")
@@ -59,7 +66,27 @@ def doors_for(listening: Listening, access: Access) -> Doors:
             f"--host {listening.host} without TLS would send passwords in the clear; give --tls-cert and --tls-key, or "
             "--plain-http if a proxy before it speaks TLS or its port is published on loopback alone."
         )
-    return Doors(access, tls=listening.tls, hosts=LOOPBACK if local else None)
+    return Doors(access, tls=listening.tls, hosts=LOOPBACK if local else None, audit=audit)
+
+
+def pad_for(listening: Listening, store: str) -> Launchpad | None:
+    """Simulations are started by whoever sits at this machine; a coordinator's runs by whoever may log in."""
+    pad = launchpad(store)
+    return None if pad is None or (pad.deployment is None and not is_loopback(listening.host)) else pad
+
+
+def audit_log(store: Store) -> Audit:
+    """Logins as lines of the audit log. A store that cannot be written to keeps nobody out: it is logged here too."""
+
+    def write(actor: str, kind: str, particulars: Mapping[str, object]) -> None:
+        log_only(actor, kind, particulars)
+        try:
+            with store.writing() as connection:
+                append_event(connection, kind, who=actor, at=time.time(), run=None, **particulars)
+        except SQLAlchemyError:
+            log.exception("a login is not in the audit log")
+
+    return write
 
 
 def is_loopback(host: str) -> bool:
@@ -69,13 +96,20 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def build(board: Board) -> FastAPI:
+    """Everything that is served, over this board."""
+    app = create_app(board.doors)
+    add_pages(app, board)
+    return app
+
+
 def serve(store: str, listening: Listening, access: Access, *, show: Callable[[str], None], browser: bool) -> None:
     """Serve until interrupted."""
-    doors = doors_for(listening, access)
-    board = Board(open_store(store), doors)
-    app = create_app(doors)
-    add_api(app, board.store)
-    add_pages(app, board)
+    doors_for(listening, access)  # what would not be safe is refused before anything is opened
+    opened = open_store(store)
+    doors = doors_for(listening, access, audit_log(opened))
+    board = Board(opened, doors, pad_for(listening, store))
+    app = build(board)
     show(f"The dashboard shows {board.store.url}. Stop it with Ctrl-C.")
     if is_loopback(listening.host):
         link = f"{listening.url}/enter?link={doors.sessions.new_link()}"

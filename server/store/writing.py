@@ -87,6 +87,8 @@ def write_round(connection: Connection, key: RunKey, record: RoundRecord, *, at:
         connection.execute(client_rounds.insert(), rows)
         add_to_sites(connection, key, rows, [_said(client) for _, client in clients], at=at)
     add_to_run(connection, key, row)
+    if any(client.receipt is not None and not client.receipt.secure for client in record.clients):
+        set_run(connection, key, insecure=True)
     write_receipts(connection, key.run, record, ids, at=at)
 
 

@@ -294,3 +294,13 @@ def test_an_unknown_run_is_answered_with_those_that_there_are(store):
         assert find_run(connection, "rrrr").name == "first"
         with pytest.raises(SettingsError, match="there is no run 'nothing' in this store; the newest: first"):
             find_run(connection, "nothing")
+
+
+def test_a_run_with_noise_from_a_seed_is_insecure_for_good(store):
+    with store.writing() as connection:
+        key = begin_run(connection, facts(), at=1.0)
+        seeded = record(1, [client("a", 1, receipt=receipt("a", 1, secure=False))])
+        write_round(connection, key, seeded, at=2.0)
+        assert find_run(connection, "first").insecure
+        write_round(connection, key, private(2), at=3.0)
+        assert find_run(connection, "first").insecure

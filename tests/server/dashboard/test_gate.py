@@ -172,7 +172,7 @@ def test_a_wrong_password_and_an_unknown_user_look_the_same(client, audited):
     assert [answer.status_code for answer in answers] == [401, 401]
     assert all("User and password do not match." in answer.text for answer in answers)
     log_in(client)
-    assert audited == [("unknown", "login refused")] * 2 + [("viewer", "login")]
+    assert audited == [("unknown", "login-refused")] * 2 + [("viewer", "login")]
 
 
 def test_attempts_are_limited_and_the_right_password_waits_too(client, clock):

@@ -1,0 +1,103 @@
+"""Every page and route of the whole dashboard, without a browser: who is let in, and what the store's rows become."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from fastapi.testclient import TestClient
+from nicegui import core
+from starlette.routing import Mount, Route, WebSocketRoute
+
+from server.dashboard.access import Access, Role
+from server.dashboard.board import Board
+from server.dashboard.gate import PUBLIC, Doors
+from server.dashboard.headers import INLINE
+from server.dashboard.serve import build
+from server.store.audit import append_event
+from server.store.opening import open_store
+from server.store.writing import begin_run, write_round
+from tests.store.examples import facts, private
+
+PASSWORD = "correct horse battery"
+RUN = "r" * 32
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def doors(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("server.dashboard.passwords.N", 2)  # the hash is tested in test_access.py
+        access = Access(tmp_path_factory.mktemp("access") / "store.access.json")
+        for role in Role:
+            access.add_user(role.value, role, PASSWORD)
+        yield Doors(access)
+
+
+@pytest.fixture(scope="module")
+def app(doors, tmp_path_factory):
+    store = open_store(tmp_path_factory.mktemp("store") / "store.db")
+    with store.writing() as connection:
+        key = begin_run(connection, facts(name=EVIL), at=1000.0)
+        for number in (1, 2):
+            write_round(connection, key, private(number), at=1000.0 + 60 * number)
+        append_event(connection, EVIL, who=EVIL, at=1000.0, run=RUN, why=EVIL)
+    yield build(Board(store, doors))
+    store.close()
+
+
+@pytest.fixture
+def client(app, doors):
+    with TestClient(app, base_url="http://localhost", follow_redirects=False) as client:
+        yield client
+
+
+@pytest.fixture
+def inside(client, doors):
+    """Logged in as a viewer."""
+    client.cookies.set(doors.cookie, doors.sessions.open("viewer", doors.access.stamp("viewer")))
+    return client
+
+
+def addresses(routes, prefix=""):
+    """Every address that something answers at, parameters filled in."""
+    for route in routes:
+        if isinstance(route, Mount):
+            yield from addresses(route.routes or [], prefix + route.path)
+            yield prefix + route.path + "/x"
+        elif isinstance(route, Route | WebSocketRoute):
+            yield prefix + re.sub(r"\{[^}]*\}", "x", route.path)
+
+
+def test_nothing_answers_without_a_login(app, client):
+    found = sorted(set(addresses([*app.routes, *core.app.routes])))
+    assert {"/", "/run/x", "/privacy", "/sites", "/events", "/events.jsonl"} <= set(found)
+    for path in found:
+        if not path.startswith(PUBLIC):
+            answer = client.get(path)
+            assert (answer.status_code, answer.text) == (303, "") or answer.status_code == 401, path
+            assert client.post(path).status_code in (401, 403), path
+
+
+@pytest.mark.parametrize("path", ["/", f"/run/{RUN}", "/privacy", "/sites", "/events"])
+def test_a_page_is_whole_escaped_and_its_inline_scripts_have_the_nonce(inside, path):
+    answer = inside.get(path)
+    assert answer.status_code == 200
+    assert "<img src=x" not in answer.text
+    nonce = re.search(r"'nonce-([^']+)'", answer.headers["content-security-policy"]).group(1)
+    inline = [tag for tag in re.findall(r"<script[^>]*>", answer.text) if "src=" not in tag]
+    assert len(inline) == len(INLINE)
+    assert all(f'nonce="{nonce}"' in tag for tag in inline)
+    assert nonce not in inside.get(path).text
+
+
+def test_a_run_that_is_not_there_is_said(inside):
+    answer = inside.get("/run/nothing")
+    assert answer.status_code == 404
+    assert "there is no run" in answer.text
+
+
+def test_the_audit_log_is_exported_whole(inside):
+    answer = inside.get("/events.jsonl")
+    assert answer.headers["content-disposition"] == 'attachment; filename="fedlora-events.jsonl"'
+    assert [line.count('"digest"') for line in answer.text.splitlines()] == [1]

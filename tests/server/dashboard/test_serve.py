@@ -1,0 +1,91 @@
+"""Where the dashboard may listen, what it refuses, and what its commands say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedlora.settings import SettingsError
+from server.dashboard.access import Access, Role
+from server.dashboard.gate import LOOPBACK
+from server.dashboard.serve import Listening, audit_log, doors_for, is_loopback
+from server.store.audit import read_events
+from server.store.opening import open_store
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def access(tmp_path):
+    return Access(tmp_path / "store.access.json")
+
+
+def test_this_machine_alone_needs_neither_user_nor_tls(access):
+    doors = doors_for(Listening(), access)
+    assert doors.hosts == LOOPBACK
+    assert not doors.tls
+
+
+def test_other_machines_need_a_user_and_tls_or_a_word(access, monkeypatch):
+    monkeypatch.setattr("server.dashboard.passwords.N", 2)
+    with pytest.raises(SettingsError, match=r"there is no user yet; add one first: fedlora dashboard user add"):
+        doors_for(Listening("0.0.0.0"), access)
+    access.add_user("ada", Role.ADMIN, PASSWORD)
+    with pytest.raises(SettingsError, match=r"would send passwords in the clear; give --tls-cert and --tls-key"):
+        doors_for(Listening("0.0.0.0"), access)
+    assert doors_for(Listening("0.0.0.0", plain_http=True), access).hosts is None
+
+
+def test_certificate_and_key_belong_together_and_the_key_is_private(access, tmp_path):
+    with pytest.raises(SettingsError, match="belong together"):
+        doors_for(Listening(tls_cert=tmp_path / "cert.pem"), access)
+    key = tmp_path / "key.pem"
+    key.write_text("key")
+    key.chmod(0o644)
+    with pytest.raises(SettingsError, match="must be 0600"):
+        doors_for(Listening(tls_cert=tmp_path / "cert.pem", tls_key=key), access)
+    key.chmod(0o600)
+    doors = doors_for(Listening(tls_cert=tmp_path / "cert.pem", tls_key=key), access)
+    assert doors.tls
+    assert doors.cookie.startswith("__Host-")
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("::", False), ("a.example", False)],
+)
+def test_what_is_this_machine(host, local):
+    assert is_loopback(host) == local
+
+
+def test_addresses_are_written_as_browsers_want_them():
+    assert Listening("::1", 1).url == "http://[::1]:1"
+    assert Listening(tls_cert=Path("c"), tls_key=Path("k")).url == "https://127.0.0.1:8470"
+
+
+def test_logins_are_in_the_audit_log(tmp_path):
+    store = open_store(tmp_path / "store.db")
+    audit_log(store)("ada", "login", {"address": "127.0.0.1"})
+    with store.reading() as connection:
+        (event,) = read_events(connection)
+    assert (event.who, event.kind, event.fields["address"]) == ("ada", "login", "127.0.0.1")
+    store.close()
+
+
+def test_users_and_tokens_by_command(tmp_path):
+    def run(*words: str, password: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "fedlora", "dashboard", *words, "--store", str(tmp_path / "store.db")]
+        return subprocess.run(command, input=password, capture_output=True, text=True, check=False)
+
+    assert run("user", "add", "ada", "--role", "operator", password=PASSWORD + "\n").returncode == 0
+    short = run("user", "add", "bob", password="short\n")
+    assert short.returncode == 2
+    assert "12 to 256 characters, this one has 5" in short.stderr
+    secret = run("token", "add", "ci", "--days", "1").stdout.strip()
+    access = Access(tmp_path / "store.access.json")
+    assert access.by_password("ada", PASSWORD).role == Role.OPERATOR
+    assert access.by_token(secret).name == "token:ci"
+    assert "operator" in run("user", "list").stdout
