@@ -1,8 +1,8 @@
 """Sums of low-rank products without ever forming m x n when the factors are smaller.
 
 A `Product` is Δ = U V, with U (m, p) and V (p, n). Costs: O((m + n) p²) time, O((m + n) p) memory.
-Arithmetic is float64: it costs little at these sizes, and differences of products in bf16 are noise. Factors may be
-held in float32 where they are differences already.
+Sums, factorisations and norms are float64: it costs little at these sizes, and differences of products in bf16 are
+noise. Stacked factors keep the precision that they came in: nothing is added up in them.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ class Sum(Mapping[str, Product]):
         terms = self._terms.setdefault(name, [])
         terms.append(Term(weight, product))
         if sum(term.product.rank for term in terms) > min(product.shape):
-            self._dense[name] = stacked(self._terms.pop(name), 1.0).dense()
+            self._dense[name] = stacked(self._terms.pop(name), 1.0).dense()  # float64 from here on
 
     def divide(self, divisors: Mapping[str, float]) -> None:
         """Divide by these from now on: the weights' totals, once they are known."""
@@ -207,17 +207,11 @@ class Sum(Mapping[str, Product]):
 
 
 def stacked(terms: Sequence[Term], factor: float) -> Product:
-    """factor · Σ weight U V as one product in float64, each number written once."""
-    rank = sum(term.product.rank for term in terms)
-    m, n = terms[0].product.shape
-    U_mp, V_pn = torch.empty(m, rank, dtype=torch.float64), torch.empty(rank, n, dtype=torch.float64)
-    at = 0
-    for term in terms:
-        here = slice(at, at + term.product.rank)
-        U_mp[:, here].copy_(term.product.U_mp).mul_(factor * term.weight)
-        V_pn[here].copy_(term.product.V_pn)
-        at = here.stop
-    return Product(U_mp, V_pn)
+    """factor · Σ weight U V as one product, in the terms' own precision (float32 at least): nothing is added up."""
+    U_mp = torch.cat([term.product.U_mp for term in terms], 1)
+    U_mp = U_mp.to(torch.promote_types(U_mp.dtype, torch.float32))
+    weights_p = torch.cat([U_mp.new_full((term.product.rank,), factor * term.weight) for term in terms])
+    return Product(U_mp.mul_(weights_p), torch.cat([term.product.V_pn for term in terms], 0))
 
 
 def as_product(matrix: Tensor) -> Product:

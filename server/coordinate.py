@@ -114,7 +114,7 @@ def begin(grid: Grid, journal: Journal, recipe: Recipe, strategy: Strategy, need
             home=resident,
             labels=needs.labels,
             coordinator=needs.coordinator,
-            journal_for=lambda gradients: Journal(needs.folder / FIRST_STEP, gradients),
+            journal_for=lambda gradients: Journal(needs.folder / FIRST_STEP, gradients, runs=needs.runs),
             site_of=needs.site_of,
             watch=needs.watch,
         )

@@ -212,7 +212,7 @@ class Rounds(FlowerStrategy):
         """None under client-level privacy (it depends on single updates without noise), with a server optimiser, and
         without a global model."""
         optimised, personal = isinstance(self.strategy, Optimised), bool(self.strategy.traits.keeps)
-        if self.recipe.privacy.client_level is not None or optimised or personal:
+        if self.recipe.privacy.client_level is not None or optimised or personal or not combined.measured:
             return None
         return served_error(combined, old, new)
 

@@ -44,6 +44,8 @@ class Combined:
     clients: int
     weight: float
     extra: Mapping[str, object] = field(default_factory=dict)
+    measured: bool = True
+    """False: `ideal` was not kept, so that nothing can be said of the round's aggregation error."""
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class LoRAFAIR(StrategySettings):
     def _refined(self, layer: LowRank, ideal: Product) -> LowRank:
         if zero_product(ideal):
             return layer
-        G_mr = ideal.U_mp @ (ideal.V_pn @ layer.A_rn.mT) / layer.scale
+        G_mr = (ideal.U_mp @ (ideal.V_pn @ layer.A_rn.mT.to(ideal.V_pn)).to(ideal.U_mp)).double() / layer.scale
         penalty = Penalty(self.penalty, self.penalty_form)
         if self.metric == "frobenius":
             return replace(layer, B_mr=nearest(layer.B_mr, layer.A_rn, G_mr, penalty))
@@ -89,4 +89,5 @@ class LoRAFAIR(StrategySettings):
 
 def size_of(product: Product) -> float:
     """‖U V‖_F by traces of Gram matrices: half of the digits, which is plenty for a scale; never negative."""
-    return math.sqrt(max(float(((product.U_mp.mT @ product.U_mp) * (product.V_pn @ product.V_pn.mT)).sum()), 0.0))
+    left_pp, right_pp = product.U_mp.mT @ product.U_mp, product.V_pn @ product.V_pn.mT
+    return math.sqrt(max(float((left_pp.double() * right_pp).sum()), 0.0))

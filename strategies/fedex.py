@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 import torch
 from pydantic import Field
 
-from fedlora.lowrank import Product, Sum, scaled, stack, stacked, total_of, truncate, zero
+from fedlora.lowrank import Product, Sum, scaled, stack, total_of, truncate, zero
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
 from strategies.mean import in_dtype_of, weighted_mean
@@ -97,7 +97,7 @@ class MeanPlusResidual(Mapping[str, Product]):
 class Spread:
     """What clients differ in, as updates arrive: Σ w_k (B_k - B_1)(A_k - A_1), with memory bounded by m n per matrix.
 
-    Differences keep the updates' precision (their relative error is that of one subtraction); sums are float64.
+    Differences keep the updates' precision: their relative error is that of one subtraction.
     """
 
     def __init__(self) -> None:
@@ -127,8 +127,8 @@ class Spread:
         if terms is None:
             self._sum.add_product(name, Product(off_B, off_A), weight=-total * mean.scale)
             return scaled(self._sum[name], 1.0 / total)
-        weights = torch.tensor([term.weight / total for term in terms], dtype=torch.float64)
-        product = stacked(terms, 1.0 / total)
         (m, _), r = mean.shape, mean.rank
-        product.U_mp.view(m, len(terms), r).sub_(off_B[:, None, :] * weights[:, None])
-        return product
+        U_mp = torch.cat([term.product.U_mp for term in terms], 1)
+        weights = torch.tensor([term.weight / total for term in terms], dtype=U_mp.dtype)
+        U_mp.view(m, len(terms), r).sub_(off_B.to(U_mp.dtype)[:, None, :]).mul_(weights[:, None])
+        return Product(U_mp, torch.cat([term.product.V_pn for term in terms], 0))

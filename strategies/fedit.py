@@ -5,7 +5,8 @@ Zhang et al., "Towards Building the Federated GPT: Federated Instruction Tuning"
     A' = Σ w_k A_k,   B' = Σ w_k B_k
 
 Not exact: Σ w_k B_k A_k - B' A' = Σ w_k (B_k - B')(A_k - A'), a cross-covariance over the clients. It is zero for one
-client, or when all A_k or all B_k agree. The round's aggregation error says how large it was.
+client, or when all A_k or all B_k agree. The round's aggregation error says how large it was, unless `report_error` is
+off: then the memory does not depend on the number of clients.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ from strategies.mean import in_dtype_of, weighted_mean
 
 class FedIT(StrategySettings):
     """Average A and B."""
+
+    report_error: bool = True
+    """Keep the factors of a round until its end, to say how far the means are from exact; `false`: the memory is that
+    of one adapter, whatever the number of clients."""
 
     @property
     def traits(self) -> Traits:
@@ -40,7 +45,7 @@ class FedIT(StrategySettings):
         return State(adapter)
 
     def combine(self, updates: Iterable[Update]) -> Combined:
-        return weighted_mean(updates, self.weighting)
+        return replace(weighted_mean(updates, self.weighting, ideal=self.report_error), measured=self.report_error)
 
     def step(self, state: State, combined: Combined) -> State:
         return replace(state, adapter=in_dtype_of(state.adapter, combined.mean))

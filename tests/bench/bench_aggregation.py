@@ -1,21 +1,41 @@
 """Aggregation against straightforward dense implementations, interleaved in one process, CPU time, one thread.
 
-python -m tests.bench.bench_aggregation                 # one matrix, m = n = 4096, r = 16, K = 10 and 100
+python -m tests.bench.bench_aggregation                 # one matrix, m = n = 4096, r = 16, K = 10 and 100; two minutes
 python -m tests.bench.bench_aggregation --adapter       # 128 such matrices, 10 clients, every strategy
+python -m tests.bench.bench_aggregation --memory        # peak memory of the mean against the number of clients
+python -m tests.bench.bench_aggregation --plot FILE     # cost against K, r and m as a picture
 python -m tests.bench.bench_aggregation --size 512      # smaller matrices, for a quick look
+
+The dense side is run once per figure (an SVD of 4096 x 4096 takes half a minute), the factored one before and after.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
+from torch import Tensor
 
 from fedlora.updates import Adapter, Factor, LowRank, Update
+from strategies.base import State, Strategy
 from strategies.registry import STRATEGIES, build
+
+RANK, SCALE = 16, 2.0
+WANTED = {
+    "fedsvd": {10: 10_000},
+    "fedex": {10: 500, 100: 300},
+    "flexlora": {10: 500},
+    "fair frobenius": {10: 300, 100: 300},
+    "fair cosine": {10: 300, 100: 300},
+}
+"""The factors to reach; of LoRA-FAIR per iteration of the dense form."""
 
 
 def adapter(m: int, n: int, r: int, *, seed: int, layers: int = 1, core: bool = False) -> Adapter:
@@ -24,7 +44,7 @@ def adapter(m: int, n: int, r: int, *, seed: int, layers: int = 1, core: bool = 
         f"layer-{index}": LowRank(
             torch.randn(m, r, generator=draw) / m**0.5,
             torch.randn(r, n, generator=draw) / n**0.5,
-            2.0,
+            SCALE,
             torch.randn(r, r, generator=draw) if core else None,
         )
         for index in range(layers)
@@ -43,107 +63,199 @@ def updates(state: Adapter, trains: frozenset[Factor], clients: int) -> Iterator
         yield Update(str(client), 1.0 + client, state.with_tensors(moved))
 
 
-def cpu_seconds(work: Callable[[], Any]) -> float:
-    started = time.process_time()
-    work()
-    return time.process_time() - started
+def started(name: str, *, m: int, n: int, r: int = RANK, layers: int = 1, **options: object) -> tuple[Strategy, State]:
+    strategy = build(name, options)
+    core = Factor.R in strategy.trains(1)
+    return strategy, strategy.init(adapter(m, n, r, seed=0, layers=layers, core=core))
 
 
-def dense_fedsvd(given: list[Update]) -> None:
-    B = sum(u.weight * u.adapter.layers["layer-0"].B_mr for u in given) / sum(u.weight for u in given)
-    torch.linalg.svd(B @ given[0].adapter.layers["layer-0"].A_rn, full_matrices=False)
+def cpu_seconds(work: Callable[[], Any], *, turns: int = 1) -> float:
+    """The least of several turns."""
+    spent = []
+    for _ in range(turns):
+        begun = time.process_time()
+        work()
+        spent.append(time.process_time() - begun)
+    return min(spent)
 
 
-def dense_fedex(given: list[Update]) -> None:
-    total = sum(u.weight for u in given)
-    layers = [u.adapter.layers["layer-0"] for u in given]
-    B = sum(u.weight * layer.B_mr for u, layer in zip(given, layers, strict=True)) / total
-    A = sum(u.weight * layer.A_rn for u, layer in zip(given, layers, strict=True)) / total
-    2.0 * (sum(u.weight * (x.B_mr @ x.A_rn) for u, x in zip(given, layers, strict=True)) / total - B @ A)
+def shares(given: Sequence[Update]) -> list[float]:
+    total = sum(update.weight for update in given)
+    return [update.weight / total for update in given]
 
 
-def dense_flexlora(given: list[Update]) -> None:
-    total = sum(u.weight for u in given)
-    mean = sum(u.weight * 2.0 * (u.adapter.layers["layer-0"].B_mr @ u.adapter.layers["layer-0"].A_rn) for u in given)
-    torch.linalg.svd(mean / total, full_matrices=False)
+def mean(given: Sequence[Update], factor: str) -> Tensor:
+    """Σ w_k X_k of one factor of the only layer."""
+    parts = [w * getattr(u.adapter.layers["layer-0"], factor) for w, u in zip(shares(given), given, strict=True)]
+    return torch.stack(parts).sum(0)
 
 
-def dense_fair_iteration(given: list[Update]) -> Callable[[], None]:
+def mean_product(given: Sequence[Update]) -> Tensor:
+    """Σ w_k B_k A_k, formed outright."""
+    total = torch.zeros(given[0].adapter.layers["layer-0"].shape)
+    for w, update in zip(shares(given), given, strict=True):
+        layer = update.adapter.layers["layer-0"]
+        total += w * (layer.B_mr @ layer.A_rn)
+    return total
+
+
+def dense_fedsvd(given: Sequence[Update]) -> None:
+    torch.linalg.svd(mean(given, "B_mr") @ given[0].adapter.layers["layer-0"].A_rn, full_matrices=False)
+
+
+def dense_fedex(given: Sequence[Update]) -> None:
+    SCALE * (mean_product(given) - mean(given, "B_mr") @ mean(given, "A_rn"))
+
+
+def dense_flexlora(given: Sequence[Update]) -> None:
+    torch.linalg.svd(SCALE * mean_product(given), full_matrices=False)
+
+
+def dense_fair_step(given: Sequence[Update], metric: str) -> Callable[[], None]:
     """One autograd step on the dense objective, the mean product already formed."""
-    total = sum(u.weight for u in given)
-    layers = [u.adapter.layers["layer-0"] for u in given]
-    B = sum(u.weight * x.B_mr for u, x in zip(given, layers, strict=True)) / total
-    A = sum(u.weight * x.A_rn for u, x in zip(given, layers, strict=True)) / total
-    M = sum(u.weight * (x.B_mr @ x.A_rn) for u, x in zip(given, layers, strict=True)) / total
+    B, A, M = mean(given, "B_mr"), mean(given, "A_rn"), mean_product(given)
 
     def step() -> None:
         dB = torch.zeros_like(B, requires_grad=True)
         product = (B + dB) @ A
-        loss = (
-            1 - torch.nn.functional.cosine_similarity(M.flatten(), product.flatten(), dim=0) + 0.01 * dB.square().sum()
-        )
-        loss.backward()
+        if metric == "cosine":
+            distance = 1 - torch.nn.functional.cosine_similarity(M.flatten(), product.flatten(), dim=0)
+        else:
+            distance = 0.5 * (M - product).square().sum()
+        (distance + 0.01 * dB.square().sum()).backward()
 
     return step
 
 
-def factored(name: str, state: Any, given: list[Update]) -> Callable[[], object]:
-    strategy = build(name, {})
-    return lambda: strategy.step(state, strategy.combine(given))
-
-
-def row(label: str, ours: float, dense: float) -> None:
-    print(f"{label:<34} {1000 * ours:>10.2f} ms   dense {dense:>9.3f} s   {dense / ours:>9.0f} x", flush=True)
+def row(label: str, clients: int, ours: float, dense: float, *, per: str = "") -> None:
+    wanted = WANTED.get(label, {}).get(clients)
+    goal = f"wanted {wanted:,} x" if wanted else ""
+    cells = (
+        f"{label:<15} K={clients:<4} {1000 * ours:>9.2f} ms",
+        f"dense{per} {dense:>8.3f} s",
+        f"{dense / ours:>9,.0f} x",
+    )
+    print("   ".join([*cells, goal]), flush=True)
 
 
 def one_matrix(size: int) -> None:
-    r = 16
+    twins = {"fedsvd": dense_fedsvd, "fedex": dense_fedex, "flexlora": dense_flexlora}
     for clients in (10, 100):
-        state = adapter(size, size, r, seed=0)
-        for name, twin in (("fedsvd", dense_fedsvd), ("fedex", dense_fedex), ("flexlora", dense_flexlora)):
-            if clients == 100 and name in ("fedsvd", "flexlora"):
-                continue  # their dense SVD does not depend on the number of clients
-            strategy = build(name, {})
-            begun = strategy.init(state)
-            given = list(updates(state, strategy.trains(1), clients))
-            ours = min(cpu_seconds(factored(name, begun, given)) for _ in range(5))
-            row(f"{name} K={clients}", ours, cpu_seconds(lambda twin=twin, given=given: twin(given)))
-        strategy = build("fair", {})
-        given = list(updates(state, strategy.trains(1), clients))
-        step = dense_fair_iteration(given)
+        for name, twin in twins.items():
+            if clients == 100 and name != "fedex":
+                continue  # a dense SVD does not depend on the number of clients
+            strategy, state = started(name, m=size, n=size)
+            given = list(updates(state.adapter, strategy.trains(1), clients))
+
+            def ours(strategy: Strategy = strategy, state: State = state, given: Sequence[Update] = given) -> object:
+                return strategy.step(state, strategy.combine(given))
+
+            before = cpu_seconds(ours, turns=5)
+            dense = cpu_seconds(lambda twin=twin, given=given: twin(given))
+            row(name, clients, min(before, cpu_seconds(ours, turns=5)), dense)
         for metric in ("frobenius", "cosine"):
-            fair = build("fair", {"metric": metric})
-            begun, combined = fair.init(state), fair.combine(given)
-            ours = min(cpu_seconds(lambda fair=fair, b=begun, c=combined: fair.step(b, c)) for _ in range(5))
-            row(f"fair {metric} K={clients}, whole solve", ours, cpu_seconds(step))
+            strategy, state = started("fair", m=size, n=size, metric=metric)
+            given = list(updates(state.adapter, strategy.trains(1), clients))
+            step = dense_fair_step(given, metric)
+            combined = strategy.combine(given)
+
+            def solve(strategy: Strategy = strategy, state: State = state, combined: Any = combined) -> object:
+                return strategy.step(state, combined)
+
+            before = cpu_seconds(solve, turns=3)
+            dense = cpu_seconds(step, turns=3)
+            row(f"fair {metric}", clients, min(before, cpu_seconds(solve, turns=3)), dense, per=" step")
 
 
 def whole_adapter(size: int) -> None:
+    """CPU seconds on one thread, and wall seconds on two: what two free cores take."""
+    print("128 matrices, 10 clients     CPU s, one thread     wall s, two threads")
     for name in sorted(STRATEGIES):
-        strategy = build(name, {})
-        core = Factor.R in strategy.trains(1)
-        state = strategy.init(adapter(size, size, 16, seed=0, layers=128, core=core))
-        wall = time.perf_counter()
+        strategy, state = started(name, m=size, n=size, layers=128)
         given = list(updates(state.adapter, strategy.trains(1), 10))
-        made = time.perf_counter() - wall
-        wall = time.perf_counter()
+        torch.set_num_threads(1)
+        cpu = cpu_seconds(lambda s=strategy, b=state, g=given: s.step(b, s.combine(g)))
+        torch.set_num_threads(2)
+        begun = time.perf_counter()
         strategy.step(state, strategy.combine(given))
-        print(
-            f"{name:<10} 128 matrices, 10 clients: {time.perf_counter() - wall:6.2f} s  (inputs made in {made:.1f} s)",
-            flush=True,
-        )
+        print(f"{name:<28} {cpu:>10.2f} {time.perf_counter() - begun:>22.2f}", flush=True)
+
+
+def peak_megabytes(name: str, options: dict[str, object], clients: int, size: int) -> float:
+    """What combining adds to a fresh process's peak, updates made one at a time."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(added_megabytes, (name, options, clients, size))
+
+
+def added_megabytes(name: str, options: dict[str, object], clients: int, size: int) -> float:
+    strategy, state = started(name, m=size, n=size, layers=4, **options)
+    for few in (1, 2):  # code and buffers that any number of clients needs
+        strategy.step(state, strategy.combine(updates(state.adapter, strategy.trains(1), few)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    strategy.step(state, strategy.combine(updates(state.adapter, strategy.trains(1), clients)))
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def memory(size: int) -> None:
+    one = 4 * 2 * size * RANK * 4 / 2**20
+    print(f"peak memory beyond that of two clients, MB; one update has {one:.0f} MB")
+    for label, name, options in (
+        ("fedit, report_error: false", "fedit", {"report_error": False}),
+        ("fedit", "fedit", {}),
+        ("ffa", "ffa", {}),
+    ):
+        found = [f"K={clients}: {peak_megabytes(name, options, clients, size):6.0f}" for clients in (10, 100, 300)]
+        print(f"{label:<28} {'   '.join(found)}", flush=True)
+
+
+def plot(path: Path, size: int) -> None:
+    """Cost of one matrix against the number of clients, the rank and the side."""
+    axes = {
+        f"clients K (r = {RANK}, m = n = {size})": [(size, RANK, clients) for clients in (2, 4, 8, 16, 32, 64)],
+        f"rank r (K = 10, m = n = {size})": [(size, r, 10) for r in (2, 4, 8, 16, 32)],
+        f"side m = n (K = 10, r = {RANK})": [(m, RANK, 10) for m in (256, 512, 1024, 2048, 4096, 8192)],
+    }
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    for panel, (label, points) in zip(panels, axes.items(), strict=True):
+        column = ("K" in label[:9] and 2) or ("r (" in label and 1) or 0
+        for index, name in enumerate(sorted(STRATEGIES)):
+            costs = [1000 * cost(name, m=m, r=r, clients=clients) for m, r, clients in points]
+            style = {
+                "color": f"C{index % 10}",
+                "linestyle": "-" if index < 10 else "--",
+                "marker": "o",
+                "markersize": 3,
+            }
+            panel.loglog([point[column] for point in points], costs, label=name, **style)
+        panel.set_xlabel(label)
+        panel.grid(alpha=0.3, which="both")
+    panels[0].set_ylabel("CPU ms per matrix, one thread")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
+    figure.savefig(path, dpi=80)
+
+
+def cost(name: str, *, m: int, r: int, clients: int) -> float:
+    strategy, state = started(name, m=m, n=m, r=r)
+    given = list(updates(state.adapter, strategy.trains(1), clients))
+    return cpu_seconds(lambda: strategy.step(state, strategy.combine(given)), turns=3)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--adapter", action="store_true")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     if arguments.adapter:
-        torch.set_num_threads(2)
         whole_adapter(arguments.size)
+    elif arguments.memory:
+        memory(arguments.size)
+    elif arguments.plot:
+        plot(arguments.plot, arguments.size)
     else:
-        torch.set_num_threads(1)
         one_matrix(arguments.size)
 
 
