@@ -7,8 +7,9 @@
     document.documentElement.classList.toggle("dark", wanted() === "dark");
     if (told() === wanted()) return;
     document.cookie = `fedlora-scheme=${wanted()}; path=/; max-age=31536000; samesite=lax`;
-    const pageHasCharts = document.documentElement.dataset.plain === undefined;
-    if (pageHasCharts && told() === wanted()) location.reload();
+    if (told() !== wanted()) return; // a browser without cookies stays as it is
+    if (document.readyState === "complete") location.reload();
+    else addEventListener("load", () => location.reload()); // a reload before that can be lost
   };
   document.addEventListener("click", (event) => {
     if (!event.target.closest?.("#scheme")) return;

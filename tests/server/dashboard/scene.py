@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import yaml
 from flwr.app import Message
 
 from fedlora.config import Recipe
+from fedlora.units_path import units_folder
 from server.dashboard.access import Access, Role, access_path
 from simulations.local_grid import FIRST_NODE, Fault
 from simulations.run import prepare, simulate
@@ -98,12 +100,20 @@ def dashboard(folder: Path, *options: str) -> Iterator[Scene]:
         port = free.getsockname()[1]
     log = folder / "dashboard.log"
     command = [sys.executable, "-u", "-m", "fedlora", "dashboard", "--store", str(store), "--port", str(port), *options]
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, cwd=folder) as process:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, cwd=folder, env=ours()) as process,
+    ):
         try:
             yield Scene(folder, f"http://127.0.0.1:{port}", link_in(log, process, port))
         finally:
             process.terminate()
             process.wait(timeout=20)
+
+
+def ours() -> dict[str, str]:
+    """The environment of a process that works elsewhere and imports this tree."""
+    return {**os.environ, "PYTHONPATH": str(units_folder())}
 
 
 def link_in(log: Path, process: subprocess.Popen[bytes], port: int) -> str:
@@ -126,7 +136,7 @@ def simulation(scene: Scene, name: str, *overrides: str) -> Iterator[subprocess.
     path.write_text(yaml.safe_dump(tiny(scene.folder, f"name={name}", *overrides).model_dump(mode="json")))
     command = [sys.executable, "-m", "fedlora", "simulate", str(path), "--out", str(scene.folder / "runs" / name)]
     with (scene.folder / f"{name}.log").open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=scene.folder)
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=scene.folder, env=ours())
         try:
             yield process
         finally:

@@ -14,8 +14,9 @@ import yaml
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
-from server.dashboard.units import epsilon
+from server.dashboard import units
 from server.store.opening import open_existing
 from server.store.reading import find_run
 from tests.federations import CLIENTS
@@ -114,7 +115,7 @@ def test_a_run_is_followed_without_a_reload_and_steered(browser, scene):
     log_in(browser, scene, "operator")
     with simulation(scene, "live", "rounds.count=2000"):
         browser.open(scene.url + "/")
-        browser.see("live")
+        browser.see("live", patience_s=240)  # it has to load torch first
         browser.until(
             lambda: browser.driver.find_element(By.LINK_TEXT, "live").click() or True, why="the run is a link"
         )
@@ -151,13 +152,23 @@ def test_a_run_is_started_from_a_recipe_after_its_plan(browser, scene):
     name.send_keys(Keys.CONTROL + "a")
     name.send_keys("by-hand")
     browser.button("Check and plan").click()
-    browser.see("at most 2.000 at δ = 1e-05")
+    browser.see("at most 2.000 at δ = 1e-05", patience_s=240)
     browser.see("than dense)")
     press(browser, "Start")
-    browser.until(lambda: browser.driver.find_element(By.LINK_TEXT, "by-hand").click() or True, why="the run is listed")
-    browser.until(lambda: browser.one("h1 .badge").text == "finished", why="it has finished")
+    browser.until(
+        lambda: browser.driver.find_element(By.LINK_TEXT, "by-hand").click() or True,
+        why="the run is listed",
+        patience_s=240,
+    )
+    browser.until(lambda: browser.one("h1 .badge").text == "finished", why="it has finished", patience_s=240)
     browser.button("Download adapter")
     browser.see("Sent up")
+
+
+def follow(browser: Browser, name: str) -> bool:
+    """Click on a link; False while it is not there."""
+    browser.driver.find_element(By.LINK_TEXT, name).click()
+    return True
 
 
 def press(browser: Browser, label: str) -> None:
@@ -180,8 +191,8 @@ def test_the_privacy_page_says_what_the_ledgers_say(browser, scene):
             chain = read_ledger(LedgerFiles(scene.folder / "runs" / out / "sites" / site, "default"), public_key=None)
             charges = [entry.fields for entry in chain.entries if entry.kind == "charge"]
             row = next(row for row in ledger_rows(browser) if row["site"] == site and row["receipts"] == len(charges))
-            spent = float(charges[-1]["epsilon_lifetime"])
-            assert row["spent"] == epsilon(spent)
+            events = [Event(rate=c["rate"], noise_multiplier=c["noise_multiplier"], steps=c["steps"]) for c in charges]
+            assert row["spent"] == units.epsilon(epsilon(events, delta=float(row["delta"])))
             assert ("insecure" in row["ledger"]) == (out == "seeded")
             assert row["red"] == (out == "seeded")
     browser.button("Check every signature").click()
@@ -197,6 +208,7 @@ def ledger_rows(browser: Browser) -> list[dict]:
         return rows.map((row) => ({
           site: text(row, "Site").split("\\n")[0],
           spent: text(row, "ε spent").trim(),
+          delta: text(row, "δ"),
           ledger: text(row, "Ledger"),
           receipts: Number(text(row, "Ledger").match(/(\\d+) receipt/)[1]),
           red: row.classList.contains("bad"),

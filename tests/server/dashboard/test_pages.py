@@ -71,7 +71,8 @@ def addresses(routes, prefix=""):
 
 def test_nothing_answers_without_a_login(app, client):
     found = sorted(set(addresses([*app.routes, *core.app.routes])))
-    assert {"/", "/run/x", "/privacy", "/sites", "/events", "/events.jsonl"} <= set(found)
+    ours = {"/", "/start", "/run/x", "/run/x/adapter.zip", "/privacy", "/sites", "/events", "/events.jsonl"}
+    assert ours <= set(found)
     for path in found:
         if not path.startswith(PUBLIC):
             answer = client.get(path)
@@ -79,7 +80,7 @@ def test_nothing_answers_without_a_login(app, client):
             assert client.post(path).status_code in (401, 403), path
 
 
-@pytest.mark.parametrize("path", ["/", f"/run/{RUN}", "/privacy", "/sites", "/events"])
+@pytest.mark.parametrize("path", ["/", "/start", f"/run/{RUN}", "/privacy", "/sites", "/events"])
 def test_a_page_is_whole_escaped_and_its_inline_scripts_have_the_nonce(inside, path):
     answer = inside.get(path)
     assert answer.status_code == 200
@@ -101,3 +102,11 @@ def test_the_audit_log_is_exported_whole(inside):
     answer = inside.get("/events.jsonl")
     assert answer.headers["content-disposition"] == 'attachment; filename="fedlora-events.jsonl"'
     assert [line.count('"digest"') for line in answer.text.splitlines()] == [1]
+
+
+def test_an_adapter_is_for_operators(inside, doors):
+    assert inside.get(f"/run/{RUN}/adapter.zip").status_code == 403
+    inside.cookies.set(doors.cookie, doors.sessions.open("operator", doors.access.stamp("operator")))
+    answer = inside.get(f"/run/{RUN}/adapter.zip")
+    assert answer.status_code == 404
+    assert "has no adapter on this machine; export one, or look in /nowhere" in answer.json()["detail"]
