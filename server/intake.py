@@ -9,7 +9,7 @@ from flwr.app import Message
 from fedlora.config import Recipe
 from fedlora.privacy.receipt import Receipt, ReceiptError, require_receipt, signature_in
 from fedlora.task import Report
-from fedlora.updates import Adapter, Update, add
+from fedlora.updates import Adapter, Update
 from fedlora.wire.message import Expected, Schema, WireError, decode
 from server.messages import BadReplyError, Reply, read_reply
 from server.outgoing import Outgoing
@@ -160,4 +160,4 @@ class Intake:
         )
         if message.header.client != reply.report.client:
             raise WireError("wrong-client")  # an update that another site has made
-        return sent.adapter.with_tensors(add(base, message.tensors))
+        return sent.adapter.with_tensors(message.added_to(base))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from fedlora.config import DeviceSettings
 from fedlora.privacy.receipt import Receipt, Signature
 from fedlora.task import Evaluation
 from fedlora.wire.choice import Packing
-
-Outcome = Literal["trained", "refused", "failed", "late"]
+from server.outcomes import Outcome as Outcome
 
 
 @dataclass(frozen=True)

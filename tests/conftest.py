@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
@@ -13,6 +14,8 @@ from fedlora.config import Recipe
 from tests.federations import save_messages, save_tiny_model, tiny_recipe
 
 torch.set_num_threads(1)
+settings.register_profile("fedlora", deadline=None)  # no test fails because a machine is busy
+settings.load_profile("fedlora")
 
 
 class TinyClassifier(nn.Module):

@@ -20,7 +20,7 @@ import torch
 from google.protobuf.message import DecodeError
 from torch import Tensor
 
-from fedlora.updates import Adapter, LowRank, Tensors, add, norm, subtract
+from fedlora.updates import Adapter, LowRank, Tensors, norm, subtract
 from fedlora.wire import update_pb2 as pb
 from fedlora.wire.message import Expected, Header, Schema, WireError, decode, encode, state_hash
 from fedlora.wire.values import CodecName
@@ -93,8 +93,8 @@ def followed(link: bytes, held: Adapter, run: str) -> Adapter:
     turn = body.kind == "turn"
     schema = turn_schema(held) if turn else Schema.of(held.tensors())
     expected = Expected("turn" if turn else "change", run, body.round, state_hash(held.tensors()))
-    tensors = decode(link, schema, expected).tensors
-    return turned(held, tensors) if turn else held.with_tensors(add(held.tensors(), tensors))
+    message = decode(link, schema, expected)
+    return turned(held, message.tensors) if turn else held.with_tensors(message.added_to(held.tensors()))
 
 
 def turn_schema(adapter: Adapter) -> Schema:

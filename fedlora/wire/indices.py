@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from fedlora.wire.kernels import kernels
+
 Indices = npt.NDArray[np.int64]
 
 
@@ -52,6 +54,10 @@ def encode_indices(indices: Indices, n: int) -> bytes:
         bits[indices] = 1
         return np.packbits(bits).tobytes()
     low = low_bits(n, k)
+    if (loops := kernels(n)) is not None:
+        low_part, high_part = (np.zeros(size, dtype=np.uint8) for size in elias_fano_bytes(n, k))
+        loops.elias_fano_into(indices, low, low_part, high_part)
+        return low_part.tobytes() + high_part.tobytes()
     high = np.zeros(k + (n >> low) + 1, dtype=np.uint8)
     high[(indices >> low) + np.arange(k)] = 1
     digits = (indices[:, None] >> np.arange(low - 1, -1, -1)) & 1
@@ -71,6 +77,11 @@ def decode_indices(code: bytes, n: int, k: int) -> Indices:
         return indices
     low = low_bits(n, k)
     split, _ = elias_fano_bytes(n, k)
+    if (loops := kernels(n)) is not None:
+        coded, indices = np.frombuffer(code, dtype=np.uint8), np.empty(k, dtype=np.int64)
+        if not loops.elias_fano_from(coded[:split], coded[split:], low, n, indices):
+            raise IndexCodeError("not increasing, out of range, or padding that is not zero")
+        return indices
     ones = np.flatnonzero(unpacked(code[split:], k + (n >> low) + 1)).astype(np.int64)
     if len(ones) != k:
         raise IndexCodeError("the high part does not have k ones")

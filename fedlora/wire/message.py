@@ -13,17 +13,21 @@ Guarantees of `decode`, for any bytes whatever:
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import torch
 from google.protobuf.message import DecodeError
 from torch import Tensor
 
-from fedlora.updates import Tensors, norm
+from fedlora.updates import Tensors
 from fedlora.wire import update_pb2 as pb
-from fedlora.wire.indices import IndexCodeError, code_bytes, decode_indices, encode_indices
+from fedlora.wire.indices import IndexCodeError, Indices, code_bytes, decode_indices, encode_indices
+from fedlora.wire.kernels import Floats, kernels
 from fedlora.wire.topk import top_k
 from fedlora.wire.values import CodecName, ValueCodeError, decode_values, encode_values, value_bytes
 
@@ -96,12 +100,53 @@ class Expected:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A decoded chunk: `values` belong at `indices` of tensor `name`, flat, counted from `start`; None: at all n."""
+
+    name: str
+    start: int
+    n: int
+    indices: Indices | None
+    values: Floats
+
+
+@dataclass(frozen=True)
 class Message:
-    """A valid message."""
+    """A valid message, as sparse as it came."""
 
     header: Header
     codec: CodecName
-    tensors: dict[str, Tensor] = field(repr=False)
+    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
+    parts: tuple[Part, ...] = field(repr=False)
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """What was sent, zero elsewhere."""
+        zeros = {name: torch.zeros(shape) for name, shape in self.shapes.items()}
+        self.add_to(zeros)
+        return zeros
+
+    def add_to(self, totals: Tensors, *, scale: float = 1.0) -> None:
+        """totals += scale · tensors, in place (float32 or float64, contiguous); touches only what was sent."""
+        for part in self.parts:
+            total = totals[part.name].view(-1).numpy()[part.start : part.start + part.n]
+            if part.indices is None:
+                total += part.values if scale == 1.0 else scale * part.values.astype(np.float64)
+            elif (loops := kernels(part.n)) is not None:
+                loops.add_at(total, part.indices, part.values, scale)
+            else:
+                total[part.indices] = total[part.indices] + scale * part.values.astype(np.float64)
+
+    def added_to(self, base: Tensors) -> dict[str, Tensor]:
+        """base + tensors, leaving `base` as it is."""
+        totals = {name: base[name].clone(memory_format=torch.contiguous_format) for name in self.shapes}
+        self.add_to(totals)
+        return totals
+
+    @property
+    def norm(self) -> float:
+        """L2 norm of all values together, accumulated in float64."""
+        return math.sqrt(sum(float(np.square(part.values, dtype=np.float64).sum()) for part in self.parts))
 
 
 def state_hash(tensors: Tensors) -> bytes:
@@ -154,7 +199,7 @@ def chunks_of(values: Tensor, codec: CodecName, density: float, omit_zeros: bool
     chosen = top_k(values, k)
     for start in range(0, n, CHUNK):
         size = min(CHUNK, n - start)
-        inside = chosen[(chosen >= start) & (chosen < start + size)]
+        inside = chosen[slice(*np.searchsorted(chosen, (start, start + size)))]
         payload = encode_indices(inside - start, size) + encode_values(values[torch.from_numpy(inside)], codec)
         yield pb.Chunk(k=len(inside), crc32=zlib.crc32(payload), payload=payload)
 
@@ -172,10 +217,10 @@ def decode(
     require_expected(body, schema, expected)
     codec = NAMES[body.codec]
     check_lengths(body, schema, codec)
-    tensors = unpack(body, schema, codec)
-    if not norm(tensors) <= expected.max_norm:
+    message = Message(header, codec, schema.shapes, tuple(unpack(body, schema, codec)))
+    if not message.norm <= expected.max_norm:
         raise WireError("norm-out-of-range")
-    return Message(header, codec, tensors)
+    return message
 
 
 def largest_bytes(schema: Schema) -> int:
@@ -228,21 +273,17 @@ def check_lengths(body: pb.Body, schema: Schema, codec: CodecName) -> None:
             raise WireError("corrupt")
 
 
-def unpack(body: pb.Body, schema: Schema, codec: CodecName) -> dict[str, Tensor]:
-    tensors = {}
+def unpack(body: pb.Body, schema: Schema, codec: CodecName) -> Iterator[Part]:
     chunks = iter(body.chunks)
-    for (name, shape), size in zip(schema.shapes.items(), schema.sizes(), strict=True):
-        flat = torch.zeros(size)
+    for name, size in zip(schema.shapes, schema.sizes(), strict=True):
         for start in range(0, size, CHUNK):
             n, chunk = min(CHUNK, size - start), next(chunks)
             split = code_bytes(n, chunk.k)
             try:
-                indices = decode_indices(chunk.payload[:split], n, chunk.k)
+                indices = None if chunk.k == n else decode_indices(chunk.payload[:split], n, chunk.k)
                 values = decode_values(chunk.payload[split:], codec, chunk.k)
             except IndexCodeError:
                 raise WireError("bad-indices") from None
             except ValueCodeError:
                 raise WireError("bad-values") from None
-            flat[start : start + n][torch.from_numpy(indices)] = values
-        tensors[name] = flat.reshape(shape)
-    return tensors
+            yield Part(name, start, n, indices, values.numpy())

@@ -13,12 +13,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fedlora.wire.kernels import kernels
+
 CodecName = Literal["fp32", "fp16", "bf16", "int8", "int4", "sign"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 BLOCK = {"int8": 64, "int4": 128, "sign": 256}
 BITS = {"int8": 8, "int4": 4, "sign": 1}
 LARGEST = {"int8": 127, "int4": 7}
 MAX_SCALE = 60_000.0
+SPARSE = 16  # k values stand for a chunk of about so many times more
 
 Codes = npt.NDArray[np.uint8]
 
@@ -66,6 +69,10 @@ def encode_values(values: Tensor, codec: CodecName) -> bytes:
 def codes_of(padded: npt.NDArray[np.float32], scales: npt.NDArray[np.float32], codec: CodecName, k: int) -> bytes:
     if codec == "sign":
         return np.packbits(padded.ravel()[:k] > 0).tobytes()
+    if codec == "int4" and (loops := kernels(SPARSE * k)) is not None:
+        code = np.zeros((k + 1) // 2, dtype=np.uint8)
+        loops.nibbles_into(padded.ravel()[:k], scales, BLOCK[codec], code)
+        return code.tobytes()
     safe = np.where(scales > 0, scales, 1.0)[:, None]
     largest = LARGEST[codec]
     codes = np.clip(np.rint(padded / safe), -largest, largest).astype(np.int8)
@@ -94,6 +101,11 @@ def decode_values(code: bytes, codec: CodecName, k: int) -> Tensor:
     scales = np.frombuffer(code[:split], dtype=np.float16).astype(np.float32)
     if not bool(np.all((scales >= 0) & (scales <= MAX_SCALE))) or bool(np.any(np.signbit(scales))):
         raise ValueCodeError("a scale is negative, not finite or too large")
+    if codec == "int4" and (loops := kernels(SPARSE * k)) is not None:
+        decoded = np.empty(k, dtype=np.float32)
+        if not loops.nibbles_from(np.frombuffer(code[split:], dtype=np.uint8), scales, BLOCK[codec], decoded):
+            raise ValueCodeError("a nibble is one that is never written")
+        return torch.from_numpy(decoded)
     units = units_of(np.frombuffer(code[split:], dtype=np.uint8), codec, k)
     return torch.from_numpy(units * np.repeat(scales, BLOCK[codec])[:k])
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from fedlora.private_files import require_private
 from fedlora.settings import SettingsError
 from server.dashboard.access import Access
+from server.dashboard.api import add_api
 from server.dashboard.app import create_app
 from server.dashboard.board import Board
 from server.dashboard.gate import LOOPBACK, Audit, Doors, log_only
@@ -99,6 +100,7 @@ def is_loopback(host: str) -> bool:
 def build(board: Board) -> FastAPI:
     """Everything that is served, over this board."""
     app = create_app(board.doors)
+    add_api(app, board.store)
     add_pages(app, board)
     return app
 

@@ -155,9 +155,11 @@ class Recorder:
         kind = "run-resumed" if known or self._resumed_at else "run-started"
         self._tell(connection, kind)
         orders = in_force(connection, self._key.id)
+        if self.kind == "deployment":
+            return  # a coordinator starts it again by itself: what was asked of it still holds
         late = [order for order in orders.news if order.verb in ("stop", "stop-now", "export")]
         answer_orders(connection, late, "void: the run had ended before", at=now)
-        if self.kind == "simulation" and orders.pause is not None:  # whoever starts it again wants it to go on
+        if orders.pause is not None:  # whoever starts it again wants it to go on
             place_order(connection, self._key.id, "resume", who="command line", at=now)
 
     def _catch_up(self, connection: Connection) -> None:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from server.records import Outcome  # torch comes with it, and a list of runs should be there at once
+from server.outcomes import Outcome
 
 Kind = Literal["simulation", "deployment"]
 State = Literal["waiting", "running", "paused", "finished", "stopped", "failed", "died", "lost"]

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, case, select, update
 from fedlora.privacy.chain import canonical
 from fedlora.privacy.receipt import Receipt, Signature
 from fedlora.privacy.signing import SignatureError, require_signed
+from fedlora.settings import SettingsError
 from server.records import RoundRecord
 from server.store.keys import upsert
 from server.store.tables import accounts, charges, receipts
@@ -106,7 +107,9 @@ def fingerprint_of(public_key: str) -> str:
 
 def verify_account(connection: Connection, account: int) -> list[str]:
     """Check every stored receipt of an account again; what is wrong, one line a problem, none if it is sound."""
-    row = connection.execute(select(accounts).where(accounts.c.id == account)).mappings().one()
+    row = connection.execute(select(accounts).where(accounts.c.id == account)).mappings().one_or_none()
+    if row is None:
+        raise SettingsError(f"there is no account {account} in this store.")
     problems = []
     last: tuple[int, str] | None = None
     query = select(receipts).where(receipts.c.account_id == account).order_by(receipts.c.sequence)

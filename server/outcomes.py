@@ -1,0 +1,7 @@
+"""How a client's round can end: one word, shared by records, rows and pages."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Outcome = Literal["trained", "refused", "failed", "late"]

@@ -1,0 +1,191 @@
+"""The JSON API: what the store says, to whom it may be said, and no error of the server's own whatever is sent."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, Phase, given, settings
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import text
+
+from server.dashboard.access import Access, Role
+from server.dashboard.api import add_api
+from server.dashboard.app import create_app
+from server.dashboard.gate import Doors
+from server.store.opening import open_store
+from server.store.reading import read_runs
+from server.store.writing import begin_run, set_run, write_round
+from tests.store.examples import BUDGET, client, facts, private, receipt, record
+
+FAR = 4e9
+"""A moment that is always recent: a run on another machine is heard then."""
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = open_store(tmp_path / "fedlora.db")
+    with opened.writing() as connection:
+        key = begin_run(connection, facts("1" * 32, kind="deployment", recipe={"huge": float("inf")}), at=1000.0)
+        write_round(connection, key, private(1, run="1" * 32), at=1010.0)
+        write_round(connection, key, record(2, [client("a", 2), client("b", 2, outcome="late")]), at=FAR)
+        set_run(connection, key, state="finished", ended_at=1020.0)
+        busy = begin_run(connection, facts("2" * 32, name="busy"), at=2000.0, host="elsewhere")
+        set_run(connection, busy, heard_at=FAR)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def app(store, tmp_path):
+    app = create_app(Doors(Access(tmp_path / "access.json"), hosts=None))
+    app.state.api = add_api(app, store)
+    return app
+
+
+@pytest.fixture
+def token(tmp_path):
+    return lambda role: Access(tmp_path / "access.json").add_token(role.value, role, days=1)
+
+
+@pytest.fixture
+def browse(app, token):
+    """A client of each role."""
+    return {role: TestClient(app, headers={"Authorization": f"Bearer {token(role)}"}) for role in Role}
+
+
+def test_what_the_store_says_is_what_is_answered(browse):
+    viewer = browse[Role.VIEWER]
+    assert [run["name"] for run in viewer.get("/api/v1/runs").json()] == ["busy", "first"]
+    assert [run["name"] for run in viewer.get("/api/v1/runs", params={"active": True}).json()] == ["busy"]
+    whole = viewer.get("/api/v1/runs/first").json()
+    assert (whole["run"]["rounds"], whole["detail"]["versions"]) == (2, {"fedlora": "0.1.0"})
+    assert [row["round"] for row in viewer.get("/api/v1/runs/1111/rounds", params={"after": 1}).json()] == [2]
+    cells = viewer.get("/api/v1/runs/first/clients", params={"site": "b"}).json()
+    assert [(cell["round"], cell["outcome"]) for cell in cells] == [(1, "trained"), (2, "late")]
+    assert viewer.get("/api/v1/runs/first/failures").json()[0]["code"] == "no-answer"
+    assert {site["site"] for site in viewer.get("/api/v1/runs/first/sites").json()} == {"a", "b"}
+    assert {site["site"] for site in viewer.get("/api/v1/sites").json()} == {"a", "b"}
+    assert viewer.get("/api/v1/runs/first/log").json() == []
+    (ledger, _) = sorted(viewer.get("/api/v1/privacy").json(), key=lambda row: row["site"])
+    assert (ledger["epsilon"], ledger["budget"]) == (receipt("a", 1).epsilon_lifetime, BUDGET)
+    assert [row["round"] for row in viewer.get("/api/v1/privacy/a/default/receipts").json()] == [1]
+    verdict = viewer.get(f"/api/v1/privacy/accounts/{ledger['account']}/verify").json()
+    assert verdict == {"sound": True, "problems": []}
+    assert viewer.get("/api/v1/me").json() == {"name": "token:viewer", "role": "viewer"}
+
+
+def test_an_order_is_placed_in_the_name_of_its_giver_and_written_down(browse):
+    operator = browse[Role.OPERATOR]
+    placed = operator.post("/api/v1/runs/busy/orders", json={"verb": "exclude", "site": "a"})
+    assert (placed.status_code, placed.json()["who"]) == (201, "token:operator")
+    assert operator.get("/api/v1/runs/busy/orders").json() == [placed.json()]
+    (event,) = operator.get("/api/v1/events", params={"kind": "order", "actor": "token:operator"}).json()
+    assert (event["run"], event["fields"]) == ("2" * 32, {"verb": "exclude", "site": "a"})
+    assert operator.get("/api/v1/events/verify").json() == {"sound": True, "problems": []}
+    assert json.loads(operator.get("/api/v1/events/export").text)["digest"] == event["digest"]
+
+
+def test_orders_that_cannot_be_obeyed_are_refused_with_the_reason(browse):
+    operator = browse[Role.OPERATOR]
+    refused = operator.post("/api/v1/runs/first/orders", json={"verb": "pause"})
+    assert (refused.status_code, refused.json()["detail"]) == (
+        409, "first is finished: nobody would obey. Start it again first.",
+    )  # fmt: skip
+    for body, reason in (
+        ({"verb": "exclude"}, "exclude needs the name of a site."),
+        ({"verb": "pause", "site": "a"}, "pause takes no site."),
+    ):
+        refused = operator.post("/api/v1/runs/busy/orders", json=body)
+        assert (refused.status_code, refused.json()["detail"]) == (422, reason)
+    for body in ({"verb": "dance"}, {"verb": "pause", "more": 1}, {"verb": "exclude", "site": "\0"}, [], "x"):
+        assert operator.post("/api/v1/runs/busy/orders", json=body).status_code == 422
+    assert operator.post("/api/v1/runs/nothing/orders", json={"verb": "pause"}).status_code == 404
+
+
+def test_only_an_admin_removes_a_run_and_only_one_that_is_over(browse, store):
+    admin = browse[Role.ADMIN]
+    assert admin.delete("/api/v1/runs/busy").json()["detail"] == "busy is running; stop it before it is removed."
+    assert admin.delete("/api/v1/runs/first").status_code == 204
+    with store.reading() as connection:
+        assert [run.name for run in read_runs(connection)] == ["busy"]
+
+
+def routes(app) -> list[tuple[str, str, Role]]:
+    """Every operation of the API, and the least role that it is for."""
+    least = {"post": Role.OPERATOR, "delete": Role.ADMIN}
+    return [
+        (method, "/api/v1" + path, least.get(method, Role.VIEWER))
+        for path, operations in app.state.api.openapi()["paths"].items()
+        for method in operations
+    ]
+
+
+def test_every_route_is_refused_without_a_login_and_with_a_lesser_role(app, browse):
+    nobody = TestClient(app)
+    listed = [*routes(app), ("get", "/metrics", Role.VIEWER)]
+    assert len(listed) > 15
+    for method, path, least in listed:
+        url = path.format(name="busy", site="a", dataset="default", account=1)
+        assert nobody.request(method, url, json={}).status_code == 401, path
+        forged = nobody.request(method, url, json={}, headers={"Authorization": "Bearer fedlora_wrong"})
+        assert forged.status_code == 401, path
+        for role in Role:
+            if not role.covers(least):
+                assert browse[role].request(method, url, json={"verb": "pause"}).status_code == 403, path
+
+
+def test_a_database_that_breaks_is_503_and_says_nothing_of_itself(browse, store):
+    with store.writing() as connection:
+        connection.execute(text("ALTER TABLE runs RENAME TO elsewhere"))
+    answer = browse[Role.VIEWER].get("/api/v1/runs")
+    assert (answer.status_code, answer.json()) == (
+        503, {"detail": "The store cannot be reached (OperationalError); try again."},
+    )  # fmt: skip
+
+
+def test_prometheus_reads_the_metrics(browse):
+    answer = browse[Role.VIEWER].get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    found = {
+        (sample.name, *(value for key, value in sorted(sample.labels.items()) if key != "key")): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+    assert found["fedlora_run_state", "busy", "running"] == 1
+    assert found["fedlora_run_rounds", "first"] == 2
+    assert found["fedlora_accuracy", "first"] == 0.7
+    assert found["fedlora_round_clients", "late", "first"] == 1
+    assert found["fedlora_round_seconds", "first"] == 10.0
+    assert found["fedlora_run_bytes_total", "up", "first"] == 300
+    assert found["fedlora_failures_total", "no-answer", "late", "first"] == 1
+    assert found["fedlora_epsilon_spent", "default", "a"] == receipt("a", 1).epsilon_lifetime
+    assert found["fedlora_epsilon_left", "default", "a"] == BUDGET - receipt("a", 1).epsilon_lifetime
+    assert found["fedlora_site_missing", "b"] == 0
+
+
+def test_whatever_the_description_allows_and_what_it_does_not_is_no_error_of_the_server(app, browse, token):
+    secret = browse[Role.ADMIN].headers["Authorization"]
+    schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", app, headers={"Authorization": secret})
+    quick = settings(
+        max_examples=12, deadline=None, phases=[Phase.explicit, Phase.generate], database=None,
+        suppress_health_check=list(HealthCheck), derandomize=True,
+    )  # fmt: skip
+    tried = 0
+    for operation in schema.get_all_operations():
+        strategy = operation.ok().as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE) | (
+            operation.ok().as_strategy()
+        )
+
+        @quick
+        @given(case=strategy)
+        def send(case):
+            nonlocal tried
+            tried += 1
+            answer = case.call(headers={"Authorization": secret})
+            assert answer.status_code < 500, (case.method, case.path, answer.content)
+
+        send()
+    assert tried > 100
