@@ -5,6 +5,7 @@ A default lives in exactly one place, the field; the text under a field is its m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, Field, model_validator
 
+from fedlora.attack import AttackSettings
 from fedlora.privacy.settings import PrivacySettings
+from fedlora.quotas import QuotaSettings
+from fedlora.robust import RobustSettings
 from fedlora.settings import Settings, SettingsError, parse
 from fedlora.wire.settings import WireSettings
 
@@ -250,6 +254,10 @@ class RoundSettings(Settings):
     evaluate_every: int = Field(1, ge=1)
     """Evaluate the global adapter on the shared test set every so many rounds (and after the last)."""
 
+    def asked(self, connected: int) -> int:
+        """How many of the connected clients a round asks."""
+        return max(self.min_clients, math.ceil(self.fraction * connected))
+
 
 class DeviceSettings(Settings):
     """What one client can carry: its rank and depth, or a budget from which both follow (`server/planner.py`)."""
@@ -305,6 +313,11 @@ class Recipe(Settings):
     rounds: RoundSettings = RoundSettings()
     privacy: PrivacySettings = PrivacySettings()
     wire: WireSettings = WireSettings()
+    robust: RobustSettings = RobustSettings()
+    quotas: QuotaSettings = QuotaSettings()
+    attack: AttackSettings | None = None
+    """Simulations only: clients that lie, to see what `robust` does about it. A deployment refuses it."""
+
     devices: Mapping[str, DeviceSettings] = {}
     """Clients that carry less than the whole adapter, by name; `others` stands for every client that is not named."""
 
@@ -331,6 +344,28 @@ class Recipe(Settings):
                     "init: client-gradients sends whole gradients, which privacy.client_level does not clip; take "
                     "init: gradient with public data, or another init."
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _robust_fits(self) -> Recipe:
+        """What a robust round cannot be together with; what depends on the strategy is `strategies/fit.py`'s."""
+        if not self.robust.enabled:
+            return self
+        if self.privacy.client_level is not None:
+            raise ValueError(
+                "robust and privacy.client_level exclude each other: the noise covers what one clipped update can move "
+                "a sum by, and a rule that looks at all updates has no such bound. Remove one of them."
+            )
+        if self.devices:
+            raise ValueError(
+                "robust compares whole updates, and clients of unequal rank or depth send unequal ones: every small "
+                "device would look like an outlier. Remove `devices`, or robust.norm_bound and robust.rule."
+            )
+        if self.mode != "federated" and self.robust.rule != "mean":
+            raise ValueError(f"robust.rule={self.robust.rule} compares clients, mode={self.mode} has one; remove it.")
+        clients = None if self.data.partition == "natural" else self.data.clients
+        if clients is not None and self.rounds.asked(clients) < self.robust.least_updates:
+            raise ValueError(f"{self.robust.precondition}, a round asks {self.rounds.asked(clients)} clients.")
         return self
 
 

@@ -110,6 +110,30 @@ def frobenius(product: Product) -> float:
     return float(torch.linalg.matrix_norm(left.R @ right.R.mT))
 
 
+def gram(products: Iterable[Product]) -> Tensor:
+    """Inner products <Δ_k, Δ_l>_F of K products of one shape (K, K), without any Δ.
+
+        <U_k V_k, U_l V_l> = tr(V_kᵀ U_kᵀ U_l V_l) = Σ (U_kᵀ U_l) ∘ (V_k V_lᵀ)
+
+    They depend on the products alone, not on how each is factored (U -> U G, V -> G⁻¹ V). Costs O((m + n) (K p)²).
+    """
+    listed = list(products)
+    U_mP, V_Pn = stack(listed).U_mp.double(), stack(listed).V_pn.double()
+    sizes = [product.rank for product in listed]
+    rows = []
+    for U_mp, V_pn in zip(torch.split(U_mP, sizes, 1), torch.split(V_Pn, sizes, 0), strict=True):
+        columns = ((U_mp.mT @ U_mP) * (V_pn @ V_Pn.mT)).sum(0)
+        rows.append(torch.stack([part.sum() for part in torch.split(columns, sizes)]))
+    gram_kk = torch.stack(rows)
+    return (gram_kk + gram_kk.mT) / 2
+
+
+def dense_gram(products: Iterable[Product]) -> Tensor:
+    """The slow clear twin of `gram`."""
+    flat = torch.stack([product.dense().flatten() for product in products])
+    return flat @ flat.mT
+
+
 def relative_distance(ideal: Mapping[str, Product], served: Mapping[str, Product]) -> float:
     """‖Δ_ideal - Δ_served‖_F / ‖Δ_ideal‖_F over all matrices together; 0 where both are zero."""
     gap = size = 0.0

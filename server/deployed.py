@@ -36,7 +36,7 @@ from server.rounds import Evaluate
 from server.settings import ServerSettings, load_server
 from server.store.opening import Store, open_store
 from server.store.recorder import Recorder
-from server.submissions import read_submission, this_process, write_status, write_submission
+from server.submissions import read_submission, refuse_attack, this_process, write_status, write_submission
 from strategies.base import State
 
 log = logging.getLogger("fedlora.run")
@@ -71,6 +71,7 @@ def main(grid: Grid, context: Context) -> None:
 def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     """The recipe's rounds, from the checkpoint if there is one."""
     recipe = load(folder / "recipe.yaml")
+    refuse_attack(recipe)
     rows = held_out_rows(settings)
     labels = recipe.data.labels or settings.labels or tuple(sorted({row.label for row in rows}))
     if len(labels) < 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from flwr.app import Message
 
@@ -13,8 +14,9 @@ from fedlora.updates import Adapter, Update
 from fedlora.wire.message import Expected, Schema, WireError, decode
 from server.messages import BadReplyError, Reply, read_reply
 from server.outgoing import Outgoing
+from server.quotas import Meter, content_bytes
 from server.receipts import Ledgers, require_continues
-from server.records import ClientAnswered, ClientRecord, Watch
+from server.records import SCREENED_OUT, ClientAnswered, ClientRecord, Watch
 
 SiteOf = Callable[[int], str | None]
 """The site that a node's key was approved for; None for a node that nobody knows."""
@@ -31,16 +33,20 @@ class Intake:
         watch: Watch,
         receipts: Ledgers | None = None,
         site_of: SiteOf | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._recipe = recipe
-        self._number = number
+        self.number = number
         self._sent = sent
         self._watch = watch
         self._receipts = receipts or {}
         self._site_of = site_of
         self._run = next(iter(sent.values())).task.run if sent else ""
         self._bytes_down = {node: len(item.blob) + len(item.task.model_dump_json()) for node, item in sent.items()}
+        self._meter = meter or Meter(recipe.quotas)
+        self._meter.begin_round()
         self._nodes: dict[str, int] = {}
+        self._handed: list[int] = []
         self._records: dict[int, ClientRecord] = {}
         self.held_versions: dict[int, int] = {}
 
@@ -65,19 +71,35 @@ class Intake:
 
     @property
     def accepted(self) -> int:
-        """How many valid updates have been handed on."""
-        return sum(record.outcome == "trained" for record in self._records.values())
+        """How many valid updates have been handed on; those that a robust rule did not keep were valid."""
+        return sum(record.outcome == "trained" or record.code == SCREENED_OUT for record in self._records.values())
 
     def updates(self, replies: Iterable[Message]) -> Iterator[Update]:
         """Hand on every valid update as it arrives; record everything else. A second answer is ignored."""
         for message in replies:
             node = self._nodes.get(message.metadata.reply_to_message_id)
-            if node is None or node in self._records:
+            if node is None:
                 continue
-            update = self._one(node, message)
-            self._watch(ClientAnswered(self._number, self._records[node]))
+            size = content_bytes(message)
+            over = self._meter.count(node, size)
+            if node in self._records:
+                continue
+            if over is not None:
+                self._refuse(node, over, size)
+            update = self._one(node, message) if over is None else None
+            self._watch(ClientAnswered(self.number, self._records[node]))
             if update is not None:
+                self._handed.append(node)
                 yield update
+
+    def judged(self, position: int, *, change_norm: float | None = None, code: str | None = None) -> None:
+        """Remember how far the update that was handed on as number `position` moves ΔW; with a code, that it was left
+        out."""
+        node = self._handed[position]
+        record = self._records[node]
+        if change_norm is not None:
+            record = replace(record, change_norm=change_norm)
+        self._records[node] = record if code is None else replace(record, outcome="failed", code=code)
 
     def records(self) -> tuple[ClientRecord, ...]:
         """Everyone who was asked, by node id; who has not answered by now is late."""
@@ -87,10 +109,16 @@ class Intake:
             )
         return tuple(self._records[node] for node in sorted(self._records))
 
+    def _refuse(self, node: int, code: str, size: int) -> None:
+        """An answer over a quota: counted, not looked at."""
+        self._records[node] = ClientRecord(
+            self._name(node), node, "failed", code, bytes_up=size, bytes_down=self._bytes_down[node]
+        )
+
     def _one(self, node: int, message: Message) -> Update | None:
         down = self._bytes_down[node]
         try:
-            reply = read_reply(message, round_number=self._number, max_examples=self._recipe.rounds.max_examples)
+            reply = read_reply(message, round_number=self.number, max_examples=self._recipe.rounds.max_examples)
             if self._site_of is not None and reply.report.client != self._site_of(node):
                 raise BadReplyError("wrong-client")  # a site that speaks in another's name
         except BadReplyError as error:
@@ -133,7 +161,7 @@ class Intake:
         """What the site says it charged; ReceiptError where a private run's update has none that fits."""
         if not self._recipe.privacy.enabled:
             return None
-        receipt = require_receipt(report.receipt, client=report.client, run=self._run, round_number=self._number)
+        receipt = require_receipt(report.receipt, client=report.client, run=self._run, round_number=self.number)
         held = self._receipts.get((receipt.client, receipt.dataset))
         require_continues(receipt, signature_in(report.receipt), held)
         return receipt
@@ -153,7 +181,7 @@ class Intake:
             Expected(
                 kind="update",
                 run=sent.task.run,
-                round=self._number,
+                round=self.number,
                 base_hash=sent.base_hash,
                 max_norm=self._recipe.rounds.max_update_norm,
             ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections import Counter
 from pathlib import Path
 
 from fedlora.config import Recipe
@@ -77,6 +78,15 @@ class Journal:
             return {}
         before = json.loads(self._earlier.read_bytes()) if self._earlier.exists() else []
         return newest([*before, *clients_in(self._rounds)])
+
+    def bytes_up(self) -> dict[int, int]:
+        """What every node has sent in the recorded rounds."""
+        lines = self._rounds.read_text(encoding="utf-8").splitlines() if self._rounds.exists() else []
+        total: Counter[int] = Counter()
+        for line in lines:
+            for client in json.loads(line)["clients"]:
+                total[client["node"]] += client["bytes_up"]
+        return dict(total)
 
     def keep(self, record: RoundRecord | None, progress: Progress) -> None:
         """Store a finished round (None: the start of the run)."""

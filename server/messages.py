@@ -43,6 +43,8 @@ def read_reply(message: Message, *, round_number: int, max_examples: int) -> Rep
     """Validate one reply's form by itself. BadReplyError with a code on anything unexpected."""
     if message.has_error():
         raise BadReplyError("client-error")
+    if not set(message.content.keys()) <= {REPORT_RECORD, BLOB_RECORD}:
+        raise BadReplyError("unexpected-content")  # nobody would read it, and it is held until the round ends
     try:
         text = message.content.config_records[REPORT_RECORD][JSON_KEY]
         if not isinstance(text, str) or len(text) > MAX_REPORT_CHARS:
@@ -77,9 +79,12 @@ def packed(blob: bytes) -> Array:
 
 def _blob(message: Message) -> bytes:
     try:
-        array = message.content.array_records[BLOB_RECORD][BLOB_KEY]
+        record = message.content.array_records[BLOB_RECORD]
+        array = record[BLOB_KEY]
     except KeyError:
         raise BadReplyError("malformed-reply") from None
+    if len(record) != 1:
+        raise BadReplyError("unexpected-content")
     if array.stype != BLOB_STYPE or not isinstance(array.data, bytes):
         raise BadReplyError("malformed-reply")
     return array.data

@@ -12,6 +12,9 @@ from fedlora.task import Evaluation
 from fedlora.wire.choice import Packing
 from server.outcomes import Outcome as Outcome
 
+SCREENED_OUT = "screened-out"
+"""The code of an update that a rule did not keep: somebody has to be left out, and it may be an honest client."""
+
 
 @dataclass(frozen=True)
 class ClientRecord:
@@ -36,6 +39,8 @@ class ClientRecord:
     """Under privacy: what the site charged to its ledger for this round, as it signed it."""
     signature: Signature | None = None
     """And its signature, by which anybody can check that."""
+    change_norm: float | None = None
+    """‖ΔW_k - ΔW_sent‖_F with the head, as it arrived; None where robust aggregation does not measure it."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class RoundRecord:
     round: int
     clients: tuple[ClientRecord, ...]
     aggregation_error: float | None
-    """‖ΔW_ideal - ΔW_served‖ / ‖ΔW_ideal‖; None where there is no one served model (FedSA-LoRA)."""
+    """‖ΔW_ideal - ΔW_served‖ / ‖ΔW_ideal‖; None where there is no one served model (FedSA-LoRA), or where it is no mean
+    of updates (coordinate median). Ideal is the mean of what a robust rule let in, after clipping."""
     evaluation: Evaluation | None
     """The new global adapter on the shared test set; None in rounds that do not evaluate."""
     base_version: int

@@ -30,6 +30,7 @@ from fedlora.config import Recipe
 from fedlora.exactness import aggregation_error
 from fedlora.privacy.noise import SecureSource
 from fedlora.randomness import chooser
+from fedlora.robust import COORDINATE_RULES
 from fedlora.settings import RunError
 from fedlora.task import Evaluation
 from fedlora.updates import Update
@@ -42,8 +43,12 @@ from server.journal import Journal
 from server.messages import task_message
 from server.orders import NobodyAsks, Orders
 from server.outgoing import Brief, outgoing
+from server.quotas import Meter
 from server.records import ClientRecord, RoundFinished, RoundRecord, RoundStarted, Waiting, Watch
+from server.robust.fit import require_enough
+from server.robust.stage import robust
 from strategies.base import Combined, State, Strategy
+from strategies.fit import require_robust_fit
 from strategies.server_optimizer import Optimised
 
 Evaluate = Callable[[State], Evaluation]
@@ -75,12 +80,14 @@ class Rounds(FlowerStrategy):
     ) -> None:
         if recipe.privacy.client_level is not None:
             require_linear(strategy, recipe.strategy.name)
+        require_robust_fit(recipe, strategy)
         self.recipe = recipe
         self.strategy = strategy
         self.progress = progress
         self._brief = brief
         self._around = surroundings
         self._named: dict[int, str] = {}
+        self._meter = Meter(recipe.quotas, surroundings.journal.bytes_up())
 
     def start(
         self,
@@ -118,14 +125,16 @@ class Rounds(FlowerStrategy):
             waiting=lambda *now: self._waiting(*now),
             admits=self._admits,
         )
-        asked = max(rounds.min_clients, math.ceil(rounds.fraction * len(connected)))
+        asked = rounds.asked(len(connected))
+        require_enough(self.recipe, server_round, asked, self.progress.state.adapter)
         nodes = sorted(chooser(self.recipe.seed, "round", server_round).sample(connected, asked))
         sent, self._downlink = outgoing(
             self.recipe, self._brief, self.strategy, self.progress, nodes=nodes, number=server_round
         )
         by_node = {item.node: item for item in sent}
         receipts = self._around.journal.receipts()
-        self._intake = Intake(self.recipe, server_round, by_node, self._around.watch, receipts, self._around.site_of)
+        site_of, watch = self._around.site_of, self._around.watch
+        self._intake = Intake(self.recipe, server_round, by_node, watch, receipts, site_of, self._meter)
         self._around.watch(RoundStarted(server_round, len(nodes)))
         return [task_message(item.task, item.blob, node=item.node, message_type=MessageType.TRAIN) for item in sent]
 
@@ -133,7 +142,7 @@ class Rounds(FlowerStrategy):
         """Read the answers once, as they arrive; validate everything, then change `progress`, then store it."""
         started = time.monotonic()
         intake, old = self._intake, self.progress
-        updates = self._protected(intake.updates(replies))
+        updates = self._robust(self._protected(intake.updates(replies)))
         first = next(updates, None)
         if first is None:
             raise QuorumError(self._too_few(server_round))
@@ -182,7 +191,8 @@ class Rounds(FlowerStrategy):
     def _arrivals(self, grid: Grid, messages: list[Message], timeout: float | None) -> Iterable[Message]:
         rounds, intake = self.recipe.rounds, self._intake
         intake.asked(push(grid, messages))
-        patience = Patience(self._quorum(), timeout or rounds.deadline_s, rounds.grace_s)
+        needed = max(self._quorum(), self.recipe.robust.least_updates)
+        patience = Patience(needed, timeout or rounds.deadline_s, rounds.grace_s)
         clock = getattr(grid, "clock", time.monotonic)  # a simulated grid has a clock of its own
         return arrivals(
             grid,
@@ -208,11 +218,26 @@ class Rounds(FlowerStrategy):
             source=SecureSource(),
         )
 
+    def _robust(self, updates: Iterator[Update]) -> Iterator[Update]:
+        """Bounded and screened, or one robust mean of all; otherwise as they are."""
+        if not self.recipe.robust.enabled:
+            return updates
+        first, number = self._intake.first_sent, self._intake.number
+        return robust(
+            updates,
+            settings=self.recipe.robust,
+            sent=first.adapter,
+            trains=first.task.trains,
+            judge=self._intake.judged,
+            stop=lambda why: QuorumError(self._too_few(number, why)),
+        )
+
     def _served_error(self, combined: Combined, old: State, new: State) -> float | None:
-        """None under client-level privacy (it depends on single updates without noise), with a server optimiser, and
-        without a global model."""
+        """None under client-level privacy (it depends on single updates without noise), with a server optimiser,
+        without a global model, and where a rule serves no mean of updates; else against those that were let in."""
         optimised, personal = isinstance(self.strategy, Optimised), bool(self.strategy.traits.keeps)
-        if self.recipe.privacy.client_level is not None or optimised or personal or not combined.measured:
+        no_mean = self.recipe.robust.rule in COORDINATE_RULES or not combined.measured
+        if self.recipe.privacy.client_level is not None or optimised or personal or no_mean:
             return None
         return served_error(combined, old, new)
 
@@ -238,13 +263,13 @@ class Rounds(FlowerStrategy):
         self._around.orders.between_rounds()
         self._around.watch(Waiting(connected, self.recipe.rounds.min_clients, seconds_left))
 
-    def _too_few(self, number: int) -> str:
+    def _too_few(self, number: int, also: str = "") -> str:
         counts = Counter(f"{r.outcome} ({r.code})" for r in self._intake.records() if r.outcome != "trained")
         why = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
         return (
             f"round {number}: {self._intake.accepted} of {self._intake.size} clients sent a valid update, needed "
-            f"{self._quorum()} (rounds.quorum={self.recipe.rounds.quorum}): {why}. Nothing was changed; see to these "
-            "clients, then go on with --resume."
+            f"{self._quorum()} (rounds.quorum={self.recipe.rounds.quorum}): {why or 'nobody else was asked'}. "
+            f"{also}Nothing was changed; see to these clients, then go on with --resume."
         )
 
 

@@ -88,6 +88,7 @@ class Status(Settings):
 def submit(settings: ServerSettings, recipe: Recipe, *, name: str) -> Path:
     """Make the run's folder; the coordinator that is up starts it. SettingsError if the name is taken."""
     require_name(name, what="run")
+    refuse_attack(recipe)
     folder = settings.runs / name
     if folder.exists():
         raise SettingsError(f"there is already a run {name!r} in {settings.runs}; choose another --name.")
@@ -96,6 +97,12 @@ def submit(settings: ServerSettings, recipe: Recipe, *, name: str) -> Path:
     write_atomically(folder / "recipe.yaml", text.encode())
     write_submission(folder, Submission())
     return folder
+
+
+def refuse_attack(recipe: Recipe) -> None:
+    """SettingsError for a recipe that is made for a simulation's liars: it would look like a run of honest sites."""
+    if recipe.attack is not None:
+        raise SettingsError("attack is for `fedlora simulate` only: no real site can be told to lie. Remove it.")
 
 
 def read_submission(folder: Path) -> Submission:

@@ -15,7 +15,6 @@ import yaml
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from client.app import client_app
 from client.personal import Personal
 from fedlora.config import Recipe
 from fedlora.evaluation import evaluate
@@ -25,11 +24,13 @@ from fedlora.files import write_atomically
 from fedlora.privacy.receipt import Receipt
 from fedlora.privacy.spent import privacy_summary
 from fedlora.resident import Resident, resident
+from fedlora.settings import SettingsError
 from fedlora.task import Evaluation
 from fedlora.versions import versions
 from server.checkpoint import Progress
 from server.coordinate import FIRST_STEP, Coordination, coordinate, load_state
 from server.records import Watch
+from simulations.attacks import app_of, attackers, corrupted
 from simulations.local_grid import FIRST_NODE, Faults, LocalGrid, run_apps
 from simulations.on_ray import run_on_ray
 from simulations.partition import ClientExamples, Federation, federation
@@ -150,11 +151,15 @@ def federate(
     def main(grid: Grid, context: Context) -> None:
         finished.append(coordinate(grid, recipe, needs, resume=resume))
 
+    if engine == "ray" and recipe.attack is not None:
+        raise SettingsError("attack is for the local engine: accomplices are in one process. Leave --engine out.")
     if engine == "ray":
         run_on_ray(server, recipe, names, folder)
     else:
-        sites = [site_of(simulation.data, name, folder) for name in names]
-        client = client_app(lambda context: sites[int(context.node_config["partition-id"])])
+        hostile = attackers(recipe, names, simulation.resident.template)
+        honest = [site_of(simulation.data, name, folder) for name in names]
+        sites = [corrupted(site, hostile, classes=len(simulation.data.labels)) for site in honest]
+        client = app_of(lambda context: sites[int(context.node_config["partition-id"])], hostile)
         run_apps(server, LocalGrid(client, nodes=len(sites), run_config={}, faults=faults), {})
     if not finished:
         raise RuntimeError("Flower's runtime ended without a result; the reason is in its log above.")
@@ -241,6 +246,7 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
         "adapter_dir": adapter_dir(recipe, out),
         "initialisation": recipe.adapter.start,
         **first_step_spent(outcomes, rounds),
+        **attack_summary(simulation),
         **privacy_summary(recipe, receipts(rounds), rounds=max(outcome.progress.round for outcome in outcomes)),
     }
 
@@ -262,6 +268,12 @@ def first_step_spent(outcomes: Sequence[Outcome], rounds: Sequence[Sequence[Mapp
         "first_step_epsilon_max": max(receipt.epsilon_run for receipt in first),
         "epsilon_max_with_first_step": max(receipt.epsilon_lifetime for receipt in last.values()),
     }
+
+
+def attack_summary(simulation: Simulation) -> dict[str, Any]:
+    """Who lied and how; nothing where nobody did."""
+    hostile = attackers(simulation.recipe, tuple(simulation.data.clients), simulation.resident.template)
+    return {} if hostile is None else {"attack": hostile.settings.kind, "attackers": sorted(hostile.names)}
 
 
 def adapter_dir(recipe: Recipe, out: Path) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from fedlora.config import Recipe
 from fedlora.exactness_probe import EXACT, probe
+from fedlora.robust import COORDINATE_RULES
 from fedlora.settings import SettingsError
 from fedlora.updates import Factor
 from strategies.base import Strategy
@@ -39,6 +40,7 @@ def require_fit(recipe: Recipe, strategy: Strategy) -> None:
         )
     if recipe.wire.download == "changes":
         require_changes_fit(recipe, strategy)
+    require_robust_fit(recipe, strategy)
 
 
 def require_changes_fit(recipe: Recipe, strategy: Strategy) -> None:
@@ -52,6 +54,24 @@ def require_changes_fit(recipe: Recipe, strategy: Strategy) -> None:
         raise SettingsError(
             "wire.download: changes needs one state for all clients; with `devices` each is sent its own part of it. "
             "Use wire.download=whole."
+        )
+
+
+def require_robust_fit(recipe: Recipe, strategy: Strategy) -> None:
+    """Refuse a rule that the strategy gives no meaning."""
+    settings, name = recipe.robust, recipe.strategy.name
+    if settings.rule in COORDINATE_RULES and not strategy.traits.linear_uploads:
+        raise SettingsError(
+            f"robust.rule={settings.rule} puts one value of each coordinate in place of all, and {name} looks at whole "
+            "updates: their products would be lost. Choose robust.rule=screen or multi-krum, or a strategy whose "
+            f"uploads are linear: {', '.join(named(linear_uploads=True))}."
+        )
+    if settings.on_products and strategy.traits.keeps:
+        kept = ", ".join(sorted(strategy.traits.keeps))
+        measured = "robust.norm_bound" if settings.norm_bound is not None else f"robust.rule={settings.rule}"
+        raise SettingsError(
+            f"{measured} measures ΔW, and with {name} every site serves a ΔW of its own whose {kept} never leave it. "
+            "Choose robust.rule=median or trimmed-mean, or another strategy."
         )
 
 
