@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
 
 from fedlora.health import Health
+from fedlora.settings import SettingsError
 from server.certificates import days_left
 from server.provision import read_registry
 from server.settings import ServerSettings
+from server.store.metrics import budgets, missing, shown_runs, sums
+from server.store.opening import open_existing
 from server.submissions import completed_rounds, read_submission, runs, state_of
 
 Gauge = GaugeMetricFamily
@@ -37,11 +41,12 @@ class _Coordinator(Collector):
         self._settings = settings
         self._health = health
 
-    def collect(self) -> Iterator[Gauge]:
+    def collect(self) -> Iterator[Metric]:
         yield from of_processes(self._health)
         yield from of_sites(self._settings)
         yield Gauge("fedlora_certificate_days", "Until the server certificate expires", days_left(self._settings.pki))
         yield from of_runs(runs(self._settings))
+        yield from of_store(self._settings)
 
     def describe(self) -> Iterable[Gauge]:
         """Nothing is looked at when the collector is registered."""
@@ -90,6 +95,23 @@ def of_runs(folders: Iterable[Path]) -> Iterator[Gauge]:
         if evaluated := [record["evaluation"] for record in records if record["evaluation"]]:
             accuracy.add_metric([name], evaluated[-1]["accuracy"])
     yield from (state, rounds, attempts, clients, sizes, seconds, accuracy)
+
+
+def of_store(settings: ServerSettings) -> Iterator[Metric]:
+    """What only the store has added up: failures by reason, bytes, budgets. Nothing where it cannot be reached."""
+    try:
+        store = open_existing(settings.store_url)
+    except SettingsError:
+        return
+    try:
+        with store.reading() as connection:
+            runs = shown_runs(connection)
+            found = [*sums(connection, runs), *budgets(connection, runs), *missing(connection)]
+    except SQLAlchemyError:
+        return
+    finally:
+        store.close()
+    yield from found
 
 
 def last_records(path: Path) -> list[dict[str, Any]]:

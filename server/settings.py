@@ -9,6 +9,7 @@ from pydantic import Field
 
 from fedlora.deployment import load_settings
 from fedlora.settings import Settings
+from server.webhooks import Webhook, located
 
 
 class HeldOut(Settings):
@@ -49,6 +50,9 @@ class ServerSettings(Settings):
     store: str | None = None
     """URL of the database with runs, rounds and sites, for the dashboard: postgresql://... or sqlite:///file. None:
     store.db beside this file."""
+
+    webhooks: tuple[Webhook, ...] = ()
+    """Where budgets that are nearly spent, missing sites and finished runs are told."""
 
     labels: tuple[str, ...] = ()
     """Class names in the order of the head's outputs; taken from `held_out` when not given."""
@@ -100,4 +104,5 @@ def load_server(path: Path) -> ServerSettings:
     held_out = settings.held_out
     if held_out is not None:
         held_out = held_out.model_copy(update={"file": folder / held_out.file})
-    return settings.model_copy(update={"folder": folder, "held_out": held_out})
+    webhooks = located(settings.webhooks, folder)
+    return settings.model_copy(update={"folder": folder, "held_out": held_out, "webhooks": webhooks})

@@ -16,9 +16,12 @@ from fedlora.supervise import Child, Supervisor
 from server.certificates import days_left, issue_server_certificate
 from server.control import Control, ControlError
 from server.metrics import exposition
+from server.notify import Notifier
 from server.provision import is_reconciled, read_registry, reconcile
 from server.settings import ServerSettings
+from server.store.opening import open_store
 from server.submissions import go_on
+from server.webhooks import secret_of
 
 log = logging.getLogger("fedlora.server")
 
@@ -40,6 +43,7 @@ def serve(settings: ServerSettings, config: Path) -> None:
     if settings.metrics_listen is not None:
         host, port = split_address(settings.metrics_listen)
         serve_metrics(lambda: exposition(settings, supervisor.health), host=host, port=port)
+    notifier = start_webhooks(settings)
     log.info(
         "coordinator", extra={"coordinator": settings.name, "fleet": settings.listen, "health_port": health.server_port}
     )
@@ -47,6 +51,23 @@ def serve(settings: ServerSettings, config: Path) -> None:
         supervisor.run()
     finally:
         health.shutdown()
+        if notifier is not None:
+            notifier.stop()
+
+
+def start_webhooks(settings: ServerSettings) -> Notifier | None:
+    """A secret that cannot be read stops the start; a store that cannot be reached costs the messages alone."""
+    if not settings.webhooks:
+        return None
+    for hook in settings.webhooks:
+        secret_of(hook)
+    try:
+        notifier = Notifier(open_store(settings.store_url), settings.webhooks)
+    except SettingsError as error:
+        log.warning("webhooks are not served", extra={"why": str(error)})
+        return None
+    notifier.start()
+    return notifier
 
 
 def children(settings: ServerSettings, config: Path) -> list[Child]:

@@ -23,8 +23,10 @@ from server.dashboard.board import Board
 from server.dashboard.gate import LOOPBACK, Audit, Doors, log_only
 from server.dashboard.pages import add_pages
 from server.launch import Launchpad, launchpad
+from server.notify import Notifier
 from server.store.audit import append_event
 from server.store.opening import Store, open_store
+from server.webhooks import hooks_beside
 
 log = logging.getLogger("fedlora.dashboard")
 
@@ -112,6 +114,7 @@ def serve(store: str, listening: Listening, access: Access, *, show: Callable[[s
     doors = doors_for(listening, access, audit_log(opened))
     board = Board(opened, doors, pad_for(listening, store))
     app = build(board)
+    Notifier(opened, hooks_beside(store)).start()
     show(f"The dashboard shows {board.store.url}. Stop it with Ctrl-C.")
     if is_loopback(listening.host):
         link = f"{listening.url}/enter?link={doors.sessions.new_link()}"

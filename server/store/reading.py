@@ -30,7 +30,7 @@ from server.store.rows import (
     WaitingRow,
 )
 from server.store.tables import client_rounds, failures, orders, rounds, run_sites, runs, sites
-from server.submissions import born
+from server.submissions import born, read_submission
 
 SILENT_S = 600.0
 """A run on another machine that was not heard for so long is `lost`."""
@@ -225,8 +225,18 @@ def _state(row: Any, now: float) -> State:
     if state not in ACTIVE:
         return state
     if row.host == socket.gethostname():
-        return state if row.pid is not None and born(row.pid) == row.born else "died"
+        alive = row.pid is not None and born(row.pid) == row.born
+        return state if alive else "stopped" if _was_stopped(row) else "died"
     return state if now - row.heard_at < SILENT_S else "lost"
+
+
+def _was_stopped(row: Any) -> bool:
+    """Whether a deployed run's process is gone because somebody stopped it (`fedlora server stop`)."""
+    folder = Path(row.folder)
+    try:
+        return row.kind == "deployment" and read_submission(folder).wanted == "stopped"
+    except (OSError, ValueError):
+        return False
 
 
 def _site(row: Mapping[Any, Any], newest: Any, declared: Mapping[int, str]) -> SiteRow:

@@ -27,6 +27,7 @@ from server.store.reading import (
     read_runs,
     read_sites,
 )
+from server.submissions import Submission, write_submission
 from simulations.local_grid import Fault
 from simulations.run import prepare, simulate
 from tests.federations import NODES
@@ -263,6 +264,9 @@ def test_a_process_that_is_gone_is_seen(recipe, tmp_path, url, store):
         connection.execute(text("UPDATE runs SET state = 'running', pid = 999999999"))
         assert read_runs(connection)[0].state == "died"
         assert read_runs(connection, active_only=True) == []
+        connection.execute(text("UPDATE runs SET kind = 'deployment'"))
+        write_submission(tmp_path / "run", Submission(wanted="stopped"))
+        assert read_runs(connection)[0].state == "stopped", "by fedlora server stop, which ends its process"
         connection.execute(text("UPDATE runs SET host = 'elsewhere', heard_at = 5"))
         assert read_runs(connection)[0].state == "lost"
 
