@@ -23,7 +23,7 @@ from fedlora.models import load_tokenizer
 from fedlora.privacy.guard import Guard
 from fedlora.privacy.policy import Policy, load_policy
 from fedlora.privacy.refusal import Refusal
-from fedlora.privacy.signing import load_or_create_key
+from fedlora.privacy.signing import load_key, load_or_create_key, sign
 from fedlora.randomness import generator
 from fedlora.rows import Columns, Row, read_rows
 from fedlora.settings import SettingsError
@@ -113,7 +113,15 @@ def site_of(settings: ClientSettings, policy: Policy, task: Task) -> Site:
     changed = tuple(file.stat().st_mtime_ns for file in files if file is not None and file.exists())
     private = task.privacy.enabled
     train, test = examples(settings, task.model, task.labels, changed, ignore_unusable=private)
-    return Site(settings.site, train, test, settings.state, dataset=settings.data.dataset, policy=policy)
+    return Site(
+        settings.site,
+        train,
+        test,
+        settings.state,
+        dataset=settings.data.dataset,
+        policy=policy,
+        sign=lambda digest: bytes.fromhex(sign(load_key(settings.node_key), digest)),
+    )
 
 
 @lru_cache(maxsize=2)

@@ -144,22 +144,22 @@ def pack(
     """
     header = Header("update", task.run, task.round, site.name, task.strategy, state_hash(received.tensors()))
     if not (task.wire.lossy and task.wire.error_feedback):
-        return encoded(delta, header, task)[:2]
+        return encoded(delta, header, task, site)[:2]
     feedback = Feedback(site.folder, task.run)
     now = Occasion(task.round, task.base_version, private)
     before = feedback.residual(Schema.of(delta), received, now, decay=task.wire.feedback_decay)
     delta = add(delta, before) if before else delta
-    blob, packing, sent = encoded(delta, header, task)
+    blob, packing, sent = encoded(delta, header, task, site)
     feedback.keep(subtract(delta, sent), received, now, before=before)
     return blob, packing
 
 
 def encoded(
-    delta: dict[str, torch.Tensor], header: Header, task: Task
+    delta: dict[str, torch.Tensor], header: Header, task: Task, site: Site
 ) -> tuple[bytes, Packing, dict[str, torch.Tensor]]:
     """The message, what is said of it, and what the coordinator will decode."""
     choice = choose(delta, task.wire)
-    blob = encode(delta, header, codec=choice.codec, density=choice.density)
+    blob = encode(delta, header, codec=choice.codec, density=choice.density, sign=site.sign)
     sent = delta
     if task.wire.lossy:
         sent = decode(blob, Schema.of(delta), Expected("update", task.run, task.round, header.base_hash)).tensors

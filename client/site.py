@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,9 @@ class Site:
     """What the training examples are called in the ledger and the policy: budgets belong to datasets, not to runs."""
     policy: Policy = field(default_factory=Policy)
     """The site's own bounds; the strict defaults unless the site says otherwise."""
+
+    sign: Callable[[bytes], bytes] | None = None
+    """Signs updates with the key that the coordinator knows this site by; None where it knows none."""
 
     def guard(self) -> Guard:
         """What stands between a message and the training examples."""

@@ -25,7 +25,7 @@ from fedlora.updates import Adapter, LowRank
 from fedlora.wire.settings import WireSettings
 from server.checkpoint import Progress
 from server.first_step import started_from
-from server.intake import SiteOf
+from server.intake import SiteOf, Verify
 from server.journal import Journal
 from server.outgoing import Brief
 from server.records import Event, Waiting, Watch
@@ -82,6 +82,7 @@ def from_clients(
     coordinator: str,
     journal_for: Callable[[Recipe], Journal],
     site_of: SiteOf | None,
+    verify: Verify | None,
     watch: Watch,
 ) -> tuple[Adapter, Progress]:
     """`adapter` with B, A and R from the clients' summed gradients, and what that round cost.
@@ -107,7 +108,9 @@ def from_clients(
             watch(event)
 
     strategy = FFALoRA(weighting=recipe.strategy.options.get("weighting", "examples"))
-    rounds = Rounds(asked, brief, strategy, progress, Surroundings(journal, watch=waiting, site_of=site_of))
+    rounds = Rounds(
+        asked, brief, strategy, progress, Surroundings(journal, watch=waiting, site_of=site_of, verify=verify)
+    )
     rounds.start(grid)
     progress = rounds.progress
     gradients = {

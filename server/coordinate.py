@@ -21,7 +21,7 @@ from server.checkpoint import Progress
 from server.client_gradients import from_clients
 from server.declared import Declared, planned_for
 from server.first_step import first_step
-from server.intake import SiteOf
+from server.intake import SiteOf, Verify
 from server.journal import Journal
 from server.outgoing import Brief
 from server.planner import planned, shape_of
@@ -48,6 +48,7 @@ class Coordination:
     watch: Watch = lambda event: None
     coordinator: str = "local"
     site_of: SiteOf | None = None
+    verify: Verify | None = None
     declared: Declared = field(default_factory=dict)
     """What sites have said that they can carry."""
     runs: Path | None = None
@@ -76,13 +77,13 @@ def surroundings(journal: Journal, needs: Coordination) -> Surroundings:
     """What the loop touches; a recorder hears of everything first, and its orders are obeyed."""
     recorder = needs.recorder
     if recorder is None:
-        return Surroundings(journal, needs.evaluate, needs.watch, needs.site_of)
+        return Surroundings(journal, needs.evaluate, needs.watch, needs.site_of, needs.verify)
 
     def watch(event: Event) -> None:
         recorder.watch(event)
         needs.watch(event)
 
-    return Surroundings(journal, needs.evaluate, watch, needs.site_of, recorder)
+    return Surroundings(journal, needs.evaluate, watch, needs.site_of, needs.verify, recorder)
 
 
 def recorded(rounds: Rounds, recipe: Recipe, needs: Coordination) -> AbstractContextManager[None]:
@@ -116,6 +117,7 @@ def begin(grid: Grid, journal: Journal, recipe: Recipe, strategy: Strategy, need
             coordinator=needs.coordinator,
             journal_for=lambda gradients: Journal(needs.folder / FIRST_STEP, gradients, runs=needs.runs),
             site_of=needs.site_of,
+            verify=needs.verify,
             watch=needs.watch,
         )
         progress = replace(progress, state=strategy.init(adapter), bytes_up=asked.bytes_up, bytes_down=asked.bytes_down)

@@ -21,6 +21,7 @@ from fedlora.enrolment import require_name
 from fedlora.evaluation import evaluate
 from fedlora.examples import Examples, tokenise
 from fedlora.models import load_tokenizer
+from fedlora.privacy.signing import SignatureError, require_signed
 from fedlora.resident import Resident, resident
 from fedlora.rows import Columns, Row, read_rows
 from fedlora.settings import SettingsError
@@ -30,7 +31,7 @@ from server.coordinate import Coordination, coordinate, load_state
 from server.declared import read_declared, remember
 from server.orders import StoppedError
 from server.prompt_grid import PromptGrid
-from server.provision import read_registry
+from server.provision import Registry, read_registry
 from server.records import ClientAnswered, Event, RoundFinished, RoundStarted, Waiting
 from server.rounds import Evaluate
 from server.settings import ServerSettings, load_server
@@ -89,6 +90,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         watch=lambda event: watch(event, settings),
         coordinator=settings.name,
         site_of=lambda node: read_registry(settings).name_of(node),
+        verify=lambda node, digest, signature: signed_by(read_registry(settings), node, digest, signature),
         declared=read_declared(settings.folder),
         runs=settings.runs,
         recorder=recorder,
@@ -103,6 +105,18 @@ def open_or_go_without(settings: ServerSettings) -> Store | None:
     except SettingsError as error:
         log.warning("the run is not written to the store", extra={"why": str(error)})
         return None
+
+
+def signed_by(registry: Registry, node: int, digest: bytes, signature: bytes) -> bool:
+    """Whether the key that this node was approved for has signed the digest."""
+    name = registry.name_of(node)
+    if name is None:
+        return False
+    try:
+        require_signed(registry.sites[name].public_key, digest, signature.hex())
+    except SignatureError:
+        return False
+    return True
 
 
 def held_out_rows(settings: ServerSettings) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 from flwr.app import Message
 
@@ -21,6 +22,9 @@ from server.records import SCREENED_OUT, ClientAnswered, ClientRecord, Watch
 SiteOf = Callable[[int], str | None]
 """The site that a node's key was approved for; None for a node that nobody knows."""
 
+Verify = Callable[[int, bytes, bytes], bool]
+"""Whether the key that a node is known by has made this signature of this digest."""
+
 
 class Intake:
     """One round's answers: who trained, refused, failed or was late, and the updates of those that are valid."""
@@ -34,6 +38,7 @@ class Intake:
         receipts: Ledgers | None = None,
         site_of: SiteOf | None = None,
         meter: Meter | None = None,
+        verify: Verify | None = None,
     ) -> None:
         self._recipe = recipe
         self.number = number
@@ -41,6 +46,7 @@ class Intake:
         self._watch = watch
         self._receipts = receipts or {}
         self._site_of = site_of
+        self._verify = verify
         self._run = next(iter(sent.values())).task.run if sent else ""
         self._bytes_down = {node: len(item.blob) + len(item.task.model_dump_json()) for node, item in sent.items()}
         self._meter = meter or Meter(recipe.quotas)
@@ -175,6 +181,7 @@ class Intake:
         sent = self._sent[node]
         base = sent.adapter.tensors(sent.task.trains)
         assert reply.blob is not None  # read_reply: an update that was trained has one
+        verify = None if self._verify is None else partial(self._verify, node)
         message = decode(
             reply.blob,
             Schema.of(base),
@@ -185,6 +192,7 @@ class Intake:
                 base_hash=sent.base_hash,
                 max_norm=self._recipe.rounds.max_update_norm,
             ),
+            verify=verify,
         )
         if message.header.client != reply.report.client:
             raise WireError("wrong-client")  # an update that another site has made

@@ -38,7 +38,7 @@ from server.arrivals import Patience, arrivals, push, wait_for_clients
 from server.checkpoint import Progress
 from server.client_level import protected, require_linear
 from server.downlink import held_after
-from server.intake import Intake, SiteOf
+from server.intake import Intake, SiteOf, Verify
 from server.journal import Journal
 from server.messages import task_message
 from server.orders import NobodyAsks, Orders
@@ -68,6 +68,8 @@ class Surroundings:
     watch: Watch = lambda event: None
     site_of: SiteOf | None = None
     """In a deployment, the site behind a node: an answer in another name is refused."""
+    verify: Verify | None = None
+    """In a deployment, whether the site behind a node has signed an update: others are refused, unread."""
     orders: Orders = field(default_factory=NobodyAsks)
     """What people ask of the run while it runs."""
 
@@ -133,8 +135,17 @@ class Rounds(FlowerStrategy):
         )
         by_node = {item.node: item for item in sent}
         receipts = self._around.journal.receipts()
-        site_of, watch = self._around.site_of, self._around.watch
-        self._intake = Intake(self.recipe, server_round, by_node, watch, receipts, site_of, self._meter)
+        around = self._around
+        self._intake = Intake(
+            self.recipe,
+            server_round,
+            by_node,
+            around.watch,
+            receipts,
+            around.site_of,
+            self._meter,
+            around.verify,
+        )
         self._around.watch(RoundStarted(server_round, len(nodes)))
         return [task_message(item.task, item.blob, node=item.node, message_type=MessageType.TRAIN) for item in sent]
 

@@ -69,10 +69,12 @@ def sign(key: PrivateKey, content: bytes) -> str:
     return signature.hex()
 
 
-def require_signed(public_pem: str, content: bytes, signature: str) -> None:
-    """SignatureError unless the holder of the key signed exactly `content`."""
+def require_signed(public_key: str, content: bytes, signature: str) -> None:
+    """SignatureError unless the holder of the key (PEM or OpenSSH text) signed exactly `content`."""
+    pem = public_key.lstrip().startswith("-----")
+    load = serialization.load_pem_public_key if pem else serialization.load_ssh_public_key
     try:
-        public = serialization.load_pem_public_key(public_pem.encode())
+        public = load(public_key.encode())
         if isinstance(public, Ed25519PublicKey):
             public.verify(bytes.fromhex(signature), content)
         elif isinstance(public, EllipticCurvePublicKey):

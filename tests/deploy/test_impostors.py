@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from flwr.app import Array, ArrayRecord, Context, Message
 from flwr.serverapp import Grid, ServerApp
 
@@ -12,10 +14,15 @@ from client.app import client_app
 from client.deployed import respond
 from client.settings import ClientSettings, SiteData
 from fedlora.config import Recipe
+from fedlora.enrolment import make_request, new_node_key
 from fedlora.privacy.policy import Policy
+from fedlora.privacy.signing import sign
 from fedlora.settings import SettingsError, parse
 from fedlora.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD, Task
+from fedlora.wire import update_pb2 as pb
 from server.coordinate import Coordination, coordinate
+from server.deployed import signed_by
+from server.provision import Registry, SiteEntry
 from server.records import RoundFinished
 from simulations.local_grid import Fault, LocalGrid, run_apps
 from simulations.run import prepare
@@ -33,14 +40,23 @@ def task_of(made: Recipe, *, run: str) -> Task:
     )  # fmt: skip
 
 
-def outcomes_of(recipe, out, faults, *, bad=BAD):
+def outcomes_of(recipe, out, faults, *, bad=BAD, keys=None):
     """(outcome, code) of the bad node in every round; all others must have trained."""
     simulation = prepare(recipe)
     sites = [site_of(simulation.data, name, out) for name in CLIENTS]
+    if keys is not None:
+        sites = [replace(site, sign=signer(keys[site.name])) for site in sites]
+    registry = Registry({name: enrolled(keys[name], node) for name, node in NODES.items()} if keys else {})
+    verify = lambda *signed: signed_by(registry, *signed)  # noqa: E731
     seen = []
     watch = lambda event: seen.append(event.record) if isinstance(event, RoundFinished) else None  # noqa: E731
     needs = Coordination(
-        resident=simulation.resident, folder=out, labels=simulation.data.labels, watch=watch, site_of=REGISTERED.get
+        resident=simulation.resident,
+        folder=out,
+        labels=simulation.data.labels,
+        watch=watch,
+        site_of=REGISTERED.get,
+        verify=verify if keys else None,
     )
     server = ServerApp()
 
@@ -53,6 +69,47 @@ def outcomes_of(recipe, out, faults, *, bad=BAD):
     for record in seen:
         assert all(c.outcome == "trained" for c in record.clients if c.node != bad)
     return [(c.outcome, c.code) for record in seen for c in record.clients if c.node == bad]
+
+
+def enrolled(key: bytes, node: int) -> SiteEntry:
+    return SiteEntry(public_key=make_request("site", key).public_key, status="approved", node=node)
+
+
+def signer(key: bytes):
+    private = serialization.load_ssh_private_key(key, password=None)
+    return lambda digest: bytes.fromhex(sign(private, digest))
+
+
+def changed_blob(change):
+    def corrupt(reply: Message) -> None:
+        blob = change(reply.content.array_records[BLOB_RECORD][BLOB_KEY].data)
+        array = Array(dtype="uint8", shape=(len(blob),), stype=BLOB_STYPE, data=blob)
+        reply.content[BLOB_RECORD] = ArrayRecord({BLOB_KEY: array})
+
+    return lambda node, message: Fault("corrupt", corrupt=corrupt) if node == BAD else None
+
+
+def with_signature(made):
+    def change(blob: bytes) -> bytes:
+        envelope = pb.Envelope.FromString(blob)
+        envelope.signature = made(envelope)
+        return envelope.SerializeToString()
+
+    return change
+
+
+def test_an_update_that_the_sites_enrolled_key_has_not_signed_is_refused_unread(recipe, tmp_path):
+    keys = {name: new_node_key() for name in CLIENTS}
+    one = recipe("rounds.count=1")
+    assert outcomes_of(one, tmp_path / "own", None, keys=keys) == [("trained", None)]
+    forged = {
+        "nobody": lambda envelope: b"",
+        "another site": lambda envelope: signer(keys["red"])(envelope.sha256),
+        "another text": lambda envelope: signer(keys["green"])(b"another text"),
+    }
+    for name, made in forged.items():
+        faults = changed_blob(with_signature(made))
+        assert outcomes_of(one, tmp_path / name, faults, keys=keys) == [("failed", "bad-signature")]
 
 
 def test_a_site_that_speaks_in_anothers_name_is_refused(recipe, tmp_path):
