@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -120,8 +121,16 @@ def site_of(settings: ClientSettings, policy: Policy, task: Task) -> Site:
         settings.state,
         dataset=settings.data.dataset,
         policy=policy,
-        sign=lambda digest: bytes.fromhex(sign(load_key(settings.node_key), digest)),
+        sign=signer(settings.node_key),
     )
+
+
+def signer(node_key: Path) -> Callable[[bytes], bytes] | None:
+    """Signs with the key that the site enrolled with; None before it has one, and no coordinator takes its updates."""
+    if not node_key.exists():
+        return None
+    key = load_key(node_key)
+    return lambda digest: bytes.fromhex(sign(key, digest))
 
 
 @lru_cache(maxsize=2)

@@ -21,6 +21,7 @@ from fedlora.privacy.refusal import Refusal
 from fedlora.resident import resident
 from fedlora.rows import Row
 from fedlora.settings import SettingsError
+from fedlora.wire.choice import Choice
 from fedlora.wire.message import Expected, Schema, decode, state_hash
 from fedlora.wire.state import encode_state
 from tests.federations import save_tiny_model
@@ -155,7 +156,7 @@ def test_codec_and_density_are_chosen_by_what_is_released_alone(tmp_path, monkey
     """`codec: auto` looks at the update after the noise: what it is shown is what the plain codec would have sent."""
     server = coordinator(tmp_path / "model")
     shown = []
-    monkeypatch.setattr(round_module, "choose", lambda delta, settings: (shown.append(delta), ("fp32", 1.0))[1])
+    monkeypatch.setattr(round_module, "choose", lambda delta, settings: (shown.append(delta), Choice("fp32", 1.0))[1])
     asked, state = server.ask(1, wire={"codec": "auto", "error_feedback": False})
     report, blob = answer(asked, state, site(tmp_path / "site"))
     assert report.outcome == "trained"
