@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fastapi import Request
 from markupsafe import Markup
 from nicegui import ui
 from sqlalchemy import Connection
 
+from server.certificates import days_left
 from server.dashboard.board import Board
 from server.dashboard.live import Html, Live
-from server.dashboard.markup import Column, Figure, Row, badge, figures, moment, table
+from server.dashboard.markup import Column, Figure, Row, Tone, badge, figures, moment, pairs, table
 from server.dashboard.shell import page
 from server.dashboard.units import NOTHING, counted, duration, size
 from server.dashboard.words import OUTCOMES
+from server.provision import read_registry
 from server.store.reading import read_sites
 from server.store.rows import SiteRow
 
+SOON_DAYS = 30
 COLUMNS = (
     Column("Site"),
     Column("Last heard"),
@@ -35,18 +39,49 @@ EMPTY = (
 )
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows."""
+
+    sites: tuple[SiteRow, ...]
+    coordinator: Coordinator | None
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """What the folder of server.yaml says, where it is here: who may take part, how long the certificate holds."""
+
+    name: str
+    certificate_days: int
+    approved: tuple[str, ...]
+    revoked: tuple[str, ...]
+
+
+def coordinator_of(board: Board) -> Coordinator | None:
+    settings = None if board.pad is None else board.pad.deployment
+    if settings is None:
+        return None
+    sites = read_registry(settings).sites
+    by_status = {
+        status: tuple(sorted(name for name, site in sites.items() if site.status == status))
+        for status in ("approved", "revoked")
+    }
+    return Coordinator(settings.name, int(days_left(settings.pki)), by_status["approved"], by_status["revoked"])
+
+
 async def show(board: Board, request: Request) -> None:
-    def read(connection: Connection) -> tuple[SiteRow, ...]:
-        return tuple(read_sites(connection))
+    def read(connection: Connection) -> Shown:
+        return Shown(tuple(read_sites(connection)), coordinator_of(board))
 
     first = await board.read(read)
     with page(request, "Sites", here="/sites"):
         live = Live(board, lambda: board.read(read), first)
         with ui.element("div").classes("heading"):
             Html(Markup("<h1>Sites</h1><p>Over all runs of this store.</p>"))
-        live.html(summary)
+        live.html(lambda value: summary(value.sites))
         with ui.element("section").classes("card").props('aria-label="Sites"'):
-            live.html(site_table)
+            live.html(lambda value: site_table(value.sites))
+        live.html(lambda value: Markup("") if value.coordinator is None else who_may(value.coordinator))
 
 
 def summary(sites: Sequence[SiteRow]) -> Markup:
@@ -87,6 +122,23 @@ def site_row(site: SiteRow) -> Row:
         resources(site),
     )
     return Row(f"{site.kind} {site.site}", cells, "bad" if site.missing_since is not None else "plain")
+
+
+def who_may(coordinator: Coordinator) -> Markup:
+    """The coordinator's own certificate, and the sites whose keys it accepts. A site's key does not expire."""
+    days = coordinator.certificate_days
+    tone: Tone = "bad" if days < 0 else "warn" if days < SOON_DAYS else "good"
+    certificate = badge("expired" if days < 0 else f"{counted(days, 'day')} left", tone)
+    return Markup('<section class="card" aria-label="Coordinator"><h2>Coordinator {}</h2>{}</section>').format(
+        coordinator.name,
+        pairs(
+            [
+                ("Server certificate", certificate),
+                ("Approved sites", ", ".join(coordinator.approved) or "none yet: fedlora admin approve"),
+                ("Revoked sites", ", ".join(coordinator.revoked) or "none"),
+            ]
+        ),
+    )
 
 
 MEANINGS = {

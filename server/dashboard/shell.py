@@ -17,7 +17,7 @@ from server.dashboard.theme import Palette, palette
 PAGES = (("/", "Runs"), ("/privacy", "Privacy"), ("/sites", "Sites"), ("/events", "Events"))
 SCHEME = "fedlora-scheme"
 HEAD = (
-    '<meta name="robots" content="noindex">'
+    '<meta name="robots" content="noindex"><meta name="fedlora-scheme" content="{scheme}">'
     '<link rel="stylesheet" href="/assets/fedlora.css">'
     '<script src="/assets/fedlora.js"></script>'
 )
@@ -37,9 +37,9 @@ def page(request: Request, title: str, *, here: str) -> Iterator[Visit]:
     dark = request.cookies.get(SCHEME) == "dark"
     principal: Principal = request.state.principal
     ui.page_title(f"{title} · fedlora")
-    ui.add_head_html(HEAD)
+    ui.add_head_html(HEAD.format(scheme="dark" if dark else "light"))
     ui.dark_mode(dark)
-    ui.colors(primary="#4f46e5", negative="#c02626", positive="#00795b")
+    ui.colors(primary="#7177f4" if dark else "#4f46e5", negative="#d64545" if dark else "#c02626", positive="#00795b")
     Html(Markup('<a class="skip" href="#content">Skip to the content</a>'))
     with ui.element("div").classes("frame"):
         session = request.state.session
