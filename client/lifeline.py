@@ -19,6 +19,8 @@ log = logging.getLogger("fedlora.lifeline")
 
 PATIENCE_S = 40.0
 """Without a connection for so long a SuperNode is started afresh; its own attempts to reconnect come sooner."""
+START_S = 240.0
+"""The same before its first connection: on a busy machine its imports alone take a minute."""
 LOOK_S = 5.0
 ESTABLISHED = "01"
 SOCKET = re.compile(r"socket:\[(\d+)\]")
@@ -38,6 +40,7 @@ class Lifeline:
         self._next = 0.0
         self._pid: int | None = None
         self._heard = 0.0
+        self._patience_s = START_S
 
     def tick(self, supervisor: Supervisor) -> None:
         now = self._clock()
@@ -45,10 +48,12 @@ class Lifeline:
             return
         self._next = now + LOOK_S
         pid = supervisor.pid("supernode")
-        if pid is None or pid != self._pid or self._connected(pid):
-            self._pid, self._heard = pid, now
-        elif now - self._heard > PATIENCE_S:
-            log.warning("the SuperNode has lost its coordinator and does not try", extra={"seconds": PATIENCE_S})
+        if pid is None or pid != self._pid:
+            self._pid, self._heard, self._patience_s = pid, now, START_S
+        elif self._connected(pid):
+            self._heard, self._patience_s = now, PATIENCE_S
+        elif now - self._heard > self._patience_s:
+            log.warning("the SuperNode has no coordinator and does not try", extra={"seconds": self._patience_s})
             supervisor.kill("supernode")
 
 

@@ -152,8 +152,12 @@ def make_deployment(
     labels: Sequence[str],
     policy: Mapping[str, Any] | None = None,
     client: Mapping[str, Any] | None = None,
+    server: Mapping[str, Any] | None = None,
 ) -> Deployment:
-    """Provision a coordinator and enrol the sites; `data` holds what `write_site_files` wrote. Nothing is started."""
+    """Provision a coordinator and enrol the sites; `data` holds what `write_site_files` wrote. Nothing is started.
+
+    `policy`, `client` and `server` are more settings for the files of those names.
+    """
     folder, data = folder.resolve(), data.resolve()
     fleet, control = free_port(), free_port()
     initialise(folder / "server", name="demo-net", address=f"127.0.0.1:{fleet}")
@@ -167,6 +171,7 @@ def make_deployment(
             "health_port": ports["server"],
             "labels": list(labels),
             **({"held_out": {"file": str(held_out)}} if held_out.exists() else {}),
+            **(server or {}),
         },
     )
     settings = load_server(folder / "server" / "server.yaml")

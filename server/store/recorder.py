@@ -190,6 +190,7 @@ class Recorder:
             set_run(connection, self._key, state=state, why=why, ended_at=now, heard_at=now, round_begun_at=None)
             self._tell(connection, f"run-{state}", why=why)
 
+        self._not_before = 0.0  # there is no later: a store that is back by now is asked at once
         self._write("the run's end", end)
 
     def _tell(self, connection: Connection, kind: str, **fields: Any) -> None:

@@ -9,6 +9,8 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,10 +24,13 @@ from client.settings import load_client
 from fedlora.config import DeviceSettings, Recipe, load
 from fedlora.deployment import split_address
 from server.declared import read_declared
+from server.store.opening import open_store
+from server.store.reading import read_rounds, read_runs
 from simulations.deployment import DEMO_RECIPE, Deployment, make_deployment
 from simulations.run import federate, prepare
 from simulations.site_files import write_site_files
 from tests.deploy.listening import LOOPBACK, listeners
+from tests.postgresql import installed, postgresql
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -46,10 +51,23 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def deployment(recipe, tmp_path_factory):
+def store_url(tmp_path_factory) -> Iterator[str]:
+    """PostgreSQL where it is installed, otherwise a file."""
+    if not installed():
+        yield f"sqlite:///{tmp_path_factory.mktemp('store') / 'fedlora.db'}"
+        return
+    with postgresql() as server:
+        yield server.new_database()
+
+
+@pytest.fixture(scope="module")
+def deployment(recipe, tmp_path_factory, store_url):
     folder = tmp_path_factory.mktemp("deployment")
     names = write_site_files(recipe, folder / "data")[:2]
-    made = make_deployment(folder, sites=names, data=folder / "data", labels=LABELS, policy=POLICY, client=CAPPED)
+    made = make_deployment(
+        folder, sites=names, data=folder / "data", labels=LABELS, policy=POLICY, client=CAPPED,
+        server={"store": store_url},
+    )  # fmt: skip
     with made:
         made.start_all()
         yield made
@@ -87,6 +105,17 @@ def test_every_site_charged_its_ledger_and_sent_a_receipt_each_round(deployment,
     for site in deployment.sites:
         ledger = deployment.folder / site / "state" / "privacy" / "default" / "ledger.jsonl"
         assert ledger.read_text().count('"kind":"charge"') == 3
+
+
+def test_the_store_says_of_the_run_what_its_folder_says(finished, store_url):
+    with closing(open_store(store_url)) as store, store.reading() as connection:
+        (run,) = read_runs(connection)
+        rounds = read_rounds(connection, run)
+    lines = [json.loads(line) for line in (finished / "rounds.jsonl").read_text().splitlines()]
+    assert (run.name, run.kind, run.state) == (finished.name, "deployment", "finished")
+    assert [(r.round, r.bytes_up, r.bytes_down) for r in rounds] == [
+        (line["round"], line["bytes_up"], line["bytes_down"]) for line in lines
+    ]
 
 
 def test_what_sites_declared_is_known_to_the_coordinator(deployment, finished):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from client.lifeline import LOOK_S, PATIENCE_S, Lifeline, connected
+from client.lifeline import LOOK_S, PATIENCE_S, START_S, Lifeline, connected
 from fedlora.supervise import Child, Supervisor
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -48,8 +48,20 @@ def killed(supervisor: Supervisor) -> bool:
 
 def test_a_supernode_without_a_connection_is_killed_after_a_while_and_not_before(supervisor):
     clock = Clock()
+    up = {"is": True}
+    lifeline = Lifeline(lambda pid: up["is"], clock=clock)
+    turns(lifeline, supervisor, clock, 2 * LOOK_S)
+    up["is"] = False
+    turns(lifeline, supervisor, clock, PATIENCE_S - 2 * LOOK_S)
+    assert not killed(supervisor)
+    turns(lifeline, supervisor, clock, 3 * LOOK_S)
+    assert killed(supervisor)
+
+
+def test_a_supernode_that_has_never_been_connected_has_the_time_that_a_busy_machine_takes_to_start_it(supervisor):
+    clock = Clock()
     lifeline = Lifeline(lambda pid: False, clock=clock)
-    turns(lifeline, supervisor, clock, PATIENCE_S - LOOK_S)
+    turns(lifeline, supervisor, clock, START_S - LOOK_S)
     assert not killed(supervisor)
     turns(lifeline, supervisor, clock, 3 * LOOK_S)
     assert killed(supervisor)
