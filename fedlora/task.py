@@ -21,6 +21,7 @@ from fedlora.wire.settings import WireSettings
 TASK_RECORD, REPORT_RECORD, BLOB_RECORD = "task", "report", "blob"
 JSON_KEY, BLOB_KEY = "json", "blob"
 BLOB_STYPE = "fedlora.update.v1"
+LARGEST_COUNT = 2**53
 
 
 class Task(Settings):
@@ -71,21 +72,24 @@ class Task(Settings):
 class Evaluation(Settings):
     """Quality of an adapter on some examples."""
 
-    loss: float
-    accuracy: float
-    examples: int
+    loss: float = Field(ge=0)
+    accuracy: float = Field(ge=0, le=1)
+    examples: int = Field(ge=0, le=LARGEST_COUNT)
 
 
 class Report(Settings):
-    """A client's answer besides the update itself. A refusal is an answer; an error leaves the site as a code only."""
+    """A client's answer besides the update itself. A refusal is an answer; an error leaves the site as a code only.
 
-    client: str
+    What is not within these bounds is no report: it is shown to people, counted and stored at the coordinator.
+    """
+
+    client: str = Field(pattern=r"^\P{C}{1,200}$")  # no control, format or surrogate characters
     outcome: Literal["trained", "refused", "failed"]
-    code: str | None = None
+    code: str | None = Field(None, pattern=r"^[a-z0-9-]{1,64}$")
     """Why it refused or failed: an identifier such as `budget-exhausted`, never free text from the site."""
 
     round: int
-    examples: int = 0
+    examples: int = Field(0, ge=0, le=LARGEST_COUNT)
     """N_k, or its public bucket under privacy: the weight of this update."""
 
     received: Evaluation | None = None
@@ -94,10 +98,10 @@ class Report(Settings):
     train_loss: float | None = None
     """Mean loss over the local steps (None under privacy, unless the recipe asks)."""
 
-    base_version: int = 0
+    base_version: int = Field(0, ge=0, le=LARGEST_COUNT)
     """Version of the base that the client now holds."""
 
-    seconds: float = 0.0
+    seconds: float = Field(0.0, ge=0)
     """Time from the message's arrival to the answer."""
 
     resources: DeviceSettings | None = None

@@ -127,8 +127,12 @@ class Intake:
             reply = read_reply(message, round_number=self.number, max_examples=self._recipe.rounds.max_examples)
             if self._site_of is not None and reply.report.client != self._site_of(node):
                 raise BadReplyError("wrong-client")  # a site that speaks in another's name
+            if reply.blob is not None and reply.report.base_version != self._sent[node].task.base_version:
+                raise BadReplyError("wrong-base-version")
         except BadReplyError as error:
-            self._records[node] = ClientRecord(self._name(node), node, "failed", error.code, bytes_down=down)
+            self._records[node] = ClientRecord(
+                self._name(node), node, "failed", error.code, bytes_up=content_bytes(message), bytes_down=down
+            )
             return None
         report = reply.report
         update, receipt, outcome, code = None, None, report.outcome, report.code

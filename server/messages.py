@@ -67,6 +67,7 @@ def parse_report(text: str) -> Report:
     """The report in `text`; BadReplyError on anything that is not one."""
     try:
         values = json.loads(text)
+        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair could never be written down again
         return parse(Report, values if isinstance(values, dict) else {})
     except (ValueError, RecursionError):  # SettingsError is a ValueError
         raise BadReplyError("malformed-report") from None

@@ -64,7 +64,7 @@ class Screen:
         if not self._header_shown:
             self._console.print(HEADER, style="bold", highlight=False)
             self._header_shown = True
-        self._console.print(line(event.record), highlight=False)
+        self._console.print(line(event.record), highlight=False, markup=False)  # names are from data
 
 
 def line(record: RoundRecord) -> str:

@@ -67,6 +67,7 @@ def break_report(reply: Message) -> None:
         (Fault("corrupt", corrupt=edit_report(examples=0)), "failed", "examples-out-of-range"),
         (Fault("corrupt", corrupt=edit_report(round=7)), "failed", "wrong-round"),
         (Fault("corrupt", corrupt=edit_report(unknown=1)), "failed", "malformed-report"),
+        (Fault("corrupt", corrupt=edit_report(base_version=3)), "failed", "wrong-base-version"),
         (Fault("corrupt", corrupt=break_report), "failed", "malformed-report"),
         (Fault("corrupt", corrupt=drop_record(REPORT_RECORD)), "failed", "malformed-reply"),
         (Fault("corrupt", corrupt=drop_record(BLOB_RECORD)), "failed", "malformed-reply"),
