@@ -55,6 +55,9 @@ class Task(Settings):
 
     train: TrainSettings
     privacy: PrivacySettings
+    noise_factor: float = Field(1.0, gt=0, le=100)
+    """Under privacy.adapt: what the calibrated σ is multiplied by, within the run's ε and the site's bounds."""
+
     wire: WireSettings
     base_version: int = 0
     """Version of the base after the residual in the blob has been added."""

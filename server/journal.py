@@ -88,6 +88,11 @@ class Journal:
                 total[client["node"]] += client["bytes_up"]
         return dict(total)
 
+    def accuracies(self) -> list[float]:
+        """Of the rounds so far that were evaluated."""
+        found = [json.loads(line)["evaluation"] for line in self._lines()]
+        return [evaluation["accuracy"] for evaluation in found if evaluation is not None]
+
     def keep(self, record: RoundRecord | None, progress: Progress) -> None:
         """Store a finished round (None: the start of the run)."""
         if record is not None:

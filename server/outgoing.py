@@ -29,6 +29,8 @@ class Brief:
     coordinator: str = "local"
     ranks: Callable[[int], Ranks | None] = lambda node: None
     """A node's rank of each matrix, where devices are unequal."""
+    noise_factor: float = 1.0
+    """What sites are to multiply their calibrated noise by in this round, under privacy.adapt."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ def task_for(
         ranks=ranks,
         train=recipe.train,
         privacy=recipe.privacy,
+        noise_factor=brief.noise_factor,
         wire=recipe.wire,
         base_version=progress.state.base_version,
         residual_since=held,

@@ -34,6 +34,7 @@ from fedlora.robust import COORDINATE_RULES
 from fedlora.settings import RunError
 from fedlora.task import Evaluation
 from fedlora.updates import Update
+from server.adaptive_noise import noise_factor, require_public_examples
 from server.arrivals import Patience, arrivals, push, wait_for_clients
 from server.checkpoint import Progress
 from server.client_level import protected, require_linear
@@ -83,6 +84,7 @@ class Rounds(FlowerStrategy):
         if recipe.privacy.client_level is not None:
             require_linear(strategy, recipe.strategy.name)
         require_robust_fit(recipe, strategy)
+        require_public_examples(recipe, strategy, evaluates=surroundings.evaluate is not None)
         self.recipe = recipe
         self.strategy = strategy
         self.progress = progress
@@ -131,7 +133,7 @@ class Rounds(FlowerStrategy):
         require_enough(self.recipe, server_round, asked, self.progress.state.adapter)
         nodes = sorted(chooser(self.recipe.seed, "round", server_round).sample(connected, asked))
         sent, self._downlink = outgoing(
-            self.recipe, self._brief, self.strategy, self.progress, nodes=nodes, number=server_round
+            self.recipe, self._brief_now(), self.strategy, self.progress, nodes=nodes, number=server_round
         )
         by_node = {item.node: item for item in sent}
         receipts = self._around.journal.receipts()
@@ -251,6 +253,13 @@ class Rounds(FlowerStrategy):
         if self.recipe.privacy.client_level is not None or optimised or personal or no_mean:
             return None
         return served_error(combined, old, new)
+
+    def _brief_now(self) -> Brief:
+        """The brief, with the noise that the rounds so far call for."""
+        if self.recipe.privacy.adapt is None:
+            return self._brief
+        factor = noise_factor(self.recipe.privacy.adapt, self._around.journal.accuracies())
+        return replace(self._brief, noise_factor=factor)
 
     def _quorum(self) -> int:
         return max(1, math.ceil(self.recipe.rounds.quorum * self._intake.size))

@@ -9,8 +9,9 @@ Adjacency everywhere: add or remove one example (one client, for `ClientLevel`).
 twice as much.
 Gaussian DP is not offered: its central limit understates ε.
 
-Guarantee: `epsilon` is an upper bound on the true ε at δ for the adaptive composition of the events, in any order;
-splitting an event into several with the same total of steps changes nothing.
+Guarantee: `epsilon` is an upper bound on the true ε at δ for the composition of the events, in any order, each allowed
+to see what the others released; splitting an event into several with the same total of steps changes nothing. Their
+parameters must have been fixed beforehand: where what was released chooses them, `filtered_epsilon` is the bound.
 """
 
 from __future__ import annotations
@@ -76,6 +77,22 @@ class ClientLevel:
 def epsilon(events: Iterable[Event], *, delta: float) -> float:
     """Example-level ε at δ of all events together; 0 for none, inf if unbounded."""
     return _epsilon(_grouped(events), delta)
+
+
+def filtered_epsilon(events: Iterable[SampledGaussian], *, delta: float, order: float) -> float:
+    """ε at δ of mechanisms whose σ was chosen along the way, by what others before had released; looser than `epsilon`.
+
+    A Rényi filter at one order, which has to be fixed beforehand (`calibration.filter_order`; Feldman and Zrnic,
+    Individual Privacy Accounting via a Rényi Filter, arXiv 2008.11193). A bound that holds for parameters fixed in
+    advance is not known to hold when they are not.
+    """
+    return _rdp(_grouped(events), delta, orders=(order,))
+
+
+def best_order(plan: Iterable[SampledGaussian], *, delta: float) -> float:
+    """The Rényi order at which what is planned costs least."""
+    accountant = RdpAccountant(WHOLE_ORDERS, neighboring_relation=dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    return float(accountant.compose(_composed(_grouped(plan))).get_epsilon_and_optimal_order(delta)[1])
 
 
 def client_level_epsilon(events: Iterable[ClientLevel], *, delta: float) -> float:

@@ -7,13 +7,13 @@ code uses the expected one, and its "ε = 6" is 8.0 for a client that attended 5
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
 from scipy.optimize import brentq
 
-from fedlora.privacy.accounting import Event, epsilon, quick_epsilon
+from fedlora.privacy.accounting import Event, best_order, epsilon, filtered_epsilon, quick_epsilon
 
 SMALLEST_SIGMA: Final = 0.1
 LARGEST_SIGMA: Final = 1000.0
@@ -42,6 +42,37 @@ def noise_multiplier_for(target_epsilon: float, *, delta: float, rate: float, st
     while low > SMALLEST_SIGMA and _tight(low, rate, steps, delta) <= target_epsilon:
         low, high = max(low / 1.5, SMALLEST_SIGMA), low
     return _rounded_up(_between(low, high, lambda sigma: _tight(sigma, rate, steps, delta) - target_epsilon))
+
+
+@lru_cache(maxsize=1024)
+def filter_order(target_epsilon: float, *, delta: float, rate: float, steps: int) -> float:
+    """The Rényi order at which a run of so many steps meets its target with least noise: the plan alone fixes it."""
+    sigma = _smallest(lambda sigma: _quick(sigma, rate, steps, delta) <= target_epsilon)
+    return best_order([Event(rate=rate, noise_multiplier=sigma, steps=steps)], delta=delta)
+
+
+def noise_for_the_rest(
+    target_epsilon: float, spent: Sequence[Event], *, delta: float, rate: float, steps: int, order: float
+) -> float:
+    """The smallest σ for which `steps` more steps keep a run within its target that has spent so much, by the filter.
+
+    `LARGEST_SIGMA` where none does: the budget's own check then refuses.
+    """
+
+    def fits(sigma: float) -> bool:
+        more = Event(rate=rate, noise_multiplier=sigma, steps=steps)
+        return filtered_epsilon([*spent, more], delta=delta, order=order) <= target_epsilon
+
+    return _rounded_up(_smallest(fits))
+
+
+def _smallest(enough: Callable[[float], bool]) -> float:
+    """A σ within 0.01 % above the smallest that is enough; `LARGEST_SIGMA` where none is."""
+    low, high = SMALLEST_SIGMA, LARGEST_SIGMA
+    while high / low > 1 + 1e-4:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def _between(low: float, high: float, excess: Callable[[float], float]) -> float:

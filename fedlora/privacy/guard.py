@@ -21,13 +21,21 @@ Everything in the task is untrusted. The number of examples is used for the publ
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fedlora.files import write_atomically
-from fedlora.privacy.accounting import ADJACENCY, Event, epsilon
-from fedlora.privacy.calibration import UnreachableError, noise_multiplier_for, public_size, size_bound
+from fedlora.privacy.accounting import ADJACENCY, Event, epsilon, filtered_epsilon
+from fedlora.privacy.calibration import (
+    UnreachableError,
+    filter_order,
+    noise_for_the_rest,
+    noise_multiplier_for,
+    public_size,
+    size_bound,
+)
 from fedlora.privacy.chain import Entry, canonical
 from fedlora.privacy.ledger import Ledger, LedgerFiles, exclusive_ledger
 from fedlora.privacy.mechanism import Mechanism
@@ -121,9 +129,11 @@ class Guard:
         bounds = self._policy.dataset(self._files.dataset)
         size = bounds.public_examples or _public_size(examples)
         _require_delta_below(task.privacy.delta, examples, declared=bounds.public_examples)
-        mechanism = self._mechanism(task, size)
+        mechanism = calibrated = self._mechanism(task, size)
         with exclusive_ledger(self._files, self._key) as ledger:
-            spending = _Spending(ledger, task, mechanism)
+            if task.privacy.adapt is not None:
+                mechanism = self._adapted(task, calibrated, ledger)
+            spending = _Spending(ledger, task, mechanism, self._target(task))
             self._require_within_budget(task, spending)
             entry = ledger.append(_charge(task, digest, mechanism))
         receipt = self._receipt(task, digest, mechanism, spending, entry)
@@ -172,6 +182,25 @@ class Guard:
             steps=task.train.steps,
             expected_batch=rate * size,
         )
+
+    def _adapted(self, task: Task, calibrated: Mechanism, ledger: Ledger) -> Mechanism:
+        """The mechanism with σ as the task wants it, and with more where the rest of the run's ε asks for more."""
+        target, spent = self._target(task), charged_events(ledger.entries, run=task.run)
+        assert target is not None  # privacy.adapt has an epsilon
+        sigma = max(
+            task.noise_factor * calibrated.noise_multiplier,
+            noise_for_the_rest(
+                target,
+                spent,
+                delta=task.privacy.delta,
+                rate=calibrated.rate,
+                steps=max(1, task.rounds - len(spent)) * task.train.steps,
+                order=_order(task, target, calibrated.rate),
+            ),
+            task.privacy.noise_multiplier or 0.0,
+            self._policy.smallest_noise_multiplier,
+        )
+        return replace(calibrated, noise_multiplier=sigma)
 
     def _require_within_budget(self, task: Task, spending: _Spending) -> None:
         bounds = self._policy.dataset(self._files.dataset)
@@ -225,26 +254,43 @@ class Guard:
 class _Spending:
     """What the dataset would have spent after this task: the ledger so far, and the task, composed at once."""
 
-    def __init__(self, ledger: Ledger, task: Task, mechanism: Mechanism) -> None:
+    def __init__(self, ledger: Ledger, task: Task, mechanism: Mechanism, target: float | None) -> None:
         charges = [entry.fields for entry in ledger.entries if entry.kind == "charge"]
         of_run = [fields for fields in charges if fields["run"] == task.run]
         now = Event(rate=mechanism.rate, noise_multiplier=mechanism.noise_multiplier, steps=mechanism.steps)
         self._lifetime = [*map(event_of, charges), now]
         self._run = [*map(event_of, of_run), now]
+        chosen_on_the_way = task.privacy.adapt is not None or len({(e.rate, e.noise_multiplier) for e in self._run}) > 1
+        self._filter_order = None
+        if chosen_on_the_way and target is not None:
+            self._filter_order = _order(task, target, mechanism.rate)
         self.participations = len(of_run)
         self.secure = task.privacy.insecure_seed is None and all(fields["secure"] for fields in of_run)
 
     def run_epsilon(self, delta: float) -> float:
+        """By the filter where σ was chosen along the way."""
+        if self._filter_order is not None:
+            return filtered_epsilon(self._run, delta=delta, order=self._filter_order)
         return epsilon(self._run, delta=delta)
 
     def lifetime_epsilon(self, delta: float) -> float:
         return epsilon(self._lifetime, delta=delta)
 
 
+def _order(task: Task, target: float, rate: float) -> float:
+    """The filter's order: that of the whole run, the same in all its rounds."""
+    return filter_order(target, delta=task.privacy.delta, rate=rate, steps=task.rounds * task.train.steps)
+
+
 def _counted_at(bounds: DatasetPolicy, task: Task) -> float:
     """δ of the lifetime's ε: the smaller of the site's and the task's, so that a task can only make ε larger."""
     assert bounds.largest_delta is not None
     return min(bounds.largest_delta, task.privacy.delta)
+
+
+def charged_events(entries: Iterable[Entry], *, run: str) -> list[Event]:
+    """What a run has been charged so far."""
+    return [event_of(entry.fields) for entry in entries if entry.kind == "charge" and entry.fields["run"] == run]
 
 
 def event_of(charge: Any) -> Event:

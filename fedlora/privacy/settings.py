@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedlora.settings import Settings
 
@@ -20,6 +20,23 @@ class ClientLevelSettings(Settings):
 
     delta: float = Field(1e-5, gt=0, lt=1)
     """δ of this guarantee; below 1 / (number of clients)."""
+
+
+class AdaptSettings(Settings):
+    """Noise that shrinks in later rounds where accuracy on public examples falls short; each round is accounted as it
+    was (FedMentor)."""
+
+    below: float = Field(gt=0, lt=1)
+    """Accuracy on the coordinator's own test set, taken as public, below which the noise shrinks for later rounds."""
+
+    start: float = Field(1.5, ge=1, le=10)
+    """σ begins this many times above the calibrated one: what it saves is what later rounds can spend."""
+
+    by: float = Field(0.8, gt=0, lt=1)
+    """Factor on σ for every round that ended below."""
+
+    least: float = Field(0.5, gt=0, le=1)
+    """Smallest share of the calibrated σ; a site adds more where its ε would not last for the rounds to come."""
 
 
 class PrivacySettings(Settings):
@@ -53,6 +70,15 @@ class PrivacySettings(Settings):
 
     client_level: ClientLevelSettings | None = None
     """Also hide whether a whole client took part, by clipping and noise at the coordinator; accounted separately."""
+
+    adapt: AdaptSettings | None = None
+    """Shrink the noise where accuracy falls short, within `epsilon`; the same noise in every round when not given."""
+
+    @model_validator(mode="after")
+    def _pieces_fit(self) -> PrivacySettings:
+        if self.adapt is not None and self.epsilon is None:
+            raise ValueError("adapt needs a budget to stay within; set privacy.epsilon.")
+        return self
 
     @property
     def enabled(self) -> bool:

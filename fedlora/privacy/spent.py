@@ -28,7 +28,12 @@ def leaks(recipe: Recipe) -> list[str]:
     """What the ε of a private run does not cover, named."""
     named = list(ALWAYS)
     if recipe.privacy.report_metrics:
-        named.append("losses and accuracies on the sites' own data: privacy.report_metrics sends them without noise")
+        named.append(
+            "losses and accuracies on the sites' own data, and how many examples they were measured on: "
+            "privacy.report_metrics sends them without noise"
+        )
+    if recipe.privacy.adapt is not None:
+        named.append("the coordinator's own test set, by which the noise was adapted: its examples are taken as public")
     if recipe.privacy.client_level is not None:
         named.extend(CLIENT_LEVEL_LEAKS)
     if recipe.privacy.insecure_seed is not None:
