@@ -14,7 +14,7 @@ from server.dashboard.board import Board
 from server.dashboard.live import Html, Live
 from server.dashboard.markup import Column, Figure, Row, Tone, badge, bar, figures, link, moment, note, table
 from server.dashboard.shell import page
-from server.dashboard.units import counted, epsilon, number
+from server.dashboard.units import counted, epsilon, epsilon_left, number
 from server.store.privacy import PATIENCE_S, read_privacy, read_receipts
 from server.store.rows import PrivacyRow, ReceiptRow
 from server.store.spending import verify_account
@@ -140,7 +140,9 @@ def summary(ledgers: Sequence[PrivacyRow]) -> Markup:
         [
             Figure("Ledgers", str(len(ledgers)), counted(len({row.site for row in ledgers}), "site")),
             Figure(
-                "Least left", "–" if worst is None else epsilon(worst.left), "" if worst is None else f"ε, {worst.site}"
+                "Least left",
+                "–" if worst is None else epsilon_left(worst.left),
+                "" if worst is None else f"ε, {worst.site}",
             ),
             Figure("Nearly spent", str(len(nearly)), "80 % or more", "warn" if nearly else "plain"),
             Figure("Insecure", str(insecure), "noise from a seed", "bad" if insecure else "plain"),
@@ -170,7 +172,7 @@ def ledger_row(row: PrivacyRow, choice: Choice) -> Row:
         row.dataset,
         Markup("{}{}").format(epsilon(row.epsilon), bar(spent, f"share of the budget of {row.site}", tone)),
         epsilon(row.budget),
-        epsilon_left(row),
+        epsilon_left(row.left),
         lasts(row),
         number(row.noise_multiplier, 4),
         number(row.delta),
@@ -180,11 +182,6 @@ def ledger_row(row: PrivacyRow, choice: Choice) -> Row:
         ledger_state(row, choice),
     )
     return Row(str(row.account), cells, "bad" if row.insecure else "plain")
-
-
-def epsilon_left(row: PrivacyRow) -> str:
-    """Never rounded up: what is shown as left can be spent."""
-    return f"{int(row.left * 1000) / 1000:.3f}"
 
 
 def lasts(row: PrivacyRow) -> Markup:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 NOTHING = "–"
+LARGE = 1000
+"""An ε from here on is a budget that nobody means as one; its decimals say nothing."""
 
 
 def size(count: float | None) -> str:
@@ -66,12 +68,25 @@ def number(value: float | None, digits: int = 3) -> str:
 def epsilon(value: float | None) -> str:
     """ε has no unit; never rounded down.
 
-    >>> epsilon(2.3141), epsilon(0.0), epsilon(math.inf)
-    ('2.315', '0.000', '∞')
+    >>> epsilon(2.3141), epsilon(0.0), epsilon(math.inf), epsilon(1e6)
+    ('2.315', '0.000', '∞', '1,000,000')
     """
     if value is None:
         return NOTHING
-    return "∞" if math.isinf(value) else f"{math.ceil(value * 1000 - 1e-9) / 1000:.3f}"
+    if math.isinf(value):
+        return "∞"
+    return f"{math.ceil(value):,}" if value >= LARGE else f"{math.ceil(value * 1000 - 1e-9) / 1000:.3f}"
+
+
+def epsilon_left(value: float) -> str:
+    """Never rounded up: what is shown as left can be spent.
+
+    >>> epsilon_left(0.6866), epsilon_left(999_994.14)
+    ('0.686', '999,994')
+    """
+    if math.isinf(value):
+        return "∞"
+    return f"{math.floor(value):,}" if value >= LARGE else f"{math.floor(value * 1000) / 1000:.3f}"
 
 
 def error(value: float | None) -> str:

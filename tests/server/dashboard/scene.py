@@ -81,7 +81,7 @@ def fill(folder: Path) -> None:
     """Runs of all kinds, one after the other, each by the code that runs them anywhere."""
     for name, overrides in RUNS.items():
         faults = now_and_then() if name == "fedsvd" else None
-        recipe = tiny(folder, f"name={name}", *overrides)
+        recipe = tiny(folder, f"name={name}", "train.lr=0.05", *overrides)
         out = folder / "runs" / name
         simulate(
             prepare(recipe), out, watch=lambda event: None, faults=faults, store=str(folder / "runs" / "fedlora.db")

@@ -23,7 +23,7 @@ from tests.federations import CLIENTS
 from tests.server.dashboard.chromium import NARROW, WIDE, Browser, chromium, elsewhere
 from tests.server.dashboard.scene import PASSWORD, Scene, dashboard, fill, simulation, tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PICTURES = os.environ.get("FEDLORA_PICTURES")
 
 
@@ -215,6 +215,24 @@ def ledger_rows(browser: Browser) -> list[dict]:
         }));
         """
     )
+
+
+def test_runs_are_put_side_by_side(browser, scene):
+    browser.open(f"{scene.url}/")
+    browser.see("fedsvd")
+    assert "Against dense" not in browser.text()
+    browser.one('input[aria-label="Compare"]').click()
+    browser.until(lambda: len(browser.all(".q-menu .q-item")) >= 4, why="runs can be chosen")
+    for name in ("fedit · fedit", "fedsvd · fedsvd"):
+        browser.until(lambda name=name: choose(browser, name), why=f"{name} is chosen")
+    browser.one("body").send_keys(Keys.ESCAPE)
+    browser.see("Against dense")
+    browser.until(lambda: len(browser.all('section[aria-label="Comparison"] tbody tr')) == 2, why="both are compared")
+
+
+def choose(browser: Browser, name: str) -> bool:
+    next(one for one in browser.all(".q-menu .q-item") if one.text.startswith(name)).click()
+    return True
 
 
 def test_a_viewer_sees_all_and_can_change_nothing(browser, scene):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 
 from markupsafe import Markup
 
+from server.dashboard import units
 from server.dashboard.markup import Column, Row, badge, bar, figures, link, moment, note, pairs, table
 from server.dashboard.markup import Figure as OneFigure
 
@@ -56,3 +58,7 @@ def test_a_time_is_in_utc_for_machines_and_on_hover():
 def test_a_bar_says_its_share_and_stays_within_its_frame():
     assert 'aria-valuenow="100.0"' in bar(1.7, "spent")
     assert "width:0.0%" in bar(-1, "spent")
+
+
+def test_the_examples_of_units_hold():
+    assert doctest.testmod(units).failed == 0

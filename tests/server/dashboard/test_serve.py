@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
+from http.cookiejar import CookieJar
 from pathlib import Path
+from urllib.request import HTTPCookieProcessor, HTTPSHandler, build_opener
 
 import pytest
 
 from fedlora.settings import SettingsError
+from server.certificates import issue_server_certificate, make_authority
 from server.dashboard.access import Access, Role
 from server.dashboard.gate import LOOPBACK
 from server.dashboard.serve import Listening, audit_log, doors_for, is_loopback
 from server.store.audit import read_events
 from server.store.opening import open_store
+from tests.server.dashboard.scene import dashboard
 
 PASSWORD = "correct horse battery"
 
@@ -89,3 +94,20 @@ def test_users_and_tokens_by_command(tmp_path):
     assert access.by_password("ada", PASSWORD).role == Role.OPERATOR
     assert access.by_token(secret).name == "token:ci"
     assert "operator" in run("user", "list").stdout
+
+
+@pytest.mark.slow
+def test_over_tls_it_answers_with_its_certificate_and_a_cookie_for_tls_alone(tmp_path):
+    pki = tmp_path / "pki"
+    pki.mkdir()
+    make_authority(pki, coordinator="net")
+    issue_server_certificate(pki, hosts=["localhost"])
+    trusted = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+    with dashboard(tmp_path, "--tls-cert", str(pki / "server.crt"), "--tls-key", str(pki / "server.key")) as scene:
+        opener = build_opener(HTTPSHandler(context=trusted), HTTPCookieProcessor(cookies := CookieJar()))
+        with opener.open(scene.link, timeout=60) as answer:
+            assert answer.headers["Strict-Transport-Security"]
+            assert answer.status == 200
+    (session,) = [cookie for cookie in cookies if cookie.name == "__Host-fedlora"]
+    assert session.secure
+    assert session.has_nonstandard_attr("HttpOnly")
