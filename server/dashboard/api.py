@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,14 +17,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fedlora import __version__
 from fedlora.settings import SettingsError
-from server.dashboard.access import Principal, Role, require
+from server.dashboard.api_parts import LARGEST, Admin, After, Filter, Name, Operator, Problem, Text, Viewer, known
+from server.dashboard.api_starting import starting_routes
+from server.launch import Launchpad
 from server.store.audit import export_events, read_events, verify_events
 from server.store.metrics import exposition
 from server.store.opening import Store
 from server.store.ordering import Verb, place_order
 from server.store.privacy import read_privacy, read_receipts
 from server.store.reading import (
-    find_run,
     log_tail,
     read_client_rounds,
     read_detail,
@@ -52,15 +53,6 @@ from server.store.rows import (
 from server.store.spending import verify_account
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-LARGEST = 2**53  # what JSON's readers agree on
-
-Name = Annotated[str, Path(description="Name, id, or the beginning of an id.", max_length=200, pattern=r"^[^\x00]+$")]
-Text = Annotated[str, Path(max_length=200, pattern=r"^[^\x00]+$")]
-Filter = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]+$")]
-After = Annotated[int, Query(ge=0, le=LARGEST, description="Only rounds after this one.")]
-Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
-Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
-Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"description": text, "content": {"application/json": {"schema": {"type": "object"}}}}
     for code, text in {
@@ -72,10 +64,6 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         503: "The store cannot be reached",
     }.items()
 }
-
-
-class Problem(HTTPException):
-    """A 4xx with a reason that a person can act on."""
 
 
 class Whole(BaseModel):
@@ -109,10 +97,13 @@ class Me(BaseModel):
     role: Literal["viewer", "operator", "admin"]
 
 
-def add_api(app: FastAPI, store: Store) -> FastAPI:
-    """Mount the API and /metrics on the dashboard, behind its gate; returns the API's own application."""
+def add_api(app: FastAPI, store: Store, pad: Launchpad | None = None) -> FastAPI:
+    """Mount the API and /metrics on the dashboard, behind its gate; returns the API's own application.
+
+    `pad` is where runs can be started; None: nowhere.
+    """
     api = FastAPI(title="fedlora", version=__version__, docs_url=None, redoc_url=None, responses=PROBLEMS)
-    for router in (reading_routes(store), acting_routes(store)):
+    for router in (reading_routes(store), acting_routes(store), starting_routes(store, pad)):
         api.include_router(router)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(SettingsError, _unusable)
@@ -261,15 +252,6 @@ def acting_routes(store: Store) -> APIRouter:
         return Response(status_code=204)
 
     return routes
-
-
-def known(store: Store, name: str) -> RunRow:
-    """The run of that name, or 404."""
-    try:
-        with store.reading() as connection:
-            return find_run(connection, name)
-    except SettingsError as problem:
-        raise Problem(404, str(problem)) from None
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

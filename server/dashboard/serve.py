@@ -102,7 +102,7 @@ def is_loopback(host: str) -> bool:
 def build(board: Board) -> FastAPI:
     """Everything that is served, over this board."""
     app = create_app(board.doors)
-    add_api(app, board.store)
+    add_api(app, board.store, board.pad)
     add_pages(app, board)
     return app
 

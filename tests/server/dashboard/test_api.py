@@ -15,6 +15,7 @@ from server.dashboard.access import Access, Role
 from server.dashboard.api import add_api
 from server.dashboard.app import create_app
 from server.dashboard.gate import Doors
+from server.launch import Launchpad
 from server.store.opening import open_store
 from server.store.reading import read_runs
 from server.store.writing import begin_run, set_run, write_round
@@ -113,11 +114,68 @@ def test_only_an_admin_removes_a_run_and_only_one_that_is_over(browse, store):
         assert [run.name for run in read_runs(connection)] == ["busy"]
 
 
+@pytest.fixture
+def starter(store, tmp_path):
+    """An operator at a dashboard that has a folder of runs."""
+    (tmp_path / "runs").mkdir()
+    app = create_app(Doors(Access(tmp_path / "access.json"), hosts=None))
+    add_api(app, store, Launchpad(tmp_path / "runs", str(tmp_path / "fedlora.db")))
+    secret = Access(tmp_path / "access.json").add_token("starter", Role.OPERATOR, days=1)
+    return TestClient(app, headers={"Authorization": f"Bearer {secret}"})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reason"),
+    [
+        ("train: {lrr: 1}", "unknown setting train.lrr; did you mean train.lr?"),
+        ("[1, 2]", "a recipe holds `key: value` settings, not a list."),
+        ("a: [1", "the recipe is not valid YAML"),
+        ("seed: 2001-99-99", "the recipe cannot be read (ValueError)"),
+        ("\0", "the recipe is not valid YAML"),
+        ("{1: 2}", "Keys should be strings"),
+        ("[" * 5000, "the recipe"),
+    ],
+)
+def test_a_bad_recipe_is_refused_and_nothing_is_started(starter, tmp_path, recipe, reason):
+    for path, body in (("plan", {"recipe": recipe}), ("runs", {"recipe": recipe, "name": "new"})):
+        answer = starter.post(f"/api/v1/{path}", json=body)
+        assert answer.status_code == 422, answer.text
+        assert reason in answer.json()["detail"]
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_run_is_started_once_under_a_name_that_is_a_name(starter, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr("server.launch.subprocess.Popen", lambda command, **options: started.append((command, options)))
+    recipe = "name: mine\nrounds: {count: 2}\n"
+    for name in ("../up", "", "A b"):
+        assert starter.post("/api/v1/runs", json={"recipe": recipe, "name": name}).status_code == 422
+    answer = starter.post("/api/v1/runs", json={"recipe": recipe, "name": "mine"})
+    assert (answer.status_code, answer.json()) == (201, {"name": "mine", "folder": str(tmp_path / "runs/mine")})
+    ((command, options),) = started
+    assert command[3:] == ["simulate", str(tmp_path / "runs/mine/recipe.yaml"), "--out", str(tmp_path / "runs/mine")]
+    assert options["env"]["FEDLORA_STORE"] == str(tmp_path / "fedlora.db")
+    again = starter.post("/api/v1/runs", json={"recipe": recipe, "name": "mine"})
+    assert (again.status_code, len(started)) == (422, 1)
+    assert "there is already a run 'mine'" in again.json()["detail"]
+    (event,) = starter.get("/api/v1/events", params={"kind": "run-submitted"}).json()
+    assert (event["who"], event["fields"]["name"]) == ("token:starter", "mine")
+    assert "six-airlines" in starter.get("/api/v1/recipes").json()
+
+
+def test_where_no_run_can_be_started_or_resumed_it_is_said(browse, starter):
+    answer = browse[Role.OPERATOR].post("/api/v1/runs", json={"recipe": "{}", "name": "x"})
+    assert (answer.status_code, answer.json()["detail"][:39]) == (409, "this dashboard sees a store, but no fol")
+    assert "only a run that was stopped" in starter.post("/api/v1/runs/busy/resume").json()["detail"]
+    assert starter.get("/api/v1/runs/first/adapter").status_code == 404
+
+
 def routes(app) -> list[tuple[str, str, Role]]:
     """Every operation of the API, and the least role that it is for."""
     least = {"post": Role.OPERATOR, "delete": Role.ADMIN}
+    for_operators = ("/runs/{name}/adapter",)
     return [
-        (method, "/api/v1" + path, least.get(method, Role.VIEWER))
+        (method, "/api/v1" + path, Role.OPERATOR if path in for_operators else least.get(method, Role.VIEWER))
         for path, operations in app.state.api.openapi()["paths"].items()
         for method in operations
     ]
