@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fedlora import lowrank
 from fedlora.lowrank import Product, scaled, svd, zero
 from fedlora.updates import Adapter
-from strategies import fedex, flexlora, mean
+from strategies import fedex, fedsb, fedsvd, flexlora, mean
 from tests.strategies import test_papers, test_properties
 
 
@@ -97,6 +98,50 @@ def test_a_dense_svd_that_leaves_the_row_space_is_caught(monkeypatch):
     monkeypatch.setattr(test_fedsvd, "refactored", dense)
     with pytest.raises(AssertionError):
         test_fedsvd.test_a_never_leaves_its_row_space_even_when_b_is_rank_deficient((10, 10, 3), 1)
+
+
+def test_independent_gauges_in_fed_sb_are_caught(monkeypatch):
+    """Each client with factors of its own: signs and rotations differ, and the mean of R is not the mean of ΔW."""
+    honest = fedsb.FedSB.combine
+
+    def in_own_gauges(self, updates):
+        def turned(index, update):
+            generator = torch.Generator().manual_seed(index)
+            layers = {}
+            for name, layer in update.adapter.layers.items():
+                Q, _ = torch.linalg.qr(torch.randn(layer.rank, layer.rank, generator=generator, dtype=torch.float64))
+                layers[name] = replace(layer, R_rr=Q.mT @ layer.R_rr @ Q)  # what it would send with B Q and Qᵀ A
+            return replace(update, adapter=replace(update.adapter, layers=layers))
+
+        return honest(self, [turned(index, update) for index, update in enumerate(updates)])
+
+    monkeypatch.setattr(fedsb.FedSB, "combine", in_own_gauges)
+    with pytest.raises(AssertionError):
+        test_properties.test_exact_strategies_serve_the_weighted_mean_of_delta_w_every_round("fedsb")
+
+
+def test_a_square_root_split_in_fedsvd_is_caught(monkeypatch):
+    from tests.strategies import test_fedsvd
+
+    def split(layer):
+        made = fedsvd.refactored(layer)
+        root = torch.linalg.vector_norm(made.B_mr, dim=0).sqrt()
+        return replace(made, A_rn=root[:, None] * made.A_rn, B_mr=made.B_mr / root)
+
+    monkeypatch.setattr(test_fedsvd, "refactored", split)
+    with pytest.raises(AssertionError):
+        test_fedsvd.test_the_product_is_kept_rows_are_orthonormal_and_columns_orthogonal_and_descending((10, 10, 3))
+
+
+def test_a_scale_that_is_forgotten_in_a_sum_is_caught(monkeypatch):
+    honest = lowrank.Sum.add
+
+    def unscaled(self, adapter, weight):
+        honest(self, replace(adapter, layers={k: replace(v, scale=1.0) for k, v in adapter.layers.items()}), weight)
+
+    monkeypatch.setattr(lowrank.Sum, "add", unscaled)
+    with pytest.raises(AssertionError):
+        test_properties.test_exact_strategies_serve_the_weighted_mean_of_delta_w_every_round("flora")
 
 
 def test_the_mutants_are_made_of_the_real_things():
