@@ -213,10 +213,6 @@ class Sum(Mapping[str, Product]):
         """Divide by these from now on: the weights' totals, once they are known."""
         self._divisor = dict(divisors)
 
-    def terms(self, name: str) -> list[Term] | None:
-        """What is still kept term by term; None for a matrix that is held dense."""
-        return self._terms.get(name)
-
     def __getitem__(self, name: str) -> Product:
         factor = 1.0 / self._divisor.get(name, 1.0)
         if name in self._dense:

@@ -24,8 +24,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
-from fedlora.lowrank import Product, Sum, scaled, stack, total_of, truncate, zero
+from fedlora.lowrank import Product, as_product, stack, total_of, truncate, zero
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
 from strategies.mean import in_dtype_of, weighted_mean
@@ -97,38 +98,53 @@ class MeanPlusResidual(Mapping[str, Product]):
 class Spread:
     """What clients differ in, as updates arrive: Σ w_k (B_k - B_1)(A_k - A_1), with memory bounded by m n per matrix.
 
-    Differences keep the updates' precision: their relative error is that of one subtraction.
+    Differences keep the updates' precision: their relative error is that of one subtraction. They are formed at the
+    end, each number written once, unless dense is smaller before it.
     """
 
     def __init__(self) -> None:
         self._first: Adapter | None = None
-        self._sum = Sum()
+        self._terms: dict[str, list[tuple[float, LowRank]]] = {}
+        self._dense: dict[str, Tensor] = {}
 
     def add(self, update: Update, weight: float) -> None:
         if self._first is None:
             self._first = update.adapter
             return
         for name, layer in update.adapter.layers.items():
-            first = self._first.layers[name]
-            differences = Product(layer.B_mr - first.B_mr, layer.A_rn - first.A_rn)
-            self._sum.add_product(name, differences, weight=weight * layer.scale)
+            if name in self._dense:
+                self._add_dense(name, layer, weight)
+                continue
+            terms = self._terms.setdefault(name, [])
+            terms.append((weight, layer))
+            if sum(term.rank for _, term in terms) > min(layer.shape):
+                self._dense[name] = torch.zeros(layer.shape, dtype=torch.float64)
+                for held_weight, held in self._terms.pop(name):
+                    self._add_dense(name, held, held_weight)
 
     def residual(self, mean: Adapter, total: float) -> dict[str, Product]:
         """s Σ w_k B_k A_k - s B' A', w_k normalised by their total; at most (K - 1) r columns."""
         return {name: self._centred(name, layer, total) for name, layer in mean.layers.items()}
 
     def _centred(self, name: str, mean: LowRank, total: float) -> Product:
-        assert self._first is not None  # `add` came first
-        if name not in self._sum:
+        if name in self._dense:
+            self._add_dense(name, mean, -total)
+            return as_product(self._dense[name] / total)
+        terms = self._terms.get(name)
+        if not terms:
             return zero(mean.shape)  # one client: nothing differs
+        assert self._first is not None  # `add` came first
+        first, (m, n), r = self._first.layers[name], mean.shape, mean.rank
+        off_B = (mean.B_mr - first.B_mr).to(first.B_mr.dtype)
+        U_mp, V_pn = first.B_mr.new_empty(m, len(terms) * r), first.A_rn.new_empty(len(terms) * r, n)
+        for index, (weight, layer) in enumerate(terms):
+            here = slice(index * r, (index + 1) * r)
+            torch.sub(layer.B_mr, first.B_mr, out=U_mp[:, here]).sub_(off_B).mul_(weight * layer.scale / total)
+            torch.sub(layer.A_rn, first.A_rn, out=V_pn[here])
+        return Product(U_mp, V_pn)
+
+    def _add_dense(self, name: str, layer: LowRank, weight: float) -> None:
+        assert self._first is not None  # `add` came first
         first = self._first.layers[name]
-        off_B, off_A = mean.B_mr - first.B_mr, mean.A_rn - first.A_rn
-        terms = self._sum.terms(name)
-        if terms is None:
-            self._sum.add_product(name, Product(off_B, off_A), weight=-total * mean.scale)
-            return scaled(self._sum[name], 1.0 / total)
-        (m, _), r = mean.shape, mean.rank
-        U_mp = torch.cat([term.product.U_mp for term in terms], 1)
-        weights = torch.tensor([term.weight / total for term in terms], dtype=U_mp.dtype)
-        U_mp.view(m, len(terms), r).sub_(off_B.to(U_mp.dtype)[:, None, :]).mul_(weights[:, None])
-        return Product(U_mp, torch.cat([term.product.V_pn for term in terms], 0))
+        dB_mr, dA_rn = (layer.B_mr - first.B_mr).double(), (layer.A_rn - first.A_rn).double()
+        self._dense[name].addmm_(dB_mr, dA_rn, alpha=weight * layer.scale)

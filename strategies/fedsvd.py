@@ -20,11 +20,14 @@ from dataclasses import replace
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
 from strategies.mean import in_dtype_of, weighted_mean
+
+WELL_CONDITIONED = 1e3  # of A Aᵀ; its rounding errors are multiplied by this in Q Qᵀ - I
 
 
 class FedSVD(StrategySettings):
@@ -73,14 +76,27 @@ class FedSVD(StrategySettings):
 def refactored(layer: LowRank) -> LowRank:
     """The same B A with orthonormal rows in A and descending column norms in B; a layer with B = 0 is left alone.
 
-    Signs are fixed (the largest entry of each row of A is positive), so that the result does not depend on LAPACK's.
+    With A = L Q and R_b from a QR of B, the SVD of the r x r core R_b L = U S Vᵀ gives A' = Vᵀ Q and B' = B L V. Signs
+    are fixed (the largest entry of each row of A is positive), so that the result does not depend on LAPACK's.
     """
     if not bool(torch.any(layer.B_mr)):
         return layer
-    Q_b, R_b = torch.linalg.qr(layer.B_mr)
-    Q_a, R_a = torch.linalg.qr(layer.A_rn.mT)
-    U, S, Vh = torch.linalg.svd(R_b @ R_a.mT)
-    A_rn = Vh @ Q_a.mT
+    L_rr, Q_rn = orthonormalised(layer.A_rn)
+    R_b, _ = torch.geqrf(layer.B_mr)
+    _, _, Vh_rr = torch.linalg.svd(R_b[: min(layer.B_mr.shape)].triu() @ L_rr)
+    A_rn = Vh_rr @ Q_rn
     largest = A_rn.gather(1, A_rn.abs().argmax(1, keepdim=True))
     sign_r1 = torch.where(largest < 0, -1.0, 1.0).to(A_rn.dtype)
-    return replace(layer, A_rn=A_rn * sign_r1, B_mr=(Q_b @ U) * (S * sign_r1.squeeze(1)))
+    return replace(layer, A_rn=A_rn * sign_r1, B_mr=layer.B_mr @ (L_rr @ (Vh_rr * sign_r1).mT))
+
+
+def orthonormalised(A_rn: Tensor) -> tuple[Tensor, Tensor]:
+    """A = L Q with orthonormal rows in Q: by Cholesky where that keeps twelve digits, which a first A and every later
+    one allow; by Householder's QR otherwise."""
+    H_rr = A_rn @ A_rn.mT
+    h_r = torch.linalg.eigvalsh(H_rr)
+    if float(h_r[0]) * WELL_CONDITIONED > float(h_r[-1]):
+        L_rr = torch.linalg.cholesky(H_rr)
+        return L_rr, torch.linalg.solve_triangular(L_rr, A_rn, upper=False)
+    Q_nr, R_rr = torch.linalg.qr(A_rn.mT)
+    return R_rr.mT, Q_nr.mT
