@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from sqlalchemy.engine import make_url
+
 from fedlora import checks
 from fedlora.config import load
 from fedlora.deployment import split_address
@@ -17,6 +19,8 @@ from server.provision import is_reconciled, read_registry
 from server.settings import ServerSettings, load_server
 from server.submissions import runs, state_of
 from server.up import listens
+
+POSTGRESQL_PORT = 5432
 
 
 def examine(config: Path) -> list[Finding]:
@@ -40,6 +44,7 @@ def examine(config: Path) -> list[Finding]:
             ("control port", lambda: control(settings)),
             ("clock", checks.clock),
             ("disk", lambda: checks.disk(settings.folder)),
+            ("store", lambda: store(settings)),
             ("classes", lambda: classes(settings)),
             ("sites", lambda: sites(settings)),
             ("runs", lambda: all_runs(settings)),
@@ -85,6 +90,21 @@ def outside_addresses() -> list[str]:
     except OSError:
         return []
     return sorted(address for address in found if not address.startswith("127."))
+
+
+def store(settings: ServerSettings) -> Finding:
+    """Whether the dashboard's database can be reached; nothing is opened in it, so that no schema is changed."""
+    if "://" not in settings.store_url:
+        return good("store", f"the file {settings.store_url}")
+    url = make_url(settings.store_url)
+    shown = url.render_as_string(hide_password=True)
+    if url.host is None or checks.accepts(url.host, url.port or POSTGRESQL_PORT):
+        return good("store", shown)
+    return bad(
+        "store",
+        f"{shown} does not answer: runs go on, and the dashboard does not see them",
+        "Start the database or mend store in server.yaml, then: fedlora runs import",
+    )
 
 
 def classes(settings: ServerSettings) -> Finding:

@@ -118,6 +118,15 @@ def test_a_certificate_is_judged_by_its_last_day(sides, days, grade):
     assert (found["server certificate"]["remedy"] != "") == (grade != "good")
 
 
+def test_a_store_that_is_away_is_named_without_its_password(sides):
+    config = sides[0] / "server.yaml"
+    config.write_text(f"{config.read_text()}store: postgresql://fedlora:hunter2@127.0.0.1:1/fedlora\n")
+    found, status = findings(server, config)
+    assert (found["store"]["grade"], status) == ("bad", 1)
+    assert "127.0.0.1:1" in found["store"]["said"]
+    assert "hunter2" not in str(found)
+
+
 def test_a_certificate_for_another_host_is_bad(sides):
     path = sides[0] / "pki" / "server.crt"
     assert checks.certificate("c", path, remedy="r", host="elsewhere.example").grade == "bad"
