@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from sqlalchemy import Connection, select
 
 from fedlora.settings import SettingsError
+from server.coordinate import FIRST_STEP
 from server.store.audit import append_event
 from server.store.journals import read_journal
 from server.store.keys import RunKey
@@ -32,8 +33,11 @@ class Imported:
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """The folder itself, or every run's folder under it. SettingsError if there is none."""
-    found = sorted(path.parent for path in folder.rglob(CHECKPOINT))
+    """The folder itself, or every run's folder under it; what a run asked before its first round is no run.
+
+    SettingsError if there is none.
+    """
+    found = sorted(path.parent for path in folder.rglob(CHECKPOINT) if path.parent.name != FIRST_STEP)
     if not found:
         raise SettingsError(f"{folder} holds no run (no {CHECKPOINT} in it or below); give a run's folder.")
     return found
