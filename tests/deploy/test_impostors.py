@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from flwr.app import Array, ArrayRecord, Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from client.app import client_app
 from client.deployed import respond
+from client.deployed import signer as deployed_signer
 from client.settings import ClientSettings, SiteData
 from fedlora.config import Recipe
 from fedlora.enrolment import make_request, new_node_key
 from fedlora.privacy.policy import Policy
-from fedlora.privacy.signing import sign
 from fedlora.settings import SettingsError, parse
 from fedlora.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD, Task
 from fedlora.wire import update_pb2 as pb
@@ -76,8 +77,14 @@ def enrolled(key: bytes, node: int) -> SiteEntry:
 
 
 def signer(key: bytes):
-    private = serialization.load_ssh_private_key(key, password=None)
-    return lambda digest: bytes.fromhex(sign(private, digest))
+    """As a deployed site makes it of its node.key."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "node.key").write_bytes(key)
+        return deployed_signer(Path(folder) / "node.key")
+
+
+def test_a_site_without_a_key_does_not_sign(tmp_path):
+    assert deployed_signer(tmp_path / "node.key") is None
 
 
 def changed_blob(change):
