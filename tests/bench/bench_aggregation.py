@@ -210,15 +210,15 @@ def memory(size: int) -> None:
 
 def plot(path: Path, size: int) -> None:
     """Cost of one matrix against the number of clients, the rank and the side."""
-    axes = {
-        f"clients K (r = {RANK}, m = n = {size})": [(size, RANK, clients) for clients in (2, 4, 8, 16, 32, 64)],
-        f"rank r (K = 10, m = n = {size})": [(size, r, 10) for r in (2, 4, 8, 16, 32)],
-        f"side m = n (K = 10, r = {RANK})": [(m, RANK, 10) for m in (256, 512, 1024, 2048, 4096, 8192)],
-    }
+    axes = [
+        (f"clients K (r = {RANK}, m = n = {size})", 2, [(size, RANK, clients) for clients in (2, 4, 8, 16, 32, 64)]),
+        (f"rank r (K = 10, m = n = {size})", 1, [(size, r, 10) for r in (2, 4, 8, 16, 32)]),
+        (f"side m = n (K = 10, r = {RANK})", 0, [(m, RANK, 10) for m in (256, 512, 1024, 2048, 4096, 8192)]),
+    ]
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
-    for panel, (label, points) in zip(panels, axes.items(), strict=True):
-        column = ("K" in label[:9] and 2) or ("r (" in label and 1) or 0
+    for panel, (label, column, points) in zip(panels, axes, strict=True):
+        at = [point[column] for point in points]
         for index, name in enumerate(sorted(STRATEGIES)):
             costs = [1000 * cost(name, m=m, r=r, clients=clients) for m, r, clients in points]
             style = {
@@ -227,9 +227,11 @@ def plot(path: Path, size: int) -> None:
                 "marker": "o",
                 "markersize": 3,
             }
-            panel.loglog([point[column] for point in points], costs, label=name, **style)
+            panel.loglog(at, costs, label=name, **style)
+        panel.set_xticks(at, [str(value) for value in at])
+        panel.minorticks_off()
         panel.set_xlabel(label)
-        panel.grid(alpha=0.3, which="both")
+        panel.grid(alpha=0.3)
     panels[0].set_ylabel("CPU ms per matrix, one thread")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.savefig(path, dpi=80)
