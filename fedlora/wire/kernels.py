@@ -1,7 +1,7 @@
 """The inner loops of packing, as plain Python that numba compiles where it is installed.
 
-As Python they are the slow clear twins that tests compare with; compiled they are 4 to 30 times faster than what numpy
-does in their stead (`topk.py`, `indices.py`, `values.py`) where numba is missing. Same bits either way. Compilation
+As Python they are the slow clear twins that tests compare with; compiled they replace what numpy
+does (`topk.py`, `indices.py`, `values.py`) where numba is missing. Same bits either way. Compilation
 takes a second or two, once per machine, and begins with the first chunk of `LEAST` values.
 """
 

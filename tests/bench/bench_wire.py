@@ -116,7 +116,7 @@ SCHEMES: Mapping[str, Scheme] = {
         ),
     ),
     "dead-zone int8 + zstd-1": Scheme(lambda x: dead_zone(x, 127), from_dead_zone),
-    "dead-zone, int4's error": Scheme(lambda x: dead_zone(x, 11), from_dead_zone),
+    "dead-zone, 11 levels + zstd": Scheme(lambda x: dead_zone(x, 11), from_dead_zone),
     "torch COO": Scheme(coo, lambda packed, n: torch.load(io.BytesIO(packed)).to_dense()),
 }
 
