@@ -11,9 +11,7 @@ import typer
 from fedlora.config import load
 from fedlora.privacy.commands import plan
 from fedlora.settings import SettingsError
-from simulations.audit import audit as run_audit
 from simulations.commands import Overrides, recipe_path
-from simulations.run import prepare
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Plan a private run's noise; audit a recipe's claim by canaries."
@@ -36,6 +34,9 @@ def audit(
 
     A bound far below the claim is normal: one run and few canaries refute little. A bound above it is a bug.
     """
+    from simulations.audit import audit as run_audit  # torch and transformers: a plan needs neither
+    from simulations.run import prepare
+
     simulation = prepare(load(recipe_path(recipe), overrides or []))
     clients = simulation.data.clients
     chosen = client or max(clients, key=lambda name: len(clients[name].train))

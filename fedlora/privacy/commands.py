@@ -16,9 +16,9 @@ from rich.table import Table
 from fedlora.privacy.accounting import ADJACENCY, epsilon
 from fedlora.privacy.calibration import UnreachableError
 from fedlora.privacy.chain import Chain
-from fedlora.privacy.guard import event_of
 from fedlora.privacy.ledger import LedgerFiles, datasets, inspect_ledger
 from fedlora.privacy.plan import ClientPlan, Release, Shape, plan_client, releases
+from fedlora.privacy.spending import event_of
 from fedlora.settings import SettingsError
 
 ledger_app = typer.Typer(no_args_is_help=True, add_completion=False, help="What a site's data have spent.")
@@ -62,22 +62,28 @@ def plan(
         f"Target ε {target:g} at δ {delta:g}, one example added or removed; every client in all {rounds} rounds."
     )
     console.print(_client_table(plans))
+    console.print(_round_table(plans))
     console.print(_release_table(sent, shape, noisiest * clip / batch))
 
 
 def _client_table(plans: list[ClientPlan]) -> Table:
-    shown = [number for number, _ in plans[0].epsilon_by_round]
-    table = Table("examples", "public size", "q", "σ", *(f"ε after {n}" for n in shown), "one more round")
+    table = Table("examples", "public size", "q", "σ", "ε in the end", "one more round costs")
     for client in plans:
-        by_round = dict(client.epsilon_by_round)
         table.add_row(
             str(client.examples),
             str(client.public_examples),
             f"{client.rate:.4f}",
             f"{client.noise_multiplier:g}",
-            *(f"{by_round[n]:.3f}" for n in shown),
+            f"{client.epsilon_by_round[-1][1]:.3f}",
             f"+{client.one_more_round:.3f}",
         )
+    return table
+
+
+def _round_table(plans: list[ClientPlan]) -> Table:
+    table = Table("after round", *(f"ε, {client.examples} examples" for client in plans))
+    for row in zip(*(client.epsilon_by_round for client in plans), strict=True):
+        table.add_row(str(row[0][0]), *(f"{spent:.3f}" for _, spent in row))
     return table
 
 
@@ -86,9 +92,7 @@ def _release_table(sent: Any, shape: Shape, noise_std: float) -> Table:
         f"One {shape.m} x {shape.n} matrix, rank {shape.r} (Fed-SB {shape.r_core}), lr {shape.lr:g}: noise only, "
         f"standard deviation {noise_std:.2e} per value and step"
     )
-    table = Table(
-        "strategy", "values sent a round", "‖noise in ΔW‖ after 1 step", "after the run", "grows with", title=title
-    )
+    table = Table("strategy", "values sent", "‖noise in ΔW‖, 1 step", "whole run", "grows with", title=title)
     for item in sent:
         row: Release = item
         table.add_row(

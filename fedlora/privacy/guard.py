@@ -21,16 +21,14 @@ Everything in the task is untrusted. The number of examples is used for the publ
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fedlora.files import write_atomically
-from fedlora.privacy.accounting import ADJACENCY, Event, epsilon, filtered_epsilon
+from fedlora.privacy.accounting import ADJACENCY
 from fedlora.privacy.calibration import (
     UnreachableError,
-    filter_order,
     noise_for_the_rest,
     noise_multiplier_for,
     public_size,
@@ -40,10 +38,11 @@ from fedlora.privacy.chain import Entry, canonical
 from fedlora.privacy.ledger import Ledger, LedgerFiles, exclusive_ledger
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SecureSource, SeededSource, Source
-from fedlora.privacy.policy import DatasetPolicy, Policy, require_allowed
+from fedlora.privacy.policy import Policy, require_allowed
 from fedlora.privacy.receipt import Receipt, signed_text
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.signing import PrivateKey
+from fedlora.privacy.spending import Spending, charged_events, counted_at, order_of
 from fedlora.task import Task
 
 
@@ -133,7 +132,7 @@ class Guard:
         with exclusive_ledger(self._files, self._key) as ledger:
             if task.privacy.adapt is not None:
                 mechanism = self._adapted(task, calibrated, ledger)
-            spending = _Spending(ledger, task, mechanism, self._target(task))
+            spending = Spending(ledger, task, mechanism, self._target(task))
             self._require_within_budget(task, spending)
             entry = ledger.append(_charge(task, digest, mechanism))
         receipt = self._receipt(task, digest, mechanism, spending, entry)
@@ -195,14 +194,14 @@ class Guard:
                 delta=task.privacy.delta,
                 rate=calibrated.rate,
                 steps=max(1, task.rounds - len(spent)) * task.train.steps,
-                order=_order(task, target, calibrated.rate),
+                order=order_of(task, target, calibrated.rate),
             ),
             task.privacy.noise_multiplier or 0.0,
             self._policy.smallest_noise_multiplier,
         )
         return replace(calibrated, noise_multiplier=sigma)
 
-    def _require_within_budget(self, task: Task, spending: _Spending) -> None:
+    def _require_within_budget(self, task: Task, spending: Spending) -> None:
         bounds = self._policy.dataset(self._files.dataset)
         assert bounds.largest_epsilon is not None
         if spending.participations >= task.rounds:
@@ -218,16 +217,16 @@ class Guard:
                 f"this task would take run {task.run} to epsilon {run:.3f}, "
                 f"above its target {target}; start another run.",
             )
-        lifetime = spending.lifetime_epsilon(_counted_at(bounds, task))
+        lifetime = spending.lifetime_epsilon(counted_at(bounds, task))
         if lifetime > bounds.largest_epsilon:
             raise Refusal(
                 Code.BUDGET_EXHAUSTED,
                 f"this task would take the dataset {self._files.dataset} to epsilon {lifetime:.3f} at delta "
-                f"{_counted_at(bounds, task)}, above its largest_epsilon {bounds.largest_epsilon}; fewer rounds, more "
+                f"{counted_at(bounds, task)}, above its largest_epsilon {bounds.largest_epsilon}; fewer rounds, more "
                 "noise, or a larger budget in the site's policy.",
             )
 
-    def _receipt(self, task: Task, digest: str, mechanism: Mechanism, spending: _Spending, entry: Entry) -> Receipt:
+    def _receipt(self, task: Task, digest: str, mechanism: Mechanism, spending: Spending, entry: Entry) -> Receipt:
         bounds = self._policy.dataset(self._files.dataset)
         assert bounds.largest_epsilon is not None
         return Receipt(
@@ -242,60 +241,13 @@ class Guard:
             steps=mechanism.steps,
             delta=task.privacy.delta,
             epsilon_run=spending.run_epsilon(task.privacy.delta),
-            epsilon_lifetime=spending.lifetime_epsilon(_counted_at(bounds, task)),
-            delta_lifetime=_counted_at(bounds, task),
+            epsilon_lifetime=spending.lifetime_epsilon(counted_at(bounds, task)),
+            delta_lifetime=counted_at(bounds, task),
             epsilon_allowed=bounds.largest_epsilon,
             secure=spending.secure,
             sequence=entry.sequence,
             digest=entry.digest,
         )
-
-
-class _Spending:
-    """What the dataset would have spent after this task: the ledger so far, and the task, composed at once."""
-
-    def __init__(self, ledger: Ledger, task: Task, mechanism: Mechanism, target: float | None) -> None:
-        charges = [entry.fields for entry in ledger.entries if entry.kind == "charge"]
-        of_run = [fields for fields in charges if fields["run"] == task.run]
-        now = Event(rate=mechanism.rate, noise_multiplier=mechanism.noise_multiplier, steps=mechanism.steps)
-        self._lifetime = [*map(event_of, charges), now]
-        self._run = [*map(event_of, of_run), now]
-        chosen_on_the_way = task.privacy.adapt is not None or len({(e.rate, e.noise_multiplier) for e in self._run}) > 1
-        self._filter_order = None
-        if chosen_on_the_way and target is not None:
-            self._filter_order = _order(task, target, mechanism.rate)
-        self.participations = len(of_run)
-        self.secure = task.privacy.insecure_seed is None and all(fields["secure"] for fields in of_run)
-
-    def run_epsilon(self, delta: float) -> float:
-        """By the filter where σ was chosen along the way."""
-        if self._filter_order is not None:
-            return filtered_epsilon(self._run, delta=delta, order=self._filter_order)
-        return epsilon(self._run, delta=delta)
-
-    def lifetime_epsilon(self, delta: float) -> float:
-        return epsilon(self._lifetime, delta=delta)
-
-
-def _order(task: Task, target: float, rate: float) -> float:
-    """The filter's order: that of the whole run, the same in all its rounds."""
-    return filter_order(target, delta=task.privacy.delta, rate=rate, steps=task.rounds * task.train.steps)
-
-
-def _counted_at(bounds: DatasetPolicy, task: Task) -> float:
-    """δ of the lifetime's ε: the smaller of the site's and the task's, so that a task can only make ε larger."""
-    assert bounds.largest_delta is not None
-    return min(bounds.largest_delta, task.privacy.delta)
-
-
-def charged_events(entries: Iterable[Entry], *, run: str) -> list[Event]:
-    """What a run has been charged so far."""
-    return [event_of(entry.fields) for entry in entries if entry.kind == "charge" and entry.fields["run"] == run]
-
-
-def event_of(charge: Any) -> Event:
-    """What a ledger's charge costs."""
-    return Event(rate=charge["rate"], noise_multiplier=charge["noise_multiplier"], steps=charge["steps"])
 
 
 def _charge(task: Task, digest: str, mechanism: Mechanism) -> dict[str, Any]:
