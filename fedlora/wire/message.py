@@ -150,11 +150,11 @@ class Message:
 
 
 def state_hash(tensors: Tensors) -> bytes:
-    """16 bytes that name a state: equal exactly for equal names and bits."""
+    """16 bytes that name a state: equal exactly for equal names and values. Minus zero is zero, as codecs send it."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in tensors.items():
         digest.update(name.encode())
-        digest.update(tensor.detach().float().contiguous().view(torch.uint8).numpy().data)
+        digest.update((tensor.detach().float() + 0.0).contiguous().view(torch.uint8).numpy().data)
     return digest.digest()
 
 
