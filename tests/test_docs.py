@@ -44,7 +44,7 @@ def test_every_command_of_the_readme_parses(line):
     """Options, recipes and settings are real; running them is for the simulations' own tests."""
     words = shlex.split(line, comments=True)[1:]
     command, arguments = load_command(words[0]), words[1:]
-    if hasattr(command, "commands"):
+    if isinstance(command, click.Group) and not (command.invoke_without_command and arguments[0].startswith("--")):
         command, arguments = command.commands[arguments[0]], arguments[1:]
     context = command.make_context(words[0], arguments, resilient_parsing=False)
     overrides = context.params.get("overrides") or []
