@@ -70,6 +70,8 @@ def variants(base: Task, path: tuple[str, ...], annotation: Any) -> Iterator[Tas
     plain = base.model_dump(mode="json")
     if path[:2] == ("privacy", "client_level"):
         plain["privacy"]["client_level"] = {"clip": 1.0, "noise_multiplier": 1.0}
+    if path[:2] == ("privacy", "adapt"):
+        plain["privacy"]["adapt"] = {"below": 0.5}
     if path[:2] == ("adapter", "public"):
         plain["adapter"]["public"] = {"source": "airlines"}
     for value in values_for(annotation):
