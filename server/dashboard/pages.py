@@ -54,5 +54,5 @@ def add_pages(app: FastAPI, board: Board) -> None:
         tailwind=False,
         gzip_middleware_factory=None,  # the application has its own, outside of the headers
         show_welcome_message=False,
-        reconnect_timeout=10.0,
+        reconnect_timeout=30.0,  # a page that waits this long for its websocket, or comes back within, goes on
     )

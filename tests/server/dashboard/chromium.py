@@ -97,7 +97,8 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """Errors and warnings in the console since the last call."""
-        return [f"{entry['level']}: {entry['message']}" for entry in self.driver.get_log("browser")]
+        loud = ("WARNING", "SEVERE")  # NiceGUI says at INFO when it connects again, as on a machine that is very busy
+        return [f"{e['level']}: {e['message']}" for e in self.driver.get_log("browser") if e["level"] in loud]
 
     def picture(self, path: Path, *, height: int | None = None) -> None:
         """The page from its top, as high as it is or as told."""

@@ -185,7 +185,7 @@ def press(browser: Browser, label: str) -> None:
 def test_the_privacy_page_says_what_the_ledgers_say(browser, scene):
     browser.open(f"{scene.url}/privacy")
     browser.see("Receipts")
-    browser.until(lambda: len(ledger_rows(browser)) == 2 * len(CLIENTS), why="every ledger has a row")
+    browser.until(lambda: len(ledger_rows(browser)) >= 2 * len(CLIENTS), why="every ledger has a row")
     for out in ("private", "seeded"):
         for site in CLIENTS:
             chain = read_ledger(LedgerFiles(scene.folder / "runs" / out / "sites" / site, "default"), public_key=None)
