@@ -45,7 +45,7 @@ def tiny(folder: Path, *overrides: str) -> Recipe:
     """The tiny federation, its model and messages made once."""
     model, source = folder / "model", folder / "messages.csv"
     if not source.exists():
-        save_tiny_model(model)
+        save_tiny_model(model, hidden=128)
         save_messages(source)
     return tiny_recipe(str(model), str(source), *overrides)
 
