@@ -7,7 +7,7 @@ ledger, as a run of its own with its own ε, and averaged with the same weights.
 mean (a sign, an SVD: `first_step`) is post-processing.
 
 Costs m n numbers a matrix and client, once, each way: for small models. And the sign of a noised gradient is a coin
-where the noise is larger than the gradient's entries: with a small ε, random factors may do as well (docs/LOG.md).
+where the noise is larger than the gradient's entries: with a small ε, random factors may do as well.
 """
 
 from __future__ import annotations
