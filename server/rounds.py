@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from logging import INFO
-from statistics import fmean
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.common.logger import log
@@ -27,7 +26,6 @@ from flwr.serverapp.strategy import Result
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fedlora.config import Recipe
-from fedlora.exactness import aggregation_error
 from fedlora.privacy.noise import SecureSource
 from fedlora.randomness import chooser
 from fedlora.robust import COORDINATE_RULES
@@ -39,13 +37,14 @@ from server.arrivals import Patience, arrivals, push, wait_for_clients
 from server.checkpoint import Progress
 from server.client_level import protected, require_linear
 from server.downlink import held_after
+from server.figures import mean_received, metrics, served_error
 from server.intake import Intake, SiteOf, Verify
 from server.journal import Journal
 from server.messages import task_message
 from server.orders import NobodyAsks, Orders
 from server.outgoing import Brief, outgoing
 from server.quotas import Meter
-from server.records import ClientRecord, RoundFinished, RoundRecord, RoundStarted, Waiting, Watch
+from server.records import RoundFinished, RoundRecord, RoundStarted, Waiting, Watch
 from server.robust.fit import require_enough
 from server.robust.stage import robust
 from strategies.base import Combined, State, Strategy
@@ -291,34 +290,3 @@ class Rounds(FlowerStrategy):
             f"{self._quorum()} (rounds.quorum={self.recipe.rounds.quorum}): {why or 'nobody else was asked'}. "
             f"{also}Nothing was changed; see to these clients, then go on with --resume."
         )
-
-
-def mean_received(records: Iterable[ClientRecord]) -> Evaluation | None:
-    """Where every client has a model of its own: the unweighted mean of what they measured on their own examples."""
-    measured = [record.received for record in records if record.outcome == "trained" and record.received is not None]
-    if not measured:
-        return None
-    return Evaluation(
-        loss=fmean(quality.loss for quality in measured),
-        accuracy=fmean(quality.accuracy for quality in measured),
-        examples=sum(quality.examples for quality in measured),
-    )
-
-
-def served_error(combined: Combined, old: State, new: State) -> float:
-    """The round's aggregation error: what an exact mean of the clients' ΔW is, against what is served next."""
-    moved = new.residuals[len(old.residuals) :]
-    return aggregation_error(combined.ideal, new.adapter, moved)
-
-
-def metrics(record: RoundRecord) -> MetricRecord:
-    """The round's numbers as Flower knows them."""
-    values: dict[str, int | float | list[int] | list[float]] = {
-        "bytes-up": record.bytes_up,
-        "bytes-down": record.bytes_down,
-    }
-    if record.aggregation_error is not None:
-        values["aggregation-error"] = record.aggregation_error
-    if record.evaluation is not None:
-        values |= {"accuracy": record.evaluation.accuracy, "loss": record.evaluation.loss}
-    return MetricRecord(values)
