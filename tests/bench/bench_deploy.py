@@ -54,7 +54,10 @@ def resident_mib(pid: int) -> float:
     """Proportional resident memory of a tree: shared pages are counted once."""
     total = 0
     for member in tree(pid):
-        lines = Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()
+        try:
+            lines = Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()
+        except ProcessLookupError:  # a process of one message has just ended
+            continue
         total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total / 1024
 
