@@ -74,17 +74,28 @@ def test_values_round_trip_within_the_codecs_error(numbers, codec):
     largest = float(values.abs().max()) if numbers else 0.0
     bound = {"fp32": 0.0, "fp16": 1e-3, "bf16": 8e-3, "int8": 0.51 / 127, "int4": 0.51 / 7, "sign": 2.0}[codec]
     assert found.dtype == torch.float32
-    assert torch.all((found - values).abs() <= bound * largest * 1.01 + 1e-7)
+    assert torch.all((found - values).abs() <= bound * largest + (3e-8 if codec == "fp16" else 1e-40))
 
 
-@given(st.lists(floats, min_size=1, max_size=700), st.sampled_from(CODECS))
+@pytest.mark.parametrize("codec", ["int8", "int4", "sign"])
+@pytest.mark.parametrize("size", [1e-3, 1e-6, 1e-12])
+def test_a_small_update_is_held_as_exactly_as_a_large_one(codec, size):
+    large = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    error, small_error = (
+        float((decode_values(encode_values(v, codec), codec, 1000) - v).norm() / v.norm())
+        for v in (large, large * size)
+    )
+    assert small_error == pytest.approx(error, rel=0.02)
+
+
+@given(st.lists(floats, min_size=1, max_size=700), st.sampled_from(["fp32", "fp16", "bf16", "sign"]))
 def test_encoding_what_was_decoded_gives_the_same_bytes(numbers, codec):
     code = encode_values(torch.tensor(numbers, dtype=torch.float32), codec)
     again = decode_values(code, codec, len(numbers))
-    if codec in ("fp32", "fp16", "bf16"):
+    if codec != "sign":
         assert encode_values(again, codec) == code
-    else:
-        assert torch.equal(decode_values(encode_values(again, codec), codec, len(numbers)), again) or codec == "int4"
+    else:  # a zero is sent as minus nothing where all of its block are zero
+        assert torch.equal(decode_values(encode_values(again, codec), codec, len(numbers)), again)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -95,10 +106,10 @@ def test_what_is_not_finite_is_not_encoded(codec, bad):
 
 
 @pytest.mark.parametrize("codec", ["int8", "int4", "sign"])
-@pytest.mark.parametrize("scale", [float("nan"), float("inf"), -1.0, -0.0, 65000.0])
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), -1.0, -0.0, 66000.0])
 def test_a_bad_scale_is_refused_before_it_is_used(codec, scale):
     code = bytearray(encode_values(torch.ones(10), codec))
-    code[:2] = np.float16(scale).tobytes()
+    code[:2] = torch.tensor([scale]).bfloat16().view(torch.uint8).numpy().tobytes()
     with pytest.raises(ValueCodeError, match="scale"):
         decode_values(bytes(code), codec, 10)
 
