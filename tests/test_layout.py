@@ -20,7 +20,7 @@ def test_every_package_says_whose_machine_it_runs_on(name):
     assert importlib.import_module(name).__doc__
 
 
-@pytest.mark.parametrize("name", ["fedlora.adapters"])
+@pytest.mark.parametrize("name", ["fedlora.adapters", "fedlora.config"])
 def test_exported_names_are_sorted_and_there(name):
     module = importlib.import_module(name)
     assert list(module.__all__) == sorted(module.__all__)

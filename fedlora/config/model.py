@@ -1,0 +1,31 @@
+"""`model:` the frozen base."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fedlora.settings import Settings
+
+
+class ModelSettings(Settings):
+    """The frozen base model."""
+
+    id: str = "demo"
+    """A Hugging Face hub id, a local folder, or `demo`: the MiniLM encoder of the demo packages."""
+
+    task: Literal["sequence-classification"] = "sequence-classification"
+    """What the model is fine-tuned for."""
+
+    device: str = "cpu"
+    """Where it runs: cpu, cuda, cuda:1, ..."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16` runs the forward and backward pass under autocast; adapters stay float32."""
+
+    max_tokens: int = Field(64, ge=2)
+    """Longer texts are cut; batches are padded to their own longest text."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""

@@ -1,0 +1,110 @@
+"""The recipe: every section together, and what sections cannot have together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import ConfigDict, model_validator
+
+from fedlora.attack import AttackSettings
+from fedlora.config.adapter import AdapterSettings
+from fedlora.config.data import DataSettings
+from fedlora.config.devices import DeviceSettings
+from fedlora.config.model import ModelSettings
+from fedlora.config.rounds import RoundSettings
+from fedlora.config.train import TrainSettings
+from fedlora.privacy.settings import PrivacySettings
+from fedlora.quotas import QuotaSettings
+from fedlora.robust import RobustSettings
+from fedlora.settings import Settings
+from fedlora.wire.settings import WireSettings
+
+
+class StrategySettings(Settings):
+    """Which aggregation, and its own settings (`fedlora strategies` lists both)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    name: str = "fedsvd"
+    """fedit, ffa, fedsvd, fedex, fair, fedsb, ..."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Recipe(Settings):
+    """One run."""
+
+    name: str = "run"
+    """A name for tables and pictures."""
+
+    mode: Literal["federated", "alone", "pooled"] = "federated"
+    """`alone`: every client by itself; `pooled`: one client that holds everyone's data; both are references."""
+
+    seed: int = 0
+    """Seed of everything but privacy noise: same seed and machine, same result."""
+
+    model: ModelSettings = ModelSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    data: DataSettings = DataSettings()
+    strategy: StrategySettings = StrategySettings()
+    train: TrainSettings = TrainSettings()
+    rounds: RoundSettings = RoundSettings()
+    privacy: PrivacySettings = PrivacySettings()
+    wire: WireSettings = WireSettings()
+    robust: RobustSettings = RobustSettings()
+    quotas: QuotaSettings = QuotaSettings()
+    attack: AttackSettings | None = None
+    """Simulations only: clients that lie, to see what `robust` does about it. A deployment refuses it."""
+
+    devices: Mapping[str, DeviceSettings] = {}
+    """Clients that carry less than the whole adapter, by name; `others` stands for every client that is not named."""
+
+    @property
+    def most_charges(self) -> int:
+        """How often a site can be charged in the run: what σ is calibrated for."""
+        return self.rounds.count + self.privacy.spare_rounds
+
+    @model_validator(mode="after")
+    def _pieces_fit(self) -> Recipe:
+        if self.data.partition != "natural" and self.data.clients is None:
+            raise ValueError(
+                f"data.clients is missing; the {self.data.partition} partition needs the number of clients."
+            )
+        first = self.adapter.first_step
+        if self.adapter.init == "client-gradients" and first is not None:
+            if self.privacy.enabled != (first.epsilon is not None):
+                raise ValueError(
+                    "adapter.first_step.epsilon and privacy go together: a first step in clear would give away what "
+                    "the rounds after it hide, and the reverse; give both a budget, or neither."
+                )
+            if self.privacy.client_level is not None:
+                raise ValueError(
+                    "init: client-gradients sends whole gradients, which privacy.client_level does not clip; take "
+                    "init: gradient with public data, or another init."
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _robust_fits(self) -> Recipe:
+        """What a robust round cannot be together with; what depends on the strategy is `strategies/fit.py`'s."""
+        if not self.robust.enabled:
+            return self
+        if self.privacy.client_level is not None:
+            raise ValueError(
+                "robust and privacy.client_level exclude each other: the noise covers what one clipped update can move "
+                "a sum by, and a rule that looks at all updates has no such bound. Remove one of them."
+            )
+        if self.devices:
+            raise ValueError(
+                "robust compares whole updates, and clients of unequal rank or depth send unequal ones: every small "
+                "device would look like an outlier. Remove `devices`, or robust.norm_bound and robust.rule."
+            )
+        if self.mode != "federated" and self.robust.rule != "mean":
+            raise ValueError(f"robust.rule={self.robust.rule} compares clients, mode={self.mode} has one; remove it.")
+        clients = None if self.data.partition == "natural" else self.data.clients
+        if clients is not None and self.rounds.asked(clients) < self.robust.least_updates:
+            raise ValueError(f"{self.robust.precondition}, a round asks {self.rounds.asked(clients)} clients.")
+        return self

@@ -1,0 +1,47 @@
+"""`rounds:` how many, who takes part, and how long one waits."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import Field
+
+from fedlora.settings import Settings
+
+
+class RoundSettings(Settings):
+    """How many rounds, who takes part, and how long a round waits."""
+
+    count: int = Field(10, ge=1)
+    """Number of rounds."""
+
+    fraction: float = Field(1.0, gt=0, le=1)
+    """Share of the known clients asked in each round."""
+
+    quorum: float = Field(0.5, gt=0, le=1)
+    """Share of the asked clients whose valid updates a round needs; fewer is an error, and nothing is changed."""
+
+    min_clients: int = Field(1, ge=1)
+    """Wait for this many connected clients before a round starts."""
+
+    wait_s: float = Field(600.0, gt=0)
+    """Longest wait for `min_clients`, in seconds."""
+
+    deadline_s: float = Field(3600.0, gt=0)
+    """Longest wait for answers in one round, in seconds."""
+
+    grace_s: float = Field(60.0, ge=0)
+    """Once the quorum has answered, wait this much longer for the others, in seconds."""
+
+    max_examples: int = Field(10_000_000, ge=1)
+    """Largest number of examples that a client may claim; more is rejected, because it would own the average."""
+
+    max_update_norm: float = Field(1e4, gt=0)
+    """Largest L2 norm of a decoded update; more is rejected."""
+
+    evaluate_every: int = Field(1, ge=1)
+    """Evaluate the global adapter on the shared test set every so many rounds (and after the last)."""
+
+    def asked(self, connected: int) -> int:
+        """How many of the connected clients a round asks."""
+        return max(self.min_clients, math.ceil(self.fraction * connected))

@@ -1,0 +1,43 @@
+"""`train:` what a client does in one round."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fedlora.settings import Settings
+
+
+class TrainSettings(Settings):
+    """What a client does in one round."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Local optimiser; its state starts afresh every round."""
+
+    lr: float = Field(0.1, gt=0)
+    """Learning rate of the adapter."""
+
+    head_lr: float | None = Field(None, gt=0)
+    """Learning rate of the task head; `lr` when not given."""
+
+    head: Literal["train", "frozen"] = "train"
+    """Whether the task head is trained and averaged with the adapter."""
+
+    batch_size: int = Field(32, ge=1)
+    """Examples per step; under privacy the expected size of a Poisson sample."""
+
+    microbatch_size: int | None = Field(None, ge=1)
+    """Process a batch in pieces of this size to save memory; exact."""
+
+    steps: int = Field(10, ge=1)
+    """Local optimiser steps per round."""
+
+    momentum: float = Field(0.0, ge=0, lt=1)
+    """Momentum of SGD."""
+
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay of AdamW."""
+
+    max_grad_norm: float | None = Field(None, gt=0)
+    """Clip the batch gradient (without privacy; with it, every example's gradient is clipped to privacy.clip)."""
