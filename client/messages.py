@@ -20,8 +20,8 @@ def read_task(message: Message) -> tuple[Task, bytes]:
 
 
 def reply_message(message: Message, report: Report, blob: bytes | None) -> Message:
-    """The answer: a report, and the packed update if there is one."""
-    content = RecordDict({REPORT_RECORD: ConfigRecord({JSON_KEY: report.model_dump_json()})})
+    """The answer: a report without what it leaves at its default, and the packed update if there is one."""
+    content = RecordDict({REPORT_RECORD: ConfigRecord({JSON_KEY: report.model_dump_json(exclude_defaults=True)})})
     if blob is not None:
         array = Array(dtype="uint8", shape=(len(blob),), stype=BLOB_STYPE, data=blob)
         content[BLOB_RECORD] = ArrayRecord({BLOB_KEY: array})

@@ -62,13 +62,19 @@ def inspect(file: Annotated[Path, typer.Argument(help="A packed message.")]) -> 
 
 @app.command()
 def plan(
-    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")],
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")] = "fedit",
     overrides: Overrides = None,
+    model: Annotated[str | None, typer.Option(help="Short for --set model.id=...")] = None,
+    strategy: Annotated[str | None, typer.Option(help="Short for --set strategy.name=...")] = None,
+    codec: Annotated[str | None, typer.Option(help="Short for --set wire.codec=...")] = None,
+    density: Annotated[float | None, typer.Option(help="Short for --set wire.density=...")] = None,
     clients: Annotated[int, typer.Option(help="Clients per round, for strategies that move the base.")] = 6,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Megabytes per client and round, up and down, from really packed messages of the recipe's own model."""
-    loaded = load(recipe_path(recipe), overrides or [])
+    named = {"model.id": model, "strategy.name": strategy, "wire.codec": codec, "wire.density": density}
+    short = [f"{key}={value}" for key, value in named.items() if value is not None]
+    loaded = load(recipe_path(recipe), [*(overrides or []), *short])
     sizes = planned_bytes(loaded, clients=clients)
     if as_json:
         typer.echo(json.dumps(sizes, indent=2))

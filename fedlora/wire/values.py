@@ -1,7 +1,7 @@
 """The k values of a chunk as bytes. Every length is a pure function of (codec, k); every value has one encoding.
 
 fp32, fp16, bf16   as they are                     int8, int4   a bfloat16 scale for 64 (128) values, then the codes
-sign               a bfloat16 scale for 256 values (their mean magnitude), then one bit each
+sign               a bfloat16 scale for 1024 values (their mean magnitude), then one bit each
 
 Scales are bfloat16, rounded up: float16's subnormals would lose an update of 1e-3 (its int8 scale is 8e-6), and a scale
 rounded down would clip the largest value.
@@ -20,7 +20,7 @@ from fedlora.wire.kernels import kernels
 
 CodecName = Literal["fp32", "fp16", "bf16", "int8", "int4", "sign"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-BLOCK = {"int8": 64, "int4": 128, "sign": 256}
+BLOCK = {"int8": 64, "int4": 128, "sign": 1024}
 BITS = {"int8": 8, "int4": 4, "sign": 1}
 LARGEST = {"int8": 127, "int4": 7}
 MAX_SCALE = 2.0**16  # a bfloat16, so that rounding up stays within
@@ -37,7 +37,7 @@ def value_bytes(codec: CodecName, k: int) -> int:
     """Length of the code of k values.
 
     >>> [value_bytes(codec, 1000) for codec in ("fp32", "fp16", "int8", "int4", "sign")]
-    [4000, 2000, 1032, 516, 133]
+    [4000, 2000, 1032, 516, 127]
     """
     if codec in DTYPES:
         return k * DTYPES[codec].itemsize

@@ -124,6 +124,12 @@ def test_planned_bytes_are_those_of_a_run(recipe, tmp_path, strategy):
     assert 0 < summary["bytes_down"] / 4 - planned["bytes_down"] < 2500
 
 
+def test_a_plan_may_name_model_strategy_and_codec_alone(recipe):
+    named = ("--model", recipe().model.id, "--strategy", "ffa", "--codec", "sign", "--density", "0.5")
+    planned = json.loads(invoke("wire", "plan", *named, "--set", "model.max_tokens=16", "--json"))
+    assert (planned["strategy"], planned["codec"], planned["density"]) == ("ffa", "sign", 0.5)
+
+
 def test_planned_changes_are_those_of_a_run(recipe, tmp_path):
     from simulations.wire_commands import planned_bytes
 
