@@ -7,18 +7,25 @@ from (n, k) alone.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from fedlora.wire.kernels import kernels
+from fedlora.wire.kernels import Places, kernels
 
 Indices = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.uint8]
+Coded = bytes | memoryview
+LENGTHS = 1 << 12  # of so many (n, k) the lengths are remembered: those of one message are much alike
 
 
 class IndexCodeError(ValueError):
     """Bytes that are no index code of k of n: not increasing, out of range, wrong length, padding that is not zero."""
 
 
+@lru_cache(maxsize=LENGTHS)
 def code_bytes(n: int, k: int) -> int:
     """Length of the code; 0 where nothing is left out or nothing is sent.
 
@@ -38,6 +45,7 @@ def low_bits(n: int, k: int) -> int:
     return max(0, (n // k).bit_length() - 1)
 
 
+@lru_cache(maxsize=LENGTHS)
 def elias_fano_bytes(n: int, k: int) -> tuple[int, int]:
     """Lengths of the low and of the high part."""
     low = low_bits(n, k)
@@ -64,38 +72,46 @@ def encode_indices(indices: Indices, n: int) -> bytes:
     return np.packbits(digits.astype(np.uint8)).tobytes() + np.packbits(high).tobytes()
 
 
-def decode_indices(code: bytes, n: int, k: int) -> Indices:
+def decode_indices(code: Coded, n: int, k: int) -> Places:
     """The indices; IndexCodeError for anything that `encode_indices` would not have written."""
     if len(code) != code_bytes(n, k):
         raise IndexCodeError(f"an index code of {k} of {n} has {code_bytes(n, k)} bytes, got {len(code)}")
     if k in (0, n):
-        return np.arange(k, dtype=np.int64)
-    if bitmap_bytes(n) <= sum(elias_fano_bytes(n, k)):
-        indices = np.flatnonzero(unpacked(code, n)).astype(np.int64)
-        if len(indices) != k:
-            raise IndexCodeError("the bitmap does not have k ones")
-        return indices
-    low = low_bits(n, k)
-    split, _ = elias_fano_bytes(n, k)
-    if (loops := kernels(n)) is not None:
-        coded, indices = np.frombuffer(code, dtype=np.uint8), np.empty(k, dtype=np.int64)
-        if not loops.elias_fano_from(coded[:split], coded[split:], low, n, indices):
-            raise IndexCodeError("not increasing, out of range, or padding that is not zero")
-        return indices
-    ones = np.flatnonzero(unpacked(code[split:], k + (n >> low) + 1)).astype(np.int64)
-    if len(ones) != k:
-        raise IndexCodeError("the high part does not have k ones")
-    digits = unpacked(code[:split], k * low).reshape(k, low).astype(np.int64)
-    lows = digits @ (1 << np.arange(low - 1, -1, -1, dtype=np.int64))
-    indices = ((ones - np.arange(k)) << low) | lows
-    if indices[-1] >= n or bool(np.any(np.diff(indices) <= 0)):
-        raise IndexCodeError("indices are not strictly increasing below n")
+        return np.arange(k, dtype=np.int32)
+    loops, coded = kernels(n), np.frombuffer(code, dtype=np.uint8)
+    parts = elias_fano_bytes(n, k)
+    if bitmap_bytes(n) <= sum(parts):
+        indices = places_of_ones(coded, k, loops)
+    else:
+        low, lows = low_bits(n, k), coded[: parts[0]]
+        indices = places_of_ones(coded[parts[0] :], k, loops)
+        if k * low % 8 and lows[-1] & (0xFF >> (k * low % 8)):
+            raise IndexCodeError("padding bits are not zero")
+        if not (join_lows(lows, low, indices) if loops is None else loops.join_lows(lows, low, indices)):
+            raise IndexCodeError("indices are not strictly increasing")
+    if indices[-1] >= n:
+        raise IndexCodeError(f"an index or a padding bit is not below {n}")
     return indices
 
 
-def unpacked(code: bytes, bits: int) -> npt.NDArray[np.uint8]:
-    """The bits of `code`; those beyond `bits` must be zero."""
-    found = np.unpackbits(np.frombuffer(code, dtype=np.uint8))
-    if bool(np.any(found[bits:])):
-        raise IndexCodeError("padding bits are not zero")
-    return found[:bits]
+def places_of_ones(code: Codes, k: int, loops: Any) -> Places:
+    """Where the k ones of a bit string are."""
+    if loops is None:
+        places = np.flatnonzero(np.unpackbits(code)).astype(np.int32)
+        count = len(places)
+    else:
+        places = np.empty(k + 8, dtype=np.int32)
+        count = loops.ones_of(code, places)
+    if count != k:
+        raise IndexCodeError(f"the code does not have {k} ones")
+    return places[:k]
+
+
+def join_lows(lows: Codes, low: int, indices: Places) -> bool:
+    """As the compiled loop of this name: places become indices; whether these are strictly increasing."""
+    k = len(indices)
+    digits = np.unpackbits(lows)[: k * low].reshape(k, low).astype(np.int32)
+    indices -= np.arange(k, dtype=np.int32)
+    indices <<= low
+    indices |= digits @ (1 << np.arange(low - 1, -1, -1, dtype=np.int32))
+    return not bool(np.any(np.diff(indices) <= 0))

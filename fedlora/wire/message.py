@@ -26,13 +26,13 @@ from torch import Tensor
 
 from fedlora.updates import Tensors
 from fedlora.wire import update_pb2 as pb
-from fedlora.wire.indices import IndexCodeError, Indices, code_bytes, decode_indices, encode_indices
-from fedlora.wire.kernels import Floats, kernels
+from fedlora.wire.indices import IndexCodeError, code_bytes, decode_indices, encode_indices
+from fedlora.wire.kernels import Floats, Places, kernels
 from fedlora.wire.topk import top_k
-from fedlora.wire.values import CodecName, ValueCodeError, decode_values, encode_values, value_bytes
+from fedlora.wire.values import SPARSE, CodecName, ValueCodeError, decode_values, encode_values, value_bytes
 
 FORMAT = 1
-CHUNK = 1 << 16
+CHUNK = 1 << 18
 ENVELOPE, CHUNK_FRAME = 1 << 16, 64  # bytes, generous: the header with every name in it; lengths, k and checksum
 CODECS: dict[CodecName, pb.Codec] = {
     "fp32": pb.FP32, "fp16": pb.FP16, "bf16": pb.BF16, "int8": pb.INT8, "int4": pb.INT4, "sign": pb.SIGN,
@@ -69,7 +69,7 @@ class Schema:
             yield int(torch.Size(shape).numel())
 
     def chunk_sizes(self) -> Iterator[int]:
-        """Chunks of at most 2^16 values, none across two tensors."""
+        """Chunks of at most 2^18 values, none across two tensors."""
         for size in self.sizes():
             yield from (min(CHUNK, size - start) for start in range(0, size, CHUNK))
 
@@ -106,7 +106,7 @@ class Part:
     name: str
     start: int
     n: int
-    indices: Indices | None
+    indices: Places | None
     values: Floats
 
 
@@ -146,7 +146,13 @@ class Message:
     @property
     def norm(self) -> float:
         """L2 norm of all values together, accumulated in float64."""
-        return math.sqrt(sum(float(np.square(part.values, dtype=np.float64).sum()) for part in self.parts))
+        return math.sqrt(sum(map(squares_of, (part.values for part in self.parts))))
+
+
+def squares_of(values: Floats) -> float:
+    """Sum of the squares, in float64."""
+    loops = kernels(SPARSE * len(values))
+    return float(np.square(values, dtype=np.float64).sum() if loops is None else loops.squares_of(values))
 
 
 def state_hash(tensors: Tensors) -> bytes:
@@ -278,10 +284,10 @@ def unpack(body: pb.Body, schema: Schema, codec: CodecName) -> Iterator[Part]:
     for name, size in zip(schema.shapes, schema.sizes(), strict=True):
         for start in range(0, size, CHUNK):
             n, chunk = min(CHUNK, size - start), next(chunks)
-            split = code_bytes(n, chunk.k)
+            split, payload = code_bytes(n, chunk.k), memoryview(chunk.payload)  # a slice copies nothing
             try:
-                indices = None if chunk.k == n else decode_indices(chunk.payload[:split], n, chunk.k)
-                values = decode_values(chunk.payload[split:], codec, chunk.k)
+                indices = None if chunk.k == n else decode_indices(payload[:split], n, chunk.k)
+                values = decode_values(payload[split:], codec, chunk.k)
             except IndexCodeError:
                 raise WireError("bad-indices") from None
             except ValueCodeError:

@@ -9,6 +9,7 @@ rounded down would clip the largest value.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fedlora.wire.indices import LENGTHS, Coded, Codes
 from fedlora.wire.kernels import kernels
 
 CodecName = Literal["fp32", "fp16", "bf16", "int8", "int4", "sign"]
@@ -24,15 +26,15 @@ BLOCK = {"int8": 64, "int4": 128, "sign": 1024}
 BITS = {"int8": 8, "int4": 4, "sign": 1}
 LARGEST = {"int8": 127, "int4": 7}
 MAX_SCALE = 2.0**16  # a bfloat16, so that rounding up stays within
+MAX_STORED = 0x4780  # its code; those of negative numbers, minus zero, NaN and infinity are all larger
 SPARSE = 16  # k values stand for a chunk of about so many times more
-
-Codes = npt.NDArray[np.uint8]
 
 
 class ValueCodeError(ValueError):
     """Bytes that are no values: not finite, a scale out of bounds, a code that is never written, padding not zero."""
 
 
+@lru_cache(maxsize=LENGTHS)
 def value_bytes(codec: CodecName, k: int) -> int:
     """Length of the code of k values.
 
@@ -93,7 +95,7 @@ def codes_of(padded: npt.NDArray[np.float32], scales: npt.NDArray[np.float32], c
     return ((pairs[0::2] << 4) | pairs[1::2]).tobytes()
 
 
-def decode_values(code: bytes, codec: CodecName, k: int) -> Tensor:
+def decode_values(code: Coded, codec: CodecName, k: int) -> Tensor:
     """The values as float32; ValueCodeError for anything that `encode_values` would not have written."""
     if len(code) != value_bytes(codec, k):
         raise ValueCodeError(f"{k} values in {codec} have {value_bytes(codec, k)} bytes, got {len(code)}")
@@ -104,17 +106,17 @@ def decode_values(code: bytes, codec: CodecName, k: int) -> Tensor:
         if not bool(torch.isfinite(values).all()):
             raise ValueCodeError("a value is not finite")
         return values
-    split = 2 * blocks(codec, k)
-    scales = from_bfloat16(np.frombuffer(code[:split], dtype="<u2"))
-    if not bool(np.all((scales >= 0) & (scales <= MAX_SCALE))) or bool(np.any(np.signbit(scales))):
+    count = blocks(codec, k)
+    stored, coded = np.frombuffer(code, "<u2", count), np.frombuffer(code, np.uint8, offset=2 * count)
+    if stored.max() > MAX_STORED:
         raise ValueCodeError("a scale is negative, not finite or too large")
+    scales = from_bfloat16(stored)
     if codec == "int4" and (loops := kernels(SPARSE * k)) is not None:
         decoded = np.empty(k, dtype=np.float32)
-        if not loops.nibbles_from(np.frombuffer(code[split:], dtype=np.uint8), scales, BLOCK[codec], decoded):
+        if not loops.nibbles_from(coded, scales, BLOCK[codec], decoded):
             raise ValueCodeError("a nibble is one that is never written")
         return torch.from_numpy(decoded)
-    units = units_of(np.frombuffer(code[split:], dtype=np.uint8), codec, k)
-    return torch.from_numpy(units * np.repeat(scales, BLOCK[codec])[:k])
+    return torch.from_numpy(units_of(coded, codec, k) * np.repeat(scales, BLOCK[codec])[:k])
 
 
 def units_of(code: Codes, codec: CodecName, k: int) -> npt.NDArray[np.float32]:

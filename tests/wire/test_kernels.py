@@ -57,7 +57,11 @@ def test_a_sample_that_misleads_costs_no_exactness(monkeypatch):
         assert np.array_equal(top_k(numbers, 5_000), top_k_by_sorting(numbers, 5_000))
 
 
-@given(st.integers(0, 10**6), st.sampled_from([300, 4096, 5000]), st.sampled_from([1 / 2, 1 / 9, 1 / 64, 1 / 300]))
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([300, 4096, 5000]),
+    st.sampled_from([1 / 2, 1 / 9, 1 / 64, 1 / 300, 1 / 2000]),
+)
 @settings(max_examples=40)
 def test_index_codes_are_the_same_bytes(seed, n, density):
     chosen = np.sort(np.random.default_rng(seed).choice(n, size=max(1, round(density * n)), replace=False))
@@ -114,6 +118,9 @@ def test_adding_a_message_is_adding_its_tensors(monkeypatch, way, dtype, scale):
     use(monkeypatch, way)
     tensors = {"x": drawn(700), "y": drawn(30).reshape(5, 6)}
     opened = decode(encode(tensors, HEADER, codec="int4", density=0.1), Schema.of(tensors), EXPECTED)
+    assert opened.norm == pytest.approx(
+        float(torch.cat([t.flatten() for t in opened.tensors.values()]).double().norm())
+    )
     totals = {name: drawn(tensor.numel(), seed=1).reshape(tensor.shape).to(dtype) for name, tensor in tensors.items()}
     wanted = {
         name: (total.double() + scale * opened.tensors[name].double()).to(dtype) for name, total in totals.items()
