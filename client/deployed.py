@@ -14,12 +14,14 @@ from flwr.clientapp import ClientApp
 
 from client.farewell import remember_node
 from client.limits import code_of
+from client.machine import this_machine
 from client.messages import read_task, reply_message
 from client.round import answer
 from client.settings import ClientSettings, load_client
 from client.site import Site
 from fedlora.config import ModelSettings
 from fedlora.examples import Examples, tokenise
+from fedlora.machine import Machine
 from fedlora.models import load_tokenizer
 from fedlora.privacy.guard import Guard
 from fedlora.privacy.policy import Policy, load_policy
@@ -48,7 +50,8 @@ def train(message: Message, context: Context) -> Message:
     except (ValueError, KeyError, TypeError):
         log.exception("a message was no task")
         return reply_message(message, _failed(settings, "malformed-task", 1), None)
-    return reply_message(message, *respond(task, blob, settings))
+    report, update = respond(task, blob, settings)
+    return reply_message(message, introduced(report, task, settings), update)
 
 
 def respond(task: Task, blob: bytes, settings: ClientSettings) -> tuple[Report, bytes | None]:
@@ -69,20 +72,30 @@ def respond(task: Task, blob: bytes, settings: ClientSettings) -> tuple[Report, 
     except Exception as error:  # whatever it says may carry data: it stays in this site's log
         log.exception("round %d failed", task.round)
         return _failed(settings, code_of(error), task.round), None
-    report, update = answer(task, blob, site)
-    return declared(report, task.run, settings), update
+    return answer(task, blob, site)
 
 
 _told: set[str] = set()
-"""Runs in which this process has declared the site's resources."""
+"""Runs in which this process has said what the site can carry, and with what it works."""
 
 
-def declared(report: Report, run: str, settings: ClientSettings) -> Report:
-    """The report, with the site's resources in the first answer of a run that this process gives."""
-    if settings.resources is None or run in _told:
+def introduced(report: Report, task: Task, settings: ClientSettings) -> Report:
+    """The report, with the site's resources and machine in the first answer of a run that this process gives."""
+    if task.run in _told:
         return report
-    _told.add(run)
-    return report.model_copy(update={"resources": settings.resources})
+    _told.add(task.run)
+    return report.model_copy(update={"resources": settings.resources, "machine": machine_of(task, settings)})
+
+
+def machine_of(task: Task, settings: ClientSettings) -> Machine | None:
+    """Versions and device; None where the site keeps them to itself, or where they cannot be said."""
+    if not settings.tell_machine:
+        return None
+    try:
+        return this_machine(placed(task, settings).model.device)
+    except Exception:  # no answer is lost for it
+        log.exception("this machine could not be described")
+        return None
 
 
 def placed(task: Task, settings: ClientSettings) -> Task:

@@ -1,4 +1,7 @@
-"""client.yaml: how a site is deployed. Paths are relative to the file; only `site` and `resources` are ever sent."""
+"""client.yaml: how a site is deployed. Paths are relative to the file.
+
+Only `site`, `resources` and what `tell_machine` describes are ever sent.
+"""
 
 from __future__ import annotations
 
@@ -79,6 +82,10 @@ class ClientSettings(Settings):
     resources: DeviceSettings | None = None
     """What this site tells the coordinator that it can carry, with its first answer in a run: the planner then gives it
     fewer layers or a lower rank, in runs that plan. Nothing is measured or told unless it is written here."""
+
+    tell_machine: bool = True
+    """Whether the coordinator is told, with the first answer in a run, the versions of fedlora, Python, torch and flwr
+    and the device that are at work here: what its operator asks first when a site fails."""
 
     allow_bundles: tuple[str, ...] | Literal["any"] = ()
     """SHA-256 of bundles with code that may run here. Bundles that hold configuration only are always accepted: the

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from fedlora.config import AdapterSettings, DeviceSettings, ModelSettings, TrainSettings
+from fedlora.machine import Machine
 from fedlora.privacy.settings import PrivacySettings
 from fedlora.settings import Settings
 from fedlora.updates import Factor
@@ -109,6 +110,9 @@ class Report(Settings):
 
     resources: DeviceSettings | None = None
     """What the site declares that it can carry, in its first answer of a run; None if it declares nothing."""
+
+    machine: Machine | None = None
+    """Versions and device, in the first answer of a run; None where the site does not tell."""
 
     packing: Packing | None = None
     """How the update was packed, and what that lost."""

@@ -158,6 +158,7 @@ class Intake:
             train_loss=report.train_loss,
             packing=report.packing,
             resources=report.resources,
+            machine=report.machine,
             receipt=receipt,
             signature=None if receipt is None else signature_in(report.receipt),
         )

@@ -21,7 +21,7 @@ from fedlora.settings import SettingsError
 from server.certificates import days_left
 from server.provision import read_registry
 from server.settings import ServerSettings
-from server.store.metrics import budgets, missing, shown_runs, sums
+from server.store.metrics import budgets, machines, missing, shown_runs, sums
 from server.store.opening import open_existing
 from server.submissions import completed_rounds, read_submission, runs, state_of
 
@@ -106,7 +106,7 @@ def of_store(settings: ServerSettings) -> Iterator[Metric]:
     try:
         with store.reading() as connection:
             runs = shown_runs(connection)
-            found = [*sums(connection, runs), *budgets(connection, runs), *missing(connection)]
+            found = [*sums(connection, runs), *budgets(connection, runs), *missing(connection), *machines(connection)]
     except SQLAlchemyError:
         return
     finally:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedlora.config import DeviceSettings
+from fedlora.machine import Machine
 from fedlora.privacy.receipt import Receipt, Signature
 from fedlora.task import Evaluation
 from fedlora.wire.choice import Packing
@@ -35,6 +36,8 @@ class ClientRecord:
     """How its update was packed, and what that lost, as it says."""
     resources: DeviceSettings | None = None
     """What the site declared that it can carry, if this was the answer that said so."""
+    machine: Machine | None = None
+    """Versions and device at the site, likewise."""
     receipt: Receipt | None = None
     """Under privacy: what the site charged to its ledger for this round, as it signed it."""
     signature: Signature | None = None
@@ -78,6 +81,7 @@ class RoundRecord:
             client["received"] = None if record.received is None else record.received.model_dump()
             client["packing"] = None if record.packing is None else record.packing.model_dump(exclude_none=True)
             client["resources"] = None if record.resources is None else record.resources.model_dump(exclude_none=True)
+            client["machine"] = None if record.machine is None else record.machine.model_dump(exclude_none=True)
             client["receipt"] = None if record.receipt is None else record.receipt.model_dump()
             client["signature"] = None if record.signature is None else record.signature.model_dump()
         return {**plain, "bytes_up": self.bytes_up, "bytes_down": self.bytes_down}

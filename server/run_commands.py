@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from server.store.opening import Store
-    from server.store.rows import RunRow
+    from server.store.rows import RunRow, RunSiteRow
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Runs in the store: list, show, import, export, rm.")
 Where = Annotated[
@@ -109,10 +109,23 @@ def show(name: Name, store: Where = None, json_output: Json = False) -> None:
             site.last_outcome + (f": {site.last_code}" if site.last_code else ""),
         )
     console.print(table)
+    for words, names in machines_of(sites).items():
+        console.print(f"{', '.join(names)}: {words}")
     for failure in failures[:10]:
         console.print(
             f"{failure.site} {failure.outcome} ({failure.code}): {failure.count} x, last in round {failure.last_round}"
         )
+
+
+def machines_of(sites: Iterable[RunSiteRow]) -> dict[str, list[str]]:
+    """The sites by what they run on, of those that said it."""
+    from fedlora.machine import Machine
+
+    found: dict[str, list[str]] = {}
+    for site in sites:
+        if site.machine is not None:
+            found.setdefault(Machine.model_validate(site.machine).words, []).append(site.site)
+    return found
 
 
 @app.command("rm")

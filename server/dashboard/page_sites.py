@@ -10,6 +10,8 @@ from markupsafe import Markup
 from nicegui import ui
 from sqlalchemy import Connection
 
+from fedlora import __version__
+from fedlora.machine import Machine
 from server.certificates import days_left
 from server.dashboard.board import Board
 from server.dashboard.live import Html, Live
@@ -18,6 +20,7 @@ from server.dashboard.shell import page
 from server.dashboard.units import NOTHING, counted, duration, size
 from server.dashboard.words import OUTCOMES
 from server.provision import read_registry
+from server.settings import ServerSettings
 from server.store.reading import read_sites
 from server.store.rows import SiteRow
 
@@ -31,6 +34,7 @@ COLUMNS = (
     Column("Round time", number=True, hint="Mean of the rounds in which it trained"),
     Column("Sent", number=True),
     Column("Received", number=True),
+    Column("Runs on", hint="Version of fedlora and device, as the site says"),
     Column("Declared resources", hint="What the site says that it can carry"),
 )
 EMPTY = (
@@ -59,8 +63,10 @@ class Coordinator:
 
 def coordinator_of(board: Board) -> Coordinator | None:
     settings = None if board.pad is None else board.pad.deployment
-    if settings is None:
-        return None
+    return None if settings is None else coordinator_in(settings)
+
+
+def coordinator_in(settings: ServerSettings) -> Coordinator:
     sites = read_registry(settings).sites
     by_status = {
         status: tuple(sorted(name for name, site in sites.items() if site.status == status))
@@ -119,13 +125,14 @@ def site_row(site: SiteRow) -> Row:
         duration(site.mean_seconds),
         size(site.bytes_up),
         size(site.bytes_down),
+        runs_on(site),
         resources(site),
     )
     return Row(f"{site.kind} {site.site}", cells, "bad" if site.missing_since is not None else "plain")
 
 
 def who_may(coordinator: Coordinator) -> Markup:
-    """The coordinator's own certificate, and the sites whose keys it accepts. A site's key does not expire."""
+    """The coordinator's own certificate, and the sites whose keys it accepts."""
     days = coordinator.certificate_days
     tone: Tone = "bad" if days < 0 else "warn" if days < SOON_DAYS else "good"
     certificate = badge("expired" if days < 0 else f"{counted(days, 'day')} left", tone)
@@ -134,6 +141,7 @@ def who_may(coordinator: Coordinator) -> Markup:
         pairs(
             [
                 ("Server certificate", certificate),
+                ("Sites' certificates", "none: sites have keys, which do not expire; fedlora admin revoke ends one"),
                 ("Approved sites", ", ".join(coordinator.approved) or "none yet: fedlora admin approve"),
                 ("Revoked sites", ", ".join(coordinator.revoked) or "none"),
             ]
@@ -149,6 +157,17 @@ MEANINGS = {
     "step_s": "{} s a step",
     "device": "{}",
 }
+
+
+def runs_on(site: SiteRow) -> Markup:
+    """Version and device; marked where the version is not the coordinator's."""
+    if site.machine is None:
+        return Markup("{}").format("simulated here" if site.kind == "simulation" else "not told")
+    machine = Machine.model_validate(site.machine)
+    version = (
+        machine.fedlora if machine.fedlora == __version__ else badge(f"{machine.fedlora}, not {__version__}", "warn")
+    )
+    return Markup('{}<small title="{}">{}</small>').format(version, machine.versions, machine.place)
 
 
 def resources(site: SiteRow) -> str:

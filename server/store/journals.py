@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.config import DeviceSettings
+from fedlora.machine import Machine
 from fedlora.privacy.receipt import Receipt, Signature
 from fedlora.settings import Settings, SettingsError
 from fedlora.task import Evaluation
@@ -17,6 +18,7 @@ from server.records import ClientRecord, RoundRecord
 MODELS: dict[str, type[Settings]] = {
     "received": Evaluation,
     "resources": DeviceSettings,
+    "machine": Machine,
     "receipt": Receipt,
     "signature": Signature,
 }

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, desc, select
 
 from server.store.opening import Store
 from server.store.privacy import read_privacy
-from server.store.reading import read_failures, read_rounds, read_run_sites, read_runs
+from server.store.reading import read_failures, read_rounds, read_run_sites, read_runs, read_sites
 from server.store.rows import PrivacyRow, RunRow
 from server.store.tables import sites
 
@@ -47,6 +47,7 @@ class _Everything(Collector):
             yield from sums(connection, runs)
             yield from budgets(connection, runs)
             yield from missing(connection)
+            yield from machines(connection)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing is looked at when the collector is registered."""
@@ -159,3 +160,13 @@ def missing(connection: Connection) -> Iterator[Metric]:
     for name, since in connection.execute(query):
         away.add_metric([name], float(since is not None))
     yield away
+
+
+def machines(connection: Connection) -> Iterator[Metric]:
+    """What deployed sites run, as each said last."""
+    told = ("fedlora", "python", "torch", "flwr", "device")
+    runs_on = Gauge("fedlora_site_info", "1; versions and device, as the site says", labels=["site", *told])
+    for site in read_sites(connection):
+        if site.kind == "deployment" and site.machine is not None:
+            runs_on.add_metric([site.site, *(str(site.machine[name]) for name in told)], 1.0)
+    yield runs_on

@@ -104,12 +104,13 @@ def read_run_sites(connection: Connection, run: RunRow) -> list[RunSiteRow]:
         .where(run_sites.c.run_id == run.id)
         .order_by(sites.c.name)
     )
-    left_out = ("run_id", "site_id", "seconds", "resources", "last_asked_at")
+    left_out = ("run_id", "site_id", "seconds", "resources", "machine", "last_asked_at")
     return [
         RunSiteRow(
             **{name: value for name, value in row.items() if name not in left_out},
             mean_seconds=row["seconds"] / row["trained"] if row["trained"] else None,
             resources=_json(row["resources"]),
+            machine=_json(row["machine"]),
         )
         for row in connection.execute(query).mappings()
     ]
@@ -142,8 +143,8 @@ def read_sites(connection: Connection) -> list[SiteRow]:
         .subquery()
     )
     newest: dict[int, Any] = {}
-    declared: dict[int, str] = {}
-    columns = ("site_id", "last_outcome", "last_code", "misses", "resources")
+    told: dict[str, dict[int, str]] = {"resources": {}, "machine": {}}
+    columns = ("site_id", "last_outcome", "last_code", "misses", *told)
     asked = (
         select(*(run_sites.c[name] for name in columns), runs.c.name.label("last_run"))
         .join(runs, runs.c.id == run_sites.c.run_id)
@@ -151,14 +152,15 @@ def read_sites(connection: Connection) -> list[SiteRow]:
     )
     for row in connection.execute(asked):
         newest[row.site_id] = row
-        if row.resources is not None:
-            declared[row.site_id] = row.resources
+        for name, known in told.items():
+            if row._mapping[name] is not None:
+                known[row.site_id] = row._mapping[name]
     query = (
         select(sites.c.name, sites.c.kind, sites.c.missing_since, sums)
         .join(sums, sums.c.site_id == sites.c.id)
         .order_by(sites.c.kind, sites.c.name)
     )
-    return [_site(row, newest[row["site_id"]], declared) for row in connection.execute(query).mappings()]
+    return [_site(row, newest[row["site_id"]], told) for row in connection.execute(query).mappings()]
 
 
 def read_orders(connection: Connection, run: RunRow) -> list[OrderRow]:
@@ -239,7 +241,7 @@ def _was_stopped(row: Any) -> bool:
         return False
 
 
-def _site(row: Mapping[Any, Any], newest: Any, declared: Mapping[int, str]) -> SiteRow:
+def _site(row: Mapping[Any, Any], newest: Any, told: Mapping[str, Mapping[int, str]]) -> SiteRow:
     return SiteRow(
         site=row["name"],
         kind=row["kind"],
@@ -255,7 +257,8 @@ def _site(row: Mapping[Any, Any], newest: Any, declared: Mapping[int, str]) -> S
         last_code=newest.last_code,
         misses=newest.misses,
         missing_since=row["missing_since"],
-        resources=_json(declared.get(row["site_id"])),
+        resources=_json(told["resources"].get(row["site_id"])),
+        machine=_json(told["machine"].get(row["site_id"])),
     )
 
 

@@ -174,6 +174,9 @@ class RunSiteRow:
     accuracy: float | None
     loss: float | None
     resources: Mapping[str, Any] | None
+    """What it declared that it can carry; None: nothing."""
+    machine: Mapping[str, Any] | None
+    """Versions and device (`fedlora.machine`), as it said last; None: it did not say, or is simulated here."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,9 @@ class SiteRow:
     missing_since: float | None
     """Set while it has not answered several rounds in a row."""
     resources: Mapping[str, Any] | None
+    """What it declared that it can carry; None: nothing."""
+    machine: Mapping[str, Any] | None
+    """Versions and device (`fedlora.machine`), as it said last; None: it did not say, or is simulated here."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from sqlalchemy import Connection, case, delete, func, select, update
 
@@ -16,8 +16,15 @@ from server.store.tables import client_rounds, failures, rounds, run_sites, runs
 REMEMBERS = 0.7
 """Weight of the rounds before in the mean that tells how long one takes."""
 
-Said = tuple[str, str | None]
-"""What `client_rounds` does not hold: the node, and the resources that the site declared, as JSON."""
+
+class Said(TypedDict):
+    """What `client_rounds` does not hold."""
+
+    node: str
+    resources: str | None
+    """What the site declared that it can carry, as JSON."""
+    machine: str | None
+    """Versions and device at the site, as JSON."""
 
 
 def add_to_run(connection: Connection, key: RunKey, row: Mapping[Any, Any]) -> None:
@@ -52,7 +59,7 @@ def add_to_run(connection: Connection, key: RunKey, row: Mapping[Any, Any]) -> N
 
 ADDED = ("asked", "trained", "refused", "failed", "late", "bytes_up", "bytes_down", "seconds")
 NEWEST = ("node", "last_round", "last_asked_at", "last_outcome", "last_code")
-KEPT = ("last_heard_at", "last_seconds", "examples", "accuracy", "loss", "resources")
+KEPT = ("last_heard_at", "last_seconds", "examples", "accuracy", "loss", "resources", "machine")
 """Newest values that a round in which the site did not answer, or did not say, leaves as they were."""
 
 
@@ -61,7 +68,7 @@ def add_to_sites(
 ) -> None:
     """Sums and newest values of `run_sites` and `failures`, for one round's rows and what else was said in it."""
     table = run_sites
-    new = [_site_row(row, node, resources, at=at) for row, (node, resources) in zip(rows, said, strict=True)]
+    new = [_site_row(row, site, at=at) for row, site in zip(rows, said, strict=True)]
     statement = upsert(connection, table)
     other = statement.excluded
     changes = {name: table.c[name] + other[name] for name in ADDED} | {name: other[name] for name in NEWEST}
@@ -98,13 +105,13 @@ def add_to_sites(
         )
 
 
-def _site_row(row: Mapping[Any, Any], node: str, resources: str | None, *, at: float) -> dict[str, Any]:
+def _site_row(row: Mapping[Any, Any], said: Said, *, at: float) -> dict[str, Any]:
     """What one client's row of a round adds to `run_sites`."""
     trained, late = row["outcome"] == "trained", row["outcome"] == "late"
     return {
         "run_id": row["run_id"],
         "site_id": row["site_id"],
-        "node": node,
+        **said,
         "asked": 1,
         **{outcome: int(row["outcome"] == outcome) for outcome in ("trained", "refused", "failed", "late")},
         "misses": 0 if trained else 1,
@@ -120,14 +127,18 @@ def _site_row(row: Mapping[Any, Any], node: str, resources: str | None, *, at: f
         "examples": row["examples"] if trained else None,
         "accuracy": row["accuracy"],
         "loss": row["loss"],
-        "resources": resources,
     }
 
 
 def recount(connection: Connection, key: RunKey) -> None:
     """The slow clear twin: every sum of this run again from its rounds. Nodes and declarations are kept."""
-    told = select(run_sites.c.site_id, run_sites.c.node, run_sites.c.resources).where(run_sites.c.run_id == key.id)
-    known = {row.site_id: (row.node, row.resources) for row in connection.execute(told)}
+    columns = [run_sites.c[name] for name in ("site_id", "node", "resources", "machine")]
+    told = select(*columns).where(run_sites.c.run_id == key.id)
+    known = {
+        row.site_id: Said(node=row.node, resources=row.resources, machine=row.machine)
+        for row in connection.execute(told)
+    }
+    unknown = Said(node="", resources=None, machine=None)
     for table in (run_sites, failures):
         connection.execute(delete(table).where(table.c.run_id == key.id))
     nothing = dict.fromkeys(
@@ -143,5 +154,5 @@ def recount(connection: Connection, key: RunKey) -> None:
         add_to_run(connection, key, row)
         clients = by_round.get(row["round"], [])
         if clients:
-            said = [known.get(client["site_id"], ("", None)) for client in clients]
+            said = [known.get(client["site_id"], unknown) for client in clients]
             add_to_sites(connection, key, clients, said, at=row["finished_at"])

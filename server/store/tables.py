@@ -160,6 +160,7 @@ run_sites = Table(
     Column("accuracy", Double),
     Column("loss", Double),
     Column("resources", Text),
+    Column("machine", Text),
     Index("run_sites_by_site", "site_id"),
     sqlite_with_rowid=False,
 )

@@ -150,5 +150,9 @@ def client_row(key: RunKey, number: int, position: int, site_id: int, client: Cl
 
 
 def _said(client: ClientRecord) -> Said:
-    resources = client.resources
-    return str(client.node), None if resources is None else resources.model_dump_json(exclude_none=True)
+    resources, machine = client.resources, client.machine
+    return Said(
+        node=str(client.node),
+        resources=None if resources is None else resources.model_dump_json(exclude_none=True),
+        machine=None if machine is None else machine.model_dump_json(exclude_none=True),
+    )

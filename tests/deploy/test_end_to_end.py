@@ -21,11 +21,12 @@ from safetensors.torch import load_file
 
 from client.clock import against_coordinator
 from client.settings import load_client
+from fedlora import __version__
 from fedlora.config import DeviceSettings, Recipe, load
 from fedlora.deployment import split_address
 from server.declared import read_declared
 from server.store.opening import open_store
-from server.store.reading import read_rounds, read_runs
+from server.store.reading import read_rounds, read_runs, read_sites
 from simulations.deployment import DEMO_RECIPE, Deployment, make_deployment
 from simulations.run import federate, prepare
 from simulations.site_files import write_site_files
@@ -107,15 +108,17 @@ def test_every_site_charged_its_ledger_and_sent_a_receipt_each_round(deployment,
         assert ledger.read_text().count('"kind":"charge"') == 3
 
 
-def test_the_store_says_of_the_run_what_its_folder_says(finished, store_url):
+def test_the_store_says_of_the_run_what_its_folder_says(deployment, finished, store_url):
     with closing(open_store(store_url)) as store, store.reading() as connection:
         (run,) = read_runs(connection)
         rounds = read_rounds(connection, run)
+        told = {site.site: site.machine["fedlora"] for site in read_sites(connection) if site.machine}
     lines = [json.loads(line) for line in (finished / "rounds.jsonl").read_text().splitlines()]
     assert (run.name, run.kind, run.state) == (finished.name, "deployment", "finished")
     assert [(r.round, r.bytes_up, r.bytes_down) for r in rounds] == [
         (line["round"], line["bytes_up"], line["bytes_down"]) for line in lines
     ]
+    assert told == dict.fromkeys(deployment.sites, __version__)
 
 
 def test_what_sites_declared_is_known_to_the_coordinator(deployment, finished):

@@ -16,10 +16,13 @@ from client.agent import children, throttled
 from client.limits import code_of, limit_memory
 from client.settings import ClientSettings, Limits, SiteData
 from client.throttle import BYTES_PER_MEGABIT, CHUNK, Pace, Throttle
+from fedlora import __version__
 from fedlora.config import DeviceSettings
 from fedlora.settings import SettingsError, parse
 from fedlora.task import Report
 from fedlora.units_path import units_folder
+from server.messages import parse_report
+from tests.privacy.tasks import task
 
 
 class Clock:
@@ -150,11 +153,31 @@ def test_a_limit_that_is_none_is_refused(wrong):
         parse(Limits, wrong)
 
 
-def test_resources_are_told_once_a_run_and_only_if_declared(tmp_path, monkeypatch):
+@pytest.fixture
+def introduce(monkeypatch):
+    """What a site says of itself with its answers in these runs."""
     monkeypatch.setattr(deployed, "_told", set())
-    report = Report(client="a", outcome="trained", round=1)
+    return lambda runs, where: [
+        deployed.introduced(Report(client="a", outcome="failed", round=1), task(run=run), where) for run in runs
+    ]
+
+
+def test_resources_are_told_once_a_run_and_only_if_declared(tmp_path, introduce):
     device = DeviceSettings(memory_mb=800.0)
-    small = settings(tmp_path, resources=device)
-    assert deployed.declared(report, "run-1", settings(tmp_path)).resources is None
-    told = [deployed.declared(report, run, small).resources for run in ("run-1", "run-1", "run-2")]
-    assert told == [device, None, device]
+    assert introduce(["run-0"], settings(tmp_path))[0].resources is None
+    told = introduce(["run-1", "run-1", "run-2"], settings(tmp_path, resources=device))
+    assert [report.resources for report in told] == [device, None, device]
+
+
+def test_versions_and_device_are_told_once_a_run_unless_the_site_keeps_them(tmp_path, introduce):
+    first, second = introduce(["run-1", "run-1"], settings(tmp_path, device="cpu"))
+    assert first.machine is not None
+    assert (first.machine.fedlora, first.machine.place, second.machine) == (__version__, "cpu", None)
+    assert parse_report(first.model_dump_json()) == first
+    assert introduce(["run-2"], settings(tmp_path, tell_machine=False))[0].machine is None
+
+
+def test_a_machine_that_cannot_be_described_costs_no_answer(tmp_path, introduce, caplog):
+    (report,) = introduce(["run-1"], settings(tmp_path, device="my gpu"))
+    assert (report.machine, report.outcome) == (None, "failed")
+    assert "could not be described" in caplog.text

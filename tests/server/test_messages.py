@@ -19,6 +19,26 @@ def test_an_honest_report_is_read():
     assert parse_report(json.dumps({**HONEST, "client": "Ångström-Krankenhaus №3"})).client == "Ångström-Krankenhaus №3"
 
 
+MACHINE = {"fedlora": "0.1.0", "python": "3.11.2", "torch": "2.9.0+cpu", "flwr": "1.39.0", "device": "cpu"}
+
+
+def test_what_a_site_says_of_its_machine_is_read():
+    gpu = {**MACHINE, "device": "cuda:0", "accelerator": "NVIDIA H100 80GB HBM3"}
+    assert parse_report(json.dumps({**HONEST, "machine": gpu})).machine.place == "cuda:0, NVIDIA H100 80GB HBM3"
+
+
+@pytest.mark.parametrize("name", [*MACHINE, "accelerator"])
+@pytest.mark.parametrize("lie", ["<img src=x onerror=alert(1)>", "x" * 100, "", "1\n2", "[red]1", "№ 1", 1, ["1"]])
+def test_a_machine_cannot_carry_markup_or_a_flood(name, lie):
+    with pytest.raises(BadReplyError, match="malformed-report"):
+        parse_report(json.dumps({**HONEST, "machine": {**MACHINE, name: lie}}))
+
+
+def test_a_machine_has_no_room_for_more_than_it_names():
+    with pytest.raises(BadReplyError, match="malformed-report"):
+        parse_report(json.dumps({**HONEST, "machine": {**MACHINE, "hostname": "ward-3"}}))
+
+
 @pytest.mark.parametrize(
     "lie",
     [
@@ -44,7 +64,10 @@ VALUES = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from([*HONEST, "code", "received", "seconds", "receipt", "packing"]), VALUES))
+KEYS = [*HONEST, "code", "received", "seconds", "receipt", "packing", "machine"]
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES))
 def test_anything_is_a_report_that_can_be_written_down_again_or_a_bad_reply(values):
     try:
         report = parse_report(json.dumps({**HONEST, **values}))

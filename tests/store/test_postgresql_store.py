@@ -19,7 +19,7 @@ from server.store.sums import recount
 from server.store.tables import metadata
 from server.store.writing import begin_run, forget_rounds_after, set_run, write_round
 from tests.postgresql import MISSING, PostgreSQL, installed, postgresql
-from tests.store.examples import client, facts, private, record
+from tests.store.examples import MACHINE, client, facts, private, record
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not installed(), reason=MISSING)]
 
@@ -47,7 +47,7 @@ def test_everything_is_written_and_read_as_in_sqlite(store):
     with store.writing() as connection:
         key = begin_run(connection, facts(), at=1000.0)
         write_round(connection, key, private(1), at=1010.0)
-        write_round(connection, key, record(2, [client("a", 2), strange]), at=1020.0)
+        write_round(connection, key, record(2, [client("a", 2, machine=MACHINE), strange]), at=1020.0)
         write_round(connection, key, private(3), at=1030.0)
     with store.writing() as connection:
         before = find_run(connection, "first")
@@ -61,6 +61,7 @@ def test_everything_is_written_and_read_as_in_sqlite(store):
         assert {row.site: row.failed for row in read_run_sites(connection, run)} == {"a": 0, "b": 1}
         assert [row.code for row in read_failures(connection, run)] == ["xy?"]
         assert [row.site for row in read_sites(connection)] == ["a", "b"]
+        assert [row.machine for row in read_sites(connection)] == [MACHINE.model_dump(), None]
         assert {row.receipts for row in read_privacy(connection, patience_s=0.0)} == {2}
         place_order(connection, run.id, "exclude", who="ann", at=1.0, argument="b")
         assert in_force(connection, run.id).excluded == {"b"}

@@ -15,7 +15,7 @@ from server.store.privacy import read_privacy
 from server.store.reading import find_run, read_client_rounds, read_rounds, read_run_sites, read_runs
 from server.store.writing import begin_run, set_run, write_round
 from simulations.run import prepare, simulate
-from tests.store.examples import client, facts, private, record
+from tests.store.examples import MACHINE, client, facts, private, record
 
 
 @pytest.fixture
@@ -26,7 +26,8 @@ def url(tmp_path):
         for number, kind in enumerate(("simulation", "deployment")):
             key = begin_run(connection, facts(str(number) * 32, name=f"run-{number}", kind=kind), at=1000.0 + number)
             write_round(connection, key, private(1, run=str(number) * 32), at=1010.0)
-            write_round(connection, key, record(2, [client("a", 2), client("b", 2, outcome="late")]), at=1020.0)
+            second = [client("a", 2, machine=MACHINE), client("b", 2, outcome="late")]
+            write_round(connection, key, record(2, second), at=1020.0)
             set_run(connection, key, state="finished")
     store.close()
     return url
@@ -49,7 +50,9 @@ def test_runs_are_listed_for_a_person_and_for_a_script(url):
 
 
 def test_one_run_is_shown_with_its_sites_and_why_some_did_not_train(url):
-    assert "b late (no-answer): 1 x, last in round 2" in call("show", "run-0", "--store", url)
+    said = call("show", "run-0", "--store", url)
+    assert "b late (no-answer): 1 x, last in round 2" in said
+    assert "a: fedlora 0.0.9 on cuda:0, H100 (Python 3.12.1, torch 2.9.0, flwr 1.39.0)" in said
     shown = json.loads(call("show", "0000", "--store", url, "--json"))
     assert [row["round"] for row in shown["rounds"]] == [1, 2]
     assert {site["site"]: site["late"] for site in shown["sites"]} == {"a": 0, "b": 1}

@@ -6,16 +6,19 @@ import sqlite3
 import threading
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import select, text
+from sqlalchemy import create_engine, select, text
 from sqlalchemy.exc import IntegrityError
 
+from fedlora.config import DeviceSettings
 from fedlora.privacy.accounting import Event, epsilon, quick_epsilon
 from fedlora.settings import SettingsError
 from server.store.audit import append_event, events_after, read_events, verify_events
 from server.store.forecast import Account, at_least, counted, quick, rounds_left, seen_all
-from server.store.opening import Store, open_existing, open_store, store_beside
+from server.store.opening import MIGRATIONS, Store, open_existing, open_store, store_beside
 from server.store.privacy import read_privacy, read_receipts
 from server.store.reading import (
     find_run,
@@ -28,11 +31,12 @@ from server.store.reading import (
 )
 from server.store.spending import verify_account
 from server.store.sums import recount
-from server.store.tables import accounts, client_rounds, metadata, receipts, run_sites, runs
+from server.store.tables import accounts, client_rounds, metadata, receipts, run_sites, runs, sites
 from server.store.writing import begin_run, forget_rounds_after, write_round
 from tests.store.examples import (
     BUDGET,
     DELTA,
+    MACHINE,
     RATE,
     SIGMA,
     STEPS,
@@ -82,7 +86,8 @@ def test_a_round_is_read_back_as_it_was_written(store):
 
 def test_sums_that_are_kept_agree_with_those_that_are_computed_again(store):
     odd = client("b", 3, outcome="refused", code="budget-exhausted", received=None)
-    key = fill(store, private(1), record(2), record(3, [client("a", 3), odd]), record(4, [client("a", 4)]))
+    told = client("a", 4, machine=MACHINE, resources=DeviceSettings(r=2))
+    key = fill(store, private(1), record(2), record(3, [client("a", 3), odd]), record(4, [told]))
     fill(store, record(1), run="s" * 32)
 
     def sums():
@@ -143,6 +148,36 @@ def test_sites_are_added_up_over_runs(store):
     assert (b.site, b.runs, b.asked, b.late, b.last_run, b.last_outcome) == ("b", 2, 3, 1, "second", "late")
     assert a.mean_seconds == pytest.approx((2.0 + 4.0) / 2)
     assert (a.last_heard_at, b.last_heard_at) == (1020.0, 1020.0)
+
+
+def test_what_a_site_said_of_its_machine_lasts_until_it_says_otherwise(store):
+    newer = MACHINE.model_copy(update={"fedlora": "0.1.0"})
+    fill(store, record(1, [client("a", 1, machine=MACHINE), client("b", 1)]), record(2))
+    fill(store, record(1, [client("a", 1, machine=newer)]), record(2), run="s" * 32, name="second", at=9000.0)
+    fill(store, record(1), run="t" * 32, name="third", at=19000.0)
+    with store.reading() as connection:
+        a, b = read_sites(connection)
+        first, second, third = (
+            read_run_sites(connection, find_run(connection, name))[0] for name in ("first", "second", "third")
+        )
+    assert (a.machine, b.machine) == (newer.model_dump(), None)
+    assert (first.machine, second.machine, third.machine) == (MACHINE.model_dump(), newer.model_dump(), None)
+
+
+def test_a_store_of_an_older_fedlora_is_brought_up_with_what_is_in_it(tmp_path):
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with create_engine(f"sqlite:///{tmp_path / 'older.db'}").begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(text("INSERT INTO sites (kind, name) VALUES ('deployment', 'b')"))
+    store = open_store(tmp_path / "older.db")
+    fill(store, record(1, [client("a", 1, machine=MACHINE)]))
+    with store.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert read_sites(connection)[0].machine == MACHINE.model_dump()
+        assert connection.execute(select(sites.c.name).order_by(sites.c.name)).scalars().all() == ["a", "b"]
+    store.close()
 
 
 def test_privacy_is_the_sites_own_figures(store):

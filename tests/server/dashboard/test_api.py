@@ -19,7 +19,7 @@ from server.launch import Launchpad
 from server.store.opening import open_store
 from server.store.reading import read_runs
 from server.store.writing import begin_run, set_run, write_round
-from tests.store.examples import BUDGET, client, facts, private, receipt, record
+from tests.store.examples import BUDGET, MACHINE, client, facts, private, receipt, record
 
 FAR = 4e9
 """A moment that is always recent: a run on another machine is heard then."""
@@ -31,7 +31,8 @@ def store(tmp_path):
     with opened.writing() as connection:
         key = begin_run(connection, facts("1" * 32, kind="deployment", recipe={"huge": float("inf")}), at=1000.0)
         write_round(connection, key, private(1, run="1" * 32), at=1010.0)
-        write_round(connection, key, record(2, [client("a", 2), client("b", 2, outcome="late")]), at=FAR)
+        second = [client("a", 2, machine=MACHINE), client("b", 2, outcome="late")]
+        write_round(connection, key, record(2, second), at=FAR)
         set_run(connection, key, state="finished", ended_at=1020.0)
         busy = begin_run(connection, facts("2" * 32, name="busy"), at=2000.0, host="elsewhere")
         set_run(connection, busy, heard_at=FAR)
@@ -68,7 +69,8 @@ def test_what_the_store_says_is_what_is_answered(browse):
     assert [(cell["round"], cell["outcome"]) for cell in cells] == [(1, "trained"), (2, "late")]
     assert viewer.get("/api/v1/runs/first/failures").json()[0]["code"] == "no-answer"
     assert {site["site"] for site in viewer.get("/api/v1/runs/first/sites").json()} == {"a", "b"}
-    assert {site["site"] for site in viewer.get("/api/v1/sites").json()} == {"a", "b"}
+    told = {site["site"]: site["machine"] for site in viewer.get("/api/v1/sites").json()}
+    assert told == {"a": MACHINE.model_dump(), "b": None}
     assert viewer.get("/api/v1/runs/first/log").json() == []
     (ledger, _) = sorted(viewer.get("/api/v1/privacy").json(), key=lambda row: row["site"])
     assert (ledger["epsilon"], ledger["budget"]) == (receipt("a", 1).epsilon_lifetime, BUDGET)
@@ -222,6 +224,7 @@ def test_prometheus_reads_the_metrics(browse):
     assert found["fedlora_epsilon_spent", "default", "a"] == receipt("a", 1).epsilon_lifetime
     assert found["fedlora_epsilon_left", "default", "a"] == BUDGET - receipt("a", 1).epsilon_lifetime
     assert found["fedlora_site_missing", "b"] == 0
+    assert found["fedlora_site_info", "cuda:0", "0.0.9", "1.39.0", "3.12.1", "a", "2.9.0"] == 1
 
 
 def test_whatever_the_description_allows_and_what_it_does_not_is_no_error_of_the_server(app, browse, token):

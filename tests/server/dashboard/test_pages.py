@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 import pytest
@@ -9,15 +10,21 @@ from fastapi.testclient import TestClient
 from nicegui import core
 from starlette.routing import Mount, Route, WebSocketRoute
 
+from client.enroll import ask
+from fedlora import __version__
+from server.certificates import SERVER_DAYS
 from server.dashboard.access import Access, Role
 from server.dashboard.board import Board
 from server.dashboard.gate import PUBLIC, Doors
 from server.dashboard.headers import INLINE
+from server.dashboard.page_sites import coordinator_in, who_may
 from server.dashboard.serve import build
+from server.provision import approve, initialise
 from server.store.audit import append_event
 from server.store.opening import open_store
 from server.store.writing import begin_run, write_round
-from tests.store.examples import facts, private
+from tests.store.examples import MACHINE, facts, private, record
+from tests.store.examples import client as client_record
 
 PASSWORD = "correct horse battery"
 RUN = "r" * 32
@@ -35,15 +42,20 @@ def doors(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def app(doors, tmp_path_factory):
-    store = open_store(tmp_path_factory.mktemp("store") / "store.db")
+def store(tmp_path_factory):
+    opened = open_store(tmp_path_factory.mktemp("store") / "store.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def app(doors, store):
     with store.writing() as connection:
         key = begin_run(connection, facts(name=EVIL), at=1000.0)
         for number in (1, 2):
             write_round(connection, key, private(number), at=1000.0 + 60 * number)
         append_event(connection, EVIL, who=EVIL, at=1000.0, run=RUN, why=EVIL)
-    yield build(Board(store, doors))
-    store.close()
+    return build(Board(store, doors))
 
 
 @pytest.fixture
@@ -90,6 +102,28 @@ def test_a_page_is_whole_escaped_and_its_inline_scripts_have_the_nonce(inside, p
     assert len(inline) == len(INLINE)
     assert all(f'nonce="{nonce}"' in tag for tag in inline)
     assert nonce not in inside.get(path).text
+
+
+def test_sites_say_what_they_run_on_and_another_version_is_marked(inside, store):
+    with store.writing() as connection:
+        key = begin_run(connection, facts("d" * 32, name="deployed", kind="deployment"), at=5000.0)
+        clients = [client_record("a", 1, machine=MACHINE), client_record("b", 1)]
+        write_round(connection, key, record(1, clients), at=5010.0)
+    page = inside.get("/sites").text
+    assert f"0.0.9, not {__version__}" in page
+    assert "cuda:0, H100" in page
+    assert "Python 3.12.1, torch 2.9.0, flwr 1.39.0" in page
+    assert "not told" in page
+    assert "simulated here" in page
+
+
+def test_a_coordinators_page_says_that_sites_have_no_certificates_that_expire(tmp_path):
+    settings = initialise(tmp_path, name="net", address="x:1")
+    approve(settings, ask(tmp_path / "a", site="hospital-a"))
+    shown = html.unescape(str(who_may(coordinator_in(settings))))
+    assert "none: sites have keys, which do not expire" in shown
+    assert f"{SERVER_DAYS - 1} days left" in shown
+    assert "hospital-a" in shown
 
 
 def test_a_run_that_is_not_there_is_said(inside):
