@@ -7,6 +7,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedlora.adapters.inject import ADAPTER, CoredB, adapted_layers
+
 
 class Block(nn.Module):
     """One residual two-layer block over (n, t, width)."""
@@ -45,17 +47,24 @@ class Classifier(nn.Module):
 
 
 def classifier(*, seed: int = 0, trains: str = "ABH", dtype: torch.dtype = torch.float32) -> Classifier:
-    """LoRA with A and B both away from zero, so that both have gradients. `trains`: any of A, B, H(ead)."""
+    """LoRA with A and B both away from zero, so that both have gradients. `trains`: any of A, B, R, H(ead).
+
+    With R there is a core between A and B, as in LoRA-XS.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Classifier()
         inject_adapter_in_model(LoraConfig(r=2, lora_alpha=4, target_modules=["query", "value"]), model.encoder)
+        if "R" in trains:
+            for _, layer in adapted_layers(model.encoder):
+                layer.lora_B[ADAPTER] = CoredB(layer.lora_B[ADAPTER])
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 nn.init.normal_(parameter, std=0.3)
             parameter.requires_grad_(
                 ("lora_A" in name and "A" in trains)
-                or ("lora_B" in name and "B" in trains)
+                or ("lora_B" in name and ".core." not in name and "B" in trains)
+                or (".core." in name and "R" in trains)
                 or (name.startswith("head") and "H" in trains)
             )
     return model.to(dtype).train()

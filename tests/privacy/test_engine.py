@@ -31,7 +31,7 @@ def distance(left, right) -> float:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("trains", ["ABH", "AB", "A", "B", "H"])
+@pytest.mark.parametrize("trains", ["ABH", "AB", "A", "B", "R", "RH", "H"])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_clipped_sum_equals_a_loop_over_examples(backend, trains, dtype, bound):
     examples, indices = Examples(9), torch.arange(9)
@@ -42,12 +42,12 @@ def test_clipped_sum_equals_a_loop_over_examples(backend, trains, dtype, bound):
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-@pytest.mark.parametrize("backend", ["fedlora"])
-def test_gradient_checkpointing_of_both_kinds_changes_nothing(backend, reentrant):
-    examples, indices, model = Examples(6), torch.arange(6), classifier(dtype=torch.float64)
+@pytest.mark.parametrize("trains", ["ABH", "A", "B", "R"])
+def test_gradient_checkpointing_of_both_kinds_changes_nothing(trains, reentrant):
+    examples, indices, model = Examples(6), torch.arange(6), classifier(trains=trains, dtype=torch.float64)
     expected = looped_clipped_sum(model, examples.loss(model), indices, clip=0.5)
     model.checkpoint = reentrant
-    with engine_of(model, gradients=backend) as engine:
+    with engine_of(model) as engine:
         assert distance(engine.clipped_sum(indices, examples.loss(model)), expected) < 1e-12
 
 
@@ -61,9 +61,9 @@ def test_microbatches_change_nothing():
     assert distance(sums[2], sums[0]) < 1e-14
 
 
-@pytest.mark.parametrize("backend", ["fedlora"])
-def test_under_autocast_gradients_are_float32_and_close(backend):
-    examples, indices, model = Examples(8), torch.arange(8), classifier()
+@pytest.mark.parametrize("trains", ["ABH", "A", "B", "R"])
+def test_under_autocast_gradients_are_float32_and_close(trains):
+    examples, indices, model = Examples(8), torch.arange(8), classifier(trains=trains)
     loss = examples.loss(model)
     expected = looped_clipped_sum(model, loss, indices, clip=0.5)
 
@@ -71,7 +71,7 @@ def test_under_autocast_gradients_are_float32_and_close(backend):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return loss(piece)
 
-    with engine_of(model, gradients=backend) as engine:
+    with engine_of(model) as engine:
         engine._backend.begin(8)
         under_autocast(indices).sum().backward()
         assert {g.dtype for g in engine._backend.end().values()} == {torch.float32}
