@@ -178,8 +178,9 @@ class Intake:
         return receipt
 
     def _weight(self, reply: Reply) -> float:
-        """N_k as reported: the strategy decides whether it is used."""
-        return float(reply.report.examples)
+        """N_k as reported, up to rounds.max_weight: the strategy decides whether it is used."""
+        claimed, most = reply.report.examples, self._recipe.rounds.max_weight
+        return float(claimed if most is None else min(claimed, most))
 
     def _decode(self, node: int, reply: Reply) -> Adapter:
         """The adapter after local training: what was sent down plus the decoded delta."""

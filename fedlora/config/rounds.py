@@ -36,6 +36,10 @@ class RoundSettings(Settings):
     max_examples: int = Field(10_000_000, ge=1)
     """Largest number of examples that a client may claim; more is rejected, because it would own the average."""
 
+    max_weight: int | None = Field(None, ge=1)
+    """Examples beyond so many weigh nothing where means are by examples: client k counts as min(n_k, max_weight), so
+    that no claim and no large site owns the average. 1: all count the same. None: as many as they claim."""
+
     max_update_norm: float = Field(1e4, gt=0)
     """Largest L2 norm of a decoded update; more is rejected."""
 

@@ -30,6 +30,7 @@ from simulations.run import Simulation, prepare, simulate
 ATTACKS = ("none", "label-flip", "sign-flip", "scaled", "colluding", "overclaim")
 DEFENCES = {
     "mean by examples": (),
+    "capped weights": ("rounds.max_weight=1000",),
     "clip-to-median": ("robust.rule=clip-to-median",),
     "screen": ("robust.rule=screen",),
     "multi-krum": ("robust.rule=multi-krum",),

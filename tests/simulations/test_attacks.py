@@ -88,6 +88,19 @@ def test_a_claim_of_millions_of_examples_owns_a_mean_by_examples_and_nothing_of_
                   tmp_path / "uniform")  # fmt: skip
     assert bounded["loss"] == uniform["loss"]
     assert owned["loss"] != pytest.approx(bounded["loss"])
+    capped = run(recipe(*SIX, *claims, "rounds.max_weight=1"), tmp_path / "capped")
+    assert capped["loss"] == uniform["loss"]
+
+
+def test_examples_up_to_max_weight_weigh_what_they_did(recipe, tmp_path):
+    def loss(*overrides):
+        return run(recipe(*SIX, "strategy.name=fedit", "rounds.count=1", *overrides), tmp_path / str(overrides))["loss"]
+
+    whole = loss()
+    (found,) = rounds_of(tmp_path / "()")
+    assert {client["examples"] for client in found["clients"]} == {18, 19}
+    assert loss("rounds.max_weight=19") == whole
+    assert loss("rounds.max_weight=18") == loss("strategy.weighting=uniform") != whole
 
 
 def test_a_gauge_that_norms_of_products_do_not_see_is_left_out_by_its_factors(recipe, tmp_path):
