@@ -16,17 +16,17 @@ Degenerate cases keep dB = 0: M = 0, or B̄ A' = 0 (no cosine). λ = 0, where th
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
+from torch import Tensor
 
-from fedlora.lowrank import Product
+from fedlora.lowrank import Product, Sum, approximate_size
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
-from strategies.mean import in_dtype_of, weighted_mean, zero_product
+from strategies.mean import in_dtype_of, weighted_mean
 from strategies.refinement import Penalty, PenaltyForm, Stopping, most_similar, nearest
 
 
@@ -69,25 +69,27 @@ class LoRAFAIR(StrategySettings):
         return weighted_mean(updates, self.weighting)
 
     def step(self, state: State, combined: Combined) -> State:
-        layers = {name: self._refined(layer, combined.ideal[name]) for name, layer in combined.mean.layers.items()}
+        layers = {name: self._refined(name, layer, combined.ideal) for name, layer in combined.mean.layers.items()}
         return replace(state, adapter=in_dtype_of(state.adapter, Adapter(layers, combined.mean.head)))
 
     def broadcast(self, state: State, recipient: Recipient) -> Payload:
         return Payload(state.adapter)
 
-    def _refined(self, layer: LowRank, ideal: Product) -> LowRank:
-        if zero_product(ideal):
-            return layer
-        G_mr = (ideal.U_mp @ (ideal.V_pn @ layer.A_rn.mT.to(ideal.V_pn)).to(ideal.U_mp)).double() / layer.scale
+    def _refined(self, name: str, layer: LowRank, ideal: Mapping[str, Product]) -> LowRank:
+        G_mr = times(ideal, name, layer.A_rn.mT).double().div_(layer.scale)
         penalty = Penalty(self.penalty, self.penalty_form)
         if self.metric == "frobenius":
             return replace(layer, B_mr=nearest(layer.B_mr, layer.A_rn, G_mr, penalty))
-        size = size_of(ideal) / layer.scale
+        size = approximate_size(ideal[name]) / layer.scale
+        if size == 0.0:
+            return layer
         stop = Stopping(self.tolerance, self.iterations)
         return replace(layer, B_mr=most_similar(layer.B_mr, layer.A_rn, G_mr, size, penalty, stop))
 
 
-def size_of(product: Product) -> float:
-    """‖U V‖_F by traces of Gram matrices: half of the digits, which is plenty for a scale; never negative."""
-    left_pp, right_pp = product.U_mp.mT @ product.U_mp, product.V_pn @ product.V_pn.mT
-    return math.sqrt(max(float((left_pp.double() * right_pp).sum()), 0.0))
+def times(ideal: Mapping[str, Product], name: str, X_nr: Tensor) -> Tensor:
+    """Δ X of one matrix of the mean product."""
+    if isinstance(ideal, Sum):
+        return ideal.times(name, X_nr)
+    product = ideal[name]
+    return product.U_mp @ (product.V_pn @ X_nr.to(product.V_pn)).to(product.U_mp)

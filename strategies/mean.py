@@ -60,4 +60,9 @@ def in_dtype_of(state: Adapter, mean: Adapter) -> Adapter:
 
 def zero_product(product: Product) -> bool:
     """Whether a product is exactly zero: untrained layers, which no factorisation should touch."""
-    return product.rank == 0 or not bool(torch.any(product.U_mp)) or not bool(torch.any(product.V_pn))
+    return product.rank == 0 or not (some(product.U_mp) and some(product.V_pn))
+
+
+def some(matrix: Tensor) -> bool:
+    """Whether any entry is not zero; the first one nearly always says so."""
+    return bool(matrix[0, 0]) or bool(torch.any(matrix))

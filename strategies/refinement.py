@@ -58,14 +58,19 @@ class Stopping:
 def nearest(B_mr: Tensor, A_rn: Tensor, G_mr: Tensor, penalty: Penalty) -> Tensor:
     """argmin_X ½‖M - X A‖² + penalty(X - B), given G = M Aᵀ; B itself where A is zero."""
     H_rr = A_rn @ A_rn.mT
-    gap_mr = G_mr - B_mr @ H_rr
-    size = float(torch.linalg.matrix_norm(gap_mr))
-    if size == 0.0 or (penalty.form == "norm" and size <= penalty.weight):
-        return B_mr
     h_r, P_rr = torch.linalg.eigh(H_rr)
-    gap_p = gap_mr @ P_rr
-    mu = penalty.multiplier(0.0) if penalty.form == "squared" else secular(h_r, gap_p, penalty.weight)
-    step_mr: Tensor = (gap_p / (h_r.clamp_min(0) + mu)) @ P_rr.mT
+    h_r = h_r.clamp_min(0)
+    if penalty.form == "squared":
+        mu = penalty.multiplier(0.0)
+        if not bool(torch.any(h_r)):
+            return B_mr
+        inverse_rr = (P_rr / (h_r + mu)) @ P_rr.mT
+        X_mr: Tensor = torch.add(G_mr, B_mr, alpha=mu) @ inverse_rr  # X (H + μ I) = G + μ B
+        return X_mr
+    gap_p = (G_mr - B_mr @ H_rr) @ P_rr
+    if float(torch.linalg.matrix_norm(gap_p)) <= penalty.weight:
+        return B_mr
+    step_mr: Tensor = (gap_p / (h_r + secular(h_r, gap_p, penalty.weight))) @ P_rr.mT
     return B_mr + step_mr
 
 

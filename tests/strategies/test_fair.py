@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fedlora.lowrank import Product
+from fedlora.lowrank import Product, approximate_size
 from fedlora.updates import LowRank, Update
 from strategies.refinement import Penalty, Stopping, most_similar, nearest
 from tests.strategies.examples import SCALE, built, ideal_dense, random_adapter, start, updates_for
@@ -196,9 +196,14 @@ def test_a_product_of_zero_between_factors_that_are_not_has_no_cosine():
     assert torch.equal(most_similar(B, A, G, 1.0, Penalty(0.01)), B)
 
 
-def test_a_size_by_traces_never_has_a_negative_root():
-    from strategies.fair import size_of
+@pytest.mark.parametrize(("rank", "block"), [(5, 2), (6, 2), (7, 100)])
+def test_a_size_by_traces_is_that_of_the_matrix(rank, block):
+    draw = torch.Generator().manual_seed(rank)
+    U, V = (torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in ((9, rank), (rank, 11)))
+    assert approximate_size(Product(U, V), block=block) == pytest.approx(float((U @ V).norm()), rel=1e-12)
 
-    U = torch.tensor([[1.0, -1.0]], dtype=torch.float64)
-    V = torch.tensor([[1.0, 1e-9], [1.0, 1e-9]], dtype=torch.float64)
-    assert size_of(Product(U, V)) < 1e-7
+
+def test_a_size_by_traces_never_has_a_negative_root():
+    U = torch.tensor([[1.0, -1.0]] * 3, dtype=torch.float64)
+    V = torch.tensor([[1.0, 1e-9, 1.0], [1.0, 1e-9, 1.0]], dtype=torch.float64)
+    assert approximate_size(Product(U, V)) < 1e-7
