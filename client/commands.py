@@ -46,6 +46,8 @@ def accept(
     take(folder, given, train=None if train is None else train.resolve())
     console.print(f"{given.site} takes part in {given.coordinator} at {given.address}.")
     console.print(f"Compare by telephone, its certificate: [bold]{certificate_fingerprint(given.ca_certificate)}[/]")
+    if train is not None and not train.exists():
+        console.print(f"[yellow]{train.resolve()} is not there yet; `fedlora client up` needs it.[/]")
     console.print(f"Read {folder / 'client.yaml'} and {folder / 'policy.yaml'}, then: fedlora client doctor, client up")
 
 

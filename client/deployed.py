@@ -190,6 +190,8 @@ def order_of(site: str, count: int) -> list[int]:
 def rows_of(settings: ClientSettings, file: Path) -> list[Row]:
     """The distinct rows of one of the site's files."""
     data = settings.data
+    if not file.exists():
+        raise SettingsError(f"the data {file} that client.yaml names are not there; mend `train` or `test` under data.")
     return read_rows(str(file), Columns(data.text, data.label))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from fedlora import __version__
 from fedlora.config import ModelSettings
 from fedlora.findings import Finding, bad, doubtful, good
 from fedlora.models import load_base, usable_device
@@ -31,7 +32,7 @@ def versions() -> Finding:
         found = {name: version(name) for name in ("flwr", "torch", "transformers", "peft", "cryptography")}
     except PackageNotFoundError as error:
         return bad("versions", f"{error.name} is not installed", "pip install fedlora")
-    said = ", ".join(f"{name} {number}" for name, number in found.items())
+    said = ", ".join(f"{name} {number}" for name, number in {"fedlora": __version__, **found}.items())
     if sys.version_info < PYTHON:
         return bad("versions", f"Python {sys.version.split()[0]}", "Use Python 3.11 or later.")
     if not found["flwr"].startswith(f"{FLOWER}."):
@@ -62,8 +63,10 @@ def certificate(check: str, path: Path, *, remedy: str, host: str | None = None)
     """Readable, valid now and for a while, and for this host."""
     try:
         found = x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError) as error:
-        return bad(check, f"{path}: {type(error).__name__}", remedy)
+    except OSError as error:
+        return bad(check, f"{path} cannot be read: {error.strerror}", remedy)
+    except ValueError:
+        return bad(check, f"{path} is not a certificate", remedy)
     now = datetime.now(UTC)
     if now < found.not_valid_before_utc:
         return bad(check, f"valid only from {found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC", "Set this clock right.")

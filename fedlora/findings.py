@@ -9,7 +9,8 @@ from typing import Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from fedlora.settings import SettingsError
 
@@ -60,10 +61,11 @@ def report(findings: Iterable[Finding], console: Console, *, as_json: bool) -> i
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in listed], indent=2))
     else:
-        table = Table("check", "", "found", "remedy")
+        table = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2, 0, 0))
         colour = {"good": "green", "doubtful": "yellow", "bad": "red"}
         for finding in listed:
-            grade = f"[{colour[finding.grade]}]{finding.grade}[/]"
-            table.add_row(finding.check, grade, finding.said, finding.remedy)
+            table.add_row(Text(finding.grade, style=colour[finding.grade]), finding.check, Text(finding.said))
+            if finding.remedy:
+                table.add_row("", "", Text(f"→ {finding.remedy}", style="bold"))
         console.print(table)
     return int(any(finding.grade == "bad" for finding in listed))

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from fedlora.enrolment import certificate_fingerprint, fingerprint, read_request, require_name
 from fedlora.files import write_atomically
@@ -84,7 +85,12 @@ def list_sites(config: Config = DEFAULT, json_output: Json = False) -> None:
     if json_output:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table("site", "status", "node", "key", "resources")
+    if not rows:
+        console.print(
+            "No sites yet. A site asks with `fedlora client enroll`; then: fedlora admin approve request.json"
+        )
+        return
+    table = Table(*(Column(name, overflow="fold") for name in ("site", "status", "node", "key", "resources")))
     for name, site in rows.items():
         carries = ", ".join(f"{key} {value}" for key, value in site.get("resources", {}).items())
         table.add_row(name, site["status"], str(site["node"] or "not yet registered"), site["key"], carries)
@@ -138,10 +144,11 @@ def stop(name: Annotated[str, typer.Argument(help="Name of the run.")], config: 
     """Stop a run for good; `resume` goes on with it."""
     from server.control import Control
     from server.settings import load_server
+    from server.submissions import run_folder
     from server.submissions import stop as halt
 
     settings = load_server(config)
-    halt(settings.runs / require_name(name, what="run"), Control(settings))
+    halt(run_folder(settings, name), Control(settings))
     console.print(f"{name} is stopped.")
 
 
@@ -150,8 +157,9 @@ def resume(name: Annotated[str, typer.Argument(help="Name of the run.")], config
     """Go on with a run that was stopped or given up, from its checkpoint."""
     from server.settings import load_server
     from server.submissions import resume as go_on
+    from server.submissions import run_folder
 
-    go_on(load_server(config).runs / require_name(name, what="run"))
+    go_on(run_folder(load_server(config), name))
     console.print(f"{name} goes on.")
 
 
@@ -177,9 +185,12 @@ def list_runs(config: Config = DEFAULT, json_output: Json = False) -> None:
     if json_output:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table("run", "state", "rounds", "attempts", "why")
+    if not rows:
+        console.print("No runs yet. Submit one with: fedlora server run RECIPE")
+        return
+    table = Table(Column("run", overflow="fold"), "state", "rounds", "attempts", Column("why", overflow="fold"))
     for row in rows:
-        table.add_row(*(str(value) if value is not None else "" for value in row.values()))
+        table.add_row(*(escape(str(value)) if value is not None else "" for value in row.values()))
     console.print(table)
 
 
@@ -192,9 +203,9 @@ def logs(
 ) -> None:
     """The run's own log: rounds, answers, and while it waits for sites, how long it still will."""
     from server.settings import load_server
-    from server.submissions import is_over, log_lines
+    from server.submissions import is_over, log_lines, run_folder
 
-    folder = load_server(config).runs / require_name(name, what="run")
+    folder = run_folder(load_server(config), name)
     if not (folder / "run.log").exists() and not follow:
         raise SettingsError(
             f"{name} has not started: {folder / 'run.log'} is not there yet. Is `fedlora server up` running?"

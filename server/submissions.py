@@ -152,6 +152,17 @@ def runs(settings: ServerSettings) -> list[Path]:
     return [path.parent for path in sorted(found, key=lambda path: path.parent.stat().st_ctime)]
 
 
+def run_folder(settings: ServerSettings, name: str) -> Path:
+    """The folder of a run that was submitted; SettingsError with those that were if there is none of this name."""
+    folder = settings.runs / require_name(name, what="run")
+    if not (folder / "submission.json").exists():
+        known = ", ".join(path.name for path in runs(settings)) or "none yet"
+        raise SettingsError(
+            f"there is no run {name!r}; known runs: {known}. Submit one with: fedlora server run RECIPE"
+        )
+    return folder
+
+
 def state_of(folder: Path) -> str:
     """One word for a person: finished, running, failed (will be tried again), waiting, stopped, gave-up."""
     status, submission = read_status(folder), read_submission(folder)
@@ -210,6 +221,7 @@ def _go_on_with(folder: Path, control: Control, *, now: float) -> None:
 
 def stop(folder: Path, control: Control) -> None:
     """Stop a run for good: it is not started again (until `fedlora server resume`)."""
+    _require_unfinished(folder, "stop")
     submission = read_submission(folder)
     write_submission(folder, submission.model_copy(update={"wanted": "stopped"}))
     if submission.flower_run is not None:
@@ -218,8 +230,17 @@ def stop(folder: Path, control: Control) -> None:
 
 def resume(folder: Path) -> None:
     """Go on with a run that was stopped or given up."""
+    _require_unfinished(folder, "go on with")
     submission = read_submission(folder)
     write_submission(folder, submission.model_copy(update={"wanted": "going-on", "fruitless": 0}))
+
+
+def _require_unfinished(folder: Path, what: str) -> None:
+    if state_of(folder) == "finished":
+        raise SettingsError(
+            f"{folder.name} is finished, after {completed_rounds(folder)} rounds: there is nothing to {what}. Its "
+            f"result is {folder / 'adapter'}."
+        )
 
 
 def is_over(folder: Path) -> bool:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 from client.commands import app as client
 from client.enroll import accept, ask
 from fedlora import checks
-from fedlora.findings import examine_all
+from fedlora.findings import bad, examine_all, good, report
 from server.certificates import issue_server_certificate
 from server.commands import server
 from server.provision import approve, initialise
@@ -47,6 +48,15 @@ def test_a_sound_coordinator_that_is_not_up_has_nothing_bad(sides):
     assert found["sites"]["grade"] == "doubtful"  # approved, not yet told to the SuperLink
 
 
+def test_findings_are_whole_in_a_narrow_terminal_and_what_they_quote_is_no_markup(capsys):
+    where = "/var/lib/fedlora/" + "deep/" * 12 + "node.key"
+    listed = [good("node key", where), bad("data", "column [/red] is missing", "mend [it]")]
+    assert report(listed, Console(width=60), as_json=False) == 1
+    said = "".join(capsys.readouterr().out.split())
+    assert where in said
+    assert "column[/red]ismissing→mend[it]" in said
+
+
 def test_a_sound_site_lacks_only_its_coordinator(sides):
     before = {path: path.stat().st_mtime_ns for path in sides[1].rglob("*")}
     found, status = findings(client, sides[1] / "client.yaml")
@@ -66,8 +76,9 @@ def test_every_finding_that_is_not_good_says_what_to_do(sides):
     ("spoil", "check", "said"),
     [
         (lambda site: (site / "node.key").chmod(0o640), "node key", "0640"),
-        (lambda site: (site / "ca.crt").write_text("x"), "certificate authority", "ValueError"),
-        (lambda site: (site.parent / "train.csv").unlink(), "data", "train.csv"),
+        (lambda site: (site / "ca.crt").write_text("x"), "certificate authority", "ca.crt is not a certificate"),
+        (lambda site: (site / "ca.crt").unlink(), "certificate authority", "No such file"),
+        (lambda site: (site.parent / "train.csv").unlink(), "data", "train.csv that client.yaml names are not there"),
         (lambda site: (site.parent / "train.csv").write_text("words,label\na,b\n"), "data", "no such column"),
         (lambda site: (site / "policy.yaml").unlink(), "policy", "missing"),
         (lambda site: (site / "policy.yaml").write_text("allow_insecure_noise: true\n"), "policy", "protects nobody"),

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from client.commands import app as client
 from client.enroll import accept, ask, ask_with_new_key
 from client.settings import ClientSettings, load_client
 from fedlora.enrolment import fingerprint, make_request, new_node_key, read_request, require_name, require_valid
 from fedlora.privacy.policy import Policy
 from fedlora.private_files import require_private, write_private
 from fedlora.settings import SettingsError, parse
+from server.commands import admin
 from server.control import ControlError
 from server.provision import approve, initialise, is_reconciled, read_registry, reconcile, revoke
 from server.settings import ServerSettings, load_server
@@ -90,6 +93,24 @@ def test_enrolment_ends_with_a_site_that_knows_address_authority_and_name(coordi
     assert settings.ca_certificate.read_bytes() == (coordinator.pki / "ca.crt").read_bytes()
 
 
+def test_a_grant_is_taken_before_the_data_are_there_and_that_is_said(coordinator, tmp_path):
+    site = tmp_path / "site"
+    (tmp_path / "grant.json").write_text(approve(coordinator, ask(site, site="a")).model_dump_json())
+    words = ["accept", str(site), str(tmp_path / "grant.json"), "--train", str(tmp_path / "later.csv")]
+    said = CliRunner().invoke(client, words, catch_exceptions=False).output
+    assert "a takes part in net" in said
+    assert "later.csv is not there yet" in said
+
+
+def test_sites_are_listed_with_whole_fingerprints(coordinator, tmp_path):
+    config = ("--config", str(coordinator.folder / "server.yaml"))
+    assert "No sites yet" in CliRunner().invoke(admin, ["list", *config]).output
+    approve(coordinator, ask(tmp_path / "site", site="a-hospital-with-a-long-name"))
+    said = CliRunner().invoke(admin, ["list", *config], catch_exceptions=False).output
+    assert "…" not in said
+    assert "SHA256:" in said
+
+
 def test_what_the_written_files_suggest_are_settings_and_what_they_say_of_defaults_is_true(coordinator, tmp_path):
     accept(tmp_path / "site", approve(coordinator, ask(tmp_path / "site", site="a")))
 
@@ -99,8 +120,8 @@ def test_what_the_written_files_suggest_are_settings_and_what_they_say_of_defaul
     server = parse(ServerSettings, with_suggestions(coordinator.folder / "server.yaml"))
     assert len(server.labels) == 3
     assert server.held_out is not None
-    client = parse(ClientSettings, with_suggestions(tmp_path / "site" / "client.yaml"))
-    assert client.limits.megabits_s == 20
+    found = parse(ClientSettings, with_suggestions(tmp_path / "site" / "client.yaml"))
+    assert found.limits.megabits_s == 20
     policy = parse(Policy, with_suggestions(tmp_path / "site" / "policy.yaml"))
     assert policy == Policy(coordinators=("net",))
 

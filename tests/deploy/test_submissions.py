@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from client.bundles import Kind, admit
 from fedlora.config import Recipe
 from fedlora.settings import SettingsError
 from server import submissions
+from server.commands import server
 from server.control import ControlError
 from server.provision import initialise
 from server.submissions import (
@@ -158,6 +160,27 @@ def test_a_stopped_run_stays_stopped_and_a_finished_one_finished(settings, contr
     go_on(settings, control, now=2e6)
     assert state_of(folder) == "finished"
     assert len(control.submitted) == 1
+
+
+def test_what_is_finished_is_neither_stopped_nor_resumed(control, folder):
+    finish_a_round(folder)
+    write_status(folder, this_process("finished", "1"))
+    with pytest.raises(SettingsError, match=r"run-1 is finished, after 1 rounds: there is nothing to stop. .*adapter"):
+        stop(folder, control)
+    with pytest.raises(SettingsError, match="nothing to go on with"):
+        resume(folder)
+    assert read_submission(folder).wanted == "going-on"
+
+
+@pytest.mark.parametrize("words", [("stop", "x"), ("resume", "x"), ("logs", "x"), ("logs", "x", "--follow")])
+def test_a_run_that_was_never_submitted_is_answered_with_those_that_were(settings, words):
+    config = ("--config", str(settings.folder / "server.yaml"))
+    with pytest.raises(SettingsError, match=r"there is no run 'x'; known runs: none yet\. Submit one with"):
+        CliRunner().invoke(server, [*words, *config], catch_exceptions=False)
+    assert "No runs yet" in CliRunner().invoke(server, ["list", *config]).output
+    submit(settings, Recipe(), name="run-1")
+    with pytest.raises(SettingsError, match="known runs: run-1"):
+        CliRunner().invoke(server, [*words, *config], catch_exceptions=False)
 
 
 def test_a_run_that_never_says_anything_is_asked_after(settings, control, folder):
