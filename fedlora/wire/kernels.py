@@ -24,6 +24,7 @@ Places = npt.NDArray[np.int32]
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
+BLOCK = 1 << 12  # values that `few_at_least` looks at in one go
 ONES = [[place for place in range(8) if byte & (128 >> place)] for byte in range(256)]
 COUNTS = np.array([len(ones) for ones in ONES], dtype=np.uint8)
 PLACES = np.array([(ones + 8 * [0])[:8] for ones in ONES], dtype=np.uint8)
@@ -60,6 +61,40 @@ def at_least(bits: Bits, lowest: int, indices: Bits, found: Bits) -> int:
     return count
 
 
+def few_at_least(bits: Bits, lowest: int, indices: Bits, found: Bits) -> int:
+    """The same where most values are smaller; it stops where there might be no room.
+
+    Three loops over a block that stays in the cache: mark, note the eights with a mark in them, write those out.
+    """
+    marks, noted, count = np.empty(BLOCK, dtype=np.uint8), np.empty(BLOCK // 8 + 1, dtype=np.int64), 0
+    eights = marks.view(np.uint64)
+    for start in range(0, len(bits), BLOCK):
+        block = bits[start : start + BLOCK]
+        marks[len(block) :] = 0
+        for i in range(len(block)):
+            marks[i] = (block[i] & 0x7FFFFFFF) >= lowest
+        filled = 0
+        for eight in range(len(eights)):
+            noted[filled] = eight
+            filled += int(eights[eight] != 0)
+        if count + 8 * filled > len(indices):
+            return len(indices)
+        for i in range(filled):
+            first = 8 * noted[i]
+            for j in range(8):
+                indices[count] = start + first + j
+                count += int(marks[first + j])
+    for i in range(count):
+        found[i] = bits[indices[i]] & 0x7FFFFFFF
+    return count
+
+
+def tally(found: Bits, lowest: int, shift: int, counts: npt.NDArray[np.int64]) -> None:
+    """How many magnitudes there are of every 2^shift from `lowest` on."""
+    for i in range(len(found)):
+        counts[(found[i] - lowest) >> shift] += 1
+
+
 def largest(indices: Bits, found: Bits, smallest: int, ties: int, chosen: npt.NDArray[np.int64]) -> None:
     """The indices of all that is larger than `smallest`, and of the first `ties` that are equal to it."""
     count = 0
@@ -85,8 +120,7 @@ def elias_fano_into(indices: npt.NDArray[np.int64], low: int, lows: Bytes, highs
 def ones_of(code: Bytes, places: Places) -> int:
     """Positions of the ones in a bit string, most significant bit first; how many there are, or at least one too many.
 
-    `places` has room for 8 more than there should be: every byte writes 8 and counts those that are ones, which leaves
-    no branch to mispredict.
+    `places` has room for 8 more than there should be: every byte writes 8 and counts those that are ones.
     """
     count: int = 0
     for byte in range(len(code)):
@@ -171,5 +205,6 @@ def add_at(total: npt.NDArray[Any], indices: Places, values: Floats, scale: floa
 
 
 LOOPS: tuple[Callable[..., Any], ...] = (
-    at_least, largest, elias_fano_into, ones_of, join_lows, nibbles_into, nibbles_from, squares_of, add_at,
+    at_least, few_at_least, tally, largest, elias_fano_into, ones_of, join_lows,
+    nibbles_into, nibbles_from, squares_of, add_at,
 )  # fmt: skip

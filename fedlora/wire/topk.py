@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from fedlora.wire.indices import Indices
-from fedlora.wire.kernels import Bits, kernels
+from fedlora.wire.kernels import BLOCK, Bits, kernels
 
-SAMPLE = 1 << 14
+SAMPLE, BUCKETS = 1 << 12, 1 << 12
+MANY = 1 << 14  # of fewer, partitioning all is as quick
+FEW = 1 / 32  # below it, most eights have nothing to collect
 
 
 def top_k(values: Tensor, k: int) -> Indices:
@@ -39,17 +41,33 @@ def top_k_by_sample(bits: Bits, k: int, loops: Any) -> Indices | None:
     share = k / n
     above = math.ceil(len(sample) * share + 4 * math.sqrt(len(sample) * share * (1 - share)) + 4)
     lowest = 0 if above >= len(sample) else int(np.partition(sample, len(sample) - above)[len(sample) - above])
-    room = min(n, 2 * k + SAMPLE) + 1
+    room = min(n, 2 * k + SAMPLE) + BLOCK
     indices, found = np.empty(room, dtype=np.int32), np.empty(room, dtype=np.int32)
-    count = int(loops.at_least(bits, lowest, indices, found))
+    collect = loops.few_at_least if k < FEW * n else loops.at_least
+    count = int(collect(bits, lowest, indices, found))
     if not k <= count < room:
         return None
     found = found[:count]
-    smallest = np.partition(found, count - k)[count - k]
+    smallest = kth_largest(found, k, lowest, loops)
     ties = k - int(np.count_nonzero(found > smallest))
     chosen = np.empty(k, dtype=np.int64)
     loops.largest(indices[:count], found, smallest, ties, chosen)
     return chosen
+
+
+def kth_largest(found: Bits, k: int, lowest: int, loops: Any) -> int:
+    """Of many, a histogram first, then the bucket on the boundary alone; none is smaller than `lowest`."""
+    if len(found) < MANY:
+        return int(np.partition(found, len(found) - k)[len(found) - k])
+    shift = max(0, (int(found.max()) - lowest).bit_length() - BUCKETS.bit_length() + 1)
+    counts = np.zeros(BUCKETS, dtype=np.int64)
+    loops.tally(found, lowest, shift, counts)
+    from_top = np.cumsum(counts[::-1])
+    bucket = BUCKETS - 1 - int(np.searchsorted(from_top, k))
+    rank = int(from_top[BUCKETS - 1 - bucket]) - k  # of the k-th, from the bottom of its bucket
+    first = lowest + (bucket << shift)
+    within = found[(found >= first) & (found - first < 1 << shift)]
+    return int(np.partition(within, rank)[rank])
 
 
 def top_k_by_histogram(bits: Bits, k: int) -> Indices:

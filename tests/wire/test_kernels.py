@@ -47,6 +47,16 @@ def test_top_k_is_what_sorting_says_ties_included(monkeypatch, way, k, distinct)
     assert np.array_equal(top_k(numbers, k), top_k_by_sorting(numbers, k))
 
 
+@pytest.mark.parametrize("outlier", [1.0, 1e30])
+def test_a_histogram_finds_the_smallest_of_many(monkeypatch, way, outlier):
+    monkeypatch.setattr(topk, "MANY", 8)
+    use(monkeypatch, way)
+    numbers = drawn(9000).round(decimals=2)  # with ties
+    numbers[77] = outlier
+    for k in (3, 200, 4000):
+        assert np.array_equal(top_k(numbers, k), top_k_by_sorting(numbers, k))
+
+
 def test_a_sample_that_misleads_costs_no_exactness(monkeypatch):
     """Large values only where the sample does not look, then only where it does."""
     use(monkeypatch, "compiled")
