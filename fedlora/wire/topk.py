@@ -41,6 +41,7 @@ def top_k_by_sample(bits: Bits, k: int, loops: Any) -> Indices | None:
     share = k / n
     above = math.ceil(len(sample) * share + 4 * math.sqrt(len(sample) * share * (1 - share)) + 4)
     lowest = 0 if above >= len(sample) else int(np.partition(sample, len(sample) - above)[len(sample) - above])
+    lowest = max(lowest, 1)  # zeros are many where a tensor is sparse, and are rarely among the largest
     room = min(n, 2 * k + SAMPLE) + BLOCK
     indices, found = np.empty(room, dtype=np.int32), np.empty(room, dtype=np.int32)
     collect = loops.few_at_least if k < FEW * n else loops.at_least
