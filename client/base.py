@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from fedlora.files import write_atomically
-from fedlora.lowrank import Product, total_of
+from fedlora.lowrank import Product, products_of, tensors_of, total_of
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ def _read(path: Path, run: str) -> HeldBase:
         about = json.loads(file.metadata()["fedlora"])
         if about["run"] != run:
             return HeldBase(run, 0, {})
-        total = {name: Product(file.get_tensor(f"{name}/U"), file.get_tensor(f"{name}/V")) for name in about["names"]}
+        stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dict
+    total = products_of(stored)
     return HeldBase(run, about["version"], total)
 
 
 def _write(path: Path, held: HeldBase) -> None:
-    tensors = {f"{name}/U": product.U_mp.contiguous() for name, product in held.total.items()}
-    tensors |= {f"{name}/V": product.V_pn.contiguous() for name, product in held.total.items()}
-    about = {"run": held.run, "version": held.version, "names": sorted(held.total)}
+    tensors = {key: tensor.contiguous() for key, tensor in tensors_of(held.total).items()}
+    about = {"run": held.run, "version": held.version}
     write_atomically(path, save(tensors, metadata={"fedlora": json.dumps(about)}))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -33,7 +34,18 @@ class Product:
     def shape(self) -> tuple[int, int]:
         return int(self.U_mp.shape[0]), int(self.V_pn.shape[1])
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers it takes to send or keep: those of the factors, or of the matrix where that is no more."""
+        m, n = self.shape
+        return min(self.rank * (m + n), m * n)
+
     def dense(self) -> Tensor:
+        """Δ itself, float64, shared with nothing; a matrix that stands beside an identity is not multiplied by it."""
+        if is_identity(self.V_pn):
+            return self.U_mp.to(torch.float64, copy=True)
+        if is_identity(self.U_mp):
+            return self.V_pn.to(torch.float64, copy=True)
         return self.U_mp.double() @ self.V_pn.double()
 
 
@@ -182,12 +194,35 @@ def dense_is_smaller(rank: int, shape: tuple[int, int]) -> bool:
 
 
 def total_of(residuals: Iterable[Mapping[str, Product]]) -> dict[str, Product]:
-    """The sum of several residuals, matrix by matrix, compacted; one alone is at its rank already."""
+    """The sum of several residuals, matrix by matrix: at its rank, or dense where factors are no smaller.
+
+    One alone is at its rank already.
+    """
     parts: dict[str, list[Product]] = {}
     for residual in residuals:
         for name, product in residual.items():
             parts.setdefault(name, []).append(product)
-    return {name: found[0] if len(found) == 1 else compact(stack(found)) for name, found in parts.items()}
+    return {name: found[0] if len(found) == 1 else compact_sum(found) for name, found in parts.items()}
+
+
+def compact_sum(products: Sequence[Product]) -> Product:
+    """Their sum, by QR and a small SVD at its numerical rank; added up outright where the stack is no smaller."""
+    together = added(products)
+    return together if together.numbers == math.prod(together.shape) else compact(together)
+
+
+def added(products: Sequence[Product]) -> Product:
+    """Their sum as one: stacked, or in float64 as the matrix itself where the stack is no smaller."""
+    shape = products[0].shape
+    if not dense_is_smaller(sum(product.rank for product in products), shape):
+        return stack(products)
+    total = torch.zeros(shape, dtype=torch.float64)
+    for product in products:
+        if is_identity(product.U_mp) or is_identity(product.V_pn):
+            total.add_(product.dense())
+        else:
+            total.addmm_(product.U_mp.double(), product.V_pn.double())
+    return as_product(total)
 
 
 @dataclass(frozen=True)
@@ -268,7 +303,43 @@ def stacked(terms: Sequence[Term], factor: float) -> Product:
 
 
 def as_product(matrix: Tensor) -> Product:
-    """A matrix as a product with the identity on its shorter side; nothing is shared with `matrix`."""
+    """A matrix as a product with the identity on its shorter side; `matrix` itself is not shared, the identity is."""
     m, n = matrix.shape
-    eye = torch.eye(min(m, n), dtype=matrix.dtype)
+    eye = identity(min(m, n), matrix.dtype)
     return Product(matrix.clone(), eye) if n <= m else Product(eye, matrix.clone())
+
+
+@lru_cache(maxsize=8)
+def identity(size: int, dtype: torch.dtype) -> Tensor:
+    """One for all matrices of a size: as large as one of them. Never to be written into."""
+    return torch.eye(size, dtype=dtype)
+
+
+def is_identity(matrix: Tensor) -> bool:
+    """Whether it is the identity, at the price of reading it once, and of one number where it is not square."""
+    n = matrix.shape[0]
+    if n == 0 or n != matrix.shape[1] or matrix[0, 0] != 1:
+        return False
+    return matrix is identity(n, matrix.dtype) or torch.equal(matrix, torch.eye(n, dtype=matrix.dtype))
+
+
+def tensors_of(residual: Mapping[str, Product]) -> dict[str, Tensor]:
+    """What a file needs of products, by `name/U` and `name/V`, or `name/D`, the matrix beside an identity."""
+    tensors: dict[str, Tensor] = {}
+    for name, product in residual.items():
+        if is_identity(product.V_pn):
+            tensors[f"{name}/D"] = product.U_mp
+        elif is_identity(product.U_mp):
+            tensors[f"{name}/D"] = product.V_pn
+        else:
+            tensors |= {f"{name}/U": product.U_mp, f"{name}/V": product.V_pn}
+    return tensors
+
+
+def products_of(tensors: Mapping[str, Tensor]) -> dict[str, Product]:
+    """What `tensors_of` was given."""
+    found = {}
+    for name in sorted({key.rpartition("/")[0] for key in tensors}):
+        matrix = tensors.get(f"{name}/D")
+        found[name] = Product(tensors[f"{name}/U"], tensors[f"{name}/V"]) if matrix is None else as_product(matrix)
+    return found

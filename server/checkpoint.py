@@ -15,13 +15,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fedlora.files import write_atomically
-from fedlora.lowrank import Product
+from fedlora.lowrank import products_of, tensors_of
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, LowRank
 from server.downlink import Downlink
 from strategies.base import State
 
-FORMAT = 3
+FORMAT = 4
 
 
 class CheckpointError(SettingsError):
@@ -53,10 +53,8 @@ def write(path: Path, progress: Progress, *, recipe: Mapping[str, Any]) -> None:
     """Store `progress`; the file is the old one or the new one, whatever happens."""
     state = progress.state
     tensors: dict[str, Tensor] = {f"adapter/{name}": t for name, t in state.adapter.tensors().items()}
-    for version, residual in enumerate(state.residuals):
-        for name, product in residual.items():
-            tensors[f"residual/{version}/{name}/U"] = product.U_mp
-            tensors[f"residual/{version}/{name}/V"] = product.V_pn
+    for version, residual in (("past", state.past), *enumerate(state.residuals, state.merged)):
+        tensors |= {f"residual/{version}/{name}": tensor for name, tensor in tensors_of(residual).items()}
     tensors |= {f"memory/{name}": tensor for name, tensor in state.memory.items()}
     if (downlink := progress.downlink) is not None:
         tensors |= {f"held/{name}": tensor.clone() for name, tensor in downlink.adapter.tensors().items()}
@@ -68,6 +66,7 @@ def write(path: Path, progress: Progress, *, recipe: Mapping[str, Any]) -> None:
         "run": progress.run,
         "round": progress.round,
         "base_version": state.base_version,
+        "merged": state.merged,
         "scales": {name: layer.scale for name, layer in state.adapter.layers.items()},
         "held_versions": progress.held_versions,
         "held_rounds": progress.held_rounds,
@@ -135,12 +134,10 @@ def _state(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> State:
         for name, scale in about["scales"].items()
     }
     head = {name.removeprefix("head/"): tensor for name, tensor in flat.items() if name.startswith("head/")}
-    residuals = []
-    for version in range(about["base_version"]):
-        factors = under(f"residual/{version}/")
-        names = sorted({name.rpartition("/")[0] for name in factors})
-        residuals.append({name: Product(factors[f"{name}/U"], factors[f"{name}/V"]) for name in names})
-    return State(Adapter(layers, head), tuple(residuals), under("memory/"))
+    merged = about.get("merged", 0)
+    residuals = tuple(products_of(under(f"residual/{version}/")) for version in range(merged, about["base_version"]))
+    past = products_of(under("residual/past/"))
+    return State(Adapter(layers, head), residuals, under("memory/"), past, merged)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -14,7 +14,6 @@ from flwr.serverapp import Grid
 from fedlora.adapters import initial_adapter, write
 from fedlora.config import Recipe
 from fedlora.export import export_adapter
-from fedlora.lowrank import total_of
 from fedlora.resident import Resident
 from fedlora.updates import Adapter
 from server.checkpoint import Progress
@@ -30,6 +29,7 @@ from server.rounds import Evaluate, Rounds, Surroundings
 from strategies.base import State, Strategy
 from strategies.fit import require_fit
 from strategies.registry import build
+from strategies.versions import total
 
 if TYPE_CHECKING:
     from server.store.recorder import Recorder  # a database's packages, which a run without a store does without
@@ -130,7 +130,7 @@ def export(folder: Path, state: State, recipe: Recipe, needs: Coordination) -> N
     export_adapter(
         folder,
         state.adapter,
-        total=total_of(state.residuals),
+        total=total(state),
         base=needs.resident.base.source,
         labels=needs.labels,
         max_tokens=recipe.model.max_tokens,
@@ -139,7 +139,7 @@ def export(folder: Path, state: State, recipe: Recipe, needs: Coordination) -> N
 
 def load_state(resident: Resident, run: str, state: State) -> None:
     """Make the resident model serve this state: base at its version, adapter written."""
-    resident.at_version(run, state.base_version, total_of(state.residuals))
+    resident.at_version(run, state.base_version, total(state))
     write(resident.model, served(state))
 
 

@@ -11,6 +11,7 @@ from fedlora.exactness import aggregation_error
 from fedlora.task import Evaluation
 from server.records import ClientRecord, RoundRecord
 from strategies.base import Combined, State
+from strategies.versions import newest
 
 
 def mean_received(records: Iterable[ClientRecord]) -> Evaluation | None:
@@ -27,8 +28,7 @@ def mean_received(records: Iterable[ClientRecord]) -> Evaluation | None:
 
 def served_error(combined: Combined, old: State, new: State) -> float:
     """The round's aggregation error: what an exact mean of the clients' ΔW is, against what is served next."""
-    moved = new.residuals[len(old.residuals) :]
-    return aggregation_error(combined.ideal, new.adapter, moved)
+    return aggregation_error(combined.ideal, new.adapter, newest(new, old.base_version))
 
 
 def metrics(record: RoundRecord) -> MetricRecord:

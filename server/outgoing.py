@@ -74,7 +74,7 @@ def outgoing(
             progress,
             number=number,
             trains=trains,
-            held=held or 0,
+            since=ready.residual_since,
             ranks=ranks,
             keeps=tuple(sorted(keeps)),
             changes=ready.changes,
@@ -96,6 +96,7 @@ class Packed:
     adapter: Adapter
     base_hash: bytes
     changes: bool
+    residual_since: int = 0
 
 
 def next_downlink(recipe: Recipe, strategy: Strategy, progress: Progress, number: int) -> Downlink:
@@ -125,7 +126,7 @@ def pack(
     blob = encode_state(
         arrives, residual, run=progress.run, round_number=number, strategy=recipe.strategy.name, codec=codec
     )
-    return Packed(blob, payload.adapter, state_hash(arrives.tensors()), False)
+    return Packed(blob, payload.adapter, state_hash(arrives.tensors()), False, payload.residual_since)
 
 
 def task_for(
@@ -135,7 +136,7 @@ def task_for(
     *,
     number: int,
     trains: frozenset[Factor],
-    held: int,
+    since: int,
     ranks: Ranks | None,
     keeps: tuple[Factor, ...],
     changes: bool,
@@ -159,7 +160,7 @@ def task_for(
         noise_factor=brief.noise_factor,
         wire=recipe.wire,
         base_version=progress.state.base_version,
-        residual_since=held,
+        residual_since=since,
         changes=changes,
         coordinator=brief.coordinator,
     )

@@ -17,18 +17,21 @@ Weighting = Literal["examples", "uniform"]
 class State:
     """What the coordinator holds between rounds: a value that is saved, loaded and compared.
 
-    `residuals[v]` is what base version v + 1 added to version v: low-rank sums, matrix by matrix.
+    A base that moves has versions: the last of `residuals` is what led to the newest one, the one before it to the
+    version before, and so on; `past` is the sum of all older ones, `merged` their number. See `strategies.versions`.
     `memory` is whatever else a strategy remembers (server momentum, ...), under names of its own choosing.
     """
 
     adapter: Adapter
     residuals: tuple[Mapping[str, Product], ...] = ()
     memory: Tensors = field(default_factory=dict)
+    past: Mapping[str, Product] = field(default_factory=dict)
+    merged: int = 0
 
     @property
     def base_version(self) -> int:
         """How many times the base has moved."""
-        return len(self.residuals)
+        return self.merged + len(self.residuals)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Payload:
     adapter: Adapter
     base_version: int = 0
     residual: Mapping[str, Product] = field(default_factory=dict)
+    residual_since: int = 0
+    """The version that the residual is to be added to; 0 is the base itself."""
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedlora.lowrank import Product, as_product, stack, total_of, truncate, zero
+from fedlora.lowrank import Product, as_product, stack, truncate, zero
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
 from strategies.mean import in_dtype_of, weighted_mean
+from strategies.versions import missing, moved
 
 
 class FedExLoRA(StrategySettings):
@@ -71,11 +72,11 @@ class FedExLoRA(StrategySettings):
         residual: dict[str, Product] = combined.extra["residual"]  # type: ignore[assignment]  # put there by combine
         if self.rank is not None:
             residual = {name: truncate(product, self.rank)[0] for name, product in residual.items()}
-        return replace(state, adapter=adapter, residuals=(*state.residuals, residual))
+        return moved(replace(state, adapter=adapter), residual)
 
     def broadcast(self, state: State, recipient: Recipient) -> Payload:
-        missing = state.residuals[recipient.held_version or 0 :]
-        return Payload(state.adapter, state.base_version, total_of(missing))
+        since, residual = missing(state, recipient.held_version)
+        return Payload(state.adapter, state.base_version, residual, since)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from dataclasses import replace
 
 import torch
 
-from fedlora.lowrank import total_of
 from fedlora.randomness import generator
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
 from strategies.mean import in_dtype_of
 from strategies.unequal import mean_over_holders, portion
+from strategies.versions import missing, moved
 
 
 class FLoRA(StrategySettings):
@@ -52,15 +52,14 @@ class FLoRA(StrategySettings):
         return mean_over_holders(updates, self.weighting)
 
     def step(self, state: State, combined: Combined) -> State:
-        moved = dict(combined.ideal)
         version = state.base_version + 1
         layers = {name: self._fresh(name, layer, version) for name, layer in state.adapter.layers.items()}
         fresh = in_dtype_of(state.adapter, Adapter(layers, combined.mean.head))
-        return replace(state, adapter=fresh, residuals=(*state.residuals, moved))
+        return moved(replace(state, adapter=fresh), dict(combined.ideal))
 
     def broadcast(self, state: State, recipient: Recipient) -> Payload:
-        missing = state.residuals[recipient.held_version or 0 :]
-        return Payload(portion(state.adapter, recipient.shares), state.base_version, total_of(missing))
+        since, residual = missing(state, recipient.held_version)
+        return Payload(portion(state.adapter, recipient.shares), state.base_version, residual, since)
 
     def _fresh(self, name: str, layer: LowRank, version: int) -> LowRank:
         """A ~ U(-1/sqrt n, 1/sqrt n), PEFT's default; B = 0."""

@@ -62,10 +62,10 @@ def adapter(m: int, n: int, r: int, *, seed: int, layers: int = 1, core: bool = 
     return Adapter(made)
 
 
-def updates(state: Adapter, trains: frozenset[Factor], clients: int) -> Iterator[Update]:
+def updates(state: Adapter, trains: frozenset[Factor], clients: int, *, round_number: int = 0) -> Iterator[Update]:
     """Made one at a time, so that memory is the strategy's own."""
     for client in range(clients):
-        draw = torch.Generator().manual_seed(client + 1)
+        draw = torch.Generator().manual_seed(client + 1 + 1_000_000 * round_number)
         moved = {
             name: tensor + 0.05 * torch.randn(tensor.shape, generator=draw) / tensor.shape[-1] ** 0.5
             for name, tensor in state.tensors(trains).items()

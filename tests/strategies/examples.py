@@ -9,6 +9,7 @@ import torch
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import State, Strategy
 from strategies.registry import build
+from strategies.versions import newest
 
 SHAPES = {"square": (12, 12), "tall": (14, 6), "wide": (5, 16)}
 RANK, SCALE = 3, 2.5
@@ -59,7 +60,7 @@ def ideal_dense(updates: list[Update], *, uniform: bool = False) -> dict[str, to
 def served_dense(old: State, new: State) -> dict[str, torch.Tensor]:
     """The new adapter's ΔW plus what the round added to the base."""
     served = {name: layer.dense() for name, layer in new.adapter.layers.items()}
-    for residual in new.residuals[len(old.residuals) :]:
+    for residual in newest(new, old.base_version):
         for name, product in residual.items():
             served[name] = served[name] + product.dense()
     return served

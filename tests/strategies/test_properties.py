@@ -9,9 +9,9 @@ import torch
 from torch.testing import assert_close
 
 from fedlora.exactness import aggregation_error
-from fedlora.lowrank import total_of
 from strategies.base import Recipient
 from strategies.registry import STRATEGIES
+from strategies.versions import newest, total
 from tests.strategies.examples import (
     built,
     ideal_dense,
@@ -34,7 +34,7 @@ def near(name):
 
 def flat(state):
     tensors = dict(state.adapter.tensors())
-    for version, residual in enumerate(state.residuals):
+    for version, residual in enumerate((state.past, *state.residuals)):
         tensors |= {f"{version}/{name}": product.dense() for name, product in residual.items()}
     return tensors | dict(state.memory)
 
@@ -138,7 +138,7 @@ def test_the_reported_aggregation_error_is_what_dense_matrices_say(name):
     updates = updates_for(strategy, state)
     combined = strategy.combine(updates)
     new = strategy.step(state, combined)
-    reported = aggregation_error(combined.ideal, new.adapter, new.residuals[len(state.residuals) :])
+    reported = aggregation_error(combined.ideal, new.adapter, newest(new, state.base_version))
     wanted = {key: product.dense() for key, product in combined.ideal.items()}
     served = served_dense(state, new)
     gap = sum(float((wanted[key] - served[key]).square().sum()) for key in wanted) ** 0.5
@@ -211,14 +211,16 @@ def test_what_is_not_trained_does_not_change_within_the_round(name):
 def test_every_version_of_the_base_can_be_brought_up_to_date(name):
     """A client that holds any earlier version ends where one that attended every round is."""
     strategy = built(name)
-    state = rounds(strategy)[-1][2]
-    whole = total_of(state.residuals)
+    history = rounds(strategy)
+    states = [history[0][0], *(new for _, _, new in history)]
+    state, whole = states[-1], total(states[-1])
     assert state.base_version == (3 if strategy.traits.moves_base else 0)
     for held in (None, *range(state.base_version + 1)):
         payload = strategy.broadcast(state, Recipient("a", held))
         assert payload.base_version == state.base_version
         for key, product in whole.items():
-            has = total_of(state.residuals[: held or 0]).get(key)
+            assert payload.residual_since in (0, held)
+            has = total(states[payload.residual_since]).get(key)
             given = payload.residual.get(key)
             reached = sum(part.dense() for part in (has, given) if part is not None)
             assert_close(reached, product.dense(), atol=1e-10, rtol=1e-10)
