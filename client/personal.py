@@ -1,10 +1,15 @@
-"""Factors that a site trains and keeps (FedSA-LoRA): on its own disk, per run, replaced atomically, never sent."""
+"""Factors that a site trains and keeps (FedSA-LoRA): on its own disk, per run, replaced atomically, never sent.
+
+A round that is repeated (a coordinator or a site that was killed) starts from the factors that it had started from, not
+from its own: the file holds both, so that no crash trains them twice for one answer.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import load_file, save
+from safetensors import safe_open
+from safetensors.torch import save
 
 from fedlora.files import write_atomically
 from fedlora.updates import Adapter, Tensors
@@ -16,12 +21,24 @@ class Personal:
     def __init__(self, folder: Path, run: str) -> None:
         self._path = folder / "personal" / f"{run}.safetensors"
 
-    def merged(self, received: Adapter) -> Adapter:
-        """What was received with this site's own factors in it; as it is before the site has trained any."""
-        return received.with_tensors(load_file(self._path)) if self._path.exists() else received
+    def merged(self, received: Adapter, *, for_round: int | None = None) -> Adapter:
+        """What was received with this site's own factors in it, as they were before `for_round`; None: as they are.
 
-    def keep(self, factors: Tensors) -> None:
-        """Store the factors after a round. Done before the answer is recorded: a crash in between may train them once
-        more, never lose them."""
+        As received before the site has trained any. Of rounds before the last one only the last one's start is left.
+        """
+        if not self._path.exists():
+            return received
+        with safe_open(self._path, framework="pt") as file:
+            repeated = for_round is not None and int(file.metadata()["round"]) >= for_round
+            prefix = "before/" if repeated else "after/"
+            kept = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118  # not a dict
+        return received.with_tensors({name.removeprefix(prefix): tensor for name, tensor in kept.items()})
+
+    def keep(self, factors: Tensors, *, received: Adapter, after_round: int) -> None:
+        """Store the factors after a round beside those before it. Done before the answer is recorded: a crash in
+        between trains them once more from where they were."""
+        started = self.merged(received, for_round=after_round).tensors()
+        tensors = {f"after/{name}": tensor.contiguous() for name, tensor in factors.items()}
+        tensors |= {f"before/{name}": started[name].contiguous() for name in factors}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._path, save({name: tensor.contiguous() for name, tensor in factors.items()}))
+        write_atomically(self._path, save(tensors, metadata={"round": str(after_round)}))

@@ -80,7 +80,8 @@ def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
     loss = train(task, site, home, grant)
     trained = read(home.model)
     if task.keeps:
-        Personal(site.folder, task.run).keep(trained.tensors(task.keeps))
+        own = trained.tensors(task.keeps)
+        Personal(site.folder, task.run).keep(own, received=received, after_round=task.round)
     delta = subtract(trained.tensors(task.trains), received.tensors(task.trains))
     update, packing = pack(task, delta, received, site, private=grant.mechanism is not None)
     report = Report(
@@ -108,7 +109,8 @@ def receive(task: Task, blob: bytes, site: Site, home: Resident) -> Adapter:
         adapter, residual = decode_state(blob, template, run=task.run, round_number=task.round)
     held = hold(site.folder, task.run, task.base_version, residual, since=task.residual_since)
     home.at_version(task.run, held.version, held.total)
-    write(home.model, Personal(site.folder, task.run).merged(adapter) if task.keeps else adapter)
+    personal = Personal(site.folder, task.run)
+    write(home.model, personal.merged(adapter, for_round=task.round) if task.keeps else adapter)
     return adapter
 
 
@@ -147,7 +149,9 @@ def pack(
         return encoded(delta, header, task, site)[:2]
     feedback = Feedback(site.folder, task.run)
     now = Occasion(task.round, task.base_version, private)
-    before = feedback.residual(Schema.of(delta), received, now, decay=task.wire.feedback_decay)
+    before = feedback.residual(
+        Schema.of(delta), received, now, decay=task.wire.feedback_decay, used_round=task.used_round
+    )
     delta = add(delta, before) if before else delta
     blob, packing, sent = encoded(delta, header, task, site)
     feedback.keep(subtract(delta, sent), received, now, before=before)

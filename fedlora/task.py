@@ -69,6 +69,10 @@ class Task(Settings):
     residual_since: int = 0
     """Version from which that residual starts: what the coordinator believes that the client holds."""
 
+    used_round: int = Field(0, ge=0)
+    """Last round whose update of this client became part of the state; 0 if none. Later ones were lost, late or left
+    out, and what the client had added to them of earlier rounds' residual is still to be sent."""
+
     coordinator: str = "local"
     """Name of the coordinator, for the site's policy."""
 

@@ -45,6 +45,8 @@ class Progress:
     """Under `wire.download: changes`: the state that sites hold, and the links that lead to it."""
     held_rounds: Mapping[int, int] = field(default_factory=dict)
     """Round of the state that each node holds, by node id, as it acknowledged."""
+    used_rounds: Mapping[int, int] = field(default_factory=dict)
+    """Last round whose update of each node became part of the state, by node id."""
     bytes_up: int = 0
     bytes_down: int = 0
 
@@ -70,6 +72,7 @@ def write(path: Path, progress: Progress, *, recipe: Mapping[str, Any]) -> None:
         "scales": {name: layer.scale for name, layer in state.adapter.layers.items()},
         "held_versions": progress.held_versions,
         "held_rounds": progress.held_rounds,
+        "used_rounds": progress.used_rounds,
         "downlink": downlink and [downlink.round, downlink.since, [number for number, _ in downlink.links]],
         "bytes": [progress.bytes_up, progress.bytes_down],
         "recipe": recipe,
@@ -100,12 +103,13 @@ def read(path: Path, *, recipe: Mapping[str, Any]) -> Progress:
             "recipe in that folder's config.yaml, or start a new run in another --out folder."
         )
     up, down = about["bytes"]
-    versions, rounds = (
-        {int(node): held for node, held in about[kind].items()} for kind in ("held_versions", "held_rounds")
+    versions, held, used = (
+        {int(node): number for node, number in about.get(kind, {}).items()}
+        for kind in ("held_versions", "held_rounds", "used_rounds")
     )
     state = _state(tensors, about)
     downlink = _downlink(tensors, about["downlink"], state.adapter) if about["downlink"] else None
-    return Progress(about["run"], about["round"], state, versions, downlink, rounds, up, down)
+    return Progress(about["run"], about["round"], state, versions, downlink, held, used, up, down)
 
 
 def _downlink(tensors: Mapping[str, Tensor], about: Sequence[Any], template: Adapter) -> Downlink:

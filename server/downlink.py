@@ -71,3 +71,8 @@ def held_after(before: Mapping[int, int], asked: Sequence[ClientRecord], round_n
     """Round of the state that each node is known to hold: who was asked and did not train is not believed any more."""
     after = {node: held for node, held in before.items() if node not in {record.node for record in asked}}
     return after | {record.node: round_number for record in asked if record.outcome == "trained"}
+
+
+def used_after(before: Mapping[int, int], asked: Sequence[ClientRecord], round_number: int) -> dict[int, int]:
+    """Last round whose update of each node is part of the state: what came late or was left out is not."""
+    return dict(before) | {record.node: round_number for record in asked if record.outcome == "trained"}

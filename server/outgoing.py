@@ -78,6 +78,7 @@ def outgoing(
             ranks=ranks,
             keeps=tuple(sorted(keeps)),
             changes=ready.changes,
+            used_round=progress.used_rounds.get(node, 0),
         )
         messages.append(Outgoing(node, task, ready.blob, ready.adapter, ready.base_hash))
     return messages, downlink
@@ -140,6 +141,7 @@ def task_for(
     ranks: Ranks | None,
     keeps: tuple[Factor, ...],
     changes: bool,
+    used_round: int,
 ) -> Task:
     """One client's instructions for a round."""
     return Task(
@@ -162,5 +164,6 @@ def task_for(
         base_version=progress.state.base_version,
         residual_since=since,
         changes=changes,
+        used_round=used_round,
         coordinator=brief.coordinator,
     )

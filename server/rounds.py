@@ -36,7 +36,7 @@ from server.adaptive_noise import noise_factor, require_public_examples
 from server.arrivals import Patience, arrivals, push, wait_for_clients
 from server.checkpoint import Progress
 from server.client_level import protected, require_linear
-from server.downlink import held_after
+from server.downlink import held_after, used_after
 from server.figures import mean_received, metrics, served_error
 from server.intake import Intake, SiteOf, Verify
 from server.journal import Journal
@@ -178,6 +178,7 @@ class Rounds(FlowerStrategy):
             held_versions={**old.held_versions, **intake.held_versions},
             downlink=self._downlink,
             held_rounds=held_after(old.held_rounds, record.clients, server_round) if self._downlink else {},
+            used_rounds=used_after(old.used_rounds, record.clients, server_round),
             bytes_up=old.bytes_up + record.bytes_up,
             bytes_down=old.bytes_down + record.bytes_down,
         )

@@ -8,7 +8,8 @@ within the row space that the two A's share.
 
 A site that missed rounds holds a residual of an older state: `decay` says what is left of it for each round missed. A
 round that is repeated (a coordinator that was killed) starts from the residual that it had started from, not from its
-own: the file holds both.
+own: the file holds both. So does the round after one whose answer was not used (late, over a quota, screened out): that
+one counts as missed, its training is lost, and what it had carried on from earlier rounds is not.
 """
 
 from __future__ import annotations
@@ -43,8 +44,13 @@ class Feedback:
     def __init__(self, folder: Path, run: str) -> None:
         self._path = folder / "feedback" / f"{run}.safetensors"
 
-    def residual(self, schema: Schema, received: Adapter, now: Occasion, *, decay: float = 1.0) -> dict[str, Tensor]:
-        """What to add to the next update, in the gauge of the received adapter; empty when there is nothing usable."""
+    def residual(
+        self, schema: Schema, received: Adapter, now: Occasion, *, used_round: int, decay: float = 1.0
+    ) -> dict[str, Tensor]:
+        """What to add to the next update, in the gauge of the received adapter; empty when there is nothing usable.
+
+        `used_round`: the last round whose answer the coordinator has used, as it says.
+        """
         try:
             with safe_open(self._path, framework="pt") as file:
                 about = json.loads(file.metadata()["fedlora"])
@@ -58,8 +64,9 @@ class Feedback:
             return {}
         if then.round == now.round:
             return under("before/", tensors)
-        left = decay ** (now.round - then.round - 1)
-        moved = carried_over(under("e/", tensors), under("A/", tensors), received)
+        sent = used_round >= then.round
+        left = decay ** (now.round - then.round - int(sent))
+        moved = carried_over(under("e/" if sent else "before/", tensors), under("A/", tensors), received)
         return {name: left * tensor for name, tensor in moved.items()} if left else {}
 
     def keep(self, residual: Tensors, received: Adapter, now: Occasion, *, before: Tensors) -> None:
@@ -83,7 +90,7 @@ def carried_over(kept: Mapping[str, Tensor], frozen: Mapping[str, Tensor], recei
     moved = dict(kept)
     for name, A_old in frozen.items():
         A_new = received.layers[name].A_rn
-        if not torch.equal(A_old, A_new):
+        if f"{name}.B" in kept and not torch.equal(A_old, A_new):
             turn_rr = torch.linalg.lstsq(A_new.double().mT, A_old.double().mT).solution.mT  # A_old = turn · A_new
             moved[f"{name}.B"] = (kept[f"{name}.B"].double() @ turn_rr).float()
     return moved

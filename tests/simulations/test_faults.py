@@ -7,7 +7,8 @@ import json
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 
-from fedlora.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD
+from fedlora.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD, TASK_RECORD
+from fedlora.wire.feedback import Feedback
 from server.arrivals import MissingClientsError
 from server.records import RoundFinished
 from server.rounds import QuorumError
@@ -145,3 +146,25 @@ def test_nobody_answering_changes_nothing(recipe, tmp_path):
 def test_missing_clients_end_the_wait_with_what_to_do(recipe, tmp_path):
     with pytest.raises(MissingClientsError, match=r"4 of 9 clients connected.*rounds.min_clients"):
         run(recipe("rounds.min_clients=9"), tmp_path / "run")
+
+
+def test_a_site_is_told_which_of_its_answers_was_used_last(recipe, tmp_path, monkeypatch):
+    """Late in round 2: round 3 starts from what round 2 had started from, everybody else's from their own residual."""
+    told = {}
+    used = Feedback.residual
+
+    def noted(self, schema, received, now, *, used_round, decay):
+        told[self._path.parents[1].name, now.round] = used_round
+        return used(self, schema, received, now, used_round=used_round, decay=decay)
+
+    monkeypatch.setattr(Feedback, "residual", noted)
+    late = lambda node, message: Fault("delay", delay_s=30.0) if node == BAD and round_of(message) == 2 else None  # noqa: E731
+    run(recipe("rounds.count=3", "wire.codec=int4", "wire.density=0.25"), tmp_path / "run", faults=late)
+    by_round = {number: {site: used for (site, n), used in told.items() if n == number} for number in (1, 2, 3)}
+    assert set(by_round[1].values()) == {0}
+    assert set(by_round[2].values()) == {1}
+    assert by_round[3] == {site: 1 if NODES[site] == BAD else 2 for site in NODES}
+
+
+def round_of(message: Message) -> int:
+    return int(json.loads(str(message.content.config_records[TASK_RECORD][JSON_KEY]))["round"])

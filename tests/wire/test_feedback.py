@@ -16,6 +16,7 @@ from tests.wire.test_message import EXPECTED, HEADER, adapter
 NOBODY = Adapter({})
 MEANT = {"x": torch.linspace(0.1, 1.0, 50)}
 RESIDUAL = {"x": torch.ones(4)}
+ALL = 10**6  # every answer has been used
 
 
 def at(number: int, *, base_version: int = 0, private: bool = False) -> Occasion:
@@ -25,7 +26,7 @@ def at(number: int, *, base_version: int = 0, private: bool = False) -> Occasion
 def sent_in_round(folder, number: int) -> dict[str, torch.Tensor]:
     """What a site sends of a constant gradient at density 1/10."""
     feedback = Feedback(folder, "run")
-    before = feedback.residual(Schema.of(MEANT), NOBODY, at(number))
+    before = feedback.residual(Schema.of(MEANT), NOBODY, at(number), used_round=ALL)
     update = add(MEANT, before) if before else MEANT
     sent = decode(encode(update, HEADER, density=0.1), Schema.of(MEANT), EXPECTED).tensors
     feedback.keep(subtract(update, sent), NOBODY, at(number), before=before)
@@ -48,33 +49,46 @@ def test_a_repeated_round_starts_from_what_it_had_started_from(tmp_path):
         assert torch.equal(sent_in_round(tmp_path, number)["x"], once["x"])
 
 
+def test_an_answer_that_was_not_used_gives_back_what_it_carried_and_counts_as_missed(tmp_path):
+    feedback, schema = Feedback(tmp_path, "run"), Schema.of(RESIDUAL)
+    carried = {"x": torch.full((4,), 7.0)}
+    feedback.keep(RESIDUAL, NOBODY, at(3), before=carried)
+    assert torch.equal(feedback.residual(schema, NOBODY, at(4), used_round=3)["x"], RESIDUAL["x"])
+    assert torch.equal(feedback.residual(schema, NOBODY, at(4), used_round=2)["x"], carried["x"])
+    assert torch.equal(feedback.residual(schema, NOBODY, at(5), used_round=2, decay=0.5)["x"], carried["x"] / 4)
+    feedback.keep(RESIDUAL, NOBODY, at(5), before={})
+    assert feedback.residual(schema, NOBODY, at(6), used_round=0) == {}
+
+
 def test_a_residual_fades_with_every_round_that_its_site_missed(tmp_path):
     feedback = Feedback(tmp_path, "run")
     feedback.keep(RESIDUAL, NOBODY, at(3), before={})
     schema = Schema.of(RESIDUAL)
     for number, left in ((4, 1.0), (5, 0.5), (7, 0.125)):
-        assert torch.equal(feedback.residual(schema, NOBODY, at(number), decay=0.5)["x"], left * RESIDUAL["x"])
-    assert feedback.residual(schema, NOBODY, at(4), decay=0.0).keys() == {"x"}
-    assert feedback.residual(schema, NOBODY, at(5), decay=0.0) == {}
-    assert torch.equal(feedback.residual(schema, NOBODY, at(9), decay=1.0)["x"], RESIDUAL["x"])
+        assert torch.equal(
+            feedback.residual(schema, NOBODY, at(number), decay=0.5, used_round=ALL)["x"], left * RESIDUAL["x"]
+        )
+    assert feedback.residual(schema, NOBODY, at(4), decay=0.0, used_round=ALL).keys() == {"x"}
+    assert feedback.residual(schema, NOBODY, at(5), decay=0.0, used_round=ALL) == {}
+    assert torch.equal(feedback.residual(schema, NOBODY, at(9), decay=1.0, used_round=ALL)["x"], RESIDUAL["x"])
 
 
 @pytest.mark.parametrize("now", [at(5, base_version=2), at(5, base_version=1, private=True), at(3, base_version=1)])
 def test_a_residual_is_dropped_when_base_or_privacy_changed_or_the_run_went_back(tmp_path, now):
     feedback = Feedback(tmp_path, "run")
     feedback.keep(RESIDUAL, NOBODY, at(4, base_version=1), before={"x": torch.zeros(4)})
-    assert feedback.residual(Schema.of(RESIDUAL), NOBODY, at(5, base_version=1)).keys() == {"x"}
-    assert feedback.residual(Schema.of(RESIDUAL), NOBODY, now) == {}
+    assert feedback.residual(Schema.of(RESIDUAL), NOBODY, at(5, base_version=1), used_round=ALL).keys() == {"x"}
+    assert feedback.residual(Schema.of(RESIDUAL), NOBODY, now, used_round=ALL) == {}
 
 
 def test_a_residual_is_dropped_when_schema_or_run_differ_or_the_file_is_torn(tmp_path):
     feedback = Feedback(tmp_path, "run")
     feedback.keep(RESIDUAL, NOBODY, at(1), before={})
-    assert feedback.residual(Schema({"x": (5,)}), NOBODY, at(2)) == {}
-    assert Feedback(tmp_path, "other").residual(Schema.of(RESIDUAL), NOBODY, at(2)) == {}
+    assert feedback.residual(Schema({"x": (5,)}), NOBODY, at(2), used_round=ALL) == {}
+    assert Feedback(tmp_path, "other").residual(Schema.of(RESIDUAL), NOBODY, at(2), used_round=ALL) == {}
     path = next((tmp_path / "feedback").glob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:-3])
-    assert feedback.residual(Schema.of(RESIDUAL), NOBODY, at(2)) == {}
+    assert feedback.residual(Schema.of(RESIDUAL), NOBODY, at(2), used_round=ALL) == {}
 
 
 def test_a_residual_follows_a_rotation_of_a(tmp_path):
@@ -84,7 +98,7 @@ def test_a_residual_follows_a_rotation_of_a(tmp_path):
     residual = {f"{name}.B": torch.ones_like(layer.B_mr) for name, layer in old.layers.items()}
     feedback = Feedback(tmp_path, "run")
     feedback.keep(residual, old, at(1), before={})
-    moved = feedback.residual(Schema.of(residual), new, at(2))
+    moved = feedback.residual(Schema.of(residual), new, at(2), used_round=ALL)
     for name, layer in new.layers.items():
         assert_close(moved[f"{name}.B"] @ layer.A_rn, residual[f"{name}.B"] @ old.layers[name].A_rn)
 
