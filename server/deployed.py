@@ -6,6 +6,7 @@ It finds server.yaml through FEDLORA_SERVER; the bundle's only setting is the ru
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import sys
@@ -20,6 +21,7 @@ from fedlora.config import Recipe, load
 from fedlora.enrolment import require_name
 from fedlora.evaluation import evaluate
 from fedlora.examples import Examples, tokenise
+from fedlora.files import write_atomically
 from fedlora.models import load_tokenizer
 from fedlora.privacy.signing import SignatureError, require_signed
 from fedlora.resident import Resident, resident
@@ -38,6 +40,7 @@ from server.settings import ServerSettings, load_server
 from server.store.opening import Store, open_store
 from server.store.recorder import Recorder
 from server.submissions import read_submission, refuse_attack, this_process, write_status, write_submission
+from server.summary import summary_of
 from strategies.base import State
 
 log = logging.getLogger("fedlora.run")
@@ -95,7 +98,8 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         runs=settings.runs,
         recorder=recorder,
     )
-    coordinate(grid, recipe, needs, resume=(folder / "checkpoint.safetensors").exists())
+    progress = coordinate(grid, recipe, needs, resume=(folder / "checkpoint.safetensors").exists())
+    write_atomically(folder / "summary.json", json.dumps(summary_of(recipe, progress, folder), indent=2).encode())
 
 
 def open_or_go_without(settings: ServerSettings) -> Store | None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from fedlora.settings import SettingsError
 
@@ -31,7 +32,6 @@ Where = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="A run's name (the newest of that name), or its id or the beginning of it.")]
 WHO = "command line"
-COLUMNS = ("run", "id", "state", "strategy", "rounds", "accuracy", "MB up", "of dense", "worst ε", "begun", "ETA")
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -60,12 +60,12 @@ def list_runs(
     if json_output:
         typer.echo(json.dumps([asdict(run) for run in runs], indent=2))
         return
-    table = Table(*("run", "id", "state", "strategy", "rounds", "accuracy", "MB up", "worst ε", "begun"), box=None)
+    table = narrow("run", "id", "state", "strategy", "rounds", "acc.", "MB up", "worst ε", "begun")
     for run in runs:
         share = "" if not run.dense_up else f" ({run.bytes_up / run.dense_up:.0%})"
         eta = "" if run.eta_at is None else f", done {_moment(run.eta_at)}"
         table.add_row(
-            run.name,
+            escape(run.name),
             run.run[:8],
             run.state,
             run.strategy,
@@ -73,7 +73,7 @@ def list_runs(
             _number(run.accuracy, ".4f"),
             f"{run.bytes_up / 1e6:.2f}{share}",
             _number(run.epsilon_max, ".2f") + (" INSECURE" if run.insecure else ""),
-            _moment(run.begun_at) + eta,
+            _moment(run.begun_at).partition("-")[2] + eta,
         )
     console.print(table)
     if not runs:
@@ -98,11 +98,13 @@ def show(name: Name, store: Where = None, json_output: Json = False) -> None:
     console.print(run.folder)
     if run.why:
         console.print(f"[red]{run.why}[/]")
-    table = Table("site", "asked", "trained", "refused", "failed", "late", "MB up", "MB down", "s a round", "last")
+    table = narrow("site", "trained", "not trained", "MB up", "MB down", "s a round", "last")
     for site in sites:
+        others = [f"{count} {name}" for name in ("late", "refused", "failed") if (count := getattr(site, name))]
         table.add_row(
-            site.site,
-            *(str(count) for count in (site.asked, site.trained, site.refused, site.failed, site.late)),
+            escape(site.site),
+            f"{site.trained} of {site.asked}",
+            ", ".join(others),
             f"{site.bytes_up / 1e6:.2f}",
             f"{site.bytes_down / 1e6:.2f}",
             _number(site.mean_seconds, ".2f"),
@@ -187,6 +189,14 @@ def export(
     with opened(store) as found, found.reading() as connection:
         where = EXPORTS[to](connection, name, out)
     console.print(f"{name} is written to {where}.")
+
+
+def narrow(*columns: str) -> Table:
+    """A table that loses nothing in eighty columns: names and the last column fold."""
+    folds = ("run", "site", columns[-1])
+    return Table(
+        *(Column(name, overflow="fold", no_wrap=name not in folds) for name in columns), box=None, padding=(0, 1, 0, 0)
+    )
 
 
 def _number(value: float | None, form: str) -> str:

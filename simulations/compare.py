@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from fedlora.config import Recipe, load
 from fedlora.settings import SettingsError
-from simulations.pictures import draw_comparison, read_rounds
+from server.summary import read_rounds
+from simulations.pictures import draw_comparison
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,12 @@ def row_of(method: str, settings: str, runs: Sequence[Run]) -> Row:
     def mean(key: str) -> float:
         return statistics.fmean(float(run.summary[key]) for run in runs)
 
+    for run in runs:
+        if run.summary["accuracy"] is None:
+            raise SettingsError(
+                f"{run.folder} was never evaluated, so there is nothing to compare: its coordinator has no test set. "
+                "Set held_out in server.yaml for the next run."
+            )
     accuracies = [float(run.summary["accuracy"]) for run in runs]
     errors = [run.summary["aggregation_error_max"] for run in runs if run.summary["aggregation_error_max"] is not None]
     epsilons = [run.summary["epsilon_max"] for run in runs if run.summary.get("epsilon_max") is not None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,12 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from server.summary import read_rounds
+
 MEGABYTE = 1e6
 FLOAT32 = 2.0**-23
 LEAST_ERROR = 1e-16  # exactly zero has no place on a logarithmic axis
 Curves = npt.NDArray[np.float64]
-
-
-def read_rounds(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's rounds.jsonl."""
-    return [json.loads(line) for line in (folder / "rounds.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def draw_curves(folder: Path, *, title: str) -> None:

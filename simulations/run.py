@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,20 +21,20 @@ from fedlora.evaluation import evaluate
 from fedlora.examples import concatenate
 from fedlora.export import export_adapter
 from fedlora.files import write_atomically
-from fedlora.privacy.receipt import Receipt
 from fedlora.privacy.spent import privacy_summary
 from fedlora.resident import Resident, resident
 from fedlora.settings import SettingsError
 from fedlora.task import Evaluation
 from fedlora.versions import versions
 from server.checkpoint import Progress
-from server.coordinate import FIRST_STEP, Coordination, coordinate, load_state
+from server.coordinate import Coordination, coordinate, load_state
 from server.records import Watch
+from server.summary import first_step_spent, largest_error, read_rounds, receipts
 from simulations.attacks import app_of, attackers, corrupted
 from simulations.local_grid import FIRST_NODE, Faults, LocalGrid, run_apps
 from simulations.on_ray import run_on_ray
 from simulations.partition import ClientExamples, Federation, federation
-from simulations.pictures import draw_curves, read_rounds
+from simulations.pictures import draw_curves
 from simulations.sites import site_of
 from strategies.base import State
 from strategies.registry import build
@@ -227,7 +227,6 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
     recipe = simulation.recipe
     rounds = [read_rounds(outcome.folder) for outcome in outcomes]
     final = [lines[-1]["evaluation"] for lines in rounds]
-    errors = [row["aggregation_error"] for lines in rounds for row in lines if row["aggregation_error"] is not None]
     return {
         "name": recipe.name,
         "mode": recipe.mode,
@@ -239,34 +238,15 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
         "accuracy_by_client": {name: a for outcome in outcomes for name, a in outcome.accuracy_by_client.items()},
         "bytes_up": sum(outcome.progress.bytes_up for outcome in outcomes),
         "bytes_down": sum(outcome.progress.bytes_down for outcome in outcomes),
-        "aggregation_error_max": max(errors) if errors else None,
+        "aggregation_error_max": largest_error(rounds),
         "seconds": seconds,
         "seed": recipe.seed,
         "versions": versions(),
         "adapter_dir": adapter_dir(recipe, out),
         "initialisation": recipe.adapter.start,
-        **first_step_spent(outcomes, rounds),
+        **first_step_spent([outcome.folder for outcome in outcomes], rounds),
         **attack_summary(simulation),
         **privacy_summary(recipe, receipts(rounds), rounds=max(outcome.progress.round for outcome in outcomes)),
-    }
-
-
-def first_step_spent(outcomes: Sequence[Outcome], rounds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """What a first step from the clients' gradients cost them besides the run, and both composed by their ledgers.
-
-    The composed figure is a ledger's own: everything that the site's data have ever spent, so never too small.
-    """
-    folders = [outcome.folder / FIRST_STEP for outcome in outcomes if (outcome.folder / FIRST_STEP).exists()]
-    first = list(receipts(read_rounds(folder) for folder in folders))
-    if not first:
-        return {}
-    last: dict[str, Receipt] = {}
-    for receipt in [*first, *receipts(rounds)]:
-        if receipt.client not in last or receipt.sequence > last[receipt.client].sequence:
-            last[receipt.client] = receipt
-    return {
-        "first_step_epsilon_max": max(receipt.epsilon_run for receipt in first),
-        "epsilon_max_with_first_step": max(receipt.epsilon_lifetime for receipt in last.values()),
     }
 
 
@@ -281,12 +261,3 @@ def adapter_dir(recipe: Recipe, out: Path) -> str | None:
     if recipe.mode == "alone":
         return None
     return str(out / ("adapters" if keeps_personal(recipe) else "adapter"))
-
-
-def receipts(rounds: Iterable[Iterable[Mapping[str, Any]]]) -> Iterator[Receipt]:
-    """Every receipt in the lines of rounds.jsonl, of all federations."""
-    for lines in rounds:
-        for line in lines:
-            for client in line["clients"]:
-                if client.get("receipt") is not None:
-                    yield Receipt.model_validate(client["receipt"])

@@ -121,6 +121,17 @@ def test_the_store_says_of_the_run_what_its_folder_says(deployment, finished, st
     assert told == dict.fromkeys(deployment.sites, __version__)
 
 
+def test_the_summary_says_what_the_receipts_do_and_what_no_epsilon_covers(deployment, finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    lines = [json.loads(line) for line in (finished / "rounds.jsonl").read_text().splitlines()]
+    assert (summary["rounds"], summary["clients"], summary["accuracy"]) == (3, 2, lines[-1]["evaluation"]["accuracy"])
+    last = {client["client"]: client["receipt"]["epsilon_run"] for client in lines[-1]["clients"]}
+    assert summary["epsilon_by_client"] == last
+    assert summary["insecure_noise"]
+    assert any("public size" in leak for leak in summary["leaks"])
+    assert summary["versions"]["fedlora"] == __version__
+
+
 def test_what_sites_declared_is_known_to_the_coordinator(deployment, finished):
     device = DeviceSettings(memory_mb=500.0)
     assert read_declared(deployment.settings.folder) == dict.fromkeys(deployment.sites, device)

@@ -12,9 +12,10 @@ from click.testing import CliRunner
 
 from fedlora.cli import load_command
 from fedlora.settings import SettingsError
+from server.summary import read_rounds
 from simulations.commands import whole_numbers
 from simulations.compare import Run, best_rows, plan, repeated, run_missing
-from simulations.pictures import curves_of, draw_comparison, read_rounds
+from simulations.pictures import curves_of, draw_comparison
 from tests.federations import run
 
 

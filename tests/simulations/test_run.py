@@ -14,9 +14,12 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from fedlora.settings import SettingsError
+from server import checkpoint
 from server.checkpoint import CheckpointError
 from server.records import RoundFinished
 from server.rounds import QuorumError
+from server.summary import read_rounds, summary_of
+from simulations.compare import all_rows, finished
 from simulations.local_grid import LocalGrid
 from simulations.run import prepare, simulate
 from strategies.registry import STRATEGIES, build
@@ -52,6 +55,29 @@ def test_a_run_leaves_every_file_and_every_key(recipe, tmp_path):
     assert json.loads((tmp_path / "run/summary.json").read_text()) == summary
     assert (summary["rounds"], summary["clients"]) == (3, 4)
     assert set(summary["accuracy_by_client"]) == {"blue", "green", "red", "white"}
+
+
+def test_a_coordinators_summary_says_what_the_simulations_does(recipe, tmp_path):
+    asked = recipe("privacy.noise_multiplier=1", "rounds.evaluate_every=2")
+    simulated = run(asked, tmp_path / "run")
+    progress = checkpoint.read(tmp_path / "run/checkpoint.safetensors", recipe=asked.model_dump(mode="json"))
+    deployed = summary_of(asked, progress, tmp_path / "run")
+    assert simulated.keys() - deployed.keys() == {"accuracy_by_client"}
+    assert {key: value for key, value in deployed.items() if key != "seconds"} == {
+        key: simulated[key] for key in deployed if key != "seconds"
+    }
+
+
+def test_a_run_that_was_never_evaluated_is_summed_up_and_not_compared(recipe, tmp_path):
+    run(recipe(), tmp_path / "run")
+    lines = [{**line, "evaluation": None} for line in read_rounds(tmp_path / "run")]
+    (tmp_path / "run/rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    progress = checkpoint.read(tmp_path / "run/checkpoint.safetensors", recipe=recipe().model_dump(mode="json"))
+    summary = summary_of(recipe(), progress, tmp_path / "run")
+    assert (summary["accuracy"], summary["rounds"]) == (None, 3)
+    (tmp_path / "run/summary.json").write_text(json.dumps(summary))
+    with pytest.raises(SettingsError, match="was never evaluated, so there is nothing to compare"):
+        all_rows([finished(tmp_path / "run")])
 
 
 @pytest.mark.parametrize("strategy", [name for name in sorted(STRATEGIES) if not build(name, {}).traits.keeps])
