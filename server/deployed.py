@@ -99,7 +99,8 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         recorder=recorder,
     )
     progress = coordinate(grid, recipe, needs, resume=(folder / "checkpoint.safetensors").exists())
-    write_atomically(folder / "summary.json", json.dumps(summary_of(recipe, progress, folder), indent=2).encode())
+    summary = {**summary_of(recipe, progress, folder), "name": folder.name}  # a coordinator's runs share recipes
+    write_atomically(folder / "summary.json", json.dumps(summary, indent=2).encode())
 
 
 def open_or_go_without(settings: ServerSettings) -> Store | None:
