@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from fedlora.config import load
 from fedlora.settings import SettingsError
 from fedlora.task import JSON_KEY, TASK_RECORD, Task
 from server.checkpoint import read
 from server.records import ClientAnswered, RoundFinished
+from simulations.commands import recipe_path
 from simulations.local_grid import Fault
 from tests.federations import NODES, run
 from tests.simulations.test_run import KilledError, adapter_bytes, kind_for, rounds_without_timings
@@ -56,6 +58,28 @@ def test_both_ways_sparse_a_run_learns_sends_less_and_resumes_to_the_same_bits(r
     run(settings, tmp_path / "killed", resume=True)
     assert adapter_bytes(tmp_path / "killed") == adapter_bytes(tmp_path / "small")
     assert rounds_without_timings(tmp_path / "killed") == rounds_without_timings(tmp_path / "small")
+
+
+def test_the_flasc_recipe_starts_where_a_dense_run_does_and_sends_a_fraction_both_ways(recipe, tmp_path):
+    """From round 2 on; on so small an adapter half of what is left of a download is the task beside it."""
+    sparse = load(recipe_path("flasc")).wire
+    assert sparse.density == sparse.download_density == 0.25
+    assert sparse.download == "changes"
+    assert sparse.error_feedback
+    settings = recipe("strategy.name=fedit", "rounds.count=6", "train.steps=6", "adapter.r=8")
+    summaries = {}
+    for name, given in (("dense", settings), ("sparse", settings.model_copy(update={"wire": sparse}))):
+        summaries[name] = run(given, tmp_path / name)
+    lines = {name: rounds_without_timings(tmp_path / name) for name in summaries}
+    for dense, thin in zip(lines["dense"][0]["clients"], lines["sparse"][0]["clients"], strict=True):
+        assert thin["received"] == dense["received"]  # the same state, measured on the same examples
+        assert thin["bytes_down"] == pytest.approx(dense["bytes_down"], rel=0.05)
+    for number in range(1, 6):
+        for dense, thin in zip(lines["dense"][number]["clients"], lines["sparse"][number]["clients"], strict=True):
+            assert thin["bytes_up"] < dense["bytes_up"] / 3
+            assert thin["bytes_down"] < dense["bytes_down"] / 2.5
+    assert all(0 < line["download_left_out"] < 1 for line in lines["sparse"][1:])
+    assert summaries["sparse"]["accuracy"] > summaries["dense"]["accuracy"] - 0.15
 
 
 def test_newcomers_get_the_whole_state_and_everybody_else_what_they_have_missed(recipe, tmp_path):
