@@ -163,7 +163,7 @@ def encoded(
 ) -> tuple[bytes, Packing, dict[str, torch.Tensor]]:
     """The message, what is said of it, and what the coordinator will decode."""
     choice = choose(delta, task.wire)
-    blob = encode(delta, header, codec=choice.codec, density=choice.density, sign=site.sign)
+    blob = encode(delta, header, codec=choice.codec, density=choice.quotas, sign=site.sign)
     sent = delta
     if task.wire.lossy:
         sent = decode(blob, Schema.of(delta), Expected("update", task.run, task.round, header.base_hash)).tensors

@@ -34,6 +34,15 @@ class Factor(StrEnum):
     HEAD = "head"
 
 
+def factor_of(name: str) -> Factor:
+    """The factor that a flat name belongs to.
+
+    >>> factor_of("layer.0.query.B"), factor_of("head/weight")
+    (<Factor.B: 'B'>, <Factor.HEAD: 'head'>)
+    """
+    return Factor.HEAD if name.startswith(HEAD) else Factor(name.rpartition(".")[2])
+
+
 @dataclass(frozen=True)
 class LowRank:
     """One adapted matrix: ΔW (m, n) = s · B · [R ·] A, never formed unless `dense` is asked for."""

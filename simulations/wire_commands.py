@@ -103,7 +103,7 @@ def planned_bytes(recipe: Recipe, *, clients: int) -> dict[str, Any]:
         "strategy": recipe.strategy.name,
         "codec": choice.codec,
         "density": choice.density,
-        "bytes_up": len(encode(update, header, codec=choice.codec, density=choice.density)),
+        "bytes_up": len(encode(update, header, codec=choice.codec, density=choice.quotas)),
         "bytes_down": whole if recipe.wire.download == "whole" else bytes_of_changes(recipe, strategy, adapter),
         "bytes_down_first": whole,
         "dense_fp32": sum(4 * tensor.numel() for tensor in both.values()),

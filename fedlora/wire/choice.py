@@ -7,6 +7,7 @@ shares are measured: for signs with one scale a tensor it is (mean |x|)² / mean
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,8 @@ class Packing(Settings):
 
     codec: CodecName
     density: float = Field(gt=0, le=1)
+    """Share of all values; `wire.densities` spread it unevenly."""
+
     error: float = Field(ge=0)
     """‖left out‖ / ‖update‖, what was left over from earlier rounds included."""
 
@@ -42,19 +45,36 @@ class Choice:
 
     codec: CodecName
     density: float
+    densities: Mapping[str, float] | None = None
+    """Of every tensor by its name, where they differ; `density` is their mean by size."""
     kurtosis: float | None = None
     top_energy: float | None = None
+
+    @property
+    def quotas(self) -> float | Mapping[str, float]:
+        """As `encode` takes them."""
+        return self.density if self.densities is None else self.densities
 
 
 def choose(tensors: Tensors, settings: WireSettings) -> Choice:
     """The settings' own codec, or for `auto` whichever of sign and sparse int4 keeps more of this update's energy."""
     if settings.codec != "auto":
-        return Choice(settings.codec, settings.density)
+        return as_set(tensors, settings.codec, settings)
     density = min(settings.density, SPARSE)
     measured = kurtosis(tensors), top_energy(tensors, SPARSE)
     if sign_energy(tensors) >= top_energy(tensors, density):
-        return Choice("sign", settings.density, *measured)
-    return Choice("int4", density, *measured)
+        return Choice("sign", settings.density, None, *measured)
+    return Choice("int4", density, None, *measured)
+
+
+def as_set(tensors: Tensors, codec: CodecName, settings: WireSettings) -> Choice:
+    """The settings' own density, or one for every tensor."""
+    if not settings.densities.given:
+        return Choice(codec, settings.density)
+    shares = {name: settings.density_of(name) for name in tensors}
+    sizes = {name: tensor.numel() for name, tensor in tensors.items()}
+    mean = sum(shares[name] * size for name, size in sizes.items()) / max(1, sum(sizes.values()))
+    return Choice(codec, short(mean), shares)
 
 
 def packing_of(choice: Choice, update: Tensors, sent: Tensors) -> Packing:

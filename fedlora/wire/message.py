@@ -169,11 +169,12 @@ def encode(
     header: Header,
     *,
     codec: CodecName = "fp32",
-    density: float = 1.0,
+    density: float | Mapping[str, float] = 1.0,
     omit_zeros: bool = False,
     sign: Callable[[bytes], bytes] | None = None,
 ) -> bytes:
-    """Pack float tensors; of each tensor the `density` share of largest magnitude (at least one value) is sent.
+    """Pack float tensors; of each tensor the `density` share of largest magnitude (at least one value) is sent, of all
+    the same or one for each name.
 
     `omit_zeros`: nothing of a tensor of zeros, and no zeros of a sparse one; a message's length then tells of them.
 
@@ -185,8 +186,9 @@ def encode(
         codec=CODECS[codec], residual_ranks=header.residual_ranks,
     )  # fmt: skip
     try:
-        for tensor in tensors.values():
-            body.chunks.extend(chunks_of(tensor.detach().float().flatten(), codec, density, omit_zeros))
+        for name, tensor in tensors.items():
+            share = density[name] if isinstance(density, Mapping) else density
+            body.chunks.extend(chunks_of(tensor.detach().float().flatten(), codec, share, omit_zeros))
     except ValueCodeError:
         raise WireError("not-finite") from None
     packed = body.SerializeToString(deterministic=True)

@@ -134,3 +134,22 @@ def test_nothing_is_lost_of_an_update_of_zeros():
     zeros = {"x": torch.zeros(10)}
     choice = choose(zeros, WireSettings(codec="auto"))
     assert packing_of(choice, zeros, zeros).error == 0.0
+
+
+def test_a_b_and_head_may_have_quotas_of_their_own():
+    update = {
+        name: torch.randn(shape) for name, shape in (("l.A", (4, 50)), ("l.B", (25, 4)), ("head/weight", (2, 50)))
+    }
+    settings = WireSettings(codec="fp32", density=0.5, densities={"A": 0.1, "head": 1.0})
+    choice = choose(update, settings)
+    sent = decode(encode(update, HEADER, density=choice.quotas), Schema.of(update), EXPECTED).tensors
+    counts = {name: int(torch.count_nonzero(tensor)) for name, tensor in sent.items()}
+    assert counts == {"l.A": 20, "l.B": 50, "head/weight": 100}
+    assert choice.density == pytest.approx(170 / 400, abs=1e-3)
+    assert settings.lossy
+    assert not WireSettings(densities={"head": 1.0}).lossy
+
+
+def test_auto_takes_no_quotas():
+    with pytest.raises(ValueError, match="codec auto picks a density itself; set a codec, or leave densities out"):
+        WireSettings(codec="auto", densities={"A": 0.5})
