@@ -25,6 +25,7 @@ from simulations.compare import (
     run_missing,
     write_outputs,
 )
+from simulations.packing_summary import packed_as
 from simulations.run import Engine, prepare
 from simulations.run import simulate as run_simulation
 from simulations.screen import Screen
@@ -73,7 +74,7 @@ def simulate(
     up, down = summary["bytes_up"] / 1e6, summary["bytes_down"] / 1e6
     typer.echo(
         f"accuracy {summary['accuracy']:.4f}, {up:.2f} MB up, {down:.2f} MB down, {summary['seconds']:.0f} s. "
-        f"Look at {folder}/curves.png; the PEFT adapter is {summary['adapter_dir']}."
+        f"{packed_as(summary)}Look at {folder}/curves.png; the PEFT adapter is {summary['adapter_dir']}."
     )
     if store is not None:
         where = "" if store == store_here() else f" --store {store}"

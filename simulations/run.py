@@ -33,6 +33,7 @@ from server.summary import first_step_spent, largest_error, read_rounds, receipt
 from simulations.attacks import app_of, attackers, corrupted
 from simulations.local_grid import FIRST_NODE, Faults, LocalGrid, run_apps
 from simulations.on_ray import run_on_ray
+from simulations.packing_summary import packing_summary
 from simulations.partition import ClientExamples, Federation, federation
 from simulations.pictures import draw_curves
 from simulations.sites import site_of
@@ -245,6 +246,7 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
         "adapter_dir": adapter_dir(recipe, out),
         "initialisation": recipe.adapter.start,
         **first_step_spent([outcome.folder for outcome in outcomes], rounds),
+        **packing_summary(rounds),
         **attack_summary(simulation),
         **privacy_summary(recipe, receipts(rounds), rounds=max(outcome.progress.round for outcome in outcomes)),
     }

@@ -28,6 +28,8 @@ from simulations.commands import Overrides, recipe_path
 from strategies.base import Strategy
 from strategies.registry import build
 
+STATE_HASH = 16  # bytes; a message's SHA-256 has 32
+
 app = typer.Typer(no_args_is_help=True, help="What a message holds; how many bytes a recipe will send.")
 
 
@@ -36,12 +38,28 @@ def inspect(file: Annotated[Path, typer.Argument(help="A packed message.")]) -> 
     """Print what a message holds, byte by byte of its budget. Nothing in it is trusted or decoded."""
     try:
         blob = file.read_bytes()
-        envelope = pb.Envelope.FromString(blob)
-        body = pb.Body.FromString(envelope.body)
+        links = links_in(blob)
+        shown = [table_of(link) for link in links or [blob]]
     except OSError as error:
         raise SettingsError(f"cannot read {file}: {error.strerror}.") from None
     except DecodeError:
         raise SettingsError(f"{file} is not a fedlora message.") from None
+    for table in shown:
+        Console().print(table)
+    if links:
+        around = len(blob) - sum(map(len, links))
+        typer.echo(f"{len(links)} links to follow in this order: {len(blob)} bytes, {around} around the links.")
+
+
+def links_in(blob: bytes) -> list[bytes]:
+    """The messages in a download of changes; none where it is one message. Their second fields differ in length."""
+    changes = pb.Changes.FromString(blob)
+    return list(changes.links) if len(changes.result_hash) == STATE_HASH else []
+
+
+def table_of(blob: bytes) -> Table:
+    envelope = pb.Envelope.FromString(blob)
+    body = pb.Body.FromString(envelope.body)
     table = Table("part", "value", "bytes")
     for name in ("format", "kind", "run", "round", "client", "strategy"):
         table.add_row(name, str(getattr(body, name)), "")
@@ -57,7 +75,7 @@ def inspect(file: Annotated[Path, typer.Argument(help="A packed message.")]) -> 
     table.add_row("signature", "present" if envelope.signature else "none", str(len(envelope.signature)))
     table.add_row("envelope and headers", "", str(len(blob) - payload - len(envelope.signature)))
     table.add_row("all", "", str(len(blob)), style="bold")
-    Console().print(table)
+    return table
 
 
 @app.command()

@@ -286,6 +286,7 @@ def test_a_compressed_run_learns_sends_less_and_resumes_to_the_same_bits(recipe,
     plain = run(recipe("rounds.count=6", "train.steps=6", "strategy.name=fedit"), tmp_path / "plain")
     small = run(settings, tmp_path / "small")
     assert small["accuracy"] >= 0.7
+    assert sum(small["packing"].values()) == 6 * small["clients"]
     assert small["bytes_up"] + small["bytes_down"] < plain["bytes_up"] + plain["bytes_down"]
 
     def die(event):

@@ -150,3 +150,20 @@ def test_a_message_is_inspected_without_being_trusted(tmp_path):
     path.write_bytes(encode(tensors(), HEADER, codec="int4", density=0.25))
     shown = invoke("wire", "inspect", str(path))
     assert all(word in shown for word in ("int4", "run-1", "ffa", "signature"))
+
+
+def test_a_download_of_changes_is_inspected_link_by_link(tmp_path):
+    from fedlora.wire.changes import next_links, packed_changes
+    from tests.wire.test_message import adapter
+
+    held = adapter()
+    links, asked = [], {"run": "run-1", "strategy": "fedit", "codec": "int8", "density": 0.5}
+    for number in (4, 5):
+        moved = held.with_tensors({name: 2 * tensor for name, tensor in held.tensors().items()})
+        step = next_links(held, moved, round_number=number, **asked)
+        links, held = [*links, *step.links], step.held
+    path = tmp_path / "changes.bin"
+    path.write_bytes(packed_changes(links, held))
+    shown = invoke("wire", "inspect", str(path))
+    assert len(re.findall(r"kind\W+(?:change|turn)", shown)) == len(links) == 4  # a doubled A is a turn
+    assert f"{len(links)} links to follow in this order: {path.stat().st_size} bytes" in shown

@@ -1,0 +1,36 @@
+"""What summary.json says of how updates were packed: which codecs were chosen, and what that lost."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def packing_summary(rounds: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Of the lines of rounds.jsonl: how many updates went in which codec and density, and what error they reported."""
+    clients = [client for lines in rounds for line in lines for client in line["clients"]]
+    packings = [client["packing"] for client in clients if client["packing"] is not None]
+    if not packings:
+        return {}
+    errors = [packing["error"] for packing in packings]
+    return {
+        "packing": dict(sorted(Counter(map(name_of, packings)).items())),
+        "packing_error": statistics.fmean(errors),
+        "packing_error_max": max(errors),
+    }
+
+
+def packed_as(summary: Mapping[str, Any]) -> str:
+    """A sentence on it, where anything was lost."""
+    if not summary.get("packing_error_max"):
+        return ""
+    chosen = ", ".join(f"{name} ({count})" for name, count in summary["packing"].items())
+    mean, most = summary["packing_error"], summary["packing_error_max"]
+    return f"Packed as {chosen}, which lost {mean:.2f} of an update, at most {most:.2f}, in norm. "
+
+
+def name_of(packing: Mapping[str, Any]) -> str:
+    """Codec and density, in words."""
+    return str(packing["codec"]) + ("" if packing["density"] == 1 else f" at {packing['density']:.3g}")
