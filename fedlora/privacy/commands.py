@@ -23,7 +23,17 @@ from fedlora.settings import SettingsError
 
 ledger_app = typer.Typer(no_args_is_help=True, add_completion=False, help="What a site's data have spent.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
-SiteFolder = Annotated[Path, typer.Argument(help="The site's folder (a simulation's are OUT/sites/NAME).")]
+
+
+def _with_ledgers(site: Path) -> Path:
+    """Where the ledgers are: in a deployed site's folder they are under `state`."""
+    return site / "state" if datasets(site / "state") and not datasets(site) else site
+
+
+SiteFolder = Annotated[
+    Path,
+    typer.Argument(callback=_with_ledgers, help="The site's folder (a simulation's are OUT/sites/NAME)."),
+]
 
 
 def plan(
@@ -188,7 +198,10 @@ def export(
 def _datasets(site: Path) -> list[str]:
     names = datasets(site)
     if not names:
-        raise SettingsError(f"{site} holds no ledger (no privacy/*/ledger.jsonl); give a site's folder.")
+        raise SettingsError(
+            f"{site} holds no ledger (no privacy/*/ledger.jsonl); give a site's folder, or what its client.yaml calls "
+            "`state`."
+        )
     return names
 
 

@@ -43,6 +43,7 @@ def lines(
     axes = [_axis(colours, left)] + ([] if right is None else [_axis(colours, right, grid=False)])
     return {
         **_frame(colours),
+        "title": _in_place_of(colours, "" if series else "nothing was measured"),
         "tooltip": _tooltip(colours, left.unit, exponent=left.log),
         "xAxis": _x_axis(colours, x),
         "yAxis": axes,
@@ -164,6 +165,12 @@ def _frame(colours: Palette) -> dict[str, Any]:
         "grid": {"left": 4, "right": 12, "top": 46, "bottom": 24, "containLabel": True},
         "tooltip": _tooltip(colours, ""),
     }
+
+
+def _in_place_of(colours: Palette, said: str) -> dict[str, Any]:
+    """Words in the middle of a chart without lines; there are none once it has some."""
+    style = {"color": colours.muted, "fontWeight": "normal", "fontSize": 14}
+    return {"text": said, "left": "center", "top": "middle", "textStyle": style}
 
 
 def _tooltip(colours: Palette, unit: str, *, exponent: bool = False) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def alerts(run: RunRow) -> Markup:
 
 def summary(run: RunRow, sites: Sequence[RunSiteRow]) -> Markup:
     missing = [site for site in sites if site.misses]
-    best = f"best {share(run.best_accuracy)}" if run.best_accuracy is not None else "not measured yet"
+    unknown = "not measured yet" if run.active else "not measured"
+    best = f"best {share(run.best_accuracy)}" if run.best_accuracy is not None else unknown
     return figures(
         [
             Figure("Rounds", progress(run), ""),

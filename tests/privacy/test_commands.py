@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -73,6 +74,14 @@ def test_ledger_export_is_csv_or_json_lines(site):
     assert [row["run"] for row in rows] == ["run-1", "run-1", "run-2"]
     lines = run("ledger", "export", str(site), "--json").output.splitlines()
     assert [json.loads(line)["sequence"] for line in lines] == [1, 2, 3]
+
+
+def test_a_deployed_sites_own_folder_is_enough(site, tmp_path):
+    folder = tmp_path / "deployed"
+    shutil.copytree(site / "privacy", folder / "state" / "privacy")
+    for command in ("show", "verify", "export"):
+        assert run("ledger", command, str(folder)).output == run("ledger", command, str(folder / "state")).output
+    assert "sound: 3 entries" in run("ledger", "verify", str(folder)).output
 
 
 def test_a_folder_without_a_ledger_is_said_to_be_one(tmp_path):

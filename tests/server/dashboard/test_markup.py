@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import doctest
 import re
+from dataclasses import fields, replace
 
 from markupsafe import Markup
 
 from server.dashboard import units
 from server.dashboard.markup import Column, Row, badge, bar, figures, link, moment, note, pairs, table
 from server.dashboard.markup import Figure as OneFigure
+from server.dashboard.run_charts import quality_chart
+from server.dashboard.theme import LIGHT
+from server.store.rows import RoundRow
 
 EVIL = '"><img src=x onerror=alert(1)>'
 COLUMNS = (Column("Site"), Column("Sent", number=True, hint=EVIL))
@@ -62,3 +66,10 @@ def test_a_bar_says_its_share_and_stays_within_its_frame():
 
 def test_the_examples_of_units_hold():
     assert doctest.testmod(units).failed == 0
+
+
+def test_a_chart_without_lines_says_so_until_it_has_some():
+    measured = RoundRow(**{**dict.fromkeys(field.name for field in fields(RoundRow)), "round": 1, "accuracy": 0.5})
+    unmeasured = replace(measured, accuracy=None)
+    texts = [quality_chart(LIGHT, rounds, [])["title"]["text"] for rounds in ([unmeasured], [unmeasured, measured])]
+    assert texts == ["nothing was measured", ""]
