@@ -177,6 +177,25 @@ def compare(values: Tensor, density: float, *, turns: int) -> None:
     print(f"  taking in: {ratio:.1f} times faster than Flower's Array; {index_cost(n, density)}")
 
 
+def as_adapter(values: Tensor, count: int, *, turns: int) -> None:
+    """Taking in again, with the same values in as many tensors as an adapter has."""
+    tensors = {f"{i:03}": part for i, part in enumerate(values.chunk(count))}
+    blob = encode(tensors, HEADER, codec="int4", density=1 / 16)
+    totals = {name: torch.zeros(part.shape, dtype=torch.float64) for name, part in tensors.items()}
+    theirs = delivered(ArrayRecord({name: Array(part.numpy()) for name, part in tensors.items()}))
+    read = delivered(ArrayRecord({"x": Array("uint8", (len(blob),), "fedlora.update.v1", blob)}))
+
+    def take_in() -> None:
+        arrived = read().array_records["arrays"]["x"].data
+        decode(arrived, Schema.of(tensors), EXPECTED).add_to(totals)
+
+    works = {"theirs": lambda: aggregate_arrayrecords([theirs() for _ in range(ANSWERS)], "n"), "ours": take_in}
+    taking = cpu_ms(works, turns=turns)
+    ratio = taking["theirs"] / ANSWERS / taking["ours"]
+    print(f"\n{len(values):,} values in {count} tensors, int4 at 1/16: taken in in {taking['ours']:.1f} ms,", end=" ")
+    print(f"{ratio:.1f} times faster than Flower's Arrays")
+
+
 def index_cost(n: int, density: float) -> str:
     """Bits of the index code against log2 C(n, k), chunk by chunk."""
     k = round(density * CHUNK)
@@ -217,6 +236,7 @@ def main() -> None:
         top_ks(values, turns=arguments.turns)
         for density in DENSITIES:
             compare(values, density, turns=arguments.turns)
+        as_adapter(values, 256 if n > 1 << 20 else 24, turns=arguments.turns)
 
 
 if __name__ == "__main__":
