@@ -40,13 +40,15 @@ from torch import Tensor, nn
 from fedlora.privacy import hooks, linears
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import Source, Stream, poisson_sample, privatise
+from fedlora.privacy.outer import Gradients, alignments, flat_of, squares, weighted, without
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.supported import Watch, require_same_losses_alone, require_supported, running_batch_norm
 
 log = logging.getLogger(__name__)
 
 LossPerExample = Callable[[Tensor], Tensor]
-PerSample = dict[Tensor, Tensor]
+PerSample = dict[Tensor, Gradients]
+Sums = dict[Tensor, Tensor]
 
 
 class PerExampleGradients(Protocol):
@@ -137,9 +139,9 @@ class PrivateEngine:
         drawn = poisson_sample(stream, examples=self._examples, rate=self.mechanism.rate)
         self._release(self.clipped_sum(drawn, loss_per_example), stream)
 
-    def clipped_sum(self, indices: Tensor, loss_per_example: LossPerExample) -> PerSample:
+    def clipped_sum(self, indices: Tensor, loss_per_example: LossPerExample) -> Sums:
         """Σ min(1, C / ‖g_i‖) g_i per parameter, in float64. Not private by itself: `step` releases it with noise."""
-        totals: PerSample = {p: torch.zeros(p.shape, dtype=torch.float64, device=p.device) for p in self._trained}
+        totals: Sums = {p: torch.zeros(p.shape, dtype=torch.float64, device=p.device) for p in self._trained}
         size = self._microbatch or max(len(indices), 1)
         if not self._uncoupled and not self._rehearsed and len(indices) > 1:
             self._uncoupled = self._examples_are_independent(indices[:2], loss_per_example)
@@ -180,12 +182,12 @@ class PrivateEngine:
         products = []
         for parameter, grad in released.items():
             assert grad is not None
-            products.append(gradients[parameter].flatten(1).double() @ grad.flatten().double())
+            products.append(alignments(gradients[parameter], grad))
             parameter.grad = grad
         aligned: Tensor = scores_n * torch.stack(products).sum(0)
         return aligned
 
-    def _release(self, totals: PerSample, stream: Stream) -> None:
+    def _release(self, totals: Sums, stream: Stream) -> None:
         flat = torch.cat([totals[parameter].flatten() for parameter in self._trained])
         noisy = privatise(flat, stream, noise_std=self.mechanism.noise_multiplier * self.mechanism.clip)
         noisy.div_(self.mechanism.expected_batch)
@@ -193,27 +195,25 @@ class PrivateEngine:
         for parameter, piece in zip(self._trained, pieces, strict=True):
             parameter.grad = piece.view(parameter.shape).to(parameter.dtype)
 
-    def _clip(self, gradients: PerSample) -> PerSample:
-        """One norm over all parameters, one factor per example, one matrix-vector product per parameter."""
+    def _clip(self, gradients: PerSample) -> Sums:
+        """One norm over all parameters, one factor per example, one weighted sum per parameter."""
         with torch.autocast(self._trained[0].device.type, enabled=False):
             return self._clip_in_full_precision(gradients)
 
-    def _clip_in_full_precision(self, gradients: PerSample) -> PerSample:
+    def _clip_in_full_precision(self, gradients: PerSample) -> Sums:
         factors_n = self._factors(gradients)
-        return {p: (factors_n.to(g.dtype) @ g.flatten(1)).view(p.shape) for p, g in gradients.items()}
+        return {p: weighted(g, factors_n) for p, g in gradients.items()}
 
     def _factors(self, gradients: PerSample) -> Tensor:
-        """min(1, C / norm) of every example (n,); 0, and its rows zeroed, where the norm is not finite."""
-        squares = [torch.linalg.vector_norm(g.flatten(1), dim=1).double().square() for g in gradients.values()]
-        norms_n = torch.stack(squares).sum(0).sqrt()
+        """min(1, C / norm) of every example (n,); 0, and its rows in `gradients` too, where the norm is not finite."""
+        norms_n = torch.stack([squares(g) for g in gradients.values()]).sum(0).sqrt()
         finite_n = norms_n.isfinite()
         factors_n = (self.mechanism.clip / norms_n.clamp(min=1e-30)).clamp(max=1.0)
         bad = int((~finite_n).sum())
         if bad:
             self.nonfinite_examples += bad
             factors_n = torch.where(finite_n, factors_n, 0.0)
-            for g in gradients.values():  # 0 · inf is not 0: the rows themselves must go
-                g[~finite_n] = 0.0
+            gradients |= {parameter: without(g, ~finite_n) for parameter, g in gradients.items()}
         return factors_n
 
     def _gradients(self, indices: Tensor, loss_per_example: LossPerExample) -> PerSample:
@@ -260,7 +260,7 @@ class PrivateEngine:
         once per engine. False when non-finite values hide the answer: then ask again later.
         """
         gradients = self._backward(pair, loss_per_example, torch.tensor([1.0, 0.0]))
-        other = torch.cat([g[1].flatten() for g in gradients.values()])
+        other = torch.cat([flat_of(g, 1) for g in gradients.values()])
         if not bool(other.isfinite().all()):
             return False
         if bool(other.any()):

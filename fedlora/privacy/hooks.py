@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlora.privacy.linears import trained_linears
+from fedlora.privacy.outer import Gradients
 
 
 class OpacusHooks:
@@ -46,11 +47,11 @@ class OpacusHooks:
         self._quiet.__enter__()
         warnings.filterwarnings("ignore", message="Full backward hook is firing")  # first layers have frozen inputs
 
-    def end(self) -> dict[Tensor, Tensor]:
+    def end(self) -> dict[Tensor, Gradients]:
         """What the hooks found; p.grad is left in place, for the engine to refuse, where they did not find it all."""
         self._quiet.__exit__(None, None, None)
         self._hooks.disable_hooks()
-        found: dict[Tensor, Tensor] = {}
+        found: dict[Tensor, Gradients] = {}
         for parameter in self._parameters:
             gradients = parameter.grad_sample  # type: ignore[attr-defined]  # as above
             parameter.grad_sample = None  # type: ignore[attr-defined]  # as above

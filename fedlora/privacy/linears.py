@@ -8,7 +8,10 @@ swapped. The swapped layer computes what it always did, from a weight that is ex
     W_oi  ──expand──►  W_noi (a leaf, stride 0: no memory)      y_nto = bmm(x_nti, W_noiᵀ)
                           └─ backward ─► W_noi.grad = every example's own gradient
 
-so autograd itself yields per-example gradients; both kinds of gradient checkpointing, bf16 autocast, shared weights and
+A wide matrix (a first step's whole gradients) keeps, instead, its input and the gradient of its output, which is that
+of a leaf of zeros added to it: `outer` has the norms and sums of the gradients that these two stand for.
+
+Autograd itself yields per-example gradients; both kinds of gradient checkpointing, bf16 autocast, shared weights and
 a layer called twice need nothing special. PEFT's modules, their API and their state_dict are untouched.
 
 A fused autograd function in its place was 3 to 5 % slower (docs/LOG.md); the slow twin is a loop over examples, in the
@@ -17,11 +20,34 @@ tests.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedlora.privacy.outer import Gradients, Outer, joined, outer_is_smaller
 from fedlora.privacy.refusal import Code, Refusal
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a wide matrix; without a gradient where it was only recomputed for a checkpoint."""
+
+    zeros_nto: Tensor
+    x_nti: Tensor
+    version: int
+
+    def gradients(self) -> Outer:
+        """Refuses an input that has been written into since: autograd would, if it had kept it itself."""
+        if self.x_nti._version != self.version:
+            raise Refusal(
+                Code.UNSUPPORTED_MODEL,
+                "the input of a trained layer was changed in place after its use; compute a new tensor instead "
+                "(x = x + y, not x += y).",
+            )
+        assert self.zeros_nto.grad is not None  # `end` looked
+        return Outer(self.zeros_nto.grad, self.x_nti)
 
 
 class Recorder:
@@ -33,16 +59,23 @@ class Recorder:
     def __init__(self) -> None:
         self.batch: int | None = None
         self._leaves: dict[Tensor, Tensor] = {}
+        self._uses: dict[Tensor, list[Use]] = {}
 
     def begin(self, batch: int) -> None:
         self.batch = batch
-        self._leaves = {}
+        self._leaves, self._uses = {}, {}
 
-    def end(self) -> dict[Tensor, Tensor]:
+    def end(self) -> dict[Tensor, Gradients]:
         """Every parameter's gradients (n, *shape); a parameter that no example reached is absent."""
         self.batch = None
         leaves, self._leaves = self._leaves, {}
-        return {parameter: leaf.grad for parameter, leaf in leaves.items() if leaf.grad is not None}
+        uses, self._uses = self._uses, {}
+        found: dict[Tensor, Gradients] = {p: leaf.grad for p, leaf in leaves.items() if leaf.grad is not None}
+        for parameter, used in uses.items():
+            if reached := [use.gradients() for use in used if use.zeros_nto.grad is not None]:
+                kept, formed = joined(reached), found.get(parameter)  # both: used at few positions and at many
+                found[parameter] = kept.formed() + formed if isinstance(formed, Tensor) else kept
+        return found
 
     def leaf(self, parameter: Tensor) -> Tensor:
         """The parameter, once per example; the same leaf for every use of it in this microbatch."""
@@ -50,6 +83,16 @@ class Recorder:
             assert self.batch is not None
             self._leaves[parameter] = parameter.detach().expand(self.batch, *parameter.shape).requires_grad_()
         return self._leaves[parameter]
+
+    def product(self, x_nti: Tensor, weight_oi: Tensor) -> Tensor:
+        """x Wᵀ (n, t, o), so that W has a gradient per example."""
+        (o, i), (n, t, _) = weight_oi.shape, x_nti.shape
+        if not outer_is_smaller(t, o, i):
+            return torch.bmm(x_nti, self.leaf(weight_oi).mT)
+        y_nto = functional.linear(x_nti, weight_oi.detach())
+        zeros_nto = y_nto.new_zeros(1).expand(n, t, o).requires_grad_()
+        self._uses.setdefault(weight_oi, []).append(Use(zeros_nto, x_nti.detach(), x_nti._version))
+        return y_nto + zeros_nto
 
     def positions(self, x: Tensor) -> Tensor:
         """x as (n, t, i). Refuses a dim 0 that is not the declared batch, and gradients outside `begin` and `end`."""
@@ -78,7 +121,7 @@ class ExpandedLinear(nn.Linear):
             return functional.linear(input, self.weight, self.bias)
         x_nti = self.recorder.positions(input)
         if self.weight.requires_grad:
-            y_nto = torch.bmm(x_nti, self.recorder.leaf(self.weight).mT)
+            y_nto = self.recorder.product(x_nti, self.weight)
         else:
             y_nto = functional.linear(x_nti, self.weight)
         if self.bias is not None:
@@ -120,5 +163,5 @@ class ExpandedLinears:
     def begin(self, batch: int) -> None:
         self._recorder.begin(batch)
 
-    def end(self) -> dict[Tensor, Tensor]:
+    def end(self) -> dict[Tensor, Gradients]:
         return self._recorder.end()

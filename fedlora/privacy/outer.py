@@ -1,0 +1,106 @@
+"""Per-example gradients of a wide matrix, kept as what they are made of: G_n = Σ_t g_nt x_ntᵀ, never formed.
+
+Shapes: n examples, t positions, i in, o out. Ghost norms: Li et al., arXiv 2110.05679; the weighted sum
+from the same tensors: Bu et al., arXiv 2210.00038.
+
+    ‖G_n‖² = Σ (g_n g_nᵀ) ∘ (x_n x_nᵀ),     Σ_n f_n G_n = Σ_nt (f_n g_nt) x_ntᵀ
+
+Memory n t (o + i) in the place of n o i. For small matrices, LoRA's own, forming them is the cheaper way.
+
+Guarantee: `squares` is no less than ‖G_n‖², up to the float64 rounding of the factors' own squares: positions that
+cancel each other do not make a norm look small. The slow twin is `formed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LEAST_SIDE = 64
+"""Narrower matrices are formed: LoRA's factors, heads."""
+
+ROUNDING = 1e-13
+"""Of Σ‖g_t‖² Σ‖x_t‖², which bounds ‖G‖²: more than the float64 sums can have lost to cancellation."""
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Every example's gradient of one matrix (n, o, i), as its two sides."""
+
+    g_nto: Tensor
+    x_nti: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return int(self.g_nto.shape[0]), int(self.g_nto.shape[2]), int(self.x_nti.shape[2])
+
+    def formed(self) -> Tensor:
+        """(n, o, i)."""
+        return torch.bmm(self.g_nto.mT.to(self.x_nti.dtype), self.x_nti)
+
+
+Gradients = Tensor | Outer
+"""Per-example gradients of one parameter (n, *shape)."""
+
+
+def outer_is_smaller(positions: int, o: int, i: int) -> bool:
+    """Whether the two sides have at most half the numbers of the matrix, and it is no small one."""
+    return min(o, i) >= LEAST_SIDE and 2 * positions * (o + i) <= o * i
+
+
+def joined(uses: Sequence[Outer]) -> Outer:
+    """The gradient of a matrix that was used several times: more positions."""
+    if len(uses) == 1:
+        return uses[0]
+    return Outer(torch.cat([use.g_nto for use in uses], 1), torch.cat([use.x_nti for use in uses], 1))
+
+
+def squares(gradients: Gradients) -> Tensor:
+    """‖G_n‖² of every example (n,), float64."""
+    if isinstance(gradients, Tensor):
+        norms_n: Tensor = torch.linalg.vector_norm(gradients.flatten(1), dim=1)
+        return norms_n.double().square()
+    g_nto, x_nti = gradients.g_nto.double(), gradients.x_nti.double()
+    gg_ntt, xx_ntt = torch.bmm(g_nto, g_nto.mT), torch.bmm(x_nti, x_nti.mT)
+    bound_n = g_nto.square().sum((1, 2)) * x_nti.square().sum((1, 2))
+    squares_n: Tensor = (gg_ntt * xx_ntt).sum((1, 2)).clamp_min(0.0) + ROUNDING * bound_n
+    return squares_n
+
+
+def weighted(gradients: Gradients, factors_n: Tensor) -> Tensor:
+    """Σ_n f_n G_n, of the parameter's shape, in the gradients' precision."""
+    if isinstance(gradients, Tensor):
+        flat: Tensor = factors_n.to(gradients.dtype) @ gradients.flatten(1)
+        formed: Tensor = flat.view(gradients.shape[1:])
+        return formed
+    dtype = torch.promote_types(torch.promote_types(gradients.g_nto.dtype, gradients.x_nti.dtype), torch.float32)
+    g_No = (gradients.g_nto.to(dtype) * factors_n[:, None, None].to(dtype)).flatten(0, 1)
+    total_oi: Tensor = g_No.mT @ gradients.x_nti.to(dtype).flatten(0, 1)
+    return total_oi
+
+
+def alignments(gradients: Gradients, direction: Tensor) -> Tensor:
+    """⟨G_n, direction⟩ of every example (n,), float64."""
+    if isinstance(gradients, Tensor):
+        return gradients.flatten(1).double() @ direction.flatten().double()
+    found_n: Tensor = ((gradients.g_nto.double() @ direction.double()) * gradients.x_nti.double()).sum((1, 2))
+    return found_n
+
+
+def without(gradients: Gradients, bad_n: Tensor) -> Gradients:
+    """The gradients with zeros in the place of these examples': 0 · inf is not 0, the rows themselves must go."""
+    if isinstance(gradients, Tensor):
+        return gradients.masked_fill(bad_n.view(-1, *[1] * (gradients.dim() - 1)), 0.0)
+    mask_n11 = bad_n[:, None, None]
+    return Outer(gradients.g_nto.masked_fill(mask_n11, 0.0), gradients.x_nti.masked_fill(mask_n11, 0.0))
+
+
+def flat_of(gradients: Gradients, example: int) -> Tensor:
+    """One example's gradient, flat."""
+    if isinstance(gradients, Tensor):
+        return gradients[example].flatten()
+    alone = slice(example, example + 1)
+    return Outer(gradients.g_nto[alone], gradients.x_nti[alone]).formed().flatten()
