@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from fedlora.settings import SettingsError
+
 Health = Callable[[], Mapping[str, Mapping[str, object]]]
 Metrics = Callable[[], bytes]
 Page = Callable[[], tuple[int, str, bytes]]
@@ -26,15 +28,15 @@ def serve_health(health: Health, *, port: int) -> ThreadingHTTPServer:
         ready = all(part["ready"] for part in parts.values())
         return 200 if ready else 503, "application/json", json.dumps({"ready": ready, "processes": parts}).encode()
 
-    return _serve("/healthz", page, host="127.0.0.1", port=port)
+    return _serve("/healthz", page, host="127.0.0.1", port=port, setting="health_port")
 
 
 def serve_metrics(metrics: Metrics, *, host: str, port: int) -> ThreadingHTTPServer:
     """Serve them, unprotected, at an address that only the operator's machines should reach."""
-    return _serve("/metrics", lambda: (200, PROMETHEUS, metrics()), host=host, port=port)
+    return _serve("/metrics", lambda: (200, PROMETHEUS, metrics()), host=host, port=port, setting="metrics_listen")
 
 
-def _serve(path: str, page: Page, *, host: str, port: int) -> ThreadingHTTPServer:
+def _serve(path: str, page: Page, *, host: str, port: int, setting: str) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         timeout = 5.0  # seconds for one request: a peer that dribbles its bytes is dropped
 
@@ -52,7 +54,13 @@ def _serve(path: str, page: Page, *, host: str, port: int) -> ThreadingHTTPServe
         def log_message(self, format: str, *args: object) -> None:
             """A probe every few seconds is not worth a line."""
 
-    server = ThreadingHTTPServer((host, port), Handler)
+    try:
+        server = ThreadingHTTPServer((host, port), Handler)
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be served at {host}:{port}: {error.strerror}. Choose another {setting}; every coordinator "
+            "and agent on a machine needs its own."
+        ) from None
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name=path, daemon=True).start()
     return server

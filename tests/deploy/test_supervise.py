@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from fedlora import supervise
+from fedlora.health import serve_health, serve_metrics
+from fedlora.settings import SettingsError
 from fedlora.supervise import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Child, JsonLines, Supervisor
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -141,3 +144,14 @@ def test_a_log_line_is_one_json_object_with_its_fields():
     assert '"event": "exited"' in line
     assert '"child": "a", "status": 1' in line
     assert "\n" not in line
+
+
+def test_a_port_that_is_taken_is_said_with_the_setting_that_moves_it():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            SettingsError, match=rf"127\.0\.0\.1:{port}: Address already in use\. .* another health_port"
+        ):
+            serve_health(dict, port=port)
+        with pytest.raises(SettingsError, match="another metrics_listen"):
+            serve_metrics(bytes, host="127.0.0.1", port=port)
