@@ -10,8 +10,8 @@ import torch
 from fedlora import lowrank
 from fedlora.lowrank import Product, scaled, svd, zero
 from fedlora.updates import Adapter
-from strategies import fedex, fedsb, fedsvd, flexlora, mean
-from tests.strategies import test_papers, test_properties
+from strategies import fedex, fedsb, fedsvd, flexlora, mean, versions
+from tests.strategies import test_papers, test_properties, test_versions
 
 
 def transposed(product: Product) -> Product:
@@ -68,6 +68,33 @@ def test_uniform_for_weighted_is_caught(monkeypatch, name):
     )
     with pytest.raises(AssertionError):
         test_properties.test_the_head_is_the_weighted_mean(name)
+
+
+@pytest.mark.parametrize("name", ["ffa", "fedsvd", "fedsb", "flora"])
+def test_uniform_for_weighted_factors_are_caught(monkeypatch, name):
+    import importlib
+
+    module = importlib.import_module(f"strategies.{name}")
+    function = "mean_over_holders" if name == "flora" else "weighted_mean"
+    honest = getattr(module, function)
+    monkeypatch.setattr(module, function, lambda updates, weighting, **rest: honest(updates, "uniform", **rest))
+    with pytest.raises(AssertionError):
+        test_properties.test_exact_strategies_serve_the_weighted_mean_of_delta_w_every_round(name)
+
+
+def test_a_uniform_residual_beside_a_weighted_mean_is_caught(monkeypatch):
+    honest = fedex.Spread.add
+    monkeypatch.setattr(fedex.Spread, "add", lambda self, update, weight: honest(self, update, 1.0))
+    with pytest.raises(AssertionError):
+        test_properties.test_exact_strategies_serve_the_weighted_mean_of_delta_w_every_round("fedex")
+
+
+def test_a_residual_that_is_merged_and_kept_too_is_caught(monkeypatch):
+    """Doubled by the coordinator: in the sum of the past, and still one of the newest."""
+    honest = versions.with_added
+    monkeypatch.setattr(versions, "with_added", lambda past, residual: honest(honest(past, residual), residual))
+    with pytest.raises(AssertionError):
+        test_versions.test_every_version_ends_where_the_sum_of_all_residuals_does(2)
 
 
 def test_averaging_a_and_b_in_the_place_of_an_exact_strategy_is_caught(monkeypatch):

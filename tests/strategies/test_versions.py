@@ -38,7 +38,8 @@ def history(rank: int):
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5])
-def test_every_version_ends_where_the_sum_of_all_residuals_does_and_none_is_sent_more_than_the_matrices(rank):
+def test_every_version_ends_where_the_sum_of_all_residuals_does(rank):
+    """And nobody is sent more numbers than the matrices have."""
     states, sums = history(rank)
     whole, last = states[-1], sums[-1]
     assert whole.base_version == ROUNDS
