@@ -216,13 +216,13 @@ def added(products: Sequence[Product]) -> Product:
     shape = products[0].shape
     if not dense_is_smaller(sum(product.rank for product in products), shape):
         return stack(products)
-    total = torch.zeros(shape, dtype=torch.float64)
-    for product in products:
+    total = products[0].dense()
+    for product in products[1:]:
         if is_identity(product.U_mp) or is_identity(product.V_pn):
             total.add_(product.dense())
         else:
             total.addmm_(product.U_mp.double(), product.V_pn.double())
-    return as_product(total)
+    return beside_identity(total)
 
 
 @dataclass(frozen=True)
@@ -304,9 +304,14 @@ def stacked(terms: Sequence[Term], factor: float) -> Product:
 
 def as_product(matrix: Tensor) -> Product:
     """A matrix as a product with the identity on its shorter side; `matrix` itself is not shared, the identity is."""
+    return beside_identity(matrix.clone())
+
+
+def beside_identity(matrix: Tensor) -> Product:
+    """`as_product` of a matrix that is nobody else's."""
     m, n = matrix.shape
     eye = identity(min(m, n), matrix.dtype)
-    return Product(matrix.clone(), eye) if n <= m else Product(eye, matrix.clone())
+    return Product(matrix, eye) if n <= m else Product(eye, matrix)
 
 
 @lru_cache(maxsize=8)
