@@ -13,6 +13,7 @@ from fedlora.privacy.spent import privacy_summary
 from fedlora.versions import versions
 from server.checkpoint import Progress
 from server.coordinate import FIRST_STEP
+from server.packing_summary import packing_summary
 
 
 def read_rounds(folder: Path) -> list[dict[str, Any]]:
@@ -42,6 +43,7 @@ def summary_of(recipe: Recipe, progress: Progress, folder: Path) -> dict[str, An
         "adapter_dir": str(folder / "adapter"),
         "initialisation": recipe.adapter.start,
         **first_step_spent([folder], [rounds]),
+        **packing_summary([rounds]),
         **privacy_summary(recipe, receipts([rounds]), rounds=progress.round),
     }
 

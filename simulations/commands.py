@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fedlora.config import Recipe, load
 from fedlora.settings import SettingsError
+from server.packing_summary import packed_as
 from server.store.opening import store_beside, store_here
 from simulations.compare import (
     COLUMNS,
@@ -25,7 +26,6 @@ from simulations.compare import (
     run_missing,
     write_outputs,
 )
-from simulations.packing_summary import packed_as
 from simulations.run import Engine, prepare
 from simulations.run import simulate as run_simulation
 from simulations.screen import Screen

@@ -28,12 +28,12 @@ from fedlora.task import Evaluation
 from fedlora.versions import versions
 from server.checkpoint import Progress
 from server.coordinate import Coordination, coordinate, load_state
+from server.packing_summary import packing_summary
 from server.records import Watch
 from server.summary import first_step_spent, largest_error, read_rounds, receipts
 from simulations.attacks import app_of, attackers, corrupted
 from simulations.local_grid import FIRST_NODE, Faults, LocalGrid, run_apps
 from simulations.on_ray import run_on_ray
-from simulations.packing_summary import packing_summary
 from simulations.partition import ClientExamples, Federation, federation
 from simulations.pictures import draw_curves
 from simulations.sites import site_of
