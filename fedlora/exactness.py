@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from fedlora.lowrank import Product, product_of, relative_distance, stack
+from fedlora.lowrank import Product, product_of, stack
+from fedlora.norms import relative_distance
 from fedlora.updates import Adapter
 
 

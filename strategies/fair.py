@@ -23,7 +23,8 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from fedlora.lowrank import Product, Sum, approximate_size
+from fedlora.lowrank import Product, Sum
+from fedlora.norms import approximate_size
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
 from strategies.mean import in_dtype_of, weighted_mean

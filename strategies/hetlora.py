@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from fedlora.lowrank import frobenius, product_of
+from fedlora.lowrank import product_of
+from fedlora.norms import frobenius
 from fedlora.updates import Adapter, Factor, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
 from strategies.mean import in_dtype_of

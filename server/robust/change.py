@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedlora.lowrank import Product, frobenius, gram
+from fedlora.lowrank import Product
+from fedlora.norms import frobenius, gram
 from fedlora.updates import Adapter, Factor, LowRank, norm, subtract
 
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fedlora.lowrank import Product, gram, stack
+from fedlora.lowrank import Product, stack
+from fedlora.norms import gram
 from fedlora.updates import Adapter, Factor, LowRank, Update, add, norm, subtract
 
 HALVINGS = 60

@@ -29,7 +29,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from fedlora.lowrank import approximate_size
+from fedlora.norms import approximate_size
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import State, Strategy
 from strategies.fair import times

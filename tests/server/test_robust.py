@@ -14,7 +14,8 @@ import torch
 from torch.testing import assert_close
 
 from fedlora.config import Recipe
-from fedlora.lowrank import Product, dense_gram, gram
+from fedlora.lowrank import Product
+from fedlora.norms import dense_gram, gram
 from fedlora.robust import RobustSettings
 from fedlora.settings import RunError, SettingsError, parse
 from fedlora.updates import Adapter, Factor, Update, subtract

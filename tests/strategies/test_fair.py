@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fedlora.lowrank import Product, approximate_size
+from fedlora.lowrank import Product
+from fedlora.norms import approximate_size
 from fedlora.updates import LowRank, Update
 from strategies.refinement import Penalty, Stopping, most_similar, nearest
 from tests.strategies.examples import SCALE, built, ideal_dense, random_adapter, start, updates_for

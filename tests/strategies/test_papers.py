@@ -8,7 +8,8 @@ from torch.testing import assert_close
 
 from fedlora.config import AdapterSettings
 from fedlora.exactness import aggregation_error
-from fedlora.lowrank import Product, compact, frobenius, stack
+from fedlora.lowrank import Product, compact, stack
+from fedlora.norms import frobenius
 from fedlora.settings import SettingsError
 from fedlora.updates import Factor, Update
 from strategies.registry import build
