@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
-
-from fedlora.settings import Settings, SettingsError, parse
+from fedlora.settings import Settings, SettingsError, parse, read_mapping
 from fedlora.units_path import units_folder
 
 S = TypeVar("S", bound=Settings)
@@ -26,15 +24,7 @@ QUIET = {
 
 def load_settings(model: type[S], path: Path) -> S:
     """A YAML settings file; SettingsError says what is wrong with it."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path} must hold `key: value` settings.")
-    return parse(model, values)
+    return parse(model, read_mapping(path, str(path)))
 
 
 def flower_environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -7,7 +7,6 @@ noise. Stacked factors keep the precision that they came in: nothing is added up
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -134,7 +133,7 @@ def total_of(residuals: Iterable[Mapping[str, Product]]) -> dict[str, Product]:
 def compact_sum(products: Sequence[Product]) -> Product:
     """Their sum, by QR and a small SVD at its numerical rank; added up outright where the stack is no smaller."""
     together = added(products)
-    return together if together.numbers == math.prod(together.shape) else compact(together)
+    return together if dense_is_smaller(together.rank, together.shape) else compact(together)
 
 
 def added(products: Sequence[Product]) -> Product:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 
@@ -41,6 +43,21 @@ def parse(model: type[S], values: Mapping[str, Any], *, prefix: str = "") -> S:
         return model.model_validate(dict(values))
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(model, item, prefix) for item in error.errors())) from None
+
+
+def read_mapping(path: Path, what: str, *, may_be_empty: bool = False) -> dict[str, Any]:
+    """The settings in a YAML file, unchecked; SettingsError calls it `what`, such as "the policy /a/policy.yaml"."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read {what}: {error.strerror}.") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{what} is not valid YAML and cannot be read: {error}") from None
+    if values is None and may_be_empty:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"{what} must hold `key: value` settings, not a {type(values).__name__}.")
+    return values
 
 
 def _explain(model: type[Settings], item: Any, prefix: str) -> str:

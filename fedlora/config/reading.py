@@ -9,22 +9,12 @@ from typing import Any
 import yaml
 
 from fedlora.config.recipe import Recipe
-from fedlora.settings import SettingsError, parse
+from fedlora.settings import SettingsError, parse, read_mapping
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe file and apply `key.path=value` overrides (values are YAML). SettingsError on any problem."""
-    file = Path(path)
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read the recipe {file}: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{file} is not valid YAML: {error}") from None
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise SettingsError(f"{file} must hold `key: value` settings, not a {type(values).__name__}.")
+    values = read_mapping(Path(path), f"the recipe {path}", may_be_empty=True)
     return parse(Recipe, override(values, overrides))
 
 

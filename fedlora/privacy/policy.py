@@ -17,12 +17,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
 from pydantic import Field
 
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.settings import PrivacySettings
-from fedlora.settings import Settings, SettingsError, parse
+from fedlora.settings import Settings, parse, read_mapping
 from fedlora.task import Task
 
 
@@ -106,13 +105,7 @@ def load_policy(path: Path) -> Policy:
     """The policy at `path`; the strict defaults if there is no such file; SettingsError if it cannot be read."""
     if not path.exists():
         return Policy()
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise SettingsError(f"the policy {path} cannot be read: {error}") from None
-    if not isinstance(values, dict):
-        raise SettingsError(f"the policy {path} must hold `key: value` settings.")
-    return parse(Policy, values)
+    return parse(Policy, read_mapping(path, f"the policy {path}"))
 
 
 def require_allowed(policy: Policy, task: Task, *, dataset: str) -> None:
