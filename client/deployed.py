@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
@@ -16,6 +15,7 @@ from client.farewell import remember_node
 from client.limits import code_of
 from client.machine import this_machine
 from client.messages import read_task, reply_message
+from client.own_rows import own_rows, require_classes, require_own_name, require_usable
 from client.round import answer
 from client.settings import ClientSettings, load_client
 from client.site import Site
@@ -27,15 +27,11 @@ from fedlora.privacy.guard import Guard
 from fedlora.privacy.policy import Policy, load_policy
 from fedlora.privacy.refusal import Refusal
 from fedlora.privacy.signing import load_key, load_or_create_key, sign
-from fedlora.randomness import generator
-from fedlora.rows import Columns, Row, read_rows
+from fedlora.rows import Row
 from fedlora.settings import SettingsError
 from fedlora.task import Report, Task
 
 log = logging.getLogger(__name__)
-
-TEST_SHARE = 10
-"""One in so many examples is kept apart when the site names no test file."""
 
 app = ClientApp()
 
@@ -62,6 +58,7 @@ def respond(task: Task, blob: bytes, settings: ClientSettings) -> tuple[Report, 
     try:
         policy = policy_of(settings)
         guard_of(settings, policy).require_allowed(task)
+        require_classes(settings, task.labels)
         site = site_of(settings, policy, task)
     except Refusal as refusal:
         log.warning("round %d is refused: %s", task.round, refusal)
@@ -126,6 +123,9 @@ def site_of(settings: ClientSettings, policy: Policy, task: Task) -> Site:
     files = (settings.data.train, settings.data.test)
     changed = tuple(file.stat().st_mtime_ns for file in files if file is not None and file.exists())
     private = task.privacy.enabled
+    if private:
+        require_usable(settings, own_rows(settings))
+        require_own_name(settings, own_rows(settings))
     train, test = examples(settings, task.model, task.labels, changed, ignore_unusable=private)
     return Site(
         settings.site,
@@ -171,28 +171,13 @@ def examples(
 
 def split(settings: ClientSettings) -> tuple[list[Row], list[Row]]:
     """Rows to train and to test on; SettingsError where there are too few."""
-    train = rows_of(settings, settings.data.train)
-    if settings.data.test is not None:
-        return train, rows_of(settings, settings.data.test)
-    if len(train) < 2:
-        raise SettingsError(f"{settings.data.train} has {len(train)} distinct example(s); a site needs two or more.")
-    order = order_of(settings.site, len(train))
-    tests = max(1, len(train) // TEST_SHARE)
-    return [train[index] for index in sorted(order[tests:])], [train[index] for index in sorted(order[:tests])]
-
-
-def order_of(site: str, count: int) -> list[int]:
-    """An order of the site's examples that is the same in every run, so that test examples are never trained on."""
-    order: list[int] = torch.randperm(count, generator=generator(0, "site", site, "test")).tolist()
-    return order
-
-
-def rows_of(settings: ClientSettings, file: Path) -> list[Row]:
-    """The distinct rows of one of the site's files."""
-    data = settings.data
-    if not file.exists():
-        raise SettingsError(f"the data {file} that client.yaml names are not there; mend `train` or `test` under data.")
-    return read_rows(str(file), Columns(data.text, data.label))
+    rows = own_rows(settings)
+    if not rows.train or not rows.test:
+        raise SettingsError(
+            f"{settings.data.train} leaves {len(rows.train)} example(s) to train on and {len(rows.test)} to test on "
+            f"({rows.counts}); a site needs both."
+        )
+    return list(rows.train), list(rows.test)
 
 
 def _failed(settings: ClientSettings, code: str, round_number: int) -> Report:

@@ -7,9 +7,10 @@ import socket
 import ssl
 from pathlib import Path
 
+from client import data_findings
 from client.agent import require_ready
 from client.clock import CHECK, against_coordinator
-from client.deployed import policy_of, rows_of
+from client.deployed import policy_of
 from client.settings import ClientSettings, load_client
 from fedlora import checks
 from fedlora.deployment import split_address
@@ -41,7 +42,9 @@ def examine(config: Path, *, model: str | None = None) -> list[Finding]:
             ("disk", lambda: checks.disk(settings.folder)),
             ("device", lambda: checks.device(settings.device or "cpu")),
             ("base model", lambda: base_model(settings, model)),
-            ("data", lambda: data(settings)),
+            ("data", lambda: data_findings.data(settings)),
+            ("dataset", lambda: data_findings.own_name(settings)),
+            ("public size", lambda: data_findings.public_size(settings, policy_of(settings))),
             ("policy", lambda: policy(settings)),
             ("ledger", lambda: ledger(settings)),
         ]
@@ -95,18 +98,6 @@ def base_model(settings: ClientSettings, model: str | None) -> Finding:
             "base model", f"{found.said}, not among base_models in policy.yaml", "Allow it there, if you mean to."
         )
     return found
-
-
-def data(settings: ClientSettings) -> Finding:
-    """The files are there, have their columns, and enough rows."""
-    train = rows_of(settings, settings.data.train)
-    labels = sorted({row.label for row in train})
-    said = f"{len(train)} distinct examples, classes {', '.join(labels)}"
-    if settings.data.test is not None:
-        said += f"; {len(rows_of(settings, settings.data.test))} to evaluate"
-    if len(train) < 100:
-        return doubtful("data", said, "Privacy needs more: with few examples the noise outweighs them.")
-    return good("data", said)
 
 
 def policy(settings: ClientSettings) -> Finding:

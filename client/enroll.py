@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from client.declared import Declared, declared
 from fedlora.enrolment import Grant, Request, fingerprint, make_request, new_node_key, require_name
 from fedlora.files import write_atomically
 from fedlora.privacy.policy import Policy
@@ -69,17 +70,19 @@ def accept(folder: Path, grant: Grant, *, train: Path | None = None) -> None:
         following.replace(current)
     write_atomically(folder / "ca.crt", grant.ca_certificate.encode())
     config = folder / "client.yaml"
+    found = Declared() if config.exists() else declared(folder / "state", train)
     if not config.exists():
         values = {
             "site": grant.site,
             "coordinator": grant.address,
-            "data": {"train": str(train or "train.csv")},
+            "data": {"train": str(train or "train.csv"), **found.data()},
             "policy": "policy.yaml",
         }
         write_atomically(config, (yaml.safe_dump(values, sort_keys=False) + MORE).encode())
     policy = folder / "policy.yaml"
     if not policy.exists():
-        write_atomically(policy, (yaml.safe_dump({"coordinators": [grant.coordinator]}) + defaults()).encode())
+        bounds = yaml.safe_dump({"coordinators": [grant.coordinator]}) + found.policy() + defaults()
+        write_atomically(policy, bounds.encode())
 
 
 def defaults() -> str:

@@ -30,6 +30,15 @@ class SiteData(Settings):
     label: str = "label"
     """Column with the class."""
 
+    labels: tuple[str, ...] | None = Field(None, min_length=2)
+    """The classes that these data have. Rows of another one are left out, and a task that lacks one of these is refused
+    before anything is opened or charged. Not given: what the file holds, and under privacy a row of a class that a task
+    does not have is left out of that task."""
+
+    largest_unusable_share: float = Field(0.2, ge=0, le=1)
+    """Rows that cannot be read, have an empty cell or another class are left out; if they are more than this share of
+    the file, private tasks are refused before anything is charged."""
+
     dataset: str = "default"
     """What these data are called in the ledger and the policy: budgets belong to datasets."""
 

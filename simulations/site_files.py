@@ -8,16 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fedlora.config import Recipe
-from fedlora.rows import Columns, Row, read_rows
-from simulations.partition import assign
+from fedlora.rows import Row, read_source
+from simulations.partition import assign, columns_of
 
 
 def write_site_files(recipe: Recipe, out: Path) -> list[str]:
     """<out>/held-out.csv and <out>/<client>/{train,test}.csv; returns the clients' names."""
-    data = recipe.data
-    rows = read_rows(
-        data.source, Columns(data.text, data.label, data.client_column if data.partition == "natural" else None)
-    )
+    rows = read_source(recipe.data.source, columns_of(recipe.data), labels=recipe.data.labels).rows
     held_out, clients = assign(rows, recipe.data, seed=recipe.seed)
     _write(out / "held-out.csv", (rows[index] for index in held_out))
     for name, (train, test) in clients.items():

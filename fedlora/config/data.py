@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedlora.settings import Settings
 
@@ -31,16 +31,29 @@ class DataSettings(Settings):
     """Column that names the organisation a row belongs to."""
 
     clients: int | None = Field(None, ge=1)
-    """Number of parts for the partitions that are not natural."""
+    """Number of parts for the partitions that are not natural; which part an example is in, its own text decides."""
 
     alpha: float = Field(0.5, gt=0)
     """Concentration of the Dirichlet partition: smaller is more unequal."""
 
     test_fraction: float = Field(0.1, gt=0, lt=1)
-    """Share of every client's examples that it keeps apart to evaluate what it receives."""
+    """Probability of an example to be kept apart by its client, which evaluates on it what it receives."""
+
+    train_fraction: float | None = Field(None, gt=0, le=1)
+    """Probability of an example to be trained on; all that are not kept apart when not given. Use fewer by this."""
 
     held_out: int = Field(1500, ge=1)
-    """Size of the one shared test set, taken out before clients are formed."""
+    """Number of texts in the one shared test set, taken out before clients are formed."""
 
     max_examples: int | None = Field(None, ge=1)
-    """Use at most this many training examples per client."""
+    """Use at most this many training examples per client. Not under example-level privacy: one example more would push
+    another out; give `train_fraction` there."""
+
+    @model_validator(mode="after")
+    def _fractions_fit(self) -> DataSettings:
+        if self.train_fraction is not None and self.test_fraction + self.train_fraction > 1 + 1e-9:
+            raise ValueError(
+                f"test_fraction {self.test_fraction:g} and train_fraction {self.train_fraction:g} are more "
+                "than all examples together; lower one of them."
+            )
+        return self

@@ -73,6 +73,11 @@ class Recipe(Settings):
             raise ValueError(
                 f"data.clients is missing; the {self.data.partition} partition needs the number of clients."
             )
+        if self.data.max_examples is not None and self.privacy.enabled:
+            raise ValueError(
+                "data.max_examples and example-level privacy exclude each other: one example more pushes another out, "
+                "and the noise covers one change, not two. Use data.train_fraction, which decides for each by itself."
+            )
         first = self.adapter.first_step
         if self.adapter.init == "client-gradients" and first is not None:
             if self.privacy.enabled != (first.epsilon is not None):

@@ -1,4 +1,4 @@
-"""`fedlora privacy plan` and `fedlora ledger show|verify|export`."""
+"""`fedlora privacy plan` and `fedlora ledger show|verify|export|carry`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedlora.privacy.accounting import ADJACENCY, epsilon
+from fedlora.privacy.accounting import ADJACENCY
 from fedlora.privacy.calibration import UnreachableError
+from fedlora.privacy.carried import spent_of
+from fedlora.privacy.carry_command import carry
 from fedlora.privacy.chain import Chain
 from fedlora.privacy.ledger import LedgerFiles, datasets, inspect_ledger
 from fedlora.privacy.plan import ClientPlan, Release, Shape, plan_client, releases
-from fedlora.privacy.spending import event_of
 from fedlora.settings import SettingsError
 
 ledger_app = typer.Typer(no_args_is_help=True, add_completion=False, help="What a site's data have spent.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+
+
+ledger_app.command()(carry)
 
 
 def _with_ledgers(site: Path) -> Path:
@@ -208,16 +212,20 @@ def _datasets(site: Path) -> list[str]:
 def _spent(dataset: str, chain: Chain, delta: float) -> list[dict[str, Any]]:
     charges = [entry.fields for entry in chain.entries if entry.kind == "charge"]
     answers = [entry.fields["task"] for entry in chain.entries if entry.kind == "answer"]
+    carried = [(f"carried from {e.fields['from'] or 'elsewhere'}", [e]) for e in chain.entries if e.kind == "carried"]
     runs = list(dict.fromkeys(fields["run"] for fields in charges))
-    groups = [(run, [fields for fields in charges if fields["run"] == run]) for run in runs]
-    return [
-        {
-            "dataset": dataset,
-            "run": run,
-            "charges": len(of_run),
-            "answers": sum(task in {fields["task"] for fields in of_run} for task in answers),
-            "epsilon": epsilon(map(event_of, of_run), delta=delta),
-            "secure": all(fields["secure"] for fields in of_run),
-        }
-        for run, of_run in [*groups, ("all runs together", charges)]
-    ]
+    groups = [(run, [e for e in chain.entries if e.fields.get("run") == run]) for run in runs]
+    rows = []
+    for run, entries in [*carried, *groups, ("all runs together", chain.entries)]:
+        of_run = [entry.fields for entry in entries if entry.kind == "charge"]
+        rows.append(
+            {
+                "dataset": dataset,
+                "run": run,
+                "charges": len(of_run),
+                "answers": sum(task in {fields["task"] for fields in of_run} for task in answers),
+                "epsilon": spent_of(entries).epsilon(delta=delta),
+                "secure": all(fields["secure"] for fields in of_run),
+            }
+        )
+    return rows

@@ -42,7 +42,7 @@ from fedlora.privacy.policy import Policy, require_allowed
 from fedlora.privacy.receipt import Receipt, signed_text
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.signing import PrivateKey
-from fedlora.privacy.spending import Spending, charged_events, counted_at, order_of
+from fedlora.privacy.spending import Spending, charged_events, order_of
 from fedlora.task import Task
 
 
@@ -217,12 +217,13 @@ class Guard:
                 f"this task would take run {task.run} to epsilon {run:.3f}, "
                 f"above its target {target}; start another run.",
             )
-        lifetime = spending.lifetime_epsilon(counted_at(bounds, task))
+        delta = spending.counted_at(bounds, task)
+        lifetime = spending.lifetime_epsilon(delta)
         if lifetime > bounds.largest_epsilon:
             raise Refusal(
                 Code.BUDGET_EXHAUSTED,
                 f"this task would take the dataset {self._files.dataset} to epsilon {lifetime:.3f} at delta "
-                f"{counted_at(bounds, task)}, above its largest_epsilon {bounds.largest_epsilon}; fewer rounds, more "
+                f"{delta}, above its largest_epsilon {bounds.largest_epsilon}; fewer rounds, more "
                 "noise, or a larger budget in the site's policy.",
             )
 
@@ -241,8 +242,8 @@ class Guard:
             steps=mechanism.steps,
             delta=task.privacy.delta,
             epsilon_run=spending.run_epsilon(task.privacy.delta),
-            epsilon_lifetime=spending.lifetime_epsilon(counted_at(bounds, task)),
-            delta_lifetime=counted_at(bounds, task),
+            epsilon_lifetime=spending.lifetime_epsilon(spending.counted_at(bounds, task)),
+            delta_lifetime=spending.counted_at(bounds, task),
             epsilon_allowed=bounds.largest_epsilon,
             secure=spending.secure,
             sequence=entry.sequence,

@@ -127,7 +127,7 @@ def exclusive_ledger(files: LedgerFiles, key: PrivateKey) -> Iterator[Ledger]:
     """The ledger, locked against every other process, ready to append. Refuses a damaged one."""
     files.folder.mkdir(parents=True, exist_ok=True)
     files.anchor.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(files.folder / "lock"):
+    with locked(files.folder / "lock"):
         chain = read_ledger(files, public_key=public_text(key))
         if chain.problem is not None:
             raise Refusal(
@@ -145,7 +145,7 @@ def exclusive_ledger(files: LedgerFiles, key: PrivateKey) -> Iterator[Ledger]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold the lock file, waiting at most `BUSY_S`. One that was deleted meanwhile, and made anew by another process,
     locks nothing: it is opened again."""
     until = time.monotonic() + BUSY_S
@@ -181,7 +181,7 @@ def inspect_ledger(files: LedgerFiles) -> Chain:
     """
     lock = files.folder / "lock"
     public_key = public_text(load_key(files.key)) if files.key.exists() else None
-    with _locked(lock) if os.access(lock, os.W_OK) else nullcontext():
+    with locked(lock) if os.access(lock, os.W_OK) else nullcontext():
         chain = read_ledger(files, public_key=public_key)
     if public_key is None and chain.entries and chain.problem is None:
         return replace(chain, problem=f"the site's key {files.key} is missing: its anchor cannot be verified")

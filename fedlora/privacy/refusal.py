@@ -34,6 +34,14 @@ class Code(StrEnum):
     """Another process at the site holds the ledger and does not let go."""
 
     TOO_FEW_EXAMPLES = "too-few-examples"
+    TOO_MANY_UNUSABLE = "too-many-unusable"
+    """More of the site's own rows than it allows cannot be used: something is wrong with the file."""
+
+    CLASSES_NOT_DECLARED = "classes-not-declared"
+    """The task lacks a class that the site says its data have: its examples would be left out without a word."""
+
+    KNOWN_DATA = "data-known-under-another-name"
+    """These examples were charged to another dataset of this site: a new name would forget what was spent."""
 
 
 class Refusal(Exception):  # noqa: N818 - an answer of the site, not an error

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import replace
 
 from fedlora.privacy.accounting import Event, epsilon, filtered_epsilon
 from fedlora.privacy.calibration import filter_order
+from fedlora.privacy.carried import event_of, spent_of
 from fedlora.privacy.chain import Entry
 from fedlora.privacy.ledger import Ledger
 from fedlora.privacy.mechanism import Mechanism
@@ -21,7 +22,8 @@ class Spending:
         charges = [entry.fields for entry in ledger.entries if entry.kind == "charge"]
         of_run = [fields for fields in charges if fields["run"] == task.run]
         now = Event(rate=mechanism.rate, noise_multiplier=mechanism.noise_multiplier, steps=mechanism.steps)
-        self._lifetime = [*map(event_of, charges), now]
+        before = spent_of(ledger.entries)
+        self._lifetime = replace(before, events=(*before.events, now))
         self._run = [*map(event_of, of_run), now]
         chosen_on_the_way = task.privacy.adapt is not None or len({(e.rate, e.noise_multiplier) for e in self._run}) > 1
         self._filter_order = None
@@ -37,7 +39,14 @@ class Spending:
         return epsilon(self._run, delta=delta)
 
     def lifetime_epsilon(self, delta: float) -> float:
-        return epsilon(self._lifetime, delta=delta)
+        """Of all charges, and of what is carried over from elsewhere."""
+        return self._lifetime.epsilon(delta=delta)
+
+    def counted_at(self, bounds: DatasetPolicy, task: Task) -> float:
+        """δ of the lifetime's ε: never above the site's. What the charges are composed at is at most the task's, so
+        that a task can only make ε larger; a stated (ε, δ) that is carried has its δ beside that."""
+        assert bounds.largest_delta is not None
+        return min(bounds.largest_delta, task.privacy.delta + self._lifetime.stated_delta)
 
 
 def order_of(task: Task, target: float, rate: float) -> float:
@@ -45,17 +54,6 @@ def order_of(task: Task, target: float, rate: float) -> float:
     return filter_order(target, delta=task.privacy.delta, rate=rate, steps=task.rounds * task.train.steps)
 
 
-def counted_at(bounds: DatasetPolicy, task: Task) -> float:
-    """δ of the lifetime's ε: the smaller of the site's and the task's, so that a task can only make ε larger."""
-    assert bounds.largest_delta is not None
-    return min(bounds.largest_delta, task.privacy.delta)
-
-
 def charged_events(entries: Iterable[Entry], *, run: str) -> list[Event]:
     """What a run has been charged so far."""
     return [event_of(entry.fields) for entry in entries if entry.kind == "charge" and entry.fields["run"] == run]
-
-
-def event_of(charge: Any) -> Event:
-    """What a ledger's charge costs."""
-    return Event(rate=charge["rate"], noise_multiplier=charge["noise_multiplier"], steps=charge["steps"])

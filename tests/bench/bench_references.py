@@ -19,9 +19,9 @@ from sklearn.pipeline import make_pipeline
 from fedlora.config import Recipe, load
 from fedlora.examples import Examples
 from fedlora.models import load_base
-from fedlora.rows import Columns, Row, read_rows
+from fedlora.rows import Row, read_rows
 from simulations.commands import recipe_path
-from simulations.partition import assign, tokenised
+from simulations.partition import assign, columns_of, tokenised
 
 TRAINED = 3000
 """Examples that the logistic regressions see; all of them for `all`."""
@@ -29,7 +29,7 @@ TRAINED = 3000
 
 def main() -> None:
     recipe = load(recipe_path("six-airlines"))
-    rows = read_rows(recipe.data.source, Columns())
+    rows = read_rows(recipe.data.source, columns_of(recipe.data))
     held_out, clients = assign(rows, recipe.data, seed=recipe.seed)
     train = [index for indices, _ in clients.values() for index in indices]
     order = np.random.default_rng(0).permutation(len(train))
@@ -71,7 +71,7 @@ def frozen_features(recipe: Recipe, indices: Sequence[int]) -> np.ndarray:
 
 def everything(recipe: Recipe) -> Examples:
     """All examples of the source, in file order."""
-    return tokenised(recipe.data.source, Columns(client=recipe.data.client_column), None, recipe.model, None).examples
+    return tokenised(recipe.data.source, columns_of(recipe.data), None, recipe.model, None).examples
 
 
 def probe(features: np.ndarray, labels: Sequence[str], trained: int) -> float:

@@ -1,0 +1,125 @@
+"""The rows that a site trains and tests on: from its own files and settings alone, never from what a task says.
+
+    file ─► rows that can be used ─► one a text ─► not in the test file ─► train | test
+             (each by itself)        (by group)    (each by itself)        (keyed hash of the text)
+
+Guarantee (1-stable): one row more or less in the training file makes at most one row join or leave `train`; so does one
+row of the test file. This is what the noise of one example covers. Whether a task is refused here depends on the site
+alone: every task is told the same, and asking again tells nothing new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from client.settings import ClientSettings, SiteData
+from fedlora.membership import split
+from fedlora.one_per_text import Counts
+from fedlora.privacy.refusal import Code, Refusal
+from fedlora.privacy.rows_key import rows_key
+from fedlora.privacy.sketch import Hashes, hashes_of
+from fedlora.privacy.sketch import require_own_name as require_sketch
+from fedlora.rows import Columns, Read, Row, read_source
+from fedlora.settings import SettingsError
+
+TEST_FRACTION = 0.1
+"""Probability of an example to be kept apart for testing when the site names no test file."""
+
+
+@dataclass(frozen=True)
+class OwnRows:
+    """A site's rows, and what was left out of its files."""
+
+    train: tuple[Row, ...]
+    test: tuple[Row, ...]
+    counts: Counts
+    """Of the training file."""
+    test_counts: Counts | None
+    """Of the test file, where there is one."""
+    hashes: Hashes = field(repr=False, compare=False)
+    """Of the texts that are trained on (`fedlora.privacy.sketch`)."""
+    also_tested: int = 0
+    """Training rows left out because their text is in the test file."""
+
+
+def own_rows(settings: ClientSettings) -> OwnRows:
+    """The site's rows, with its own key, which is made if there is none."""
+    return rows_in(settings.data, rows_key(settings.state))
+
+
+def rows_in(data: SiteData, key: bytes) -> OwnRows:
+    """Read again only when a file has changed. SettingsError where a file is missing or cannot be used as a whole."""
+    for file in (data.train, data.test):
+        if file is not None and not file.exists():
+            raise SettingsError(
+                f"the data {file} that client.yaml names are not there; mend `train` or `test` under data."
+            )
+    return _rows_in(data, key, tuple(map(_version, (data.train, data.test))))
+
+
+def _version(file: Path | None) -> object:
+    """What changes when a file, or one in a folder, does."""
+    if file is None:
+        return None
+    return tuple(
+        (str(path), path.stat().st_mtime_ns, path.stat().st_size)
+        for path in (sorted(file.iterdir()) if file.is_dir() else [file])
+    )
+
+
+@lru_cache(maxsize=2)
+def _rows_in(data: SiteData, key: bytes, version: object) -> OwnRows:
+    train = _read(data, data.train)
+    if data.test is not None:
+        test = _read(data, data.test)
+        tested = {row.text for row in test.rows}
+        kept = tuple(row for row in train.rows if row.text not in tested)
+        left_out = len(train.rows) - len(kept)
+        return OwnRows(kept, test.rows, train.counts, test.counts, _hashes(kept, key), left_out)
+    chosen, tests = split([row.text for row in train.rows], key, test_fraction=TEST_FRACTION)
+    kept = tuple(train.rows[index] for index in chosen)
+    return OwnRows(kept, tuple(train.rows[index] for index in tests), train.counts, None, _hashes(kept, key))
+
+
+def _hashes(rows: Sequence[Row], key: bytes) -> Hashes:
+    return hashes_of((row.text for row in rows), key)
+
+
+def _read(data: SiteData, file: Path) -> Read:
+    return read_source(str(file), Columns(data.text, data.label), labels=data.labels)
+
+
+def require_classes(settings: ClientSettings, labels: Sequence[str]) -> None:
+    """Refuse a task that lacks one of the declared classes. No file is opened."""
+    missing = sorted(set(settings.data.labels or ()) - set(labels))
+    if missing:
+        raise Refusal(
+            Code.CLASSES_NOT_DECLARED,
+            f"the task's classes ({', '.join(labels)}) lack {missing[0]!r}, which data.labels in client.yaml declares; "
+            "agree with the coordinator on the classes, or take it out of data.labels.",
+        )
+
+
+def require_usable(settings: ClientSettings, rows: OwnRows) -> None:
+    """Refuse where too much of the training file is left out, or nothing is left."""
+    share, bound = rows.counts.unusable_share, settings.data.largest_unusable_share
+    if share > bound:
+        raise Refusal(
+            Code.TOO_MANY_UNUSABLE,
+            f"{share:.0%} of the rows of {settings.data.train} cannot be used, more than data.largest_unusable_share "
+            f"{bound:.0%}: {rows.counts}. Mend the file, data.labels, or the bound.",
+        )
+    if not rows.train or not rows.test:
+        raise Refusal(
+            Code.TOO_FEW_EXAMPLES,
+            f"the site has {len(rows.train)} examples to train on and {len(rows.test)} to test on, from "
+            f"{settings.data.train}: {rows.counts}. It needs both.",
+        )
+
+
+def require_own_name(settings: ClientSettings, rows: OwnRows) -> None:
+    """Refuse data that were charged under another name at this site; note, beside the ledger, which rows these are."""
+    require_sketch(settings.state, settings.data.dataset, rows.hashes, key=rows_key(settings.state))
