@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,11 @@ import torch
 
 from fedlora.config import DataSettings, ModelSettings
 from fedlora.examples import concatenate
-from fedlora.rows import Columns, addressee, read_rows
+from fedlora.membership import key_of, place
+from fedlora.one_per_text import one_per_text
+from fedlora.rows import Columns, Row, addressee, read_rows
 from fedlora.settings import SettingsError
-from simulations.partition import Federation, by_label, dirichlet, federation, iid
+from simulations.partition import Federation, assign, by_label, columns_of, dealt, dirichlet, federation, iid
 from tests.federations import CLIENTS
 
 LABELS = ["a"] * 60 + ["b"] * 30 + ["c"] * 10
@@ -52,6 +56,52 @@ def test_the_same_seed_gives_the_same_parts_and_another_seed_others(build):
     assert texts(first.held_out) != texts(other.held_out)
 
 
+@pytest.mark.parametrize("partition", ["natural", "iid", "dirichlet", "label"])
+@pytest.mark.parametrize("train_fraction", [None, 0.5])
+def test_one_row_moves_at_most_one_example_of_a_client(messages, partition, train_fraction):
+    """With repeats, conflicts and texts at several clients among the rows."""
+    settings = DataSettings(
+        source=messages, partition=partition, clients=4, held_out=20, test_fraction=0.2, train_fraction=train_fraction,
+        labels=("bad", "good"),
+    )  # fmt: skip
+    draw = random.Random(partition)
+    whole = [Row(row.text, row.label, row.client) for row in read_rows(messages, Columns(client="client"))]
+    for _ in range(25):
+        rows = draw.sample(whole, 120)
+        rows += [Row(row.text, draw.choice(("good", "bad")), draw.choice(CLIENTS)) for row in draw.choices(rows, k=30)]
+        before = trained(rows, settings)
+        rows.pop(draw.randrange(150))
+        after = trained(rows, settings)
+        assert all(len(before[name] ^ after[name]) <= 1 for name in before)
+
+
+def trained(rows: list[Row], settings: DataSettings) -> dict[str, set[tuple[str, str]]]:
+    kept, _, _ = one_per_text(rows, by_client=settings.partition == "natural")
+    _, clients = assign(kept, settings, seed=0)
+    return {name: {(kept[i].text, kept[i].label) for i in train} for name, (train, _) in clients.items()}
+
+
+def test_a_text_is_on_the_same_side_at_every_client_and_never_in_the_shared_test_set(tmp_path, tiny_model):
+    path = tmp_path / "shared.csv"
+    lines = [f"the {n} flight,{'good' if n % 2 else 'bad'},{client}" for n in range(200) for client in ("p", "q")]
+    path.write_text("text,label,client\n" + "\n".join(lines) + "\n")
+    settings = DataSettings(source=str(path), held_out=20, test_fraction=0.3)
+    rows = read_rows(str(path), columns_of(settings))
+    held_out, clients = assign(rows, settings, seed=0)
+    texts_of = {name: [{rows[i].text for i in part} for part in parts] for name, parts in clients.items()}
+    assert texts_of["p"] == texts_of["q"]
+    assert len(held_out) == 20
+    assert not {rows[i].text for i in held_out} & set().union(*texts_of["p"])
+
+
+def test_max_examples_keeps_a_part_of_what_would_be_trained_on(build):
+    whole, few = build(), build(max_examples=5)
+    for name, client in few.clients.items():
+        assert len(client.train) == 5
+        assert texts(client.train) < texts(whole.clients[name].train)
+        assert texts(client.test) == texts(whole.clients[name].test)
+
+
 def test_repeated_texts_count_once(build, tmp_path):
     path = tmp_path / "twice.csv"
     rows = [f"the {n} flight,good,x" for n in range(30)] + [f"the {n} bag,bad,y" for n in range(30)]
@@ -75,22 +125,29 @@ def test_files_are_read_by_column_names(tmp_path, suffix):
     assert [(row.text, row.label, row.client) for row in rows] == [("one", "x", "p"), ("two", "y", "q")]
 
 
-def test_iid_parts_are_equal_and_by_label_parts_are_runs():
-    assert sorted(len(part) for part in iid(103, 10, seed=0)) == [10] * 7 + [11] * 3
-    assert [{LABELS[i] for i in part} for part in by_label(LABELS, 2)] == [{"a"}, {"a", "b", "c"}]
+def spread(count: int) -> list[float]:
+    return [(index + 0.5) / count for index in range(count)]
+
+
+def test_iid_parts_are_as_equal_as_chance_and_by_label_parts_are_runs_of_classes():
+    places = [place(f"text {number}", key_of(0), "client") for number in range(2000)]
+    assert all(150 < size < 250 for size in Counter(iid(places, 10)).values())
+    for count, seen in ((3, [{"a"}, {"b"}, {"c"}]), (2, [{"a", "b"}, {"b", "c"}])):
+        parts = dealt(by_label(LABELS, [0.1, 0.9] * 50, count, classes=("a", "b", "c")), count)
+        assert [{LABELS[index] for index in part} for part in parts] == seen
 
 
 def test_a_smaller_dirichlet_alpha_is_more_unequal():
     def largest_share(alpha: float) -> float:
-        parts = dirichlet(LABELS * 10, 10, alpha, seed=3)
-        assert sorted(index for part in parts for index in part) == list(range(1000))
-        return max(map(len, parts)) / 1000
+        return max(Counter(dirichlet(LABELS * 10, spread(1000), 10, alpha, seed=3)).values()) / 1000
 
-    assert largest_share(0.1) > 0.3 > 0.15 > largest_share(100.0)
+    assert largest_share(0.1) > 0.3 > 0.2 > largest_share(100.0)
 
 
-def test_no_dirichlet_client_is_empty_even_at_extreme_inequality():
-    assert all(dirichlet(LABELS, 20, 0.01, seed=0))
+def test_an_alpha_that_underflows_gives_every_class_to_one_client():
+    chosen = dirichlet(LABELS, spread(100), 20, 1e-6, seed=0)
+    assert all(len({client for client, found in zip(chosen, LABELS, strict=True) if found == label}) == 1
+               for label in "abc")  # fmt: skip
 
 
 def test_a_batch_is_padded_to_its_own_longest_and_masked(build):
@@ -124,7 +181,10 @@ def test_concatenating_keeps_order(build):
         ({"source": "nowhere.csv"}, r"data\.source='nowhere.csv': give"),
         ({"source": "corpus.xlsx"}, r"\.parquet file"),
         ({"held_out": 160}, r"data\.held_out=160 takes all of the 160"),
-        ({"held_out": 158, "partition": "iid", "clients": 2}, r"client 'client-0' has 1 example"),
+        (
+            {"held_out": 158, "partition": "iid", "clients": 2},
+            r"client 'client-\d' has \d example\(s\) .*none to",
+        ),
         ({"partition": "iid", "clients": 500}, r"data\.clients=500 is more than the 140"),
     ],
 )
