@@ -108,8 +108,9 @@ def read_files(source: str, columns: Columns) -> Iterator[Row | Malformed]:
     for path in files_of(source):
         table = read_table(path)
         require_columns(table, columns, path)
+        named = list(columns.named().values())
         for record in table.records:
-            yield record if isinstance(record, Malformed) else row_of(record, list(columns.named().values()))
+            yield record if isinstance(record, Malformed) else row_of(record, named)
 
 
 def require_columns(table: Table, columns: Columns, path: Path) -> None:
@@ -123,25 +124,26 @@ def require_columns(table: Table, columns: Columns, path: Path) -> None:
 
 def row_of(record: Mapping[str, Any], columns: Sequence[str]) -> Row | Malformed:
     """The record's text, class and client as text; `Malformed` where one of them is not there."""
-    cells = [record.get(column) for column in columns]
-    for cell, column in zip(cells, columns, strict=True):
-        if cell is None or cell != cell or not str(cell).strip():  # NaN is an empty number
-            return Malformed(f"nothing in column {column!r}")
+    found = []
+    for column in columns:
+        cell = record.get(column)
         if isinstance(cell, (list, dict)):
             return Malformed(f"no single value in column {column!r}")
-        if not is_unicode(str(cell)):
+        value = "" if cell is None or cell != cell else str(cell)  # NaN is an empty number
+        if not value or value.isspace():
+            return Malformed(f"nothing in column {column!r}")
+        if not is_unicode(value):
             return Malformed(f"not UTF-8 in column {column!r}")
-    text, label, *client = map(str, cells)
-    return Row(text, label, client[0] if client else "")
+        found.append(value)
+    return Row(found[0], found[1], found[2] if len(found) > 2 else "")
 
 
 def is_unicode(text: str) -> bool:
     """Whether the text can be written as UTF-8: half a surrogate pair, or a byte of another encoding, cannot."""
     try:
-        text.encode()
+        return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def files_of(source: str) -> list[Path]:

@@ -39,6 +39,11 @@ def carry(
     what = f"what {source} has spent" if source else f"the stated epsilon {epsilon:g} at delta {delta:g}"
     total = spent.epsilon(delta=at) if source else spent.stated_epsilon
     console.print(f"{dataset} will count {what}: epsilon {total:.3f}" + (f" at delta {at:g}." if source else "."))
+    if spent.stated_delta:
+        console.print(
+            f"Its largest_delta in policy.yaml must be above {spent.stated_delta:g} for anything more: the "
+            "stated delta is part of it."
+        )
     if not yes:
         if not sys.stdin.isatty():
             raise SettingsError("this cannot be taken back; run it at a terminal, or add --yes.")

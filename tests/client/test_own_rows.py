@@ -1,0 +1,214 @@
+"""A site's training set: one row of its file moves at most one example, whatever the rows are; a task moves none."""
+
+from __future__ import annotations
+
+import csv
+import random
+import stat
+from collections.abc import Iterable
+from multiprocessing import Pool
+from pathlib import Path
+
+import pytest
+
+from client.deployed import policy_of, respond, split
+from client.own_rows import OwnRows, own_rows, require_classes, require_usable
+from client.settings import ClientSettings, SiteData
+from fedlora.privacy.refusal import Code, Refusal
+from fedlora.privacy.rows_key import rows_key
+from fedlora.rows import Columns, read_rows
+from fedlora.settings import SettingsError
+from tests.privacy.tasks import STATE, task
+
+Line = tuple[str, ...]
+FILES = 100
+
+
+def write(path: Path, lines: Iterable[Line]) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *lines])
+    return path
+
+
+def site(folder: Path, lines: Iterable[Line], *, test: Iterable[Line] | None = None, **data) -> ClientSettings:
+    """A site in `folder`, whose key stays when its file changes."""
+    return ClientSettings(
+        site="clinic",
+        coordinator="c:1",
+        state=folder / "state",
+        data=SiteData(
+            train=write(folder / "train.csv", lines),
+            test=None if test is None else write(folder / "test.csv", test),
+            **data,
+        ),
+    )
+
+
+def examples(rows: OwnRows) -> set[tuple[str, str]]:
+    found = [(row.text, row.label) for row in rows.train]
+    assert len(found) == len(set(found)) == len({text for text, _ in found})
+    return set(found)
+
+
+def any_lines(draw: random.Random) -> list[Line]:
+    """Repeats, conflicts, blank cells, unknown labels, broken rows: few texts, so that they meet."""
+    texts = [f"note {number}" for number in range(draw.choice((1, 2, 5, 30)))] + ["", "  ", "007", "1.0"]
+    labels = ("yes", "no", "0", "1", "strange", "", " ")
+    weights = (8, 8, 2, 2, 1, 1, 1)
+    lines = [(draw.choice(texts), *draw.choices(labels, weights)) for _ in range(draw.randrange(1, 60))]
+    return [line if draw.random() > 0.03 else draw.choice([(), ("a",), ("a", "yes", "b")]) for line in lines]
+
+
+@pytest.mark.parametrize("declared", [None, ("yes", "no", "0", "1")])
+@pytest.mark.parametrize("own_test", [False, True])
+def test_one_row_more_or_less_moves_at_most_one_example(tmp_path, declared, own_test):
+    for seed in range(FILES):
+        draw = random.Random(seed)
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        lines = any_lines(draw)
+        test = any_lines(draw) if own_test else None
+        before = examples(own_rows(site(folder, lines, test=test, labels=declared)))
+        index = draw.randrange(len(lines))
+        more = [*lines[:index], draw.choice(any_lines(draw)), *lines[index:]]
+        for changed in (lines[:index] + lines[index + 1 :], more):
+            after = examples(own_rows(site(folder, changed, test=test, labels=declared)))
+            assert len(before ^ after) <= 1, (lines, changed)
+        if test is not None:
+            after = examples(own_rows(site(folder, lines, test=test[1:], labels=declared)))
+            assert len(before ^ after) <= 1
+
+
+def test_one_row_of_an_airline_moves_at_most_one_example(tmp_path):
+    """Real texts, with their repeats and conflicts, as they came."""
+    draw = random.Random(0)
+    for number, rows in enumerate(by_airline().values()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        before = examples(own_rows(site(folder, rows)))
+        assert 0.85 < len(before) / len({text for text, _ in rows}) < 0.95
+        for index in draw.sample(range(len(rows)), 30):
+            after = examples(own_rows(site(folder, rows[:index] + rows[index + 1 :])))
+            assert len(before ^ after) <= 1
+
+
+def by_airline() -> dict[str, list[Line]]:
+    from fedlora.rows import packaged
+
+    found: dict[str, list[Line]] = {}
+    for row in packaged("airlines"):
+        found.setdefault(row.client, []).append((row.text, row.label))
+    return found
+
+
+def test_a_row_put_in_front_with_another_label_takes_its_text_out_and_puts_nothing_in(tmp_path):
+    lines = [(f"note {number}", "yes") for number in range(50)]
+    before = examples(own_rows(site(tmp_path, lines, test=[("apart", "yes")])))
+    after = examples(own_rows(site(tmp_path, [("note 7", "no"), *lines], test=[("apart", "yes")])))
+    assert before - after == {("note 7", "yes")}
+    assert after < before
+
+
+def test_the_rows_are_as_many_as_were_read_and_every_one_has_its_reason(tmp_path):
+    lines = [("a", "yes"), ("a", "yes"), ("b", "yes"), ("b", "no"), ("", "yes"), ("c", "odd"), ("d", "no"), ("e", "no")]
+    settings = site(tmp_path, lines, test=[("d", "no")], labels=("yes", "no"))
+    rows = own_rows(settings)
+    assert examples(rows) == {("a", "yes"), ("e", "no")}
+    counts = rows.counts
+    assert (counts.read, counts.kept, counts.repeated, counts.conflicting) == (8, 3, 1, 2)
+    assert counts.read == counts.kept + counts.repeated + counts.conflicting + sum(n for _, n in counts.unusable)
+    assert dict(counts.unusable) == {"a class that is not declared": 1, "nothing in column 'text'": 1}
+    assert rows.also_tested == 1
+
+
+def test_the_split_is_the_same_every_time_secret_and_a_tenth(tmp_path):
+    lines = [(f"note {number}", "yes") for number in range(2000)]
+    settings = site(tmp_path, lines)
+    first, second = own_rows(settings), own_rows(site(tmp_path, reversed(lines)))
+    assert examples(first) == examples(second)
+    assert 150 < len(first.test) < 250
+    assert not examples(first) & {(row.text, row.label) for row in first.test}
+    key = tmp_path / "state" / "privacy" / "rows.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    (tmp_path / "other").mkdir()
+    assert examples(own_rows(site(tmp_path / "other", lines))) != examples(first)  # another site's key is another
+    key.chmod(0o644)
+    with pytest.raises(SettingsError, match="must be 0600"):
+        own_rows(settings)
+
+
+def test_processes_that_start_together_agree_on_the_key(tmp_path):
+    with Pool(4) as pool:
+        keys = pool.map(rows_key, [tmp_path / str(number // 8) for number in range(64)])
+    assert len(set(keys)) == 8
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_there_is_always_something_to_test_on(tmp_path):
+    for count in range(1, 12):
+        rows = own_rows(site(tmp_path, [(f"note {number}", "yes") for number in range(count)]))
+        assert len(rows.test) >= 1
+        assert len(rows.train) + len(rows.test) == count
+    with pytest.raises(SettingsError, match="leaves 0 example"):
+        split(site(tmp_path, [("note", "yes")]))
+
+
+def test_a_file_is_read_again_when_it_has_changed(tmp_path):
+    assert len(own_rows(site(tmp_path, [("a", "x")], test=[("b", "x")])).train) == 1
+    assert len(own_rows(site(tmp_path, [("a", "x"), ("c", "x")], test=[("b", "x")])).train) == 2
+
+
+def refused(code: Code, check, *arguments) -> str:
+    with pytest.raises(Refusal) as caught:
+        check(*arguments)
+    assert caught.value.code is code
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("blank", "enough"), [(20, True), (21, False)])
+def test_too_many_unusable_rows_are_a_refusal_and_repeats_are_not_unusable(tmp_path, blank, enough):
+    lines = [(f"note {number % 40}", "yes") for number in range(100 - blank)] + [("", "yes")] * blank
+    settings = site(tmp_path, lines)
+    if enough:
+        require_usable(settings, own_rows(settings))
+    else:
+        said = refused(Code.TOO_MANY_UNUSABLE, require_usable, settings, own_rows(settings))
+        assert "21 with nothing in column 'text'" in said
+        lenient = site(tmp_path, lines, largest_unusable_share=0.5)
+        require_usable(lenient, own_rows(lenient))
+
+
+def test_nothing_to_train_on_is_a_refusal(tmp_path):
+    settings = site(tmp_path, [("a", "yes"), ("a", "no")], test=[("b", "yes")])
+    refused(Code.TOO_FEW_EXAMPLES, require_usable, settings, own_rows(settings))
+
+
+def test_declared_classes_that_a_task_lacks_are_a_refusal_that_opens_nothing(tmp_path):
+    settings = site(tmp_path, [], labels=("yes", "no"))
+    settings.data.train.unlink()
+    require_classes(settings, ("no", "perhaps", "yes"))
+    assert "'no'" in refused(Code.CLASSES_NOT_DECLARED, require_classes, settings, ("yes", "No"))
+    require_classes(site(tmp_path, []), ("anything", "else"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "data", "code"),
+    [
+        ([("", "yes"), ("a", "yes"), ("b", "no")], {}, "too-many-unusable"),
+        ([("a", "yes"), ("a", "no")], {}, "too-few-examples"),
+        ([("a", "maybe"), ("b", "yes")], {"labels": ("maybe", "yes")}, "classes-not-declared"),
+    ],
+)
+def test_these_refusals_come_before_a_model_is_opened_or_anything_is_charged(tmp_path, lines, data, code):
+    asked = task(model={"id": str(tmp_path / "no such model")}, labels=("no", "yes"))
+    settings = site(tmp_path, lines, **data)
+    report, blob = respond(asked, STATE, settings)
+    assert (report.outcome, report.code, blob) == ("refused", code, None)
+    assert not list((tmp_path / "state").rglob("ledger.jsonl"))
+    assert policy_of(settings).require_privacy
+
+
+def test_read_rows_agrees_with_what_a_site_reads(tmp_path):
+    lines = any_lines(random.Random(3))
+    settings = site(tmp_path, lines, test=[("apart", "yes")])
+    assert list(own_rows(settings).train) == read_rows(str(settings.data.train), Columns())
