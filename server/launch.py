@@ -20,9 +20,10 @@ import yaml
 from fedlora.config import Recipe, load
 from fedlora.enrolment import require_name
 from fedlora.files import write_atomically
-from fedlora.privacy.accounting import Event, epsilon
+from fedlora.privacy.plan import planned_epsilon as epsilon_at_most
 from fedlora.settings import SettingsError, parse
 from fedlora.units_path import units_folder
+from server.gradient_recipe import gradient_recipe
 from server.settings import ServerSettings, load_server
 from server.submissions import resume as go_on
 from server.submissions import submit
@@ -50,6 +51,8 @@ class Plan:
     dense: int
     epsilon: float | None
     """Of one site over the whole run, at most; None without privacy."""
+    first_step_epsilon: float | None
+    """Of the round before it that asks for gradients, at most; None where there is none."""
     delta: float
 
 
@@ -84,7 +87,8 @@ def read_recipe(text: str) -> Recipe:
 
 
 def planned(recipe: Recipe, *, examples: int, folder: Path) -> Plan:
-    """Bytes of really packed messages (`fedlora wire plan`), and the ε of a site with `examples` examples."""
+    """Bytes of really packed messages (`fedlora wire plan`), and the ε of a site with so many training examples."""
+    spent, first = (price(recipe, examples=examples) for price in (planned_epsilon, first_step_epsilon))
     path = folder / "recipe.yaml"
     path.write_text(_yaml(recipe), encoding="utf-8")
     command = [sys.executable, "-m", "fedlora", "wire", "plan", str(path), "--json"]
@@ -93,19 +97,49 @@ def planned(recipe: Recipe, *, examples: int, folder: Path) -> Plan:
         raise SettingsError(f"the bytes cannot be planned: {ran.stderr.strip().removeprefix('error: ')}")
     sizes = json.loads(ran.stdout)
     up, down, dense = (int(sizes[name]) for name in SIZES)
-    return Plan(recipe.rounds.count, up, down, dense, planned_epsilon(recipe, examples=examples), recipe.privacy.delta)
+    return Plan(
+        rounds=recipe.rounds.count,
+        bytes_up=up,
+        bytes_down=down,
+        dense=dense,
+        epsilon=spent,
+        first_step_epsilon=first,
+        delta=recipe.privacy.delta,
+    )
 
 
 def planned_epsilon(recipe: Recipe, *, examples: int) -> float | None:
-    """The target, where there is one: σ is calibrated to it. Otherwise what σ composes to over all rounds."""
-    privacy = recipe.privacy
-    if privacy.epsilon is not None:
-        return privacy.epsilon
-    if privacy.noise_multiplier is None:
+    """ε of a site with so many training examples, by the terms on which it is charged; None without privacy.
+
+    A simulation's `data.max_examples` counts, and every spare round. The adapter's first step is a run of its own.
+    """
+    if not recipe.privacy.enabled:
         return None
-    rate = min(1.0, recipe.train.batch_size / examples)
-    steps = recipe.train.steps * recipe.rounds.count
-    return epsilon([Event(rate=rate, noise_multiplier=privacy.noise_multiplier, steps=steps)], delta=privacy.delta)
+    own, train = min(examples, recipe.data.max_examples or examples), recipe.train
+    if recipe.mode == "pooled":
+        train = train.model_copy(update={"steps": train.steps * _clients(recipe)})
+    try:
+        return epsilon_at_most(own, privacy=recipe.privacy, train=train, rounds=recipe.rounds.count)
+    except ValueError as error:  # UnreachableError is one
+        raise SettingsError(f"a site of {examples} training examples would refuse: {error}") from None
+
+
+def _clients(recipe: Recipe) -> int:
+    """Of mode `pooled`, which takes as many steps as all of them together."""
+    if recipe.data.partition != "natural" and recipe.data.clients is not None:
+        return recipe.data.clients
+    raise SettingsError(
+        "mode=pooled takes the steps of all clients together, and how many the data hold is not known before they are "
+        "read; plan a private run with mode=federated, or set data.partition and data.clients."
+    )
+
+
+def first_step_epsilon(recipe: Recipe, *, examples: int) -> float | None:
+    """The same for the round that asks sites for their gradients; None where there is none, or without privacy."""
+    first = recipe.adapter.first_step
+    if recipe.adapter.init != "client-gradients" or first is None or first.epsilon is None:
+        return None
+    return planned_epsilon(gradient_recipe(recipe, width=1), examples=examples)
 
 
 def start(pad: Launchpad, recipe: Recipe, *, name: str) -> Path:

@@ -128,7 +128,7 @@ class Rounds(FlowerStrategy):
             waiting=lambda *now: self._waiting(*now),
             admits=self._admits,
         )
-        asked = rounds.asked(len(connected))
+        asked = self.recipe.asks(len(connected))
         require_enough(self.recipe, server_round, asked, self.progress.state.adapter)
         nodes = sorted(chooser(self.recipe.seed, "round", server_round).sample(connected, asked))
         sent, self._downlink = outgoing(
@@ -218,15 +218,15 @@ class Rounds(FlowerStrategy):
 
     def _protected(self, updates: Iterator[Update]) -> Iterator[Update]:
         """Under client-level privacy clipped, with noise as one more update; otherwise as they are."""
-        settings = self.recipe.privacy.client_level
-        if settings is None:
+        settings, expected = self.recipe.privacy.client_level, self.recipe.expected_clients
+        if settings is None or expected is None:
             return updates
         first = self._intake.first_sent
         return protected(
             updates,
             sent=first.adapter,
             trains=first.task.trains,
-            asked=self._intake.size,
+            expected=expected,
             settings=settings,
             source=SecureSource(),
         )

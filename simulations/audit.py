@@ -8,7 +8,7 @@ clipped gradient points the same way. Client and server see less (one update a r
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,10 +20,12 @@ from fedlora.examples import Examples, concatenate
 from fedlora.models import autocast
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.audit import Guesses, epsilon_lower_bound, guess
-from fedlora.privacy.calibration import noise_multiplier_for, public_size
+from fedlora.privacy.calibration import public_size
 from fedlora.privacy.engine import LossPerExample, PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SecureSource
+from fedlora.privacy.policy import SIMULATION
+from fedlora.privacy.terms import mechanism_for, target_of
 from fedlora.randomness import generator
 from fedlora.settings import SettingsError
 from fedlora.tasks import TASKS
@@ -56,14 +58,15 @@ def mechanism_of(recipe: Recipe, examples: int) -> Mechanism:
     """The steps of a whole run at one client, as its guard would grant them."""
     if not recipe.privacy.enabled:
         raise SettingsError("the recipe is not private; set privacy.epsilon, for example --set privacy.epsilon=6.")
-    size, steps = public_size(examples), recipe.most_charges * recipe.train.steps
-    rate, sigma = min(1.0, recipe.train.batch_size / size), recipe.privacy.noise_multiplier or 0.0
-    if recipe.privacy.epsilon is not None:
-        delta = recipe.privacy.delta
-        sigma = max(sigma, noise_multiplier_for(recipe.privacy.epsilon, delta=delta, rate=rate, steps=steps))
-    return Mechanism(
-        rate=rate, noise_multiplier=sigma, clip=recipe.privacy.clip, steps=steps, expected_batch=rate * size
+    mechanism = mechanism_for(
+        recipe.privacy,
+        recipe.train,
+        size=public_size(examples),
+        most_charges=recipe.most_charges,
+        target=target_of(recipe.privacy),
+        least_sigma=SIMULATION.smallest_noise_multiplier,
     )
+    return replace(mechanism, steps=recipe.most_charges * mechanism.steps)
 
 
 def audit(

@@ -67,6 +67,22 @@ class Recipe(Settings):
         """How often a site can be charged in the run: what σ is calibrated for."""
         return self.rounds.count + self.privacy.spare_rounds
 
+    @property
+    def expected_clients(self) -> int | None:
+        """Under client-level privacy how many clients a round asks at most; the recipe alone fixes it. None without."""
+        asked = self.privacy.client_level
+        if asked is None or asked.clients is not None:
+            return None if asked is None else asked.clients
+        if self.mode != "federated":
+            return 1
+        known = self.data.clients if self.data.partition != "natural" else None
+        return None if known is None else self.rounds.asked(known)
+
+    def asks(self, connected: int) -> int:
+        """How many of the connected clients a round asks; under client-level privacy never more than are expected."""
+        asked, expected = self.rounds.asked(connected), self.expected_clients
+        return asked if expected is None else min(asked, expected)
+
     @model_validator(mode="after")
     def _pieces_fit(self) -> Recipe:
         if self.data.partition != "natural" and self.data.clients is None:
@@ -122,4 +138,14 @@ class Recipe(Settings):
         clients = None if self.data.partition == "natural" else self.data.clients
         if clients is not None and self.rounds.asked(clients) < self.robust.least_updates:
             raise ValueError(f"{self.robust.precondition}, a round asks {self.rounds.asked(clients)} clients.")
+        return self
+
+    @model_validator(mode="after")
+    def _denominator_is_known(self) -> Recipe:
+        """Client-level noise is relative to a number of clients that must not follow who is connected."""
+        if self.privacy.client_level is not None and self.expected_clients is None:
+            raise ValueError(
+                "privacy.client_level needs a denominator that does not depend on who is connected; set "
+                "privacy.client_level.clients to the number of clients that a round is to ask."
+            )
         return self

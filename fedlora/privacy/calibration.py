@@ -13,10 +13,19 @@ from typing import Final
 
 from scipy.optimize import brentq
 
-from fedlora.privacy.accounting import Event, best_order, epsilon, filtered_epsilon, quick_epsilon
+from fedlora.privacy.accounting import (
+    FINE_BELOW,
+    WHOLE_ORDERS,
+    Event,
+    best_order,
+    epsilon,
+    filtered_epsilon,
+    quick_epsilon,
+    rdp_epsilon,
+)
 
 SMALLEST_SIGMA: Final = 0.1
-LARGEST_SIGMA: Final = 1000.0
+LARGEST_SIGMA: Final = 1e6
 _DIGITS: Final = 4
 
 
@@ -30,25 +39,41 @@ def noise_multiplier_for(target_epsilon: float, *, delta: float, rate: float, st
 
     Guarantee: epsilon([Event(rate, σ, steps)], delta) <= target_epsilon. UnreachableError where no σ does it.
     """
-    high = SMALLEST_SIGMA
-    while (quick := _quick(high, rate, steps, delta)) > target_epsilon:
-        high *= 2.0 if quick > 4 * target_epsilon else 1.25
-        if high > LARGEST_SIGMA:
-            raise UnreachableError(
-                f"epsilon {target_epsilon} at delta {delta} cannot be met by {steps} steps at rate {rate}: that needs "
-                f"a noise multiplier above {LARGEST_SIGMA:g}; ask for fewer rounds or steps, or a larger epsilon."
-            )
+    high = _enough(target_epsilon, rate, steps, delta)
     low = high
     while low > SMALLEST_SIGMA and _tight(low, rate, steps, delta) <= target_epsilon:
         low, high = max(low / 1.5, SMALLEST_SIGMA), low
     return _rounded_up(_between(low, high, lambda sigma: _tight(sigma, rate, steps, delta) - target_epsilon))
 
 
+def _enough(target_epsilon: float, rate: float, steps: int, delta: float) -> float:
+    """A σ that meets the target: by the quick bound as far as that reaches, then by the exact one. UnreachableError
+    where none does."""
+    coarse = max(FINE_BELOW, 2 * _quick(LARGEST_SIGMA, rate, steps, delta))  # the quick bound says little below
+    high, until = SMALLEST_SIGMA, max(target_epsilon, coarse)
+    while (found := _quick(high, rate, steps, delta)) > until and high <= LARGEST_SIGMA:
+        high *= 2.0 if found > 4 * until else 1.25
+    while target_epsilon < coarse and high <= LARGEST_SIGMA and _tight(high, rate, steps, delta) > target_epsilon:
+        high *= 2.0
+    if high > LARGEST_SIGMA:
+        raise UnreachableError(
+            f"epsilon {target_epsilon} at delta {delta} cannot be met by {steps} steps at rate {rate}: that needs "
+            f"a noise multiplier above {LARGEST_SIGMA:g}; ask for fewer rounds or steps, or a larger epsilon."
+        )
+    return high
+
+
 @lru_cache(maxsize=1024)
 def filter_order(target_epsilon: float, *, delta: float, rate: float, steps: int) -> float:
     """The Rényi order at which a run of so many steps meets its target with least noise: the plan alone fixes it."""
-    sigma = _smallest(lambda sigma: _quick(sigma, rate, steps, delta) <= target_epsilon)
-    return best_order([Event(rate=rate, noise_multiplier=sigma, steps=steps)], delta=delta)
+    fine = target_epsilon < FINE_BELOW  # whole orders are too few for so little
+    price, orders = (rdp_epsilon, None) if fine else (quick_epsilon, WHOLE_ORDERS)
+
+    def plan(sigma: float) -> list[Event]:
+        return [Event(rate=rate, noise_multiplier=sigma, steps=steps)]
+
+    sigma = _smallest(lambda sigma: price(plan(sigma), delta=delta) <= target_epsilon)
+    return best_order(plan(sigma), delta=delta, orders=orders)
 
 
 def noise_for_the_rest(

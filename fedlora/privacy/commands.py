@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedlora.config import TrainSettings
 from fedlora.privacy.accounting import ADJACENCY
 from fedlora.privacy.calibration import UnreachableError
 from fedlora.privacy.carried import spent_of
@@ -20,6 +21,7 @@ from fedlora.privacy.carry_command import carry
 from fedlora.privacy.chain import Chain
 from fedlora.privacy.ledger import LedgerFiles, datasets, inspect_ledger
 from fedlora.privacy.plan import ClientPlan, Release, Shape, plan_client, releases
+from fedlora.privacy.settings import PrivacySettings
 from fedlora.settings import SettingsError
 
 ledger_app = typer.Typer(no_args_is_help=True, add_completion=False, help="What a site's data have spent.")
@@ -41,12 +43,15 @@ SiteFolder = Annotated[
 
 
 def plan(
-    examples: Annotated[list[int], typer.Option(help="A client's number of examples; repeat it for every client.")],
+    examples: Annotated[
+        list[int], typer.Option(help="A client's number of training examples; repeat it for every client.")
+    ],
     target: Annotated[float, typer.Option("--epsilon", help="Target ε of the whole run.")] = 6.0,
     delta: Annotated[float, typer.Option(help="δ; below 1 / examples.")] = 1e-5,
     batch: Annotated[int, typer.Option(help="Expected batch.")] = 32,
     rounds: Annotated[int, typer.Option(help="Most rounds that a client may be called in.")] = 10,
     steps: Annotated[int, typer.Option(help="Local steps a round.")] = 10,
+    spare_rounds: Annotated[int, typer.Option(help="Trainings that a client may begin in vain.")] = 0,
     clip: Annotated[float, typer.Option(help="C: largest norm of one example's gradient.")] = 1.0,
     rank: Annotated[int, typer.Option(help="r of FedIT, FFA and FedSVD.")] = 8,
     core_rank: Annotated[int, typer.Option(help="r of Fed-SB's core.")] = 16,
@@ -56,10 +61,9 @@ def plan(
 ) -> None:
     """What a private run would cost: σ per client, ε by round, one more round, and what each strategy releases."""
     try:
-        plans = [
-            plan_client(n, target_epsilon=target, delta=delta, batch=batch, rounds=rounds, steps=steps)
-            for n in examples
-        ]
+        privacy = PrivacySettings(epsilon=target, delta=delta, clip=clip, spare_rounds=spare_rounds)
+        train = TrainSettings(batch_size=batch, steps=steps)
+        plans = [plan_client(n, privacy=privacy, train=train, rounds=rounds) for n in examples]
     except (UnreachableError, ValueError) as error:
         raise SettingsError(str(error)) from None
     shape = Shape(m=width, n=width, r=rank, r_core=core_rank, lr=lr)
@@ -72,8 +76,9 @@ def plan(
         )
         return
     console = Console()
+    spare = f" and {spare_rounds} spare ones" if spare_rounds else ""
     console.print(
-        f"Target ε {target:g} at δ {delta:g}, one example added or removed; every client in all {rounds} rounds."
+        f"Target ε {target:g} at δ {delta:g}, one example added or removed; every client in all {rounds} rounds{spare}."
     )
     console.print(_client_table(plans))
     console.print(_round_table(plans))
@@ -81,7 +86,7 @@ def plan(
 
 
 def _client_table(plans: list[ClientPlan]) -> Table:
-    table = Table("examples", "public size", "q", "σ", "ε in the end", "one more round costs")
+    table = Table("examples", "public size", "q", "σ", "ε in the end", "at most", "one more round costs")
     for client in plans:
         table.add_row(
             str(client.examples),
@@ -89,6 +94,7 @@ def _client_table(plans: list[ClientPlan]) -> Table:
             f"{client.rate:.4f}",
             f"{client.noise_multiplier:g}",
             f"{client.epsilon_by_round[-1][1]:.3f}",
+            f"{client.epsilon_at_most:.3f}",
             f"+{client.one_more_round:.3f}",
         )
     return table

@@ -21,19 +21,13 @@ Everything in the task is untrusted. The number of examples is used for the publ
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fedlora.files import write_atomically
 from fedlora.privacy.accounting import ADJACENCY
-from fedlora.privacy.calibration import (
-    UnreachableError,
-    noise_for_the_rest,
-    noise_multiplier_for,
-    public_size,
-    size_bound,
-)
+from fedlora.privacy.calibration import UnreachableError, public_size, size_bound
 from fedlora.privacy.chain import Entry, canonical
 from fedlora.privacy.ledger import Ledger, LedgerFiles, exclusive_ledger
 from fedlora.privacy.mechanism import Mechanism
@@ -43,6 +37,7 @@ from fedlora.privacy.receipt import Receipt, signed_text
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.signing import PrivateKey
 from fedlora.privacy.spending import Spending, charged_events, order_of
+from fedlora.privacy.terms import adapted, mechanism_for, target_of
 from fedlora.task import Task
 
 
@@ -160,46 +155,35 @@ class Guard:
 
     def _target(self, task: Task) -> float | None:
         """The run's ε: the smaller of the recipe's and the site's own."""
-        own = self._policy.dataset(self._files.dataset).epsilon_per_run
-        targets = [target for target in (task.privacy.epsilon, own) if target is not None]
-        return min(targets, default=None)
+        return target_of(task.privacy, self._policy.dataset(self._files.dataset).epsilon_per_run)
 
     def _mechanism(self, task: Task, size: int) -> Mechanism:
-        rate = min(1.0, task.train.batch_size / size)
-        sigma = max(task.privacy.noise_multiplier or 0.0, self._policy.smallest_noise_multiplier)
-        target = self._target(task)
-        if target is not None:
-            try:
-                steps = task.rounds * task.train.steps
-                sigma = max(sigma, noise_multiplier_for(target, delta=task.privacy.delta, rate=rate, steps=steps))
-            except UnreachableError as error:
-                raise Refusal(Code.BUDGET_UNREACHABLE, str(error)) from None
-        return Mechanism(
-            rate=rate,
-            noise_multiplier=sigma,
-            clip=task.privacy.clip,
-            steps=task.train.steps,
-            expected_batch=rate * size,
-        )
+        try:
+            return mechanism_for(
+                task.privacy,
+                task.train,
+                size=size,
+                most_charges=task.rounds,
+                target=self._target(task),
+                least_sigma=self._policy.smallest_noise_multiplier,
+            )
+        except UnreachableError as error:
+            raise Refusal(Code.BUDGET_UNREACHABLE, str(error)) from None
 
     def _adapted(self, task: Task, calibrated: Mechanism, ledger: Ledger) -> Mechanism:
         """The mechanism with σ as the task wants it, and with more where the rest of the run's ε asks for more."""
-        target, spent = self._target(task), charged_events(ledger.entries, run=task.run)
+        target = self._target(task)
         assert target is not None  # privacy.adapt has an epsilon
-        sigma = max(
-            task.noise_factor * calibrated.noise_multiplier,
-            noise_for_the_rest(
-                target,
-                spent,
-                delta=task.privacy.delta,
-                rate=calibrated.rate,
-                steps=max(1, task.rounds - len(spent)) * task.train.steps,
-                order=order_of(task, target, calibrated.rate),
-            ),
-            task.privacy.noise_multiplier or 0.0,
-            self._policy.smallest_noise_multiplier,
+        return adapted(
+            calibrated,
+            task.privacy,
+            charged_events(ledger.entries, run=task.run),
+            noise_factor=task.noise_factor,
+            most_charges=task.rounds,
+            target=target,
+            order=order_of(task, target, calibrated.rate),
+            least_sigma=self._policy.smallest_noise_multiplier,
         )
-        return replace(calibrated, noise_multiplier=sigma)
 
     def _require_within_budget(self, task: Task, spending: Spending) -> None:
         bounds = self._policy.dataset(self._files.dataset)

@@ -17,8 +17,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fedlora.privacy.accounting import Event, epsilon
-from fedlora.privacy.calibration import noise_multiplier_for, public_size, size_bound
+from fedlora.config.train import TrainSettings
+from fedlora.privacy.accounting import epsilon
+from fedlora.privacy.calibration import public_size, size_bound
+from fedlora.privacy.mechanism import Mechanism
+from fedlora.privacy.settings import PrivacySettings
+from fedlora.privacy.terms import epsilon_at_most, event_of, mechanism_for, target_of
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class ClientPlan:
     rate: float
     noise_multiplier: float
     epsilon_by_round: tuple[tuple[int, float], ...]
+    epsilon_at_most: float
+    """With every spare round taken as well: what the site can be charged in the run."""
     one_more_round: float
     """What one round beyond the plan would add to ε."""
 
@@ -45,25 +51,50 @@ class Release:
     growth: str
 
 
-def plan_client(
-    examples: int, *, target_epsilon: float, delta: float, batch: int, rounds: int, steps: int
-) -> ClientPlan:
-    """σ for the worst case, that this client is called in every round. ValueError where δ >= 1 / examples.
+def plan_client(examples: int, *, privacy: PrivacySettings, train: TrainSettings, rounds: int) -> ClientPlan:
+    """What a site of so many training examples does in a run, by the terms on which its guard will charge it.
 
-    As at the site, the examples are held to be the next step of the public ladder.
+    Worst case: it is called in every round, and its policy declares no size and asks for no more noise. ValueError
+    where δ >= 1 / examples, UnreachableError where no noise meets the target.
     """
-    if delta * (most := size_bound(examples)) >= 1:
-        raise ValueError(f"delta {delta} is not below 1 / {most} (for {examples} examples); choose a smaller delta.")
-    size = public_size(examples)
-    rate = min(1.0, batch / size)
-    sigma = noise_multiplier_for(target_epsilon, delta=delta, rate=rate, steps=rounds * steps)
+    mechanism = planned_mechanism(examples, privacy=privacy, train=train, rounds=rounds)
+    most, target = rounds + privacy.spare_rounds, target_of(privacy)
 
     def after(count: int) -> float:
-        return epsilon([Event(rate=rate, noise_multiplier=sigma, steps=count * steps)], delta=delta)
+        return epsilon([event_of(mechanism, count)], delta=privacy.delta)
 
     shown = sorted({1, *(max(1, round(rounds * part)) for part in (0.1, 0.25, 0.5, 0.75)), rounds})
-    by_round = tuple((number, after(number)) for number in shown)
-    return ClientPlan(examples, size, rate, sigma, by_round, after(rounds + 1) - by_round[-1][1])
+    return ClientPlan(
+        examples=examples,
+        public_examples=public_size(examples),
+        rate=mechanism.rate,
+        noise_multiplier=mechanism.noise_multiplier,
+        epsilon_by_round=tuple((number, after(number)) for number in shown),
+        epsilon_at_most=epsilon_at_most(privacy, mechanism, trainings=most, target=target),
+        one_more_round=after(most + 1) - after(most),
+    )
+
+
+def planned_epsilon(examples: int, *, privacy: PrivacySettings, train: TrainSettings, rounds: int) -> float:
+    """ε that such a site can be charged in the run, at most. Errors as for `plan_client`."""
+    mechanism = planned_mechanism(examples, privacy=privacy, train=train, rounds=rounds)
+    most = rounds + privacy.spare_rounds
+    return epsilon_at_most(privacy, mechanism, trainings=most, target=target_of(privacy))
+
+
+def planned_mechanism(examples: int, *, privacy: PrivacySettings, train: TrainSettings, rounds: int) -> Mechanism:
+    """One training. As at the site, the examples are held to be the next smaller step of the public ladder."""
+    if privacy.delta * (most := size_bound(examples)) >= 1:
+        raise ValueError(
+            f"delta {privacy.delta} is not below 1 / {most} (for {examples} examples); choose a smaller delta."
+        )
+    return mechanism_for(
+        privacy,
+        train,
+        size=public_size(examples),
+        most_charges=rounds + privacy.spare_rounds,
+        target=target_of(privacy),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

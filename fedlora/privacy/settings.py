@@ -22,6 +22,16 @@ class ClientLevelSettings(Settings):
     delta: float = Field(1e-5, gt=0, lt=1)
     """δ of this guarantee; below 1 / (number of clients)."""
 
+    clients: int | None = Field(None, ge=1)
+    """How many clients a round asks, at most, whoever is connected: the denominator of every round is one more. Needed
+    in a deployment and with the natural partition; otherwise what `rounds` asks of `data.clients` when not given."""
+
+    @model_validator(mode="after")
+    def _delta_fits(self) -> ClientLevelSettings:
+        if self.clients is not None and self.delta * self.clients >= 1:
+            raise ValueError(f"client_level.delta {self.delta} is not below 1 / {self.clients} (clients); lower it.")
+        return self
+
 
 class AdaptSettings(Settings):
     """Noise that shrinks in later rounds where accuracy on public examples falls short; each round is accounted as it

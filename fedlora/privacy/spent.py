@@ -45,11 +45,12 @@ def privacy_summary(recipe: Recipe, receipts: Iterable[Receipt], *, rounds: int)
     """The privacy keys of summary.json. Empty without privacy; the two units side by side, never added."""
     found = {} if not recipe.privacy.enabled else _example_level(recipe, receipts)
     if recipe.privacy.client_level is not None:
-        found["client_level"] = _client_level(recipe.privacy.client_level, rounds)
+        assert recipe.expected_clients is not None  # the recipe's own check
+        found["client_level"] = _client_level(recipe.privacy.client_level, rounds, clients=recipe.expected_clients)
     return {**found, "leaks": leaks(recipe)} if found else {}
 
 
-def _client_level(settings: ClientLevelSettings, rounds: int) -> dict[str, Any]:
+def _client_level(settings: ClientLevelSettings, rounds: int, *, clients: int) -> dict[str, Any]:
     """ε of a client that took part in every round: the coordinator chose who did, so nothing is amplified."""
     event = ClientLevel(noise_multiplier=settings.noise_multiplier, rounds=rounds)
     return {
@@ -58,6 +59,8 @@ def _client_level(settings: ClientLevelSettings, rounds: int) -> dict[str, Any]:
         "adjacency": "add-or-remove-one-client",
         "noise_multiplier": settings.noise_multiplier,
         "clip": settings.clip,
+        "clients": clients,
+        "denominator": clients + 1,
         "rounds": rounds,
         "trusts": "the coordinator",
     }

@@ -31,7 +31,7 @@ class Planned(BaseModel):
     recipe: str = Field(max_length=MOST_CHARS)
     """YAML."""
     examples: int = Field(1000, ge=1, le=10**12)
-    """Examples of a site, for its ε."""
+    """Training examples of a site, for its ε: those that its test part leaves."""
 
 
 class NewRun(BaseModel):

@@ -54,7 +54,9 @@ class Form:
             with ui.element("div").classes("tools"):
                 self.packaged = ui.select(list(self.recipes), label="Packaged recipe", on_change=self.choose)
                 self.name = ui.input("Name of the run").props("outlined dense")
-                self.examples = ui.number("Examples of a site", value=1000, min=1, precision=0, on_change=self.changed)
+                self.examples = ui.number(
+                    "Training examples of a site", value=1000, min=1, precision=0, on_change=self.changed
+                )
             self.packaged.props("outlined dense")
             self.examples.props("outlined dense")
             self.text = ui.textarea("Recipe (YAML)", on_change=self.changed).props("outlined").classes("full recipe")
@@ -114,6 +116,8 @@ class Form:
 def cost(plan: launch.Plan) -> Markup:
     """The plan in figures, all with units."""
     spent = "no privacy" if plan.epsilon is None else f"at most {epsilon(plan.epsilon)} at δ = {number(plan.delta)}"
+    if plan.first_step_epsilon is not None:
+        spent += f", and at most {epsilon(plan.first_step_epsilon)} for the round before it that asks for gradients"
     up, down = (f"{size(sent)} ({saving(sent, plan.dense)} than dense)" for sent in (plan.bytes_up, plan.bytes_down))
     return pairs(
         [

@@ -96,7 +96,7 @@ def test_calibration_agrees_with_published_figures():
 
 def test_an_unreachable_target_says_what_to_change():
     with pytest.raises(UnreachableError, match=r"fewer rounds or steps, or a larger epsilon"):
-        noise_multiplier_for(1e-4, delta=1e-9, rate=1.0, steps=100_000)
+        noise_multiplier_for(1e-6, delta=1e-12, rate=1.0, steps=1_000_000)
 
 
 def test_public_size_never_exceeds_the_dataset_and_is_coarse():

@@ -14,6 +14,7 @@ from fedlora.privacy.settings import ClientLevelSettings
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, Factor, LowRank, Update, norm, subtract
 from server.client_level import NOISE, clipped, protected, require_linear
+from simulations.run import federate, prepare
 from strategies.ffa import FFALoRA
 from tests.federations import run, save_messages, save_tiny_model, tiny_recipe
 
@@ -25,10 +26,12 @@ def adapter(value: float) -> Adapter:
     return Adapter({"layer": LowRank(torch.full((3, 2), value), torch.full((2, 4), value), 1.0)})
 
 
-def through(values: list[float], *, asked: int, settings: ClientLevelSettings = SETTINGS, seed: int = 0):
+def through(values: list[float], *, expected: int, settings: ClientLevelSettings = SETTINGS, seed: int = 0):
     updates = [Update(f"c{i}", 10.0 * (i + 1), adapter(value)) for i, value in enumerate(values)]
     return list(
-        protected(updates, sent=adapter(0.0), trains=TRAINS, asked=asked, settings=settings, source=SeededSource(seed))
+        protected(
+            updates, sent=adapter(0.0), trains=TRAINS, expected=expected, settings=settings, source=SeededSource(seed)
+        )
     )
 
 
@@ -38,20 +41,25 @@ def total(updates) -> torch.Tensor:
 
 
 def test_every_update_is_clipped_as_a_whole_and_weighs_one():
-    small, large, noise = through([0.01, 5.0], asked=2)
+    small, large, noise = through([0.01, 5.0], expected=2)
     assert norm(small.adapter.tensors(TRAINS)) == pytest.approx(0.01 * 14**0.5)
     assert norm(large.adapter.tensors(TRAINS)) == pytest.approx(1.0)
     assert {update.weight for update in (small, large, noise)} == {1.0}
 
 
 def test_one_client_moves_the_sum_by_at_most_the_clip_and_the_denominator_not_at_all():
-    everyone, fewer = through([5.0, -3.0, 0.1], asked=3), through([5.0, 0.1], asked=3)
+    everyone, fewer = through([5.0, -3.0, 0.1], expected=3), through([5.0, 0.1], expected=3)
     assert (total(everyone) - total(fewer)).norm() <= 1.0 + 1e-6
     assert len(everyone) == len(fewer) == 4
 
 
+def test_more_updates_than_expected_end_the_round():
+    with pytest.raises(ValueError, match="more than the 2 updates"):
+        through([0.1, 0.2, 0.3], expected=2)
+
+
 def test_an_update_that_is_not_finite_changes_nothing():
-    broken, _ = through([float("nan")], asked=1)
+    broken, _ = through([float("nan")], expected=1)
     assert norm(subtract(broken.adapter.tensors(TRAINS), adapter(0.0).tensors(TRAINS))) == 0.0
     assert all(not torch.any(tensor) for tensor in clipped({"x": torch.tensor([float("inf"), 1.0])}, 1.0).values())
 
@@ -59,7 +67,7 @@ def test_an_update_that_is_not_finite_changes_nothing():
 def test_the_noise_has_the_size_that_is_accounted():
     big = Adapter({"layer": LowRank(torch.zeros(300, 2), torch.zeros(2, 200), 1.0)})
     settings = ClientLevelSettings(clip=2.0, noise_multiplier=1.5)
-    (noise,) = protected([], sent=big, trains=TRAINS, asked=0, settings=settings, source=SeededSource(1))
+    (noise,) = protected([], sent=big, trains=TRAINS, expected=0, settings=settings, source=SeededSource(1))
     values = torch.cat([tensor.flatten() for tensor in noise.adapter.tensors(TRAINS).values()])
     assert float(values.std()) == pytest.approx(3.0, rel=0.08)
 
@@ -80,7 +88,7 @@ def recipe(tmp_path_factory):
 
 
 def test_both_units_stand_side_by_side_in_the_summary(recipe, tmp_path):
-    client_level = "privacy.client_level={clip: 0.5, noise_multiplier: 2.0}"
+    client_level = "privacy.client_level={clip: 0.5, noise_multiplier: 2.0, clients: 4}"
     summary = run(recipe("privacy.epsilon=3", client_level, "rounds.count=2", "strategy.name=ffa"), tmp_path)
     expected = client_level_epsilon([ClientLevel(noise_multiplier=2.0, rounds=2)], delta=1e-5)
     assert summary["client_level"]["epsilon"] == expected
@@ -93,6 +101,57 @@ def test_both_units_stand_side_by_side_in_the_summary(recipe, tmp_path):
 
 def test_two_runs_with_one_seed_have_different_client_level_noise(recipe, tmp_path):
     for name in ("a", "b"):
-        run(recipe("privacy.client_level={clip: 0.5, noise_multiplier: 1.0}", "rounds.count=1"), tmp_path / name)
+        run(
+            recipe("privacy.client_level={clip: 0.5, noise_multiplier: 1.0, clients: 4}", "rounds.count=1"),
+            tmp_path / name,
+        )
     first, second = ((tmp_path / name / "adapter/adapter_model.safetensors").read_bytes() for name in ("a", "b"))
     assert first != second
+
+
+def test_noise_and_denominator_do_not_follow_who_is_connected(tmp_path, monkeypatch):
+    """Of seven, eight and nine connected clients, eight expected: one noise, one denominator, never nine updates."""
+    names = tuple(f"c{number}" for number in range(9))
+    monkeypatch.setattr("tests.federations.CLIENTS", names)
+    model, source = save_tiny_model(tmp_path / "model"), save_messages(tmp_path / "messages.csv", per_client=12)
+    settings = ("privacy.client_level={clip: 0.5, noise_multiplier: 2.0, clients: 8}", "rounds.count=1")
+    simulation = prepare(tiny_recipe(model, source, *settings, "data.held_out=9"))
+    rounds = []
+
+    def seen(updates, **given):
+        rounds.append(list(protected(updates, **given)))
+        return iter(rounds[-1])
+
+    monkeypatch.setattr("server.rounds.protected", seen)
+    for connected in (7, 8, 9):
+        folder = tmp_path / str(connected)
+        federate(simulation, names[:connected], folder, watch=print, resume=False, faults=None, engine="local")
+    assert [sum(update.weight for update in updates) for updates in rounds] == [9.0, 9.0, 9.0]
+    assert [sum(update.client in names for update in updates) for updates in rounds] == [7, 8, 8]
+    for *_, noise in rounds:
+        assert noise.client == NOISE
+        values = torch.cat([tensor.flatten() for tensor in noise.adapter.tensors((Factor.B,)).values()])
+        assert float(values.std()) == pytest.approx(1.0, rel=0.2), "B starts at zero: what is there is z S"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("privacy.client_level.clients=8",), 8),
+        (("data.partition=iid", "data.clients=10"), 10),
+        (("data.partition=iid", "data.clients=10", "rounds.fraction=0.25"), 3),
+        (("data.partition=iid", "data.clients=10", "privacy.client_level.clients=6"), 6),
+        (("mode=pooled",), 1),
+    ],
+)
+def test_the_recipe_alone_says_how_many_clients_are_expected(overrides, expected):
+    recipe = tiny_recipe("m", "s", "privacy.client_level={clip: 0.5, noise_multiplier: 2.0}", *overrides)
+    assert recipe.expected_clients == expected
+    assert [recipe.asks(connected) for connected in (1, 1000)] == [1, expected]
+
+
+def test_a_recipe_that_cannot_know_its_denominator_is_refused():
+    with pytest.raises(SettingsError, match=r"set privacy\.client_level\.clients to the number of clients"):
+        tiny_recipe("m", "s", "privacy.client_level={clip: 0.5, noise_multiplier: 2.0}")
+    with pytest.raises(SettingsError, match=r"client_level\.delta 0\.2 is not below 1 / 8"):
+        tiny_recipe("m", "s", "privacy.client_level={clip: 1, noise_multiplier: 2, clients: 8, delta: 0.2}")

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedlora.config import TrainSettings
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.privacy.plan import Shape, plan_client, releases
+from fedlora.privacy.settings import PrivacySettings
 
 M, N, R, LR = 24, 20, 4, 0.5
 
@@ -70,8 +72,12 @@ def test_what_each_strategy_sends():
     assert sent == {"fedit": 20, "ffa": 12, "fedsvd": 12, "fedsb": 9}
 
 
+def train(batch: int, steps: int) -> TrainSettings:
+    return TrainSettings(batch_size=batch, steps=steps)
+
+
 def test_a_plan_ends_at_its_target_and_says_what_one_more_round_costs():
-    plan = plan_client(2400, target_epsilon=6.0, delta=1e-5, batch=64, rounds=50, steps=10)
+    plan = plan_client(2400, privacy=PrivacySettings(epsilon=6.0), train=train(64, 10), rounds=50)
     epsilons = [epsilon for _, epsilon in plan.epsilon_by_round]
     assert (plan.public_examples, plan.rate) == (2000, 0.032)
     assert epsilons == sorted(epsilons)
@@ -82,11 +88,17 @@ def test_a_plan_ends_at_its_target_and_says_what_one_more_round_costs():
 
 def test_small_clients_need_more_noise():
     small, large = (
-        plan_client(n, target_epsilon=3.0, delta=1e-5, batch=32, rounds=10, steps=10) for n in (100, 10_000)
+        plan_client(n, privacy=PrivacySettings(epsilon=3.0), train=train(32, 10), rounds=10) for n in (100, 10_000)
     )
     assert small.noise_multiplier > 3 * large.noise_multiplier
 
 
 def test_delta_must_be_below_one_over_the_examples():
     with pytest.raises(ValueError, match=r"delta 0\.01 is not below 1 / 120 \(for 100 examples\)"):
-        plan_client(100, target_epsilon=3.0, delta=0.01, batch=10, rounds=1, steps=1)
+        plan_client(100, privacy=PrivacySettings(epsilon=3.0, delta=0.01), train=train(10, 1), rounds=1)
+
+
+def test_a_plan_with_spare_rounds_is_calibrated_for_them_and_says_what_they_cost():
+    privacy = PrivacySettings(epsilon=3.0, spare_rounds=10)
+    plan = plan_client(2400, privacy=privacy, train=train(64, 10), rounds=10)
+    assert plan.epsilon_by_round[-1][1] < 2.5 < 2.95 < plan.epsilon_at_most <= 3.0

@@ -12,8 +12,8 @@ from fedlora.adapters import initial_adapter, write
 from fedlora.config import AdapterSettings
 from fedlora.examples import concatenate
 from fedlora.settings import SettingsError
-from server.client_gradients import gradient_recipe
 from server.first_step import gradient_sum
+from server.gradient_recipe import gradient_recipe
 from simulations.run import prepare
 from tests.federations import run
 

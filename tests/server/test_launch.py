@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from fedlora.config.adapter import FirstStepSettings
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.settings import SettingsError
-from server.launch import Launchpad, launchpad, packaged_recipes, planned_epsilon, read_recipe, resume, start
+from server.launch import (
+    Launchpad,
+    first_step_epsilon,
+    launchpad,
+    packaged_recipes,
+    planned_epsilon,
+    read_recipe,
+    resume,
+    start,
+)
 from server.provision import initialise
 
 
@@ -70,15 +80,48 @@ def test_only_a_run_with_a_checkpoint_on_this_machine_goes_on(tmp_path):
         resume(Launchpad(tmp_path, "x"), tmp_path / "empty", {})
 
 
-def test_the_planned_epsilon_is_the_target_or_what_sigma_composes_to():
-    recipe = read_recipe(packaged_recipes()["fedsvd"])
-    assert planned_epsilon(recipe, examples=1000) is None
+def private(name: str = "fedsvd", **changes):
+    recipe = read_recipe(packaged_recipes()[name])
+    return recipe.model_copy(update={"privacy": recipe.privacy.model_copy(update=changes)})
 
-    def private(**changes):
-        return recipe.model_copy(update={"privacy": recipe.privacy.model_copy(update=changes)})
 
-    assert planned_epsilon(private(epsilon=3.0), examples=1000) == 3.0
-    steps = recipe.train.steps * recipe.rounds.count
-    event = Event(rate=recipe.train.batch_size / 1000, noise_multiplier=1.5, steps=steps)
-    planned = planned_epsilon(private(noise_multiplier=1.5), examples=1000)
-    assert planned == epsilon([event], delta=recipe.privacy.delta)
+def test_the_planned_epsilon_is_what_a_sites_guard_can_charge():
+    assert planned_epsilon(private(), examples=1000) is None
+    assert 2.9 < planned_epsilon(private(epsilon=3.0), examples=1000) <= 3.0
+    recipe = private(noise_multiplier=1.5, spare_rounds=3)
+    event = Event(
+        rate=recipe.train.batch_size / 1500, noise_multiplier=1.5, steps=recipe.train.steps * recipe.most_charges
+    )
+    assert planned_epsilon(recipe, examples=1990) == epsilon([event], delta=recipe.privacy.delta)
+
+
+def test_a_simulation_that_takes_fewer_examples_of_a_client_costs_it_more():
+    recipe = private(noise_multiplier=1.5)
+    fewer = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_examples": 300})})
+    assert planned_epsilon(fewer, examples=2000) == planned_epsilon(recipe, examples=300)
+
+
+def test_what_a_site_would_refuse_is_said_before_anything_starts():
+    with pytest.raises(SettingsError, match=r"a site of 100 training examples would refuse: delta 0\.01 is not below"):
+        planned_epsilon(private(epsilon=3.0, delta=0.01), examples=100)
+
+
+def test_pooled_examples_are_planned_with_the_steps_of_all_clients():
+    recipe = private(noise_multiplier=1.5).model_copy(update={"mode": "pooled"})
+    with pytest.raises(SettingsError, match=r"how many the data hold is not known before they are read"):
+        planned_epsilon(recipe, examples=1000)
+    parts = recipe.model_copy(update={"data": recipe.data.model_copy(update={"partition": "iid", "clients": 4})})
+    longer = recipe.model_copy(
+        update={"mode": "federated", "train": recipe.train.model_copy(update={"steps": 4 * recipe.train.steps})}
+    )
+    assert planned_epsilon(parts, examples=1000) == planned_epsilon(longer, examples=1000)
+
+
+def test_the_round_that_asks_for_gradients_is_planned_as_the_run_of_its_own_that_it_is():
+    recipe = private(epsilon=3.0)
+    assert first_step_epsilon(recipe, examples=1000) is None
+    first = FirstStepSettings(epsilon=2.0, batch_size=16)
+    adapter = recipe.adapter.model_copy(update={"init": "client-gradients", "kind": "lora_xs", "first_step": first})
+    asks = recipe.model_copy(update={"adapter": adapter})
+    assert 1.9 < first_step_epsilon(asks, examples=1000) <= 2.0
+    assert planned_epsilon(asks, examples=1000) == planned_epsilon(recipe, examples=1000)

@@ -1,0 +1,93 @@
+"""What a site's private steps in a run are: q, σ, C, steps and denominator. Nobody else computes them.
+
+    q = min(1, batch / size)       size is public: declared in the site's policy, or a step of the ladder
+    σ = the largest of the recipe's own, the site's least, and what the target asks for in `most_charges` trainings
+    b = q · size
+
+The guard charges by these, and the plan, the pages and the audit foretell by the same: what is said beforehand is what
+is charged.
+
+Guarantee: `epsilon_at_most` is an upper bound on the ε that a guard grants in so many trainings under one mechanism,
+and equal to it where σ stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fedlora.config.train import TrainSettings
+from fedlora.privacy.accounting import Event, epsilon
+from fedlora.privacy.calibration import noise_for_the_rest, noise_multiplier_for
+from fedlora.privacy.mechanism import Mechanism
+from fedlora.privacy.settings import PrivacySettings
+
+
+def target_of(privacy: PrivacySettings, own: float | None = None) -> float | None:
+    """ε that a run may cost a site: the smaller of the recipe's and the site's own. None: σ alone is given."""
+    return min((target for target in (privacy.epsilon, own) if target is not None), default=None)
+
+
+def mechanism_for(
+    privacy: PrivacySettings,
+    train: TrainSettings,
+    *,
+    size: int,
+    most_charges: int,
+    target: float | None,
+    least_sigma: float = 0.0,
+) -> Mechanism:
+    """One training of a site whose public size is `size` examples. UnreachableError where no σ meets the target.
+
+    `most_charges`: trainings that the site can be charged for in the run; `least_sigma`: the site's policy's.
+    """
+    rate = min(1.0, train.batch_size / size)
+    sigma = max(privacy.noise_multiplier or 0.0, least_sigma)
+    if target is not None:
+        steps = most_charges * train.steps
+        sigma = max(sigma, noise_multiplier_for(target, delta=privacy.delta, rate=rate, steps=steps))
+    return Mechanism(
+        rate=rate, noise_multiplier=sigma, clip=privacy.clip, steps=train.steps, expected_batch=rate * size
+    )
+
+
+def adapted(
+    calibrated: Mechanism,
+    privacy: PrivacySettings,
+    spent: Sequence[Event],
+    *,
+    noise_factor: float,
+    most_charges: int,
+    target: float,
+    order: float,
+    least_sigma: float = 0.0,
+) -> Mechanism:
+    """The same under privacy.adapt: σ as asked for, and more where the rest of the run's ε asks for more.
+
+    `spent`: what the run has been charged before, an event a training; `order`: the run's filter's.
+    """
+    rest = noise_for_the_rest(
+        target,
+        spent,
+        delta=privacy.delta,
+        rate=calibrated.rate,
+        steps=max(1, most_charges - len(spent)) * calibrated.steps,
+        order=order,
+    )
+    asked = noise_factor * calibrated.noise_multiplier
+    sigma = max(asked, rest, privacy.noise_multiplier or 0.0, least_sigma)
+    return replace(calibrated, noise_multiplier=sigma)
+
+
+def event_of(mechanism: Mechanism, trainings: int = 1) -> Event:
+    """What so many trainings cost."""
+    return Event(rate=mechanism.rate, noise_multiplier=mechanism.noise_multiplier, steps=trainings * mechanism.steps)
+
+
+def epsilon_at_most(privacy: PrivacySettings, mechanism: Mechanism, *, trainings: int, target: float | None) -> float:
+    """ε of a run in which a site is charged for so many trainings. Under privacy.adapt the target: σ is not known."""
+    if privacy.adapt is not None:
+        assert target is not None  # privacy.adapt has an epsilon
+        return target
+    composed = epsilon([event_of(mechanism, trainings)], delta=privacy.delta)
+    return composed if target is None else min(target, composed)
