@@ -155,6 +155,36 @@ def roll_authority(
     console.print("Then: fedlora admin roll-authority --finish")
 
 
+@admin.command("accept-new-ledger")
+def accept_new_ledger(
+    site: Annotated[str, typer.Argument(help="Name of the site that has lost its ledger.")],
+    config: Config = DEFAULT,
+    dataset: Annotated[str | None, typer.Option(help="Which of its datasets; needed where it has several.")] = None,
+    yes: Yes = False,
+) -> None:
+    """Agree that a site's privacy ledger is lost and a new one begins, which counts what was spent before."""
+    from server.ledger_loss import give_up, lost_ledger, to_carry
+    from server.settings import load_server
+    from server.store.spending import fingerprint_of
+
+    settings = load_server(config)
+    receipt, key = lost_ledger(settings, require_name(site, what="site"), dataset)
+    console.print(
+        f"The ledger of {site} for {receipt.dataset}, as its newest receipt has it: epsilon "
+        f"[bold]{receipt.epsilon_lifetime:.4f}[/] at delta {receipt.delta_lifetime:g}, entry {receipt.sequence}, run "
+        f"{receipt.run} round {receipt.round}, key {fingerprint_of(key)}"
+    )
+    console.print(
+        "If it can be restored, have the site do that instead. What it spent after this receipt is in no receipt: only "
+        "the site can say it, and must state more by that much."
+    )
+    agree(f"Give that ledger of {site} up for ever?", found="", expected=None, yes=yes)
+    give_up(settings, receipt, key)
+    console.print(
+        f"At the site, before it trains again: fedlora ledger carry with epsilon {to_carry(receipt)} or more."
+    )
+
+
 def moment(at: float | None) -> str:
     """A time for people; none is `never`."""
     from datetime import UTC, datetime

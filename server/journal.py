@@ -19,6 +19,7 @@ from fedlora.files import write_atomically
 from fedlora.settings import SettingsError
 from server import checkpoint
 from server.checkpoint import DamagedCheckpointError, Progress
+from server.new_ledgers import read_accepted
 from server.receipts import Ledgers, clients_in, earlier, newest
 from server.records import RoundRecord
 
@@ -86,7 +87,8 @@ class Journal:
         if not self._private:
             return {}
         before = json.loads(self._earlier.read_bytes()) if self._earlier.exists() else []
-        return newest([*before, *clients_in(self._rounds)])
+        accepted = () if self._runs is None else read_accepted(self._runs)
+        return newest([*before, *clients_in(self._rounds)], accepted)
 
     def bytes_up(self) -> dict[int, int]:
         """What every node has sent in the recorded rounds."""
