@@ -81,9 +81,8 @@ def children(settings: ClientSettings, config: Path, *, port: int, coordinator: 
         logs.mkdir(exist_ok=True)
     address = f"127.0.0.1:{port}"
     supernode = [
-        command("flower-supernode"),
+        sys.executable, "-m", "client.supernode", str(settings.certificate), str(settings.node_key),
         "--superlink", coordinator, "--root-certificates", str(settings.ca_certificate),
-        "--auth-supernode-private-key", str(settings.node_key),
         "--isolation", "process", "--superexec-auth-secret-file", str(settings.secret),
         "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip

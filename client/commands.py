@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedlora.enrolment import certificate_fingerprint, fingerprint, read_grant
+from fedlora.asking import Fingerprint, Yes, agree
+from fedlora.enrolment import authorities_in, certificate_fingerprint, fingerprint, read_grant
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Take part with this site's data.")
 
@@ -38,14 +39,31 @@ def accept(
     train: Annotated[
         Path | None, typer.Option(help="This site's training examples (CSV, JSON Lines, Parquet).")
     ] = None,
+    expected: Fingerprint = None,
+    yes: Yes = False,
 ) -> None:
-    """Take the coordinator's grant; writes ca.crt, client.yaml and policy.yaml."""
+    """Take the coordinator's grant; asks before another authority than the present one is trusted."""
     from client.enroll import accept as take
+    from client.enroll import change_of
 
     given = read_grant(grant)
+    authority = certificate_fingerprint(authorities_in(given.ca_certificate)[-1])
+    change = change_of(folder, given)
+    console.print(f"The coordinator {given.coordinator} shows the certificate [bold]{authority}[/]")
+    question = None
+    if change.asks:
+        console.print(f"This site trusts               [bold]{'; '.join(change.authorities)}[/]")
+        question = "Trust the other one from now on?"
+    agree(question, found=authority, expected=expected, yes=yes)
     take(folder, given, train=None if train is None else train.resolve())
-    console.print(f"{given.site} takes part in {given.coordinator} at {given.address}.")
-    console.print(f"Compare by telephone, its certificate: [bold]{certificate_fingerprint(given.ca_certificate)}[/]")
+    console.print(f"{given.site} takes part in {given.coordinator} at {given.address}. Compare by telephone.")
+    if change.coordinator is not None:
+        console.print(
+            f"[yellow]client.yaml says coordinator: {change.coordinator}; the grant's address is {given.address}.[/] "
+            "Change it there if the coordinator has moved."
+        )
+    if given.certificate is None:
+        console.print("[yellow]The grant brings no certificate for this site:[/] its coordinator is of version 0.1.0.")
     if train is not None and not train.exists():
         console.print(f"[yellow]{train.resolve()} is not there yet; `fedlora client up` needs it.[/]")
     console.print(f"Read {folder / 'client.yaml'} and {folder / 'policy.yaml'}, then: fedlora client doctor, client up")

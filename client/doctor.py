@@ -11,6 +11,7 @@ from client import data_findings
 from client.agent import require_ready
 from client.clock import CHECK, against_coordinator
 from client.deployed import policy_of
+from client.identity import certificate_for, load_node_key
 from client.settings import ClientSettings, load_client
 from fedlora import checks
 from fedlora.deployment import split_address
@@ -19,6 +20,8 @@ from fedlora.privacy.ledger import LedgerFiles, inspect_ledger
 from fedlora.settings import SettingsError
 
 CONNECT_S = 5.0
+ROLL_DAYS = 120
+"""An authority that ends is followed by a new one long before, and every site needs a grant of it."""
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 
 
@@ -35,6 +38,7 @@ def examine(config: Path, *, model: str | None = None) -> list[Finding]:
             ("commands", lambda: checks.commands("flower-supernode", "flower-superexec")),
             ("node key", lambda: checks.private("node key", settings.node_key)),
             ("certificate authority", lambda: authority(settings)),
+            ("site certificate", lambda: site_certificate(settings)),
             ("coordinator", lambda: coordinator(settings, host)),
             ("settings", lambda: startable(settings)),
             ("clock", checks.clock),
@@ -54,7 +58,18 @@ def examine(config: Path, *, model: str | None = None) -> list[Finding]:
 def authority(settings: ClientSettings) -> Finding:
     """The certificate that the coordinator is recognised by."""
     remedy = "Ask the coordinator for a new grant, then: fedlora client accept"
-    return checks.certificate("certificate authority", settings.ca_certificate, remedy=remedy)
+    return checks.certificate("certificate authority", settings.ca_certificate, remedy=remedy, warn_days=ROLL_DAYS)
+
+
+def site_certificate(settings: ClientSettings) -> Finding:
+    """What this site shows at the coordinator's port: there, for the key that it has, and valid for a while."""
+    remedy = "Send request.json again; the coordinator approves it, and you take the grant: fedlora client accept"
+    if not settings.certificate.exists():
+        return doubtful("site certificate", "none: a coordinator after version 0.1.0 requires one", remedy)
+    own = certificate_for(load_node_key(settings.node_key).public_key(), settings.certificate)
+    if own is None:
+        return bad("site certificate", f"{settings.certificate} is not for {settings.node_key}", remedy)
+    return checks.valid_now("site certificate", own, remedy=remedy, warn_days=ROLL_DAYS)
 
 
 def coordinator(settings: ClientSettings, host: str) -> Finding:

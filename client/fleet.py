@@ -9,15 +9,15 @@ import grpc
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from client.identity import channel_credentials, load_node_key
 from client.settings import ClientSettings
-from fedlora.private_files import require_private
 
 SERVICE = "/flwr.proto.Fleet"
 
 
 def call(settings: ClientSettings, method: str, request: bytes, *, at: datetime, timeout_s: float) -> None:
     """Make the call; grpc.RpcError where the coordinator refuses it or cannot be reached."""
-    credentials = grpc.ssl_channel_credentials(settings.ca_certificate.read_bytes())
+    credentials = channel_credentials(settings.ca_certificate.read_bytes(), settings.node_key, settings.certificate)
     with grpc.secure_channel(settings.coordinator, credentials) as channel:
         channel.unary_unary(f"{SERVICE}/{method}")(
             request, metadata=signed(settings.node_key, at.isoformat()), timeout=timeout_s
@@ -26,9 +26,7 @@ def call(settings: ClientSettings, method: str, request: bytes, *, at: datetime,
 
 def signed(node_key: Path, timestamp: str) -> tuple[tuple[str, str | bytes], ...]:
     """The metadata by which a SuperNode proves which key is its own."""
-    key = serialization.load_ssh_private_key(require_private(node_key).read_bytes(), password=None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TypeError(f"{node_key} is a {type(key).__name__}; a node's key is ECDSA")
+    key = load_node_key(node_key)
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     signature = key.sign(timestamp.encode("ascii"), ec.ECDSA(hashes.SHA256()))
     return (

@@ -69,6 +69,9 @@ class ClientSettings(Settings):
     node_key: Path = Path("node.key")
     """This site's private key; mode 0600."""
 
+    certificate: Path = Path("site.crt")
+    """What this site shows at the coordinator's port, for its key; it came with the grant."""
+
     data: SiteData
     """Where the examples are."""
 
@@ -140,6 +143,7 @@ def load_client(path: Path) -> ClientSettings:
             "folder": folder,
             "ca_certificate": folder / settings.ca_certificate,
             "node_key": folder / settings.node_key,
+            "certificate": folder / settings.certificate,
             "state": folder / settings.state,
             "policy": None if settings.policy is None else folder / settings.policy,
             "data": data,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import ipaddress
 import shutil
 import socket
 import sys
@@ -59,23 +60,28 @@ def private(check: str, path: Path) -> Finding:
     return good(check, f"{path} is readable by its owner only")
 
 
-def certificate(check: str, path: Path, *, remedy: str, host: str | None = None) -> Finding:
-    """Readable, valid now and for a while, and for this host."""
+def certificate(check: str, path: Path, *, remedy: str, host: str | None = None, warn_days: int = WARN_DAYS) -> Finding:
+    """Readable, valid now and for a while, and for this host. Of several (an authority and its successor) the last."""
     try:
-        found = x509.load_pem_x509_certificate(path.read_bytes())
+        found = x509.load_pem_x509_certificates(path.read_bytes())[-1]
     except OSError as error:
         return bad(check, f"{path} cannot be read: {error.strerror}", remedy)
     except ValueError:
         return bad(check, f"{path} is not a certificate", remedy)
+    if host is not None and plain_host(host) not in names(found):
+        return bad(check, f"{path} is for {', '.join(names(found))}, not for {host}", remedy)
+    return valid_now(check, found, remedy=remedy, warn_days=warn_days)
+
+
+def valid_now(check: str, found: x509.Certificate, *, remedy: str, warn_days: int) -> Finding:
+    """By this clock, and for a while."""
     now = datetime.now(UTC)
     if now < found.not_valid_before_utc:
         return bad(check, f"valid only from {found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC", "Set this clock right.")
     days = (found.not_valid_after_utc - now).days
     if now > found.not_valid_after_utc:
         return bad(check, f"expired on {found.not_valid_after_utc:%Y-%m-%d}", remedy)
-    if host is not None and host not in names(found):
-        return bad(check, f"{path} is for {', '.join(names(found))}, not for {host}", remedy)
-    if days < WARN_DAYS:
+    if days < warn_days:
         return doubtful(check, f"expires in {days} days", remedy)
     return good(check, f"valid for {days} more days")
 
@@ -88,6 +94,18 @@ def names(found: x509.Certificate) -> list[str]:
         return []
     addresses = [str(address) for address in alternative.get_values_for_type(x509.IPAddress)]
     return [*alternative.get_values_for_type(x509.DNSName), *addresses]
+
+
+def plain_host(host: str) -> str:
+    """An address in its shortest form, in which `names` has it; a name as it is.
+
+    >>> plain_host("0:0::1"), plain_host("fed.example.org")
+    ('::1', 'fed.example.org')
+    """
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
 
 
 def disk(path: Path) -> Finding:

@@ -28,7 +28,7 @@ COMMANDS = {
     "ledger": ("fedlora.privacy.commands:ledger_app", "Show, verify and export what a site's data have spent."),
     "runs": ("server.run_commands:app", "What the store knows of runs: list, show, import, export, rm."),
     "server": ("server.commands:server", "Run a deployed coordinator: up, run, list, stop, resume, logs, doctor."),
-    "admin": ("server.commands:admin", "Make a coordinator; approve, list and revoke sites."),
+    "admin": ("server.admin_commands:admin", "Make a coordinator; approve, list and revoke sites; back it up."),
     "client": ("client.commands:app", "Take part with a site: enroll, accept, up, doctor."),
     "dashboard": ("server.dashboard.commands:app", "Watch and steer runs in a browser; users and API tokens."),
     "config": ("strategies.config_commands:app", "Check a recipe, or explain every setting."),

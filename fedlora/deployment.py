@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +14,8 @@ from fedlora.settings import Settings, SettingsError, parse, read_mapping
 from fedlora.units_path import units_folder
 
 S = TypeVar("S", bound=Settings)
+
+ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]]+)):(?P<port>[0-9]{1,5})", re.ASCII)
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -50,12 +54,36 @@ def command(name: str) -> str:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """host and port of `host:port`; brackets around IPv6 are taken off.
+    """host and port of `host:port`; an IPv6 address needs brackets, which are taken off.
 
     >>> split_address("coordinator.example:9092")
     ('coordinator.example', 9092)
+    >>> split_address("[2001:db8::1]:9092")
+    ('2001:db8::1', 9092)
+    >>> split_address("2001:db8::1:9092")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    fedlora.settings.SettingsError: address '2001:db8::1:9092' must be host:port, such as ...
     """
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise SettingsError(f"address {address!r} must be host:port, such as coordinator.example:9092.")
-    return host.strip("[]"), int(port)
+    found = ADDRESS.fullmatch(address)
+    if found is None or not 0 < int(found["port"]) < 65536 or (found["six"] and not is_ipv6(found["six"])):
+        raise SettingsError(
+            f"address {address!r} must be host:port, such as coordinator.example:9092 or [2001:db8::1]:9092."
+        )
+    return found["six"] or found["host"], int(found["port"])
+
+
+def is_ipv6(host: str) -> bool:
+    """Whether `host` is an IPv6 address, which is written in brackets before a port."""
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
+
+
+def join_address(host: str, port: int) -> str:
+    """What `split_address` takes apart.
+
+    >>> join_address("::1", 9092)
+    '[::1]:9092'
+    """
+    return f"[{host}]:{port}" if is_ipv6(host) else f"{host}:{port}"

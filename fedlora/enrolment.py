@@ -3,7 +3,8 @@
     site                                        coordinator
     makes its own key (it never leaves)
     request.json: name, public key, signature ──►  approve: the key is registered for this name
-    ca.crt, client.yaml                       ◄──  grant.json: CA certificate, address, name of the coordinator
+    ca.crt, site.crt, client.yaml             ◄──  grant.json: CA certificate, address, name of the coordinator, and a
+                                                   certificate for the key, with which the site reaches the port
 
 Neither file is secret. Both can be changed on the way by whoever carries them, so both sides print a fingerprint, and
 the two administrators compare it by telephone.
@@ -20,10 +21,12 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import Certificate, load_pem_x509_certificates
 
 from fedlora.settings import Settings, SettingsError, parse
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+HEXADECIMAL = re.compile(r"[0-9a-f]+")
 LARGEST_FILE_BYTES = 65_536
 
 
@@ -46,9 +49,11 @@ class Grant(Settings):
     address: str
     """host:port of the Fleet API."""
     ca_certificate: str
-    """PEM; the only certificate authority that the site trusts for this coordinator."""
+    """PEM; the only certificate authority that the site trusts for this coordinator: two while it is being replaced."""
     key: str
     """Fingerprint of the site's key that was approved."""
+    certificate: str | None = None
+    """PEM; shows to the coordinator's port that this key may come in. Coordinators of version 0.1.0 gave none."""
 
 
 def require_name(text: str, *, what: str = "name") -> str:
@@ -108,12 +113,32 @@ def fingerprint(public_key: str) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
-def certificate_fingerprint(pem: str) -> str:
+def certificate_fingerprint(certificate: Certificate) -> str:
     """SHA-256 of the certificate, in groups of four."""
-    from cryptography.x509 import load_pem_x509_certificate
-
-    digest = load_pem_x509_certificate(pem.encode()).fingerprint(hashes.SHA256()).hex()
+    digest = certificate.fingerprint(hashes.SHA256()).hex()
     return " ".join(digest[start : start + 4] for start in range(0, len(digest), 4))
+
+
+def authorities_in(pem: str) -> list[Certificate]:
+    """The certificates in a text. SettingsError if there is none."""
+    try:
+        return load_pem_x509_certificates(pem.encode())
+    except ValueError:
+        raise SettingsError("the authority's certificate is none; ask for the grant again.") from None
+
+
+def same_fingerprint(given: str, found: str) -> bool:
+    """Whether a person or script means this one, however it was written down.
+
+    >>> same_fingerprint("SHA256:AB:CD:01", "abcd 01")
+    True
+    >>> same_fingerprint("sha256:abcd", "SHA256:abcd"), same_fingerprint("SHA256:aBcd+/9", "SHA256:abcd+/9")
+    (True, False)
+    """
+    given, found = (re.sub(r"(?i)^sha256:|[\s=]", "", text.strip()) for text in (given, found))
+    if HEXADECIMAL.fullmatch(found):
+        return given.replace(":", "").lower() == found
+    return given == found
 
 
 def read_request(path: Path) -> Request:

@@ -13,6 +13,7 @@ from fedlora.settings import SettingsError
 def write_private(path: Path, content: bytes) -> None:
     """Create or replace `path` with mode 0600; at no time does anybody else have a file to read."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # of a process that was killed; in a container every process has the same id
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -26,9 +27,8 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def make_private_folder(path: Path) -> None:
-    """A folder that only its owner can enter."""
+    """A folder that only its owner can enter; one that was there before keeps its mode: it may serve others too."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.chmod(0o700)
 
 
 def require_private(path: Path) -> Path:

@@ -38,7 +38,7 @@ class Child:
     ready: Callable[[], bool] = lambda: True
     """Whether it does its work, not only lives: asked for the health report and before the next child is started."""
 
-    before: Callable[[], None] = lambda: None
+    before: Callable[[], object] = lambda: None
     """Done before every start; what it raises is logged, and the child is started all the same."""
 
 

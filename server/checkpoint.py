@@ -49,6 +49,8 @@ class Progress:
     """Last round whose update of each node became part of the state, by node id."""
     bytes_up: int = 0
     bytes_down: int = 0
+    journal: str | None = None
+    """SHA-256 of rounds.jsonl up to this round; None in checkpoints of version 0.1.0."""
 
 
 def write(path: Path, progress: Progress, *, recipe: Mapping[str, Any]) -> None:
@@ -75,6 +77,7 @@ def write(path: Path, progress: Progress, *, recipe: Mapping[str, Any]) -> None:
         "used_rounds": progress.used_rounds,
         "downlink": downlink and [downlink.round, downlink.since, [number for number, _ in downlink.links]],
         "bytes": [progress.bytes_up, progress.bytes_down],
+        "journal": progress.journal,
         "recipe": recipe,
     }
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -109,7 +112,8 @@ def read(path: Path, *, recipe: Mapping[str, Any]) -> Progress:
     )
     state = _state(tensors, about)
     downlink = _downlink(tensors, about["downlink"], state.adapter) if about["downlink"] else None
-    return Progress(about["run"], about["round"], state, versions, downlink, held, used, up, down)
+    journal = about.get("journal")
+    return Progress(about["run"], about["round"], state, versions, downlink, held, used, up, down, journal)
 
 
 def _downlink(tensors: Mapping[str, Tensor], about: Sequence[Any], template: Adapter) -> Downlink:

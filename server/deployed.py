@@ -164,7 +164,8 @@ def log_event(event: Event) -> None:
             record = event.record
             log.info(
                 "client answered",
-                extra={"round": event.round, "client": record.client, "outcome": record.outcome, "code": record.code},
+                extra={"round": event.round, "client": record.client, "outcome": record.outcome, "code": record.code}
+                | ({} if record.why is None else {"why": record.why}),
             )
         case RoundFinished():
             finished = event.record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from fedlora.findings import Finding, bad, doubtful, examine_all, good
 from fedlora.settings import SettingsError
 from server.deployed import held_out_rows
 from server.provision import is_reconciled, read_registry
+from server.renewal import ROLL_DAYS
 from server.settings import ServerSettings, load_server
 from server.submissions import runs, state_of
 from server.up import listens
@@ -36,7 +38,7 @@ def examine(config: Path) -> list[Finding]:
             ("versions", checks.versions),
             ("commands", lambda: checks.commands("flower-superlink", "flower-superexec", "flwr-serverapp", "flwr")),
             ("authority key", lambda: checks.private("authority key", settings.pki / "ca.key")),
-            ("server key", lambda: checks.private("server key", settings.pki / "server.key")),
+            ("server key", lambda: checks.private("server key", settings.pki / "server.pem")),
             ("secret", lambda: checks.private("secret", settings.secret)),
             ("server certificate", lambda: server_certificate(settings, host, renew)),
             ("authority", lambda: authority(settings)),
@@ -55,13 +57,13 @@ def examine(config: Path) -> list[Finding]:
 
 def server_certificate(settings: ServerSettings, host: str, remedy: str) -> Finding:
     """What sites are shown."""
-    return checks.certificate("server certificate", settings.pki / "server.crt", remedy=remedy, host=host)
+    return checks.certificate("server certificate", settings.pki / "server.pem", remedy=remedy, host=host)
 
 
 def authority(settings: ServerSettings) -> Finding:
     """What sites trust."""
-    remedy = "Make a new coordinator (fedlora admin init) and let every site accept a new grant."
-    return checks.certificate("authority", settings.pki / "ca.crt", remedy=remedy)
+    remedy = "fedlora admin roll-authority, and a new grant for every site."
+    return checks.certificate("authority", settings.pki / "ca.crt", remedy=remedy, warn_days=ROLL_DAYS)
 
 
 def fleet(settings: ServerSettings) -> Finding:
@@ -86,10 +88,10 @@ def control(settings: ServerSettings) -> Finding:
 def outside_addresses() -> list[str]:
     """This machine's addresses that are not loopback."""
     try:
-        found = {str(entry[4][0]) for entry in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(socket.gethostname(), None)}
     except OSError:
         return []
-    return sorted(address for address in found if not address.startswith("127."))
+    return sorted(address for address in found if not ipaddress.ip_address(address.partition("%")[0]).is_loopback)
 
 
 def store(settings: ServerSettings) -> Finding:

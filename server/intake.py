@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,13 +18,18 @@ from server.messages import BadReplyError, Reply, read_reply
 from server.outgoing import Outgoing
 from server.quotas import Meter, content_bytes
 from server.receipts import Ledgers, require_continues
-from server.records import SCREENED_OUT, ClientAnswered, ClientRecord, Watch
+from server.records import BAD_RECEIPT, SCREENED_OUT, ClientAnswered, ClientRecord, Watch
 
 SiteOf = Callable[[int], str | None]
 """The site that a node's key was approved for; None for a node that nobody knows."""
 
 Verify = Callable[[int, bytes, bytes], bool]
 """Whether the key that a node is known by has made this signature of this digest."""
+
+
+LONGEST_WHY = 500
+
+log = logging.getLogger("fedlora.intake")
 
 
 class Intake:
@@ -135,14 +141,15 @@ class Intake:
             )
             return None
         report = reply.report
-        update, receipt, outcome, code = None, None, report.outcome, report.code
+        update, receipt, outcome, code, why = None, None, report.outcome, report.code, None
         if outcome == "trained":
             try:
                 receipt = self._receipt(report)
                 update = Update(report.client, self._weight(reply), self._decode(node, reply))
                 self.held_versions[node] = report.base_version
-            except ReceiptError:
-                outcome, code = "failed", "bad-receipt"
+            except ReceiptError as error:
+                outcome, code, why = "failed", BAD_RECEIPT, str(error)[:LONGEST_WHY]
+                log.warning("a receipt is refused", extra={"client": report.client, "why": why})
             except WireError as error:
                 outcome, code = "failed", error.code
         self._records[node] = ClientRecord(
@@ -150,6 +157,7 @@ class Intake:
             node=node,
             outcome=outcome,
             code=code,
+            why=why,
             examples=report.examples,
             bytes_up=reply.bytes_up,
             bytes_down=down,

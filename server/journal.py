@@ -1,11 +1,17 @@
-"""A run's folder: rounds.jsonl grows by a line a round, checkpoint.safetensors is replaced; --resume continues both."""
+"""A run's folder: rounds.jsonl grows by a line a round, checkpoint.safetensors is replaced; --resume continues both.
+
+Every checkpoint names the digest of the lines up to its round: the receipts in them are held against the sites, so a
+journal that has lost or changed a line is never taken for whole.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from fedlora.config import Recipe
@@ -13,6 +19,7 @@ from fedlora.files import write_atomically
 from fedlora.settings import SettingsError
 from server import checkpoint
 from server.checkpoint import DamagedCheckpointError, Progress
+from server.new_ledgers import read_accepted
 from server.receipts import Ledgers, clients_in, earlier, newest
 from server.records import RoundRecord
 
@@ -32,6 +39,7 @@ class Journal:
         self._rounds = folder / "rounds.jsonl"
         self._checkpoint = folder / "checkpoint.safetensors"
         self._previous = folder / "checkpoint.previous.safetensors"
+        self._digest = hashlib.sha256()
 
     @property
     def has_checkpoint(self) -> bool:
@@ -60,16 +68,18 @@ class Journal:
         """The progress of the last complete round; lines of rounds after it are dropped.
 
         A damaged checkpoint is set aside, and the one of the round before goes on: sites that had trained the lost
-        round give the answer that they had given, and are charged nothing. CheckpointError if both are damaged.
+        round give the answer that they had given, and are charged nothing. So does a checkpoint whose rounds are not
+        all in rounds.jsonl. CheckpointError if neither fits.
         """
         if not self.has_checkpoint:
             raise SettingsError(f"{self.folder} holds no checkpoint to resume from; start the run without --resume.")
         try:
-            progress = checkpoint.read(self._checkpoint, recipe=self._recipe)
+            progress = self._read(self._checkpoint)
         except DamagedCheckpointError as error:
             progress = self._fall_back(error)
-        lines = self._lines()[: progress.round]
-        write_atomically(self._rounds, "".join(f"{line}\n" for line in lines).encode())
+        kept = self._first(progress.round)
+        write_atomically(self._rounds, kept)
+        self._digest = hashlib.sha256(kept)
         return progress
 
     def receipts(self) -> Ledgers:
@@ -77,7 +87,8 @@ class Journal:
         if not self._private:
             return {}
         before = json.loads(self._earlier.read_bytes()) if self._earlier.exists() else []
-        return newest([*before, *clients_in(self._rounds)])
+        accepted = () if self._runs is None else read_accepted(self._runs)
+        return newest([*before, *clients_in(self._rounds)], accepted)
 
     def bytes_up(self) -> dict[int, int]:
         """What every node has sent in the recorded rounds."""
@@ -96,17 +107,38 @@ class Journal:
     def keep(self, record: RoundRecord | None, progress: Progress) -> None:
         """Store a finished round (None: the start of the run)."""
         if record is not None:
-            with self._rounds.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record.as_json()) + "\n")
+            line = (json.dumps(record.as_json()) + "\n").encode()
+            with self._rounds.open("ab") as file:
+                file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
+            self._digest.update(line)
         if self.has_checkpoint:
             self._keep_previous()
-        checkpoint.write(self._checkpoint, progress, recipe=self._recipe)
+        bound = replace(progress, journal=self._digest.hexdigest())
+        checkpoint.write(self._checkpoint, bound, recipe=self._recipe)
 
     def _lines(self) -> list[str]:
         """One a round; none before the first round is complete."""
         return self._rounds.read_text(encoding="utf-8").splitlines() if self._rounds.exists() else []
+
+    def _first(self, rounds: int) -> bytes:
+        """The lines of so many rounds, as they are in the file."""
+        content = self._rounds.read_bytes() if self._rounds.exists() else b""
+        return b"".join(content.splitlines(keepends=True)[:rounds])
+
+    def _read(self, path: Path) -> Progress:
+        """The checkpoint, if its rounds are all in rounds.jsonl, as they were; DamagedCheckpointError otherwise."""
+        progress = checkpoint.read(path, recipe=self._recipe)
+        lines = self._first(progress.round)
+        whole = lines.count(b"\n") == progress.round
+        if not whole or progress.journal not in (None, hashlib.sha256(lines).hexdigest()):
+            raise DamagedCheckpointError(
+                f"{self._rounds} is not what it was when {path.name} was written: lines up to round {progress.round} "
+                "are missing or changed, and with them receipts of what sites have spent. Nothing was changed; restore "
+                "the run's folder from a backup, or submit the recipe as a new run."
+            )
+        return progress
 
     def _keep_previous(self) -> None:
         """The checkpoint of the round before stays, under its own name; at no time is there none."""
@@ -122,14 +154,14 @@ class Journal:
         if not self._previous.exists():
             raise damage
         try:
-            progress = checkpoint.read(self._previous, recipe=self._recipe)
+            progress = self._read(self._previous)
         except DamagedCheckpointError:
             raise damage from None
         aside = self._checkpoint.with_name("checkpoint.damaged.safetensors")
         write_atomically(aside, self._checkpoint.read_bytes())
         write_atomically(self._checkpoint, self._previous.read_bytes())
         log.warning(
-            "the checkpoint is damaged; the run goes on from the round before",
-            extra={"kept": str(aside), "round": progress.round},
+            "the checkpoint is damaged or not of these rounds; the run goes on from the round before",
+            extra={"kept": str(aside), "round": progress.round, "why": str(damage)},
         )
         return progress

@@ -12,6 +12,7 @@ import fcntl
 import json
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,13 +21,15 @@ from typing import Literal
 
 import yaml
 
-from fedlora.deployment import split_address
-from fedlora.enrolment import Grant, Request, fingerprint, require_name, require_valid
+from fedlora.deployment import is_ipv6, join_address, split_address
+from fedlora.enrolment import Grant, Request, certificate_fingerprint, fingerprint, require_name, require_valid
 from fedlora.files import write_atomically
 from fedlora.private_files import make_private_folder, write_private
 from fedlora.settings import Settings, SettingsError, parse
-from server.certificates import issue_server_certificate, make_authority
+from server.authority import newest_signer
+from server.certificates import issue_server_certificate, make_authority, site_certificate
 from server.control import Control
+from server.grants import remember_grant
 from server.settings import ServerSettings
 
 MORE = """\
@@ -53,6 +56,10 @@ class SiteEntry(Settings):
     """Nodes that the SuperLink has still to forget."""
 
 
+ApprovalKind = Literal["site-approved", "site-key-replaced", "site-granted-again"]
+"""As the audit log names them."""
+
+
 @dataclass(frozen=True)
 class Registry:
     """All sites, by name. A value; `changed_registry` reads, lets it be replaced, and writes."""
@@ -62,6 +69,11 @@ class Registry:
     def name_of(self, node: int) -> str | None:
         """The site that a node's key was approved for."""
         return next((name for name, site in self.sites.items() if site.node == node), None)
+
+    @property
+    def approved(self) -> list[str]:
+        """Who takes part."""
+        return sorted(name for name, site in self.sites.items() if site.status == "approved")
 
 
 def initialise(folder: Path, *, name: str, address: str) -> ServerSettings:
@@ -76,19 +88,24 @@ def initialise(folder: Path, *, name: str, address: str) -> ServerSettings:
     issue_server_certificate(folder / "pki", hosts=[host])
     write_private(folder / "secret", secrets.token_hex(32).encode())
     write_atomically(folder / "sites.json", b"{}")
-    settings = {"name": name, "address": address, "listen": f"0.0.0.0:{port}"}
+    everywhere = "::" if is_ipv6(host) else "0.0.0.0"
+    settings = {"name": name, "address": address, "listen": join_address(everywhere, port)}
     write_atomically(folder / "server.yaml", (yaml.safe_dump(settings, sort_keys=False) + MORE).encode())
     return parse(ServerSettings, {**settings, "folder": folder.resolve()})
 
 
 def read_registry(settings: ServerSettings) -> Registry:
     """sites.json."""
+    return registry_in(settings.folder)
+
+
+def registry_in(folder: Path) -> Registry:
+    """sites.json of a coordinator's folder. SettingsError if it is not as it was written."""
+    path = folder / "sites.json"
     try:
-        values = json.loads((settings.folder / "sites.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingsError(
-            f"cannot read {settings.folder / 'sites.json'} ({type(error).__name__}): restore it from a backup."
-        ) from None
+        values = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise SettingsError(f"cannot read {path} ({type(error).__name__}): restore it from a backup.") from None
     return Registry({name: parse(SiteEntry, site, prefix=name) for name, site in values.items()})
 
 
@@ -106,9 +123,23 @@ def registry_lock(settings: ServerSettings) -> Iterator[None]:
         yield
 
 
+def kind_of_approval(settings: ServerSettings, request: Request) -> tuple[ApprovalKind, str | None]:
+    """What approving would be, and the fingerprint of the key that the site has now; None for a new site."""
+    old = read_registry(settings).sites.get(request.site)
+    if old is None:
+        return "site-approved", None
+    same = old.public_key == request.public_key
+    return ("site-granted-again" if same else "site-key-replaced"), fingerprint(old.public_key)
+
+
 def approve(settings: ServerSettings, request: Request) -> Grant:
-    """Accept a site's key. A known site's new key replaces its old one (rotation); a retired key is refused."""
+    """Accept a site's key. A known site's new key replaces its old one (rotation); a retired key is refused.
+
+    Everything that can fail comes first: whoever is approved has a grant.
+    """
     require_valid(request)
+    signer = newest_signer(settings.pki)
+    certificate = site_certificate(signer, site=request.site, public_key=request.public_key)
     with registry_lock(settings):
         registry = read_registry(settings)
         _require_fresh(registry, request)
@@ -119,12 +150,15 @@ def approve(settings: ServerSettings, request: Request) -> Grant:
         elif old is not None:
             entry = entry.model_copy(update=_retired(old))
         write_registry(settings, Registry({**registry.sites, request.site: entry}))
+        authority = certificate_fingerprint(signer.certificate)
+        remember_grant(settings.folder, request.site, authority, at=time.time())
     return Grant(
         site=request.site,
         coordinator=settings.name,
         address=settings.address,
         ca_certificate=(settings.pki / "ca.crt").read_text(encoding="utf-8"),
         key=fingerprint(request.public_key),
+        certificate=certificate,
     )
 
 

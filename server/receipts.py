@@ -1,19 +1,21 @@
 """What the coordinator remembers of sites' ledgers: the newest receipt of each, in this run and in all before it.
 
 A site whose disk was put back to an older state, or emptied, cannot see it itself: its numbers, or its key, show it
-here. An older copy is turned away until its numbers have passed those that are held: by then a person has seen it.
+here. An older copy is turned away until its numbers have passed those that are held: by then a person has seen it. A
+new ledger is turned away until both administrators have acted (`server.new_ledgers`).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fedlora.privacy.receipt import Receipt, ReceiptError, Signature, require_later
+from server.new_ledgers import Accepted, read_accepted
 
 log = logging.getLogger("fedlora.receipts")
 
@@ -25,56 +27,110 @@ Ledgers = Mapping[tuple[str, str], "Held"]
 class Held:
     """A ledger's newest receipt, and the key that signed it."""
 
-    receipt: Receipt
+    receipt: Receipt | None
+    """None: the site may begin a new ledger, and has not yet."""
     public_key: str | None
+    given_up: tuple[Accepted, ...] = ()
+    """Ledgers before this one that its site has lost, as both administrators agreed."""
 
 
-def newest(clients: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Held]:
-    """The receipt with the highest sequence number of every ledger, among a run's client records."""
-    held: dict[tuple[str, str], Held] = {}
+def newest(clients: Iterable[Mapping[str, Any]], accepted: Sequence[Accepted] = ()) -> dict[tuple[str, str], Held]:
+    """The receipt with the highest sequence number of every ledger that goes on, among a run's client records."""
+    given_up: dict[tuple[str, str], tuple[Accepted, ...]] = {}
+    for one in accepted:
+        ledger = (one.site, one.dataset)
+        given_up[ledger] = (*given_up.get(ledger, ()), one)
+    held = {ledger: Held(None, None, lost) for ledger, lost in given_up.items()}
     for client in clients:
         if not client.get("receipt"):
             continue
         receipt, signature = Receipt.model_validate(client["receipt"]), client.get("signature")
-        ledger = (receipt.client, receipt.dataset)
-        if ledger not in held or receipt.sequence > held[ledger].receipt.sequence:
-            held[ledger] = Held(receipt, signature["public_key"] if signature else None)
+        ledger, key = (receipt.client, receipt.dataset), signature["public_key"] if signature else None
+        if any(key == one.public_key for one in given_up.get(ledger, ())):
+            continue
+        known = held.get(ledger)
+        if known is None or known.receipt is None or receipt.sequence > known.receipt.sequence:
+            held[ledger] = replace(known or Held(None, None), receipt=receipt, public_key=key)
     return held
 
 
 def clients_in(rounds: Path) -> list[dict[str, Any]]:
     """The client records of a rounds.jsonl; none of a file that is not there, nor of a line that a crash cut short."""
-    lines = rounds.read_text(encoding="utf-8").splitlines(keepends=True) if rounds.exists() else []
-    return [client for line in lines if line.endswith("\n") for client in json.loads(line)["clients"]]
+    return [client for line in _lines(rounds) for client in json.loads(line)["clients"]]
+
+
+def held_in(runs: Path, *, but: Path | None = None) -> dict[tuple[str, str], Held]:
+    """What all runs in a folder hold against the sites, apart from one run."""
+    found: list[dict[str, Any]] = []
+    for path in sorted(runs.glob("*/rounds.jsonl")):
+        if path.parent != but:
+            found += _readable(path)
+    return newest(found, read_accepted(runs))
 
 
 def earlier(runs: Path, *, than: Path) -> list[dict[str, Any]]:
     """The client records that hold the newest receipts of all runs beside this one."""
-    found: list[dict[str, Any]] = []
-    for path in sorted(runs.glob("*/rounds.jsonl")):
-        try:
-            found += [] if path.parent == than else clients_in(path)
-        except (ValueError, KeyError, TypeError):
-            log.warning("%s is damaged: its receipts are not held against the sites", path)
-    held = newest(found)
     return [
         {
             "receipt": kept.receipt.model_dump(),
             "signature": kept.public_key and {"public_key": kept.public_key},
         }
-        for kept in held.values()
+        for kept in held_in(runs, but=than).values()
+        if kept.receipt is not None
     ]
 
 
 def require_continues(now: Receipt, signature: Signature | None, held: Held | None) -> None:
-    """ReceiptError unless `now` comes after what is held of the same ledger, signed with the same key."""
+    """ReceiptError unless `now` comes after what is held of the same ledger, signed with the same key.
+
+    Of a new ledger, which was agreed on, also unless it still counts what the lost one had spent.
+    """
     if held is None:
         return
-    if held.public_key is not None and (signature is None or signature.public_key != held.public_key):
+    key = signature.public_key if signature is not None else None
+    for lost in held.given_up:
+        _require_counted(now, key, lost)
+    if held.receipt is None:
+        return
+    if held.public_key is not None and key != held.public_key:
         raise ReceiptError(
             f"the ledger of {now.client} is signed with another key than before: its state folder was replaced by a "
-            "new one, which has forgotten what was spent. Have the site restore it from a backup. If it is lost, the "
-            f"site counts what it had spent, epsilon {held.receipt.epsilon_lifetime:.3f} at delta "
-            f"{held.receipt.delta_lifetime:g} or more, in its new ledger: fedlora ledger carry."
+            "new one, which has forgotten what was spent. Have the site restore it. If it is lost, the site counts in "
+            f"the new one what was spent, epsilon {held.receipt.epsilon_lifetime:.3f} at delta "
+            f"{held.receipt.delta_lifetime:g} or more (fedlora ledger carry), and you take it (fedlora admin "
+            "accept-new-ledger)."
         )
     require_later(now, held.receipt)
+
+
+def _require_counted(now: Receipt, key: str | None, lost: Accepted) -> None:
+    if key == lost.public_key:
+        raise ReceiptError(
+            f"the ledger of {now.client} is the one that was given up as lost; a copy of it was put back. Have the "
+            "site put back the newer one."
+        )
+    if now.epsilon_lifetime < lost.epsilon or now.delta_lifetime > lost.delta:
+        raise ReceiptError(
+            f"the new ledger of {now.client} says epsilon {now.epsilon_lifetime:.4g} at delta {now.delta_lifetime:g}, "
+            f"and {lost.epsilon:.4g} at {lost.delta:g} were spent before it: have the site state that, with fedlora "
+            "ledger carry."
+        )
+
+
+def _lines(rounds: Path) -> Iterator[str]:
+    if rounds.exists():
+        yield from (line for line in rounds.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n")
+
+
+def _readable(rounds: Path) -> list[dict[str, Any]]:
+    """The records of the lines that can be read: a damaged one costs its own receipts, and no other's."""
+    found: list[dict[str, Any]] = []
+    for line in rounds.read_bytes().splitlines(keepends=True):
+        try:
+            if line.endswith(b"\n"):
+                clients = json.loads(line)["clients"]
+                newest(clients)  # they are receipts
+                found += clients
+        except (ValueError, KeyError, TypeError, AttributeError):
+            log.warning("%s is damaged: receipts of a round are not held against the sites", rounds)
+    return found

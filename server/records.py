@@ -17,6 +17,10 @@ SCREENED_OUT = "screened-out"
 """The code of an update that a rule did not keep: somebody has to be left out, and it may be an honest client."""
 
 
+BAD_RECEIPT = "bad-receipt"
+"""The code of an update whose receipt does not continue the site's ledger; `why` says how."""
+
+
 @dataclass(frozen=True)
 class ClientRecord:
     """One client in one round. `code` says why when it did not train; never free text from a site."""
@@ -25,6 +29,8 @@ class ClientRecord:
     node: int
     outcome: Outcome
     code: str | None = None
+    why: str | None = None
+    """The coordinator's own words on it, where a code does not say enough."""
     examples: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
@@ -78,6 +84,8 @@ class RoundRecord:
         plain = asdict(self)
         plain["evaluation"] = None if self.evaluation is None else self.evaluation.model_dump()
         for client, record in zip(plain["clients"], self.clients, strict=True):
+            if record.why is None:
+                del client["why"]
             client["received"] = None if record.received is None else record.received.model_dump()
             client["packing"] = None if record.packing is None else record.packing.model_dump(exclude_none=True)
             client["resources"] = None if record.resources is None else record.resources.model_dump(exclude_none=True)

@@ -37,6 +37,10 @@ class ServerSettings(Settings):
     listen: str = "0.0.0.0:9092"
     """Where the Fleet API (gRPC with TLS) listens: the only port that sites need."""
 
+    site_certificates: Literal["required", "optional"] = "required"
+    """Whether a connection to the Fleet API must show the certificate that came with a site's grant. `optional` while
+    sites of version 0.1.0, whose grants brought none, take new ones: then only the site's key is looked at."""
+
     control_port: int = Field(9091, ge=1, le=65535)
     """Port on 127.0.0.1 of Flower's Control and Runtime APIs, which run code: never published."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from fedlora.checks import accepts
@@ -13,21 +15,24 @@ from fedlora.health import serve_health, serve_metrics
 from fedlora.private_files import require_private
 from fedlora.settings import SettingsError
 from fedlora.supervise import Child, Supervisor
-from server.certificates import days_left, issue_server_certificate
+from server.certificates import join_old_pair, stamp
 from server.control import Control, ControlError
+from server.link_database import give_up, give_up_if_damaged, is_damaged
 from server.metrics import exposition
 from server.notify import Notifier
 from server.provision import is_reconciled, read_registry, reconcile
+from server.renewal import renew_if_due
 from server.settings import ServerSettings
 from server.store.opening import open_store
 from server.submissions import go_on
+from server.told import tell_waiting
 from server.webhooks import secret_of
 
 log = logging.getLogger("fedlora.server")
 
 TICK_S = 1.0
 RETRY_S = 5.0
-RENEW_DAYS, RENEW_LOOK_S = 30, 3600.0
+RENEW_LOOK_S = 3600.0
 CLOCK_STEP_S = 60.0
 """A clock that is set back by less costs a site at most as long as its heartbeat does."""
 
@@ -35,7 +40,9 @@ CLOCK_STEP_S = 60.0
 def serve(settings: ServerSettings, config: Path) -> None:
     """Until a signal comes."""
     require_private(settings.secret)
-    require_private(settings.pki / "server.key")
+    join_old_pair(settings.pki)
+    require_private(settings.pki / "server.pem")
+    tell_waiting(settings)
     control = Control(settings)
     duties = Duties(settings, control)
     supervisor = Supervisor(children(settings, config), tick=lambda: duties.tick(supervisor))
@@ -77,11 +84,11 @@ def children(settings: ServerSettings, config: Path) -> list[Child]:
         logs.mkdir(exist_ok=True)
     pki = settings.pki
     superlink = [
-        command("flower-superlink"),
+        sys.executable, "-m", "server.superlink", str(settings.folder), settings.site_certificates,
         "--host", "127.0.0.1", "--port", str(settings.control_port),
         "--fleet-api-address", settings.listen,
         "--ssl-ca-certfile", str(pki / "ca.crt"),
-        "--ssl-certfile", str(pki / "server.crt"), "--ssl-keyfile", str(pki / "server.key"),
+        "--ssl-certfile", str(pki / "server.pem"), "--ssl-keyfile", str(pki / "server.pem"),
         "--enable-supernode-auth", "--disable-runtime-dependency-installation",
         "--database", str(settings.database),
         "--isolation", "process", "--superexec-auth-secret-file", str(settings.secret),
@@ -103,6 +110,7 @@ def children(settings: ServerSettings, config: Path) -> list[Child]:
             flower_environment(settings.home("superlink"), {"FLWR_LOG_LEVEL": "WARNING"}),
             log_of("superlink"),
             ready=lambda: listens(settings),
+            before=partial(give_up_if_damaged, settings.database),
         ),
         Child("executor", executor, flower_environment(settings.home("executor"), extra), log_of("executor")),
     ]
@@ -111,7 +119,7 @@ def children(settings: ServerSettings, config: Path) -> list[Child]:
 def listens(settings: ServerSettings) -> bool:
     """Whether both APIs accept connections."""
     host, port = split_address(settings.listen)
-    loopback = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return accepts(loopback, port) and accepts("127.0.0.1", settings.control_port)
 
 
@@ -125,7 +133,7 @@ class Duties:
         self._told = False
         self._superlink: object = None
         self._registry_seen = 0.0
-        self._certificate = self._certificate_time()
+        self._certificate = stamp(settings.pki)
         self._next_renewal = 0.0
         self._clock_offset = time.time() - time.monotonic()
         if (database := settings.database).exists() and database.stat().st_mtime > time.time() + CLOCK_STEP_S:
@@ -146,9 +154,9 @@ class Duties:
         if started >= self._next_renewal:
             self._next_renewal = started + RENEW_LOOK_S
             renew_if_due(self._settings)
-        if self._certificate_time() != self._certificate:
-            self._certificate = self._certificate_time()
-            log.info("the server certificate was renewed: the SuperLink is restarted")
+        if (certificate := stamp(self._settings.pki)) not in (None, self._certificate):
+            self._certificate = certificate
+            log.info("the certificates were renewed: the SuperLink is restarted")
             supervisor.restart("superlink")
             return
         superlink = supervisor.health()["superlink"]
@@ -162,6 +170,8 @@ class Duties:
         except (ControlError, OSError) as error:
             log.warning("the control API did not answer", extra={"why": str(error)})
             self._next = started + RETRY_S
+            if is_damaged(self._settings.database):
+                supervisor.kill("superlink")  # the next one begins without it
 
     def _reconcile(self) -> None:
         changed = (self._settings.folder / "sites.json").stat().st_mtime
@@ -170,7 +180,7 @@ class Duties:
         registry = reconcile(self._settings, self._control)
         self._told = True
         self._registry_seen = (self._settings.folder / "sites.json").stat().st_mtime
-        log.info("sites are registered", extra={"sites": sorted(registry.sites)})
+        log.info("sites are registered", extra={"sites": registry.approved})
 
     def _forget_future(self) -> None:
         """After this clock was set back: the SuperLink's database says of every site that it is there until some time
@@ -178,21 +188,4 @@ class Duties:
         sites are registered again, and runs go on from their checkpoints."""
         log.warning("this machine's clock was set back: the SuperLink's database is given up, sites and runs are not")
         self._clock_offset = time.time() - time.monotonic()
-        for path in self._settings.folder.glob(f"{self._settings.database.name}*"):
-            path.unlink()
-
-    def _certificate_time(self) -> float:
-        return (self._settings.pki / "server.crt").stat().st_mtime
-
-
-def renew_if_due(settings: ServerSettings) -> None:
-    """A new server certificate, a month before the old one ends. Not where the authority's key is kept elsewhere."""
-    left = days_left(settings.pki)
-    if left > RENEW_DAYS:
-        return
-    try:
-        issue_server_certificate(settings.pki, hosts=[split_address(settings.address)[0]])
-    except SettingsError as error:
-        log.warning("the server certificate could not be renewed", extra={"days_left": left, "why": str(error)})
-        return
-    log.info("the server certificate was due", extra={"days_left": round(left)})
+        give_up(self._settings.database)

@@ -26,8 +26,11 @@ from fedlora.private_files import require_private
 from fedlora.settings import Settings, SettingsError
 from server.store.rows import EventRow
 
-EventName = Literal["budget-nearly-spent", "site-missing", "site-back", "run-finished", "run-failed", "run-stopped"]
-USUAL: tuple[EventName, ...] = ("budget-nearly-spent", "site-missing", "run-finished", "run-failed")
+EventName = Literal[
+    "budget-nearly-spent", "receipt-refused", "new-dataset", "new-ledger", "site-missing", "site-back", "run-finished",
+    "run-failed", "run-stopped",
+]  # fmt: skip
+USUAL: tuple[EventName, ...] = ("budget-nearly-spent", "receipt-refused", "site-missing", "run-finished", "run-failed")
 TIMEOUT_S = 10.0
 
 

@@ -81,6 +81,11 @@ class Deployment:
                 process.kill()
                 process.wait()
 
+    def stop_one(self, name: str) -> None:
+        """The coordinator or an agent, as its administrator would."""
+        self.processes[name].terminate()
+        self.processes[name].wait(60)
+
     def kill(self, name: str) -> None:
         """kill -9 of a whole agent or coordinator: its children die with it."""
         self.processes[name].kill()

@@ -1,4 +1,4 @@
-"""What somebody should hear of: a budget that is nearly spent, a site that stays away, a site that is back.
+"""What somebody should hear of: a budget nearly spent, a receipt refused, a site that stays away or is back.
 
 They are events of the audit log; webhooks send them on (`server/notify.py`). Each is said once.
 """
@@ -11,9 +11,10 @@ from collections.abc import Container
 from sqlalchemy import Connection, select, update
 
 from fedlora.privacy.receipt import Receipt
-from server.records import RoundRecord
-from server.store.audit import append_event
+from server.records import BAD_RECEIPT, RoundRecord
+from server.store.audit import append_event, read_events
 from server.store.keys import RunKey
+from server.store.rows import EventRow
 from server.store.tables import accounts, run_sites, sites
 from server.store.values import plain
 
@@ -38,6 +39,7 @@ def write_notices(
     for client in record.clients:
         if client.receipt is not None and client.receipt.epsilon_lifetime >= NEARLY * client.receipt.epsilon_allowed:
             _warn(connection, key, plain(client.client), client.receipt, at=at)
+    _refused(connection, key, record, at=at)
     _missing(connection, key, record, rounds=math.ceil(MISSES / fraction), excluded=excluded, at=at)
 
 
@@ -62,6 +64,21 @@ def _warn(connection: Connection, key: RunKey, site: str, receipt: Receipt, *, a
             budget=receipt.epsilon_allowed,
             delta=receipt.delta_lifetime,
         )
+
+
+def _refused(connection: Connection, key: RunKey, record: RoundRecord, *, at: float) -> None:
+    """A receipt that was refused, with the reason: once for each reason of a site in a run."""
+    told = {(event.fields.get("site"), event.fields.get("why")) for event in _told(connection, key)}
+    for client in record.clients:
+        said = (plain(client.client), plain(client.why or ""))
+        if client.code == BAD_RECEIPT and said not in told:
+            append_event(
+                connection, "receipt-refused", who="coordinator", at=at, run=key.run, site=said[0], why=said[1]
+            )
+
+
+def _told(connection: Connection, key: RunKey) -> list[EventRow]:
+    return read_events(connection, kind="receipt-refused", run=key.run, limit=1000)
 
 
 def _missing(

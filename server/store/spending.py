@@ -18,6 +18,7 @@ from fedlora.privacy.receipt import Receipt, Signature
 from fedlora.privacy.signing import SignatureError, require_signed
 from fedlora.settings import SettingsError
 from server.records import RoundRecord
+from server.store.audit import append_event
 from server.store.keys import upsert
 from server.store.tables import accounts, charges, receipts
 from server.store.values import plain, whole
@@ -131,6 +132,16 @@ def verify_account(connection: Connection, account: int) -> list[str]:
     return problems
 
 
+def _tell_of_another(connection: Connection, site_id: int, receipt: Receipt, *, at: float) -> None:
+    """A known site's first receipt for a dataset, or for a new ledger of one: a budget begins, and somebody should
+    know. Called before its account is there."""
+    known = set(connection.execute(select(accounts.c.dataset).where(accounts.c.site_id == site_id)).scalars())
+    if known:
+        kind = "new-ledger" if plain(receipt.dataset) in known else "new-dataset"
+        told = {"site": plain(receipt.client), "dataset": plain(receipt.dataset), "budget": receipt.epsilon_allowed}
+        append_event(connection, kind, who="coordinator", at=at, run=plain(receipt.run), **told)
+
+
 def _account(connection: Connection, site_id: int, receipt: Receipt, key: str, *, at: float) -> int:
     query = select(accounts.c.id).where(
         accounts.c.site_id == site_id, accounts.c.dataset == plain(receipt.dataset), accounts.c.public_key == key
@@ -149,6 +160,7 @@ def _account(connection: Connection, site_id: int, receipt: Receipt, key: str, *
             "sequence": 0,
             "newest": receipt.model_dump_json(),
         }
+        _tell_of_another(connection, site_id, receipt, at=at)
         connection.execute(upsert(connection, accounts).on_conflict_do_nothing(), new)
         found = connection.execute(query).scalar_one()
     return int(found)

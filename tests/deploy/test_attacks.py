@@ -7,18 +7,25 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
 import pytest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest
 
 from client.agent import free_port
 from client.enroll import accept, ask, ask_with_new_key
 from client.farewell import varint
+from client.fleet import signed as fleet_signed
+from client.identity import channel_credentials
 from fedlora.checks import accepts
-from fedlora.deployment import command, flower_environment, split_address
+from fedlora.deployment import flower_environment, split_address
+from server.admitted import as_pem
+from server.certificates import signer_in, site_certificate
 from server.control import Control, ControlError
 from server.doctor import outside_addresses
 from server.provision import approve, read_registry, revoke
@@ -112,23 +119,115 @@ def wait_for(condition, *, timeout_s: float, what: str) -> None:
         time.sleep(0.5)
 
 
-def supernode(deployment: Deployment, key: Path, home: Path) -> subprocess.CompletedProcess[str]:
-    """Flower's SuperNode with a key of the attacker's choice, until it gives up."""
+def supernode(deployment: Deployment, key: Path, certificate: Path, home: Path) -> subprocess.CompletedProcess[str]:
+    """A SuperNode with a key and a certificate of the attacker's choice, until it gives up."""
     return subprocess.run(
         [
-            command("flower-supernode"), "--superlink", deployment.settings.address,
+            sys.executable, "-m", "client.supernode", str(certificate), str(key),
+            "--superlink", deployment.settings.address,
             "--root-certificates", str(deployment.settings.pki / "ca.crt"),
-            "--auth-supernode-private-key", str(key), "--isolation", "process", "--port", str(free_port()),
+            "--isolation", "process", "--port", str(free_port()), "--max-retries", "1",
         ],
         env={**os.environ, **flower_environment(home)}, capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
 
 
+def call(
+    deployment: Deployment,
+    method: str,
+    request: bytes,
+    key: Path,
+    certificate: Path,
+    metadata: Sequence[tuple[str, str | bytes]],
+) -> bytes:
+    """One call of the Fleet API by hand."""
+    settings = deployment.settings
+    credentials = channel_credentials((settings.pki / "ca.crt").read_bytes(), key, certificate)
+    options = [("grpc.max_send_message_length", -1)]
+    with grpc.secure_channel(settings.address, credentials, options=options) as channel:
+        made = channel.unary_unary(f"/flwr.proto.Fleet/{method}", request_serializer=bytes)
+        return made(request, metadata=tuple(metadata), timeout=60)
+
+
+def activation(public_key: bytes) -> bytes:
+    """A serialized ActivateNodeRequest, for an hour."""
+    return ActivateNodeRequest(public_key=public_key, heartbeat_interval=3600.0).SerializeToString()
+
+
+def signed(key: Path, timestamp: str, *, shown: bytes | None = None) -> list[tuple[str, str | bytes]]:
+    """As a SuperNode proves which key is its own; `shown`: with another key than the one that signs."""
+    metadata = dict(fleet_signed(key, timestamp))
+    return [*({**metadata, "flwr-public-key-bin": shown} if shown else metadata).items()]
+
+
 def test_a_key_that_nobody_approved_does_not_get_in(deployment, tmp_path):
-    ask(tmp_path, site="stranger")
-    ran = supernode(deployment, tmp_path / "node.key", tmp_path / "home")
-    assert ran.returncode != 0
-    assert "SuperNode ID" not in ran.stdout + ran.stderr
+    request = ask(tmp_path, site="stranger")
+    for certificate in ("none.crt", "own.crt"):
+        if certificate == "own.crt":  # a certificate of the authority for a key that the registry does not have
+            signer = signer_in(deployment.settings.pki)
+            pem = site_certificate(signer, site="stranger", public_key=request.public_key)
+            (tmp_path / certificate).write_text(pem)
+        ran = supernode(deployment, tmp_path / "node.key", tmp_path / certificate, tmp_path / "home")
+        assert "SuperNode ID" not in ran.stdout + ran.stderr
+
+
+def test_with_a_sites_public_key_a_stranger_does_not_take_its_place(deployment, tmp_path):
+    """The key goes by mail: Flower alone would let anybody activate its node, and refuse the site's own SuperNode."""
+    settings, site = deployment.settings, deployment.folder / "green"
+    node = read_registry(settings).sites["green"].node
+    deployment.stop_one("green")
+    wait_for(lambda: Control(settings).nodes()[node] == "offline", timeout_s=60, what="green is still online")
+    stranger, activate = tmp_path / "stranger", activation(as_pem(read_registry(settings).sites["green"].public_key))
+    ask(stranger, site="stranger")
+    made = site_certificate(signer_in(settings.pki), site="x", public_key=ask(tmp_path / "x", site="x").public_key)
+    (tmp_path / "other.crt").write_text(made)  # of the authority, but for another key
+    for key, certificate in (
+        (stranger / "node.key", tmp_path / "none.crt"),
+        (tmp_path / "x" / "node.key", tmp_path / "other.crt"),
+        (deployment.folder / "blue" / "node.key", deployment.folder / "blue" / "site.crt"),  # another enrolled site
+    ):
+        with pytest.raises(grpc.RpcError) as refused:
+            call(deployment, "ActivateNode", activate, key, certificate, signed(key, datetime.now(UTC).isoformat()))
+        assert refused.value.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNAVAILABLE)
+        assert Control(settings).nodes()[node] == "offline"
+    with pytest.raises(grpc.RpcError) as refused:  # blue, over its own connection, with all that it can know of green
+        call(
+            deployment, "ActivateNode", activate, deployment.folder / "blue" / "node.key",
+            deployment.folder / "blue" / "site.crt", signed(stranger / "node.key", datetime.now(UTC).isoformat(),
+            shown=as_pem(read_registry(settings).sites["green"].public_key)),
+        )  # fmt: skip
+    assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert (site / "node.key").exists()
+    deployment.start("green")
+    deployment.wait_ready("green")
+    assert train_a_round(deployment, "after-strangers", clients=2) == ["blue", "green"]
+    health = deployment.health("green")["supernode"]
+    assert (health["starts"], health["last_exit"]) == (1, None)  # it was let in at its first try
+
+
+GOOD_TIME = "2026-01-01T00:00:00+00:00"
+KEY, TIME, SIGNATURE = "flwr-public-key-bin", "flwr-timestamp", "flwr-signature-bin"
+GARBAGE = {
+    "no metadata": (),
+    "a key that is none": ((KEY, b"\x00\xff"), (TIME, GOOD_TIME), (SIGNATURE, b"s")),
+    "a time that is none": ((KEY, b"OWN"), (TIME, "yesterday"), (SIGNATURE, b"s")),
+    "a time without a zone": ((KEY, b"OWN"), (TIME, GOOD_TIME[:19]), (SIGNATURE, b"s")),
+    "a signature that is none": ((KEY, b"OWN"), (TIME, GOOD_TIME), (SIGNATURE, b"s")),
+    "twice": ((KEY, b"OWN"), (KEY, b"OWN"), (TIME, GOOD_TIME), (SIGNATURE, b"s")),
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_garbage_in_metadata_is_refused_and_raises_nothing_in_the_superlink(deployment, garbage):
+    """From a connection with a good certificate: without one nothing is read at all."""
+    folder, log = deployment.folder / "blue", deployment.folder / "server" / "logs" / "superlink.log"
+    before, own = log.stat().st_size, as_pem(read_registry(deployment.settings).sites["blue"].public_key)
+    metadata = [(name, own if value == b"OWN" else value) for name, value in GARBAGE[garbage]]
+    for method in ("ActivateNode", "PullMessages", "RegisterNode", "NoSuchMethod"):
+        with pytest.raises(grpc.RpcError) as refused:
+            call(deployment, method, b"", folder / "node.key", folder / "site.crt", metadata)
+        assert refused.value.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED)
+    assert b"Traceback" not in log.read_bytes()[before:]
 
 
 def test_nobody_outside_this_machine_can_submit_a_run(deployment):
@@ -154,17 +253,12 @@ def test_the_port_that_sites_reach_takes_no_runs(deployment, tmp_path):
 
 def test_a_giant_message_from_a_stranger_is_refused_and_stops_nothing(deployment):
     """A well-formed message with one unknown field of 64 MiB, over TLS, without a node's signature."""
-    before = deployment.health("server")["superlink"]
-    channel = grpc.secure_channel(
-        deployment.settings.address,
-        grpc.ssl_channel_credentials((deployment.settings.pki / "ca.crt").read_bytes()),
-        options=[("grpc.max_send_message_length", -1)],
-    )
-    with channel:
-        push = channel.unary_unary("/flwr.proto.Fleet/PushMessages", request_serializer=bytes)
+    before, site = deployment.health("server")["superlink"], deployment.folder / "blue"
+    giant = b"\xa2\x06" + varint(GIANT) + bytes(GIANT)  # field 100, length-delimited
+    for certificate, code in (("none.crt", grpc.StatusCode.UNAVAILABLE), ("site.crt", grpc.StatusCode.UNAUTHENTICATED)):
         with pytest.raises(grpc.RpcError) as refused:
-            push(b"\xa2\x06" + varint(GIANT) + bytes(GIANT), timeout=60)  # field 100, length-delimited
-    assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+            call(deployment, "PushMessages", giant, site / "node.key", site / certificate, ())
+        assert refused.value.code() == code
     assert deployment.health("server")["superlink"] == before  # the same process; the next tests train rounds on it
 
 
@@ -213,5 +307,6 @@ def test_a_revoked_site_is_cut_off_and_stays_out(deployment, tmp_path):
     revoke(deployment.settings, "green")
     wait_for(lambda: node not in control.nodes(), timeout_s=60, what="the revoked node is still registered")
     assert train_a_round(deployment, "without-green", clients=1) == ["blue"]
-    ran = supernode(deployment, deployment.folder / "green" / "node.key", tmp_path / "home")
-    assert ran.returncode != 0
+    green = deployment.folder / "green"
+    ran = supernode(deployment, green / "node.key", green / "site.crt", tmp_path / "home")
+    assert "SuperNode ID" not in ran.stdout + ran.stderr

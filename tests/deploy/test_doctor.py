@@ -139,7 +139,7 @@ def test_a_store_that_is_away_is_named_without_its_password(sides):
 
 
 def test_a_certificate_for_another_host_is_bad(sides):
-    path = sides[0] / "pki" / "server.crt"
+    path = sides[0] / "pki" / "server.pem"
     assert checks.certificate("c", path, remedy="r", host="elsewhere.example").grade == "bad"
 
 

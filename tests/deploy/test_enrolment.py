@@ -18,7 +18,7 @@ from fedlora.enrolment import fingerprint, make_request, new_node_key, read_requ
 from fedlora.privacy.policy import Policy
 from fedlora.private_files import require_private, write_private
 from fedlora.settings import SettingsError, parse
-from server.commands import admin
+from server.admin_commands import admin
 from server.control import ControlError
 from server.provision import approve, initialise, is_reconciled, read_registry, reconcile, revoke
 from server.settings import ServerSettings, load_server
@@ -64,7 +64,7 @@ def mode(path: Path) -> int:
 
 def test_keys_and_secrets_are_readable_by_their_owner_only(coordinator, tmp_path):
     ask(tmp_path / "site", site="a")
-    for path in (coordinator.pki / "ca.key", coordinator.pki / "server.key", coordinator.secret):
+    for path in (coordinator.pki / "ca.key", coordinator.pki / "server.pem", coordinator.secret):
         assert mode(path) == 0o600
     assert mode(tmp_path / "site" / "node.key") == 0o600
     assert mode(tmp_path / "site") == mode(coordinator.pki) == 0o700

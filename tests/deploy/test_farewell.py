@@ -51,7 +51,7 @@ def fleet() -> Fleet:
 def site(tmp_path, fleet) -> Iterator[ClientSettings]:
     coordinator = initialise(tmp_path / "server", name="net", address="localhost:1")
     accept(tmp_path / "site", approve(coordinator, ask(tmp_path / "site", site="a")))
-    key, certificate = ((coordinator.pki / name).read_bytes() for name in ("server.key", "server.crt"))
+    key, certificate = ((coordinator.pki / name).read_bytes() for name in ("server.pem", "server.pem"))
     server = grpc.server(futures.ThreadPoolExecutor(1), handlers=[fleet])
     port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([(key, certificate)]))
     server.start()

@@ -13,7 +13,8 @@ from client.enroll import ask
 from server import up
 from server.certificates import days_left, issue_server_certificate
 from server.provision import approve, initialise
-from server.up import CLOCK_STEP_S, RENEW_DAYS, Duties
+from server.renewal import RENEW_DAYS
+from server.up import CLOCK_STEP_S, Duties
 
 
 class FakeSupervisor:

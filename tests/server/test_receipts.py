@@ -11,8 +11,14 @@ import pytest
 
 import simulations.run as run_module
 from fedlora.privacy.receipt import Receipt, ReceiptError, Signature
+from fedlora.settings import SettingsError
 from server.coordinate import Coordination
-from server.receipts import Held, clients_in, earlier, newest, require_continues
+from server.ledger_loss import give_up, lost_ledger
+from server.new_ledgers import Accepted, accept, read_accepted
+from server.receipts import Held, clients_in, earlier, held_in, newest, require_continues
+from server.settings import ServerSettings
+from server.store.audit import read_events
+from server.store.opening import open_existing
 from tests.federations import run, save_messages, save_tiny_model, tiny_recipe
 
 
@@ -91,6 +97,110 @@ def test_a_site_that_went_back_between_two_runs_is_found(tmp_path, monkeypatch, 
     rounds = codes(runs / "two")
     assert [found.pop("red") for found in rounds] == ["bad-receipt", code_in_round_2]
     assert {code for found in rounds for code in found.values()} == {None}
+
+
+OLD, NEW = Signature(public_key="key", signature="ab"), Signature(public_key="new", signature="ab")
+
+
+def lost(**changes) -> Accepted:
+    values = {
+        "site": "red", "dataset": "default", "public_key": "key", "epsilon": 3.0, "delta": 1e-5, "sequence": 9,
+        "at": 0.0, "who": "me",
+    }  # fmt: skip
+    return Accepted(**{**values, **changes})
+
+
+def test_a_new_ledger_that_was_agreed_on_is_taken_if_it_counts_what_was_spent():
+    (held,) = newest([record(9)], [lost()]).values()
+    require_continues(receipt(1, epsilon_lifetime=3.0), NEW, held)
+    require_continues(receipt(1, epsilon_lifetime=3.5, delta_lifetime=1e-6), NEW, held)
+    with pytest.raises(ReceiptError, match=r"epsilon 2\.9 at delta 1e-05, and 3 at 1e-05 were spent.*ledger carry"):
+        require_continues(receipt(1, epsilon_lifetime=2.9), NEW, held)
+    with pytest.raises(ReceiptError, match="ledger carry"):  # less at a larger delta is not less
+        require_continues(receipt(1, epsilon_lifetime=3.0, delta_lifetime=1e-3), NEW, held)
+
+
+def test_a_ledger_that_was_given_up_does_not_come_back():
+    (held,) = newest([record(9)], [lost()]).values()
+    with pytest.raises(ReceiptError, match="given up as lost; a copy"):
+        require_continues(receipt(10, epsilon_lifetime=9.0), OLD, held)
+
+
+def test_a_new_ledger_goes_on_by_its_own_numbers_and_a_third_one_needs_a_new_agreement():
+    (held,) = newest([record(900), record(2, key="new", epsilon_lifetime=3.1)], [lost()]).values()
+    assert (held.receipt.sequence, held.public_key) == (2, "new")
+    require_continues(receipt(3, epsilon_lifetime=3.2), NEW, held)
+    with pytest.raises(ReceiptError, match="went back"):
+        require_continues(receipt(1, epsilon_lifetime=3.2), NEW, held)
+    with pytest.raises(ReceiptError, match="another key than before"):
+        require_continues(receipt(1, epsilon_lifetime=9.0), Signature(public_key="third", signature="ab"), held)
+    (held,) = newest([record(900), record(2, key="new")], [lost(), lost(public_key="new", epsilon=4.0)]).values()
+    with pytest.raises(ReceiptError, match="4 at 1e-05 were spent"):
+        require_continues(receipt(1, epsilon_lifetime=3.5), Signature(public_key="third", signature="ab"), held)
+
+
+def test_an_agreement_is_of_one_site_and_dataset():
+    held = newest([record(9), record(9, dataset="scans"), record(9, client="blue")], [lost()])
+    for ledger in (("red", "scans"), ("blue", "default")):
+        with pytest.raises(ReceiptError, match="another key than before"):
+            require_continues(receipt(10, client=ledger[0], dataset=ledger[1]), NEW, held[ledger])
+
+
+def test_an_agreement_that_cannot_be_read_stops_a_run_and_is_not_forgotten(tmp_path):
+    accept(tmp_path, lost())
+    assert read_accepted(tmp_path) == (lost(),)
+    (tmp_path / "accepted_ledgers.json").write_text("[")
+    with pytest.raises(SettingsError, match="restore it from a backup"):
+        earlier(tmp_path, than=tmp_path / "x")
+
+
+def test_a_damaged_line_costs_its_own_receipts_and_no_others(tmp_path):
+    (tmp_path / "one").mkdir()
+    whole = json.dumps({"clients": [record(4)]}), json.dumps({"clients": [record(2, client="blue")]})
+    (tmp_path / "one" / "rounds.jsonl").write_text(f"{whole[0]}\n\x00\xff{{\n[1]\n{whole[1]}\n")
+    assert held_in(tmp_path).keys() == {("red", "default"), ("blue", "default")}
+
+
+def test_a_site_that_lost_its_disk_trains_again_when_both_sides_have_agreed(tmp_path, monkeypatch, caplog):
+    """Until then every update is refused, and the record, the log and the audit log say why."""
+    model, source = save_tiny_model(tmp_path / "model"), save_messages(tmp_path / "messages.csv")
+    runs = tmp_path / "runs"
+    monkeypatch.setattr(run_module, "Coordination", partial(Coordination, runs=runs))
+    recipe = tiny_recipe(model, source, "privacy.noise_multiplier=2", "rounds.count=1")
+    run(recipe, runs / "one")
+    empty_red(runs / "one", runs / "two")
+    run(recipe, runs / "two")
+    assert codes(runs / "two")[0]["red"] == "bad-receipt"
+    whys = [c.get("why") for c in json.loads((runs / "two" / "rounds.jsonl").read_text())["clients"]]
+    assert "accept-new-ledger" in next(filter(None, whys))
+    assert "a receipt is refused" in caplog.text
+    settings = ServerSettings(name="net", address="x:1", folder=tmp_path)
+    found, key = lost_ledger(settings, "red", None)
+    give_up(settings, found, key)
+    empty_red(runs / "two", runs / "three")
+    run(recipe, runs / "three")  # its first round costs exactly what the lost ledger had spent
+    assert set(codes(runs / "three")[0].values()) == {None}
+    with open_existing(settings.store_url).reading() as connection:
+        (event,) = read_events(connection, kind="new-ledger-accepted")
+    assert (event.fields["site"], event.fields["epsilon"]) == ("red", found.epsilon_lifetime)
+
+
+def empty_red(before: Path, now: Path) -> None:
+    """All sites as they were after a run, but red, whose disk is new."""
+    shutil.copytree(before / "sites", now / "sites")
+    shutil.rmtree(now / "sites" / "red")
+
+
+def test_which_ledger_was_lost_is_asked_where_there_are_several(tmp_path):
+    settings = ServerSettings(name="net", address="x:1", folder=tmp_path)
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    line = json.dumps({"clients": [record(4), record(9, dataset="scans")]})
+    (tmp_path / "runs" / "one" / "rounds.jsonl").write_text(f"{line}\n")
+    with pytest.raises(SettingsError, match="default, scans"):
+        lost_ledger(settings, "red", None)
+    assert lost_ledger(settings, "red", "scans")[0].sequence == 9
+    with pytest.raises(SettingsError, match="no receipt of blue"):
+        lost_ledger(settings, "blue", None)
 
 
 def codes(folder: Path) -> list[dict[str, str | None]]:

@@ -103,7 +103,7 @@ def test_over_tls_it_answers_with_its_certificate_and_a_cookie_for_tls_alone(tmp
     make_authority(pki, coordinator="net")
     issue_server_certificate(pki, hosts=["localhost"])
     trusted = ssl.create_default_context(cafile=str(pki / "ca.crt"))
-    with dashboard(tmp_path, "--tls-cert", str(pki / "server.crt"), "--tls-key", str(pki / "server.key")) as scene:
+    with dashboard(tmp_path, "--tls-cert", str(pki / "server.pem"), "--tls-key", str(pki / "server.pem")) as scene:
         opener = build_opener(HTTPSHandler(context=trusted), HTTPCookieProcessor(cookies := CookieJar()))
         with opener.open(scene.link, timeout=60) as answer:
             assert answer.headers["Strict-Transport-Security"]

@@ -1,0 +1,192 @@
+"""`fedlora admin ...`: who takes part, and what that stands on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from fedlora.asking import Fingerprint, Yes, agree
+from fedlora.enrolment import certificate_fingerprint, fingerprint, read_request, require_name
+from fedlora.files import write_atomically
+
+admin = typer.Typer(no_args_is_help=True, add_completion=False, help="Sites: approve, list, revoke; certificates.")
+
+Config = Annotated[Path, typer.Option(help="The coordinator's settings.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEFAULT = Path("server.yaml")
+console = Console(highlight=False, soft_wrap=True)
+
+
+@admin.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new folder for the coordinator.")],
+    name: Annotated[str, typer.Option(help="Name of the coordinator: small letters, digits, hyphens.")],
+    address: Annotated[str, typer.Option(help="host:port at which sites will reach it; IPv6 in brackets.")],
+) -> None:
+    """Make a coordinator: its certificate authority, server certificate, secret and settings."""
+    from fedlora.checks import clock
+    from server.certificates import authorities
+    from server.provision import initialise
+
+    settings = initialise(folder, name=name, address=address)
+    told = certificate_fingerprint(authorities(settings.pki)[-1])
+    console.print(f"{folder} is ready. Certificate: [bold]{told}[/]")
+    if (found := clock()).grade != "good":
+        console.print(
+            f"[yellow]This machine's clock: {found.said}.[/] Certificates hold from its time on; if it is wrong, set "
+            f"it right and make the folder again. {found.remedy}"
+        )
+    console.print(f"Start it with: fedlora server up --config {folder / 'server.yaml'}")
+
+
+@admin.command()
+def approve(
+    request: Annotated[Path, typer.Argument(help="request.json, as the site sent it.")],
+    config: Config = DEFAULT,
+    out: Annotated[Path | None, typer.Option(help="Where to write the grant.")] = None,
+    expected: Fingerprint = None,
+    yes: Yes = False,
+) -> None:
+    """Accept a site (or its new key, after asking) and write the grant that goes back to it."""
+    from server.provision import approve as accept
+    from server.provision import kind_of_approval
+    from server.settings import load_server
+    from server.told import tell
+
+    settings, asked = load_server(config), read_request(request)
+    key = fingerprint(asked.public_key)
+    kind, old = kind_of_approval(settings, asked)
+    console.print(f"{asked.site} asks with the key [bold]{key}[/]")
+    question = None
+    if kind == "site-key-replaced":
+        console.print(f"It replaces the key            [bold]{old}[/], which is then cut off for ever.")
+        question = f"Replace the key of {asked.site}?"
+    agree(question, found=key, expected=expected, yes=yes)
+    grant = accept(settings, asked)
+    path = out or Path(f"grant-{asked.site}.json")
+    write_atomically(path, grant.model_dump_json(indent=2).encode())
+    tell(settings, kind, site=asked.site, key=key, old_key=old if kind == "site-key-replaced" else None)
+    console.print(f"{asked.site} is approved. Compare its key by telephone. Send [bold]{path}[/] back to the site.")
+
+
+@admin.command()
+def revoke(site: Annotated[str, typer.Argument(help="Name of the site.")], config: Config = DEFAULT) -> None:
+    """Cut a site off, now if the coordinator is up; its key is never accepted again."""
+    from server.provision import read_registry
+    from server.provision import revoke as cut_off
+    from server.settings import load_server
+    from server.told import tell
+
+    settings = load_server(config)
+    cut_off(settings, require_name(site, what="site"))
+    tell(settings, "site-revoked", site=site, key=fingerprint(read_registry(settings).sites[site].public_key))
+    console.print(f"{site} is revoked; a coordinator that is up cuts it off within seconds.")
+
+
+@admin.command("list")
+def list_sites(config: Config = DEFAULT, json_output: Json = False) -> None:
+    """Every site, its state, its key, when it was last here and what it declared that it can carry."""
+    from server.admitted import read_seen
+    from server.declared import read_declared
+    from server.provision import read_registry
+    from server.settings import load_server
+
+    settings = load_server(config)
+    registry, declared, seen = read_registry(settings), read_declared(settings.folder), read_seen(settings.folder)
+    rows = {name: {**site.model_dump(), "key": fingerprint(site.public_key)} for name, site in registry.sites.items()}
+    for name, row in rows.items():
+        row["seen"] = seen.get(name)
+        if name in declared:
+            row["resources"] = declared[name].model_dump(exclude_none=True)
+    if json_output:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        console.print(
+            "No sites yet. A site asks with `fedlora client enroll`; then: fedlora admin approve request.json"
+        )
+        return
+    headings = ("site", "status", "node", "last here", "key", "resources")
+    table = Table(*(Column(name, overflow="fold") for name in headings))
+    for name, site in rows.items():
+        carries = ", ".join(f"{key} {value}" for key, value in site.get("resources", {}).items())
+        node = str(site["node"] or ("" if site["status"] == "revoked" else "not yet registered"))
+        table.add_row(name, site["status"], node, moment(site["seen"]), site["key"], carries)
+    console.print(table)
+
+
+@admin.command()
+def renew(config: Config = DEFAULT) -> None:
+    """A new server certificate from the same authority; a coordinator that is up takes it at once. Sites do nothing."""
+    from fedlora.deployment import split_address
+    from server.certificates import issue_server_certificate, server_certificate
+    from server.settings import load_server
+    from server.told import tell
+
+    settings = load_server(config)
+    issue_server_certificate(settings.pki, hosts=[split_address(settings.address)[0]])
+    end = f"{server_certificate(settings.pki).not_valid_after_utc:%Y-%m-%d}"
+    tell(settings, "certificate-renewed", until=end)
+    console.print(f"The server certificate is renewed; it holds until {end}.")
+
+
+@admin.command("roll-authority")
+def roll_authority(
+    config: Config = DEFAULT,
+    finish: Annotated[bool, typer.Option("--finish", help="Let the old authority go.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Replace the certificate authority: once to begin; --finish when every site has taken a new grant."""
+    from server.rolling import begin, finish_after_asking, still_to_grant
+    from server.settings import load_server
+
+    settings = load_server(config)
+    if finish:
+        console.print(f"The authority is now [bold]{finish_after_asking(settings, yes=yes)}[/] alone.")
+        return
+    console.print(f"The new authority: [bold]{begin(settings)}[/]. The old one holds as well until --finish.")
+    for site in still_to_grant(settings):
+        console.print(f"  {site}: fedlora admin approve (its request.json), then at the site: fedlora client accept")
+    console.print("Then: fedlora admin roll-authority --finish")
+
+
+@admin.command("accept-new-ledger")
+def accept_new_ledger(
+    site: Annotated[str, typer.Argument(help="Name of the site that has lost its ledger.")],
+    config: Config = DEFAULT,
+    dataset: Annotated[str | None, typer.Option(help="Which of its datasets; needed where it has several.")] = None,
+    yes: Yes = False,
+) -> None:
+    """Agree that a site's privacy ledger is lost and a new one begins, which counts what was spent before."""
+    from server.ledger_loss import give_up, lost_ledger, to_carry
+    from server.settings import load_server
+    from server.store.spending import fingerprint_of
+
+    settings = load_server(config)
+    receipt, key = lost_ledger(settings, require_name(site, what="site"), dataset)
+    console.print(
+        f"The ledger of {site} for {receipt.dataset}, as its newest receipt has it: epsilon "
+        f"[bold]{receipt.epsilon_lifetime:.4f}[/] at delta {receipt.delta_lifetime:g}, entry {receipt.sequence}, run "
+        f"{receipt.run} round {receipt.round}, key {fingerprint_of(key)}"
+    )
+    console.print(
+        "If it can be restored, have the site do that instead. What it spent after this receipt is in no receipt: only "
+        "the site can say it, and must state more by that much."
+    )
+    agree(f"Give that ledger of {site} up for ever?", found="", expected=None, yes=yes)
+    give_up(settings, receipt, key)
+    console.print(
+        f"At the site, before it trains again: fedlora ledger carry with epsilon {to_carry(receipt)} or more."
+    )
+
+
+def moment(at: float | None) -> str:
+    """A time for people; none is `never`."""
+    from datetime import UTC, datetime
+
+    return "never" if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
