@@ -1,16 +1,18 @@
-"""The ClientApp of a deployed site: client.yaml is found through FEDLORA_SITE; data are tokenised once, and stay."""
+"""The ClientApp of a deployed site: client.yaml is found through FEDLORA_SITE; data are read once, and stay."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from transformers import PreTrainedTokenizerBase
 
 from client.farewell import remember_node
 from client.limits import code_of
@@ -18,15 +20,12 @@ from client.machine import this_machine
 from client.messages import read_task, reply_message
 from client.round import answer
 from client.settings import ClientSettings, load_client
-from client.site import Site
-from fedlora.config import ModelSettings
+from client.site import Parts, Site
 from fedlora.examples import Examples, tokenise
 from fedlora.machine import Machine
-from fedlora.models import load_tokenizer
-from fedlora.privacy.guard import Guard
+from fedlora.models import Base
 from fedlora.privacy.policy import Policy, load_policy
-from fedlora.privacy.refusal import Refusal
-from fedlora.privacy.signing import load_key, load_or_create_key, sign
+from fedlora.privacy.signing import load_key, sign
 from fedlora.randomness import generator
 from fedlora.rows import Columns, Row, read_rows
 from fedlora.settings import SettingsError
@@ -55,21 +54,15 @@ def train(message: Message, context: Context) -> Message:
 
 
 def respond(task: Task, blob: bytes, settings: ClientSettings) -> tuple[Report, bytes | None]:
-    """The site's answer to a task. The policy is asked before a file is opened or a model loaded for it."""
+    """The site's answer to a task. No file is opened, and no model loaded, before the policy was asked."""
     if len(blob) > settings.largest_message_mib * 1024 * 1024:
         return _failed(settings, "message-too-large", task.round), None
-    task = placed(task, settings)
     try:
-        policy = policy_of(settings)
-        guard_of(settings, policy).require_allowed(task)
-        site = site_of(settings, policy, task)
-    except Refusal as refusal:
-        log.warning("round %d is refused: %s", task.round, refusal)
-        return Report(client=settings.site, outcome="refused", code=refusal.code, round=task.round), None
+        site = site_of(settings)
     except SettingsError:
         log.exception("round %d cannot be done with this site's settings", task.round)
         return _failed(settings, "settings", task.round), None
-    except Exception as error:  # whatever it says may carry data: it stays in this site's log
+    except Exception as error:
         log.exception("round %d failed", task.round)
         return _failed(settings, code_of(error), task.round), None
     return answer(task, blob, site)
@@ -92,17 +85,10 @@ def machine_of(task: Task, settings: ClientSettings) -> Machine | None:
     if not settings.tell_machine:
         return None
     try:
-        return this_machine(placed(task, settings).model.device)
+        return this_machine(settings.device or task.model.device)
     except Exception:  # no answer is lost for it
         log.exception("this machine could not be described")
         return None
-
-
-def placed(task: Task, settings: ClientSettings) -> Task:
-    """The task on this site's own device."""
-    if settings.device is None:
-        return task
-    return task.model_copy(update={"model": task.model.model_copy(update={"device": settings.device})})
 
 
 def policy_of(settings: ClientSettings) -> Policy:
@@ -114,28 +100,47 @@ def policy_of(settings: ClientSettings) -> Policy:
     return load_policy(settings.policy)
 
 
-def guard_of(settings: ClientSettings, policy: Policy) -> Guard:
-    """What stands between a message and the data."""
+def site_of(settings: ClientSettings) -> Site:
+    """The site as client.yaml and policy.yaml describe it; its data are not read yet."""
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = load_or_create_key(settings.state / "privacy" / "key.pem")
-    return Guard(settings.state, client=settings.site, dataset=settings.data.dataset, policy=policy, key=key)
-
-
-def site_of(settings: ClientSettings, policy: Policy, task: Task) -> Site:
-    """The site with its data as this task's model reads them."""
-    files = (settings.data.train, settings.data.test)
-    changed = tuple(file.stat().st_mtime_ns for file in files if file is not None and file.exists())
-    private = task.privacy.enabled
-    train, test = examples(settings, task.model, task.labels, changed, ignore_unusable=private)
     return Site(
         settings.site,
-        train,
-        test,
+        Files(settings),
         settings.state,
         dataset=settings.data.dataset,
-        policy=policy,
+        policy=policy_of(settings),
         sign=signer(settings.node_key),
+        device=settings.device,
     )
+
+
+@dataclass(frozen=True)
+class Files:
+    """A deployed site's data (`client.site.Data`): the files that client.yaml names, read when a round comes to it."""
+
+    settings: ClientSettings
+
+    def require_declared(self, task: Task) -> None:
+        """Nothing is declared of the files."""
+
+    def ready(self, *, private: bool) -> int:
+        return len(rows(self.settings, changed(self.settings))[0])
+
+    def examples(self, base: Base, task: Task) -> Parts:
+        return tokenised(
+            self.settings,
+            changed(self.settings),
+            base.tokenizer,
+            task.labels,
+            max_tokens=task.model.max_tokens,
+            ignore_unusable=task.privacy.enabled,
+        )
+
+
+def changed(settings: ClientSettings) -> tuple[int, ...]:
+    """When the site's files were last written: what has been read of them holds until then."""
+    files = (settings.data.train, settings.data.test)
+    return tuple(file.stat().st_mtime_ns for file in files if file is not None and file.exists())
 
 
 def signer(node_key: Path) -> Callable[[bytes], bytes] | None:
@@ -147,26 +152,32 @@ def signer(node_key: Path) -> Callable[[bytes], bytes] | None:
 
 
 @lru_cache(maxsize=2)
-def examples(
+def rows(settings: ClientSettings, written: tuple[int, ...]) -> tuple[list[Row], list[Row]]:
+    """Rows to train and to test on, read again only when a file has changed (`written`: their times)."""
+    return split(settings)
+
+
+@lru_cache(maxsize=2)
+def tokenised(
     settings: ClientSettings,
-    model: ModelSettings,
+    written: tuple[int, ...],
+    tokenizer: PreTrainedTokenizerBase,
     labels: tuple[str, ...],
-    changed: tuple[int, ...],
     *,
-    ignore_unusable: bool = False,
-) -> tuple[Examples, Examples]:
-    """Training and test examples, tokenised; read again only when a file has changed (`changed`: their times).
+    max_tokens: int,
+    ignore_unusable: bool,
+) -> Parts:
+    """Training and test examples as this tokenizer reads them, once.
 
-    Under privacy a row that the run cannot use is kept and ignored: a task that failed by it would tell, before
-    anything is charged, that there is a row with this label or this word.
+    Under privacy a row that the run cannot use is kept and ignored: a task that failed by it would tell that there is a
+    row with this label or this word, and no noise would cover it.
     """
-    tokenizer = load_tokenizer(model)
 
-    def tokenised(rows: list[Row]) -> Examples:
-        return tokenise(rows, labels, tokenizer, max_tokens=model.max_tokens, ignore_unusable=ignore_unusable)
+    def read(part: list[Row]) -> Examples:
+        return tokenise(part, labels, tokenizer, max_tokens=max_tokens, ignore_unusable=ignore_unusable)
 
-    train, test = split(settings)
-    return tokenised(train), tokenised(test)
+    train, test = rows(settings, written)
+    return Parts(read(train), read(test))
 
 
 def split(settings: ClientSettings) -> tuple[list[Row], list[Row]]:

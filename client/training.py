@@ -14,7 +14,7 @@ from fedlora.examples import Examples, invented
 from fedlora.models import autocast
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
-from fedlora.privacy.noise import Source
+from fedlora.privacy.noise import SecureSource, Source
 from fedlora.tasks import TASKS
 
 
@@ -90,6 +90,41 @@ def train_adapter_privately(
             optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return float(torch.cat(losses).mean()) if losses else None
+
+
+def rehearse_privately(
+    model: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    settings: TrainSettings,
+    *,
+    on: ModelSettings,
+    pad_id: int,
+    gradients: Literal["fedlora", "opacus"] = "fedlora",
+) -> None:
+    """Try a private step on invented examples: what cannot be trained is refused, or fails, before anything is charged.
+
+    Releases nothing, and leaves the model as it was but for its mode, which is that of training.
+    """
+    model.train()
+    pair = invented(vocabulary_of(model), max_tokens=on.max_tokens, pad_id=pad_id)
+
+    def loss_on_pair(indices: Tensor) -> Tensor:
+        with autocast(on):
+            return TASKS[on.task].loss_per_sample(model, pair.batch(indices.tolist(), device=on.device))
+
+    nobody = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=1, expected_batch=1.0)
+    engine = PrivateEngine(
+        model,
+        nobody,
+        examples=len(pair),
+        source=SecureSource(),
+        microbatch=settings.microbatch_size,
+        gradients=gradients,
+    )
+    with engine:
+        engine.rehearse(loss_on_pair)
+    for parameter in parameters:
+        parameter.grad = None
 
 
 def vocabulary_of(model: nn.Module) -> int:

@@ -107,7 +107,7 @@ def test_datasets_have_their_own_budgets(tmp_path):
 
 def test_a_sensitive_dataset_takes_more_noise_than_the_recipe_asks(tmp_path):
     plain = guard(tmp_path / "a").authorise(task(), STATE, examples=2400)
-    policy = Policy(datasets={"tickets": DatasetPolicy(epsilon_per_run=0.5)})
+    policy = Policy(datasets={"tickets": DatasetPolicy(epsilon_per_period=0.5)})
     sensitive = guard(tmp_path / "b", policy).authorise(task(), STATE, examples=2400)
     assert sensitive.mechanism.noise_multiplier > plain.mechanism.noise_multiplier
     assert verified(sensitive.receipt).epsilon_run < 0.5

@@ -89,10 +89,10 @@ def test_a_site_without_a_policy_file_is_strict(tmp_path):
 
 def test_a_policy_file_is_read_and_unknown_keys_are_refused(tmp_path):
     path = tmp_path / "policy.yaml"
-    path.write_text("largest_epsilon: 6\nlargest_delta: 1e-6\ndatasets: {tickets: {epsilon_per_run: 1}}\n")
+    path.write_text("largest_epsilon: 6\nlargest_delta: 1e-6\ndatasets: {tickets: {epsilon_per_period: 1}}\n")
     policy = load_policy(path)
-    assert policy.dataset("tickets") == DatasetPolicy(largest_epsilon=6.0, largest_delta=1e-6, epsilon_per_run=1.0)
-    assert policy.dataset("others").epsilon_per_run is None
+    assert policy.dataset("tickets") == DatasetPolicy(largest_epsilon=6.0, largest_delta=1e-6, epsilon_per_period=1.0)
+    assert policy.dataset("others").epsilon_per_period is None
     path.write_text("largest_epsilonn: 6\n")
     with pytest.raises(SettingsError, match="did you mean largest_epsilon"):
         load_policy(path)

@@ -84,7 +84,9 @@ def with_policy(monkeypatch, policies: dict[str, Policy]) -> None:
 
     def site_of(simulation, name, folder):
         site = real(simulation, name, folder)
-        return replace(site, policy=policies[name]) if name in policies else site
+        if name not in policies:
+            return site
+        return replace(site, policy=policies[name].model_copy(update={"base_models": "any"}))
 
     monkeypatch.setattr(run_module, "site_of", site_of)
 
@@ -98,7 +100,7 @@ def test_one_sites_refusal_costs_its_own_update_and_its_code_is_stored(recipe, t
 
 
 def test_each_client_has_its_own_budget_by_the_sensitivity_of_its_data(recipe, tmp_path, monkeypatch):
-    sensitive = Policy(datasets={"default": DatasetPolicy(epsilon_per_run=0.5)})
+    sensitive = Policy(datasets={"default": DatasetPolicy(epsilon_per_period=0.5)})
     with_policy(monkeypatch, {"red": sensitive})
     summary = run(recipe("privacy.epsilon=3", "rounds.count=2"), tmp_path)
     assert summary["epsilon_by_client"]["red"] <= 0.5 < summary["epsilon_by_client"]["blue"]

@@ -54,9 +54,11 @@ def test_a_retried_task_gets_the_same_bytes_for_one_charge(server, tmp_path):
 def test_the_charge_comes_before_the_first_example_is_read(server, tmp_path, monkeypatch):
     here = site(tmp_path)
     seen = []
-    real = type(here.train).batch
+    real = type(here.data.train).batch
     monkeypatch.setattr(
-        type(here.train), "batch", lambda self, *args, **kw: (seen.append(kinds(tmp_path)), real(self, *args, **kw))[1]
+        type(here.data.train),
+        "batch",
+        lambda self, *args, **kw: (seen.append(kinds(tmp_path)), real(self, *args, **kw))[1],
     )
     answer(*server.ask(1), here)
     assert seen
@@ -100,7 +102,7 @@ def test_a_damaged_ledger_stops_the_site(server, tmp_path):
 
 def test_a_failed_training_stays_charged(server, tmp_path, monkeypatch):
     here = site(tmp_path)
-    monkeypatch.setattr(type(here.train), "batch", lambda *args, **kw: 1 / 0)
+    monkeypatch.setattr(type(here.data.train), "batch", lambda *args, **kw: 1 / 0)
     report, blob = answer(*server.ask(1, train={"batch_size": 60, "steps": 2}), here)
     assert (report.outcome, report.code, blob) == ("failed", "internal-error", None)
     assert kinds(tmp_path) == ["charge"]

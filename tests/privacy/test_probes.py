@@ -169,15 +169,15 @@ def test_codec_and_density_are_chosen_by_what_is_released_alone(tmp_path, monkey
 def test_a_task_that_fails_by_the_data_is_answered_all_the_same(tmp_path, monkeypatch):
     server = coordinator(tmp_path / "model")
     here = site(tmp_path / "site")
-    here.train.token_ids[7] = torch.tensor([49, 50, 51])  # the model knows 50 tokens
-    real = type(here.train).batch
+    here.data.train.token_ids[7] = torch.tensor([49, 50, 51])  # the model knows 50 tokens
+    real = type(here.data.train).batch
 
     def batch(self, indices, **options):
         if len(indices) > 5:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return real(self, indices, **options)
 
-    monkeypatch.setattr(type(here.train), "batch", batch)
+    monkeypatch.setattr(type(here.data.train), "batch", batch)
     report, blob = answer(*server.ask(1, train={"batch_size": 60, "steps": 2}), here)
     assert (report.outcome, report.code) == ("trained", None)
     assert blob
