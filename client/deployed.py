@@ -18,6 +18,7 @@ from client.farewell import remember_node
 from client.limits import code_of
 from client.machine import this_machine
 from client.messages import read_task, reply_message
+from client.offline import stay_offline
 from client.round import answer
 from client.settings import ClientSettings, load_client
 from client.site import Parts, Site
@@ -43,6 +44,7 @@ app = ClientApp()
 def train(message: Message, context: Context) -> Message:
     """Answer one task. Whatever goes wrong is logged here and leaves as a code."""
     settings = load_client(Path(os.environ["FEDLORA_SITE"]))
+    stay_offline(settings)  # an executor of Flower's own has not asked for it
     remember_node(settings, context.node_id)
     try:
         task, blob = read_task(message)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import re
+import json
 import socket
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
 
 from client.agent import require_ready
 from client.clock import CHECK, against_coordinator
-from client.deployed import policy_of, rows_of
+from client.deployed import policy_of, rows_of, split
+from client.offline import stay_offline
 from client.settings import ClientSettings, load_client
 from fedlora import checks
 from fedlora.deployment import split_address
 from fedlora.findings import Finding, bad, doubtful, examine_all, good
+from fedlora.privacy.calibration import size_bound
 from fedlora.privacy.ledger import LedgerFiles, inspect_ledger
+from fedlora.privacy.policy import FINGERPRINT, names_a_folder
 from fedlora.settings import SettingsError
 
 CONNECT_S = 5.0
-FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 
 
 def examine(config: Path, *, model: str | None = None) -> list[Finding]:
@@ -27,6 +30,7 @@ def examine(config: Path, *, model: str | None = None) -> list[Finding]:
         settings = load_client(config)
     except SettingsError as error:
         return [bad("settings", str(error), f"Mend {config}, or make it with: fedlora client enroll, client accept")]
+    stay_offline(settings)  # what the agent finds is asked, not what a hub has
     host, _ = split_address(settings.coordinator)
     return examine_all(
         [
@@ -43,6 +47,7 @@ def examine(config: Path, *, model: str | None = None) -> list[Finding]:
             ("base model", lambda: base_model(settings, model)),
             ("data", lambda: data(settings)),
             ("policy", lambda: policy(settings)),
+            ("declared size", lambda: declared_size(settings)),
             ("ledger", lambda: ledger(settings)),
         ]
     )
@@ -84,17 +89,34 @@ def startable(settings: ClientSettings) -> Finding:
 
 
 def base_model(settings: ClientSettings, model: str | None) -> Finding:
-    """The base model that was asked for, or the first that the policy names by id, can be loaded here."""
-    allowed = policy_of(settings).base_models or ()
+    """The base model that was asked for, or the first that the policy names by id, is here and allowed."""
+    allowed = policy_of(settings).base_models
+    if allowed == "any":
+        remedy = "Write in policy.yaml which ones: fedlora client doctor --model ID prints the line."
+        return doubtful("base model", "any that a task names is loaded", remedy)
     named = model or next((entry for entry in allowed if not FINGERPRINT.fullmatch(entry)), None)
+    if named is None and not allowed:
+        remedy = "fedlora client doctor --model ID prints the line for policy.yaml."
+        return doubtful("base model", "policy.yaml lists none: every task is refused", remedy)
     if named is None:
-        return good("base model", "none is named; each task's is compared with the coordinator's before it is trained")
+        return good("base model", "policy.yaml lists fingerprints; --model ID compares a model with them")
     found = checks.base_model(named)
-    if found.grade == "good" and allowed and not {named, found.said.rpartition(" ")[2]} & set(allowed):
-        return bad(
-            "base model", f"{found.said}, not among base_models in policy.yaml", "Allow it there, if you mean to."
-        )
+    fingerprint = found.said.rpartition(" ")[2]
+    if found.grade == "good" and named not in allowed and (fingerprint not in allowed or names_a_folder(named)):
+        line = allowing(named, fingerprint, already=allowed)
+        return bad("base model", f"{found.said}, not among base_models in policy.yaml", f"To allow it, write: {line}")
+    if found.grade == "good" and settings.download_models and fingerprint not in allowed:
+        line = allowing(named, fingerprint, already=[entry for entry in allowed if entry != named])
+        return doubtful("base model", f"{found.said}; a hub may change what {named} is", f"Pin it: {line}")
     return found
+
+
+def allowing(model_id: str, fingerprint: str, *, already: Iterable[str]) -> str:
+    """The line of policy.yaml that allows this model beside those that are: a folder by its name, others by what they
+    are."""
+    if names_a_folder(model_id):
+        return f"base_models: {json.dumps([*already, model_id])}  # {fingerprint}"
+    return f"base_models: {json.dumps([*already, fingerprint])}  # {model_id}"
 
 
 def data(settings: ClientSettings) -> Finding:
@@ -118,6 +140,30 @@ def policy(settings: ClientSettings) -> Finding:
     if found.allow_insecure_noise:
         return bad("policy", "noise from a seed is allowed: it protects nobody", "Take allow_insecure_noise out.")
     return good("policy", said)
+
+
+def declared_size(settings: ClientSettings) -> Finding:
+    """`public_examples` against the file. Nothing else compares them: what a message can ask must not depend on it."""
+    try:
+        train = len(split(settings)[0])
+    except SettingsError:
+        return doubtful("declared size", "the data cannot be read", "See what is said of the data.")
+    declared = policy_of(settings).dataset(settings.data.dataset).public_examples
+    write = f"Write datasets: {{{settings.data.dataset}: {{public_examples: N}}}} in policy.yaml"
+    if declared is None:
+        return doubtful(
+            "declared size",
+            f"none, so receipts tell the size of the {train} training examples rounded down: where that number is at a "
+            "step of the ladder, one example decides which",
+            f"{write}, N a size that may be known.",
+        )
+    if declared < train:
+        said = f"{declared} declared, {train} to train on: delta is held against the smaller number"
+        return doubtful("declared size", said, f"{write}, N no less than {train}, before the next run.")
+    if declared > size_bound(train):
+        said = f"{declared} declared, {train} to train on: more noise than they need, more weight than they have"
+        return doubtful("declared size", said, f"{write}, N nearer to {train}.")
+    return good("declared size", f"{declared} declared, {train} to train on")
 
 
 def ledger(settings: ClientSettings) -> Finding:

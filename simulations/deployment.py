@@ -156,7 +156,8 @@ def make_deployment(
 ) -> Deployment:
     """Provision a coordinator and enrol the sites; `data` holds what `write_site_files` wrote. Nothing is started.
 
-    `policy`, `client` and `server` are more settings for the files of those names.
+    `policy`, `client` and `server` are more settings for the files of those names. All the data are the caller's own:
+    unless `policy` says otherwise, its sites load any base model that a run names.
     """
     folder, data = folder.resolve(), data.resolve()
     fleet, control = free_port(), free_port()
@@ -180,7 +181,7 @@ def make_deployment(
         accept(folder / site, grant, train=data / site / "train.csv")
         files = {"train": str(data / site / "train.csv"), "test": str(data / site / "test.csv")}
         _update(folder / site / "client.yaml", {"health_port": ports[site], "data": files, **(client or {})})
-        _update(folder / site / "policy.yaml", policy or {})
+        _update(folder / site / "policy.yaml", {"base_models": "any", **(policy or {})})
     return Deployment(folder, settings, tuple(sites), ports)
 
 
@@ -189,7 +190,8 @@ def demo(out: Path) -> None:
     recipe = load(DEMO_RECIPE, ["rounds.count=3", "rounds.evaluate_every=1", "rounds.min_clients=2"])
     names = write_site_files(recipe, out / "data")[:2]
     labels = ("negative", "neutral", "positive")
-    deployment = make_deployment(out, sites=names, data=out / "data", labels=labels, policy={"require_privacy": False})
+    policy = {"require_privacy": False, "base_models": [recipe.model.id]}
+    deployment = make_deployment(out, sites=names, data=out / "data", labels=labels, policy=policy)
     with deployment:
         print(f"starting a coordinator at {deployment.settings.address} and agents for {', '.join(names)}")
         deployment.start_all()

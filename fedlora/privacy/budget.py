@@ -47,7 +47,7 @@ def _require_within_period(task: Task, spending: Spending, bounds: DatasetPolicy
         raise Refusal(
             Code.BUDGET_EXHAUSTED,
             f"this task would take the dataset {dataset} to epsilon {spent:.3f} within {bounds.period_days:g} days, "
-            f"all runs and coordinators together, above its epsilon_per_period {most}; wait, or change the site's policy.",
+            f"all runs and coordinators together, above its epsilon_per_period {most}; wait, or change the policy.",
         )
 
 
@@ -58,8 +58,8 @@ def _require_within_life(task: Task, spending: Spending, bounds: DatasetPolicy, 
         raise Refusal(
             Code.BUDGET_EXHAUSTED,
             f"this task would take the dataset {dataset} to epsilon {lifetime:.3f} at delta "
-            f"{counted_at(bounds, task)}, above its largest_epsilon {bounds.largest_epsilon}; fewer rounds, more noise, "
-            "or a larger budget in the site's policy.",
+            f"{counted_at(bounds, task)}, above its largest_epsilon {bounds.largest_epsilon}; fewer rounds, more "
+            "noise, or a larger budget in the site's policy.",
         )
 
 

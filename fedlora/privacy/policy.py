@@ -202,7 +202,7 @@ def _base_refused(policy: Policy, task: Task) -> Refusal:
 def _require_no_dropout(task: Task) -> None:
     if task.adapter.dropout > 0:
         raise Refusal(
-            Code.UNSUPPORTED_MODEL,
+            Code.DROPOUT,
             f"adapter.dropout is {task.adapter.dropout}: masks are drawn by place in the batch, so one example more "
             "changes those of others; private steps train without. Set adapter.dropout=0.",
         )
