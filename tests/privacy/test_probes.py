@@ -133,8 +133,9 @@ def test_a_site_under_privacy_answers_the_same_whether_or_not_it_holds_a_label(t
     (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows, extra]) + "\n")
     settings = ClientSettings(
         site="a", coordinator="c:1", state=tmp_path / "state",
-        data=SiteData(train=tmp_path / "rows.csv", test=tmp_path / "rows.csv"),
+        data=SiteData(train=tmp_path / "rows.csv", test=tmp_path / "rows.csv"), policy=tmp_path / "policy.yaml",
     )  # fmt: skip
+    settings.policy.write_text(f"base_models: [{model}]\n")
     report, blob = respond(*first_task(model, labels), settings)
     assert (report.outcome, report.code, report.examples) == ("trained", None, 10)
     assert blob
