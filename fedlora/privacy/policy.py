@@ -167,17 +167,23 @@ def require_loaded_base(policy: Policy, task: Task, *, fingerprint: str) -> None
             f"{task.model.id!r} as this machine has it has the fingerprint {fingerprint}, the coordinator's has "
             f"{task.fingerprint!r}: weights, configuration, tokenizer or chat template differ. Take the same copy.",
         )
-    if policy.base_models != "any" and not {task.model.id, fingerprint} & set(policy.base_models):
+    if policy.base_models != "any" and task.model.id not in _ids(policy) and fingerprint not in policy.base_models:
         raise _base_refused(policy, task)
 
 
 def _require_named_base(policy: Policy, task: Task) -> None:
     """An id that is listed, or one from a hub's cache whose fingerprint may turn out to be: a folder is never tried."""
-    if policy.base_models == "any" or task.model.id in policy.base_models:
+    ids = _ids(policy)
+    if policy.base_models == "any" or task.model.id in ids:
         return
-    if any(map(FINGERPRINT.fullmatch, policy.base_models)) and not names_a_folder(task.model.id):
+    if len(ids) < len(policy.base_models) and not names_a_folder(task.model.id):
         return
     raise _base_refused(policy, task)
+
+
+def _ids(policy: Policy) -> list[str]:
+    """The entries that are no fingerprints: a model that is called like a fingerprint does not have it."""
+    return [entry for entry in policy.base_models if not FINGERPRINT.fullmatch(entry)]
 
 
 def names_a_folder(model_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""A strategy's name binds: what it may ask of a site is what it trains, keeps and adapts, in every round, and no more."""
+"""A strategy's name binds: it may ask a site for what it trains, keeps and adapts, in every round, and no more."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def task(strategy: str, trains, *, keeps=(), kind: str = "lora", head: str = "tr
     return Task(**{
         "run": "r", "round": number, "rounds": 4, "seed": 0, "strategy": strategy, "trains": tuple(trains),
         "keeps": tuple(keeps), "model": ModelSettings(), "fingerprint": "f", "labels": ("a", "b"),
-        "adapter": AdapterSettings(kind=kind), "train": TrainSettings(head=head), "privacy": PrivacySettings(epsilon=1.0),
-        "wire": WireSettings(), **changes,
+        "adapter": AdapterSettings(kind=kind), "train": TrainSettings(head=head),
+        "privacy": PrivacySettings(epsilon=1.0), "wire": WireSettings(), **changes,
     })  # fmt: skip
 
 
