@@ -152,6 +152,22 @@ def test_an_update_without_its_receipt_is_not_taken(recipe, tmp_path, monkeypatc
     assert outcomes["blue"] == ("trained", None)
 
 
+def test_an_update_with_the_receipt_of_an_easier_task_is_not_taken(recipe, tmp_path, monkeypatch):
+    """Signed, of this run and round, with a number that goes on: and for fewer steps than the site was sent."""
+    import client.app
+
+    def thrifty(task, blob, site):
+        if site.name != "white":
+            return answer(task, blob, site)
+        return answer(task.model_copy(update={"train": task.train.model_copy(update={"steps": 1})}), blob, site)
+
+    monkeypatch.setattr(client.app, "answer", thrifty)
+    run(recipe("privacy.epsilon=3", "rounds.count=1"), tmp_path)
+    outcomes = {found["client"]: (found["outcome"], found["code"]) for found in clients_of(tmp_path)}
+    assert outcomes["white"] == ("failed", "bad-receipt")
+    assert outcomes["blue"] == ("trained", None)
+
+
 def test_a_ledger_that_is_put_back_with_anchor_and_answers_is_found_by_the_coordinator(recipe, tmp_path):
     """The site's own disk cannot show it: the receipts that the coordinator holds do."""
     home = tmp_path / "sites" / "red" / "privacy"
