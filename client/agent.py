@@ -16,6 +16,7 @@ from pathlib import Path
 
 from client.farewell import say_goodbye
 from client.lifeline import Lifeline, connected
+from client.offline import environment
 from client.settings import ClientSettings
 from client.throttle import Throttle
 from fedlora.deployment import command, flower_environment, split_address
@@ -97,7 +98,7 @@ def children(settings: ClientSettings, config: Path, *, port: int, coordinator: 
     def log_of(name: str) -> Path | None:
         return logs / f"{name}.log" if settings.log_to == "files" else None
 
-    site = {"FEDLORA_SITE": str(config.resolve())}
+    site = {"FEDLORA_SITE": str(config.resolve()), **environment(settings)}
     return [
         Child(
             "supernode",

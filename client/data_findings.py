@@ -9,6 +9,8 @@ from client.own_rows import OwnRows, require_usable, rows_in
 from client.settings import ClientSettings
 from fedlora.findings import Finding, bad, doubtful, good
 from fedlora.membership import KEY_BYTES
+from fedlora.privacy.calibration import public_size as ladder_size
+from fedlora.privacy.calibration import size_bound
 from fedlora.privacy.policy import Policy
 from fedlora.privacy.refusal import Refusal
 from fedlora.privacy.rows_key import stored_key
@@ -52,11 +54,16 @@ def public_size(settings: ClientSettings, policy: Policy) -> Finding:
             "none is declared: the size is told to the next step of a coarse ladder, and follows the data",
             f"In policy.yaml: datasets: {{{named}: {{public_examples: {two_digits(max(1, here))}}}}}",
         )
-    if size > here:
+    if size < ladder_size(max(1, here)) or size > size_bound(max(1, here)):
+        why = (
+            "delta is held against the smaller number"
+            if size < here
+            else "the noise is made for more than there are, and the update weighs more"
+        )
         return doubtful(
             "public size",
-            f"{size} training examples are declared, and there are {here}: the noise is made for more than there are",
-            f"Set public_examples of {named} in policy.yaml to {two_digits(max(1, here))} or less.",
+            f"{size} training examples are declared, and there are {here}: {why}",
+            f"Set public_examples of {named} in policy.yaml to {two_digits(max(1, here))}, before the next run.",
         )
     return good("public size", f"{size} training examples are declared; no task is told how many there are")
 

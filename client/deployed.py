@@ -1,32 +1,32 @@
-"""The ClientApp of a deployed site: client.yaml is found through FEDLORA_SITE; data are tokenised once, and stay."""
+"""The ClientApp of a deployed site: client.yaml is found through FEDLORA_SITE; data are read once, and stay."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from transformers import PreTrainedTokenizerBase
 
 from client.farewell import remember_node
 from client.limits import code_of
 from client.machine import this_machine
 from client.messages import read_task, reply_message
+from client.offline import stay_offline
 from client.own_rows import own_rows, require_classes, require_own_name, require_usable
 from client.round import answer
 from client.settings import ClientSettings, load_client
-from client.site import Site
-from fedlora.config import ModelSettings
+from client.site import Parts, Site
 from fedlora.examples import Examples, tokenise
 from fedlora.machine import Machine
-from fedlora.models import load_tokenizer
-from fedlora.privacy.guard import Guard
+from fedlora.models import Base
 from fedlora.privacy.policy import Policy, load_policy
-from fedlora.privacy.refusal import Refusal
-from fedlora.privacy.signing import load_key, load_or_create_key, sign
+from fedlora.privacy.signing import load_key, sign
 from fedlora.rows import Row
 from fedlora.settings import SettingsError
 from fedlora.task import Report, Task
@@ -40,6 +40,7 @@ app = ClientApp()
 def train(message: Message, context: Context) -> Message:
     """Answer one task. Whatever goes wrong is logged here and leaves as a code."""
     settings = load_client(Path(os.environ["FEDLORA_SITE"]))
+    stay_offline(settings)  # an executor of Flower's own has not asked for it
     remember_node(settings, context.node_id)
     try:
         task, blob = read_task(message)
@@ -51,22 +52,15 @@ def train(message: Message, context: Context) -> Message:
 
 
 def respond(task: Task, blob: bytes, settings: ClientSettings) -> tuple[Report, bytes | None]:
-    """The site's answer to a task. The policy is asked before a file is opened or a model loaded for it."""
+    """The site's answer to a task. No file is opened, and no model loaded, before the policy was asked."""
     if len(blob) > settings.largest_message_mib * 1024 * 1024:
         return _failed(settings, "message-too-large", task.round), None
-    task = placed(task, settings)
     try:
-        policy = policy_of(settings)
-        guard_of(settings, policy).require_allowed(task)
-        require_classes(settings, task.labels)
-        site = site_of(settings, policy, task)
-    except Refusal as refusal:
-        log.warning("round %d is refused: %s", task.round, refusal)
-        return Report(client=settings.site, outcome="refused", code=refusal.code, round=task.round), None
+        site = site_of(settings)
     except SettingsError:
         log.exception("round %d cannot be done with this site's settings", task.round)
         return _failed(settings, "settings", task.round), None
-    except Exception as error:  # whatever it says may carry data: it stays in this site's log
+    except Exception as error:
         log.exception("round %d failed", task.round)
         return _failed(settings, code_of(error), task.round), None
     return answer(task, blob, site)
@@ -89,17 +83,10 @@ def machine_of(task: Task, settings: ClientSettings) -> Machine | None:
     if not settings.tell_machine:
         return None
     try:
-        return this_machine(placed(task, settings).model.device)
+        return this_machine(settings.device or task.model.device)
     except Exception:  # no answer is lost for it
         log.exception("this machine could not be described")
         return None
-
-
-def placed(task: Task, settings: ClientSettings) -> Task:
-    """The task on this site's own device."""
-    if settings.device is None:
-        return task
-    return task.model_copy(update={"model": task.model.model_copy(update={"device": settings.device})})
 
 
 def policy_of(settings: ClientSettings) -> Policy:
@@ -111,31 +98,40 @@ def policy_of(settings: ClientSettings) -> Policy:
     return load_policy(settings.policy)
 
 
-def guard_of(settings: ClientSettings, policy: Policy) -> Guard:
-    """What stands between a message and the data."""
+def site_of(settings: ClientSettings) -> Site:
+    """The site as client.yaml and policy.yaml describe it; its data are not read yet."""
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = load_or_create_key(settings.state / "privacy" / "key.pem")
-    return Guard(settings.state, client=settings.site, dataset=settings.data.dataset, policy=policy, key=key)
-
-
-def site_of(settings: ClientSettings, policy: Policy, task: Task) -> Site:
-    """The site with its data as this task's model reads them."""
-    files = (settings.data.train, settings.data.test)
-    changed = tuple(file.stat().st_mtime_ns for file in files if file is not None and file.exists())
-    private = task.privacy.enabled
-    if private:
-        require_usable(settings, own_rows(settings))
-        require_own_name(settings, own_rows(settings))
-    train, test = examples(settings, task.model, task.labels, changed, ignore_unusable=private)
     return Site(
         settings.site,
-        train,
-        test,
+        Files(settings),
         settings.state,
         dataset=settings.data.dataset,
-        policy=policy,
+        policy=policy_of(settings),
         sign=signer(settings.node_key),
+        device=settings.device,
     )
+
+
+@dataclass(frozen=True)
+class Files:
+    """A deployed site's data (`client.site.Data`): the files that client.yaml names, read when a round comes to it."""
+
+    settings: ClientSettings
+
+    def require_declared(self, task: Task) -> None:
+        require_classes(self.settings, task.labels)
+
+    def ready(self, *, private: bool) -> int:
+        own = own_rows(self.settings)
+        if private:
+            require_usable(self.settings, own)
+            require_own_name(self.settings, own)
+        return len(own.train)
+
+    def examples(self, base: Base, task: Task) -> Parts:
+        train, test = map(tuple, split(self.settings))
+        most, private = task.model.max_tokens, task.privacy.enabled
+        return tokenised(train, test, base.tokenizer, task.labels, max_tokens=most, ignore_unusable=private)
 
 
 def signer(node_key: Path) -> Callable[[bytes], bytes] | None:
@@ -147,26 +143,25 @@ def signer(node_key: Path) -> Callable[[bytes], bytes] | None:
 
 
 @lru_cache(maxsize=2)
-def examples(
-    settings: ClientSettings,
-    model: ModelSettings,
+def tokenised(
+    train: tuple[Row, ...],
+    test: tuple[Row, ...],
+    tokenizer: PreTrainedTokenizerBase,
     labels: tuple[str, ...],
-    changed: tuple[int, ...],
     *,
-    ignore_unusable: bool = False,
-) -> tuple[Examples, Examples]:
-    """Training and test examples, tokenised; read again only when a file has changed (`changed`: their times).
+    max_tokens: int,
+    ignore_unusable: bool,
+) -> Parts:
+    """Training and test examples as this tokenizer reads them, once.
 
-    Under privacy a row that the run cannot use is kept and ignored: a task that failed by it would tell, before
-    anything is charged, that there is a row with this label or this word.
+    Under privacy a row that the run cannot use is kept and ignored: a task that failed by it would tell that there is a
+    row with this label or this word, and no noise would cover it.
     """
-    tokenizer = load_tokenizer(model)
 
-    def tokenised(rows: list[Row]) -> Examples:
-        return tokenise(rows, labels, tokenizer, max_tokens=model.max_tokens, ignore_unusable=ignore_unusable)
+    def read(part: Sequence[Row]) -> Examples:
+        return tokenise(part, labels, tokenizer, max_tokens=max_tokens, ignore_unusable=ignore_unusable)
 
-    train, test = split(settings)
-    return tokenised(train), tokenised(test)
+    return Parts(read(train), read(test))
 
 
 def split(settings: ClientSettings) -> tuple[list[Row], list[Row]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
+import json
 import socket
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
 
 from client import data_findings
@@ -12,17 +13,18 @@ from client.agent import require_ready
 from client.clock import CHECK, against_coordinator
 from client.deployed import policy_of
 from client.identity import certificate_for, load_node_key
+from client.offline import stay_offline
 from client.settings import ClientSettings, load_client
 from fedlora import checks
 from fedlora.deployment import split_address
 from fedlora.findings import Finding, bad, doubtful, examine_all, good
 from fedlora.privacy.ledger import LedgerFiles, inspect_ledger
+from fedlora.privacy.policy import FINGERPRINT, names_a_folder
 from fedlora.settings import SettingsError
 
 CONNECT_S = 5.0
 ROLL_DAYS = 120
 """An authority that ends is followed by a new one long before, and every site needs a grant of it."""
-FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 
 
 def examine(config: Path, *, model: str | None = None) -> list[Finding]:
@@ -31,6 +33,7 @@ def examine(config: Path, *, model: str | None = None) -> list[Finding]:
         settings = load_client(config)
     except SettingsError as error:
         return [bad("settings", str(error), f"Mend {config}, or make it with: fedlora client enroll, client accept")]
+    stay_offline(settings)  # what the agent finds is asked, not what a hub has
     host, _ = split_address(settings.coordinator)
     return examine_all(
         [
@@ -102,17 +105,34 @@ def startable(settings: ClientSettings) -> Finding:
 
 
 def base_model(settings: ClientSettings, model: str | None) -> Finding:
-    """The base model that was asked for, or the first that the policy names by id, can be loaded here."""
-    allowed = policy_of(settings).base_models or ()
+    """The base model that was asked for, or the first that the policy names by id, is here and allowed."""
+    allowed = policy_of(settings).base_models
+    if allowed == "any":
+        remedy = "Write in policy.yaml which ones: fedlora client doctor --model ID prints the line."
+        return doubtful("base model", "any that a task names is loaded", remedy)
     named = model or next((entry for entry in allowed if not FINGERPRINT.fullmatch(entry)), None)
+    if named is None and not allowed:
+        remedy = "fedlora client doctor --model ID prints the line for policy.yaml."
+        return doubtful("base model", "policy.yaml lists none: every task is refused", remedy)
     if named is None:
-        return good("base model", "none is named; each task's is compared with the coordinator's before it is trained")
+        return good("base model", "policy.yaml lists fingerprints; --model ID compares a model with them")
     found = checks.base_model(named)
-    if found.grade == "good" and allowed and not {named, found.said.rpartition(" ")[2]} & set(allowed):
-        return bad(
-            "base model", f"{found.said}, not among base_models in policy.yaml", "Allow it there, if you mean to."
-        )
+    fingerprint = found.said.rpartition(" ")[2]
+    if found.grade == "good" and named not in allowed and (fingerprint not in allowed or names_a_folder(named)):
+        line = allowing(named, fingerprint, already=allowed)
+        return bad("base model", f"{found.said}, not among base_models in policy.yaml", f"To allow it, write: {line}")
+    if found.grade == "good" and settings.download_models and fingerprint not in allowed:
+        line = allowing(named, fingerprint, already=[entry for entry in allowed if entry != named])
+        return doubtful("base model", f"{found.said}; a hub may change what {named} is", f"Pin it: {line}")
     return found
+
+
+def allowing(model_id: str, fingerprint: str, *, already: Iterable[str]) -> str:
+    """The line of policy.yaml that allows this model beside those that are: a folder by its name, others by what they
+    are."""
+    if names_a_folder(model_id):
+        return f"base_models: {json.dumps([*already, model_id])}  # {fingerprint}"
+    return f"base_models: {json.dumps([*already, fingerprint])}  # {model_id}"
 
 
 def policy(settings: ClientSettings) -> Finding:

@@ -35,6 +35,11 @@ MORE = """\
 """
 """What else a person may want to write into client.yaml."""
 
+BASES = """\
+# No base model is loaded for a task unless it is listed: `fedlora client doctor --model ID` prints the line.
+# base_models: []
+"""
+
 STRICT = ("require_privacy", "largest_epsilon", "largest_delta", "smallest_noise_multiplier", "allow_metrics")
 
 
@@ -161,4 +166,5 @@ def _write_settings(folder: Path, grant: Grant, train: Path | None) -> None:
 def defaults() -> str:
     """The policy's own, as comments: what holds where nothing is written."""
     lines = [f"# {name}: {json.dumps(Policy.model_fields[name].default)}" for name in STRICT]
-    return "\n".join(["# No coordinator can change what is written here. What is not written is strict:", *lines, ""])
+    strict = "\n".join(["# No coordinator can change what is written here. What is not written is strict:", *lines, ""])
+    return strict + BASES

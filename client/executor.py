@@ -45,6 +45,7 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from client.bundles import BundleError, Kind, admit
 from client.limits import limit_memory
+from client.offline import stay_offline
 from client.settings import ClientSettings, load_client
 from fedlora.private_files import require_private
 from fedlora.supervise import log_json_lines
@@ -221,6 +222,7 @@ def main() -> None:
     log_json_lines()
     logging.getLogger("httpx").setLevel(logging.WARNING)  # else it logs each poll
     settings = load_client(Path(os.environ["FEDLORA_SITE"]))
+    stay_offline(settings)
     installed_client()  # its imports are part of what the bound must leave room for, and of the start, not of a round
     limit_memory(settings.limits)
     ask_often()

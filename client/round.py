@@ -1,7 +1,11 @@
 """One round at a site, from the message to the answer: read this file first on the client's side.
 
-    policy ─► decode the state ─► hold the base ─► charge the ledger ─► evaluate, train ─► encode the difference ─► keep
+    policy ─► an answer that was given ─► the base that it lists ─► decode, hold, write ─► rehearse on invented examples
+           ─► the site's own checks of its file ─► charge the ledger ─► read, evaluate, train ─► encode ─► keep
 
+Guarantee, with privacy: nothing that the message names has seen anything of the data before the charge is on the disk.
+Whether a task is refused, fails before its charge, and how, depends on the message, the policy, the ledger, the base
+model and the site's own checks. After the charge no single example makes it fail.
 Nothing about the data leaves but what is returned here: exceptions are logged at the site and leave it as a code.
 """
 
@@ -17,11 +21,12 @@ from client.held import Held
 from client.limits import code_of
 from client.personal import Personal
 from client.site import Site
-from client.training import train_adapter, train_adapter_privately
+from client.training import rehearse_privately, train_adapter, train_adapter_privately
 from fedlora.adapters import read, set_trainable, shaped, write
 from fedlora.evaluation import evaluate
+from fedlora.examples import Examples
 from fedlora.lowrank import Product
-from fedlora.privacy.guard import Answer, Grant
+from fedlora.privacy.guard import Answer, Grant, Guard
 from fedlora.privacy.refusal import Refusal
 from fedlora.randomness import generator, seed_of
 from fedlora.resident import Resident, resident
@@ -32,16 +37,9 @@ from fedlora.wire.choice import Packing, choose, packing_of
 from fedlora.wire.feedback import Feedback, Occasion
 from fedlora.wire.message import Expected, Header, Schema, WireError, decode, encode, state_hash
 from fedlora.wire.state import decode_state
+from strategies.asks import require_as_named
 
 log = logging.getLogger(__name__)
-
-
-class RefusalError(Exception):
-    """The site will not do this task; `code` says why and is all that leaves."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
 
 
 def answer(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes | None]:
@@ -49,7 +47,7 @@ def answer(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes | None]:
     started = time.monotonic()
     try:
         report, update = train_round(task, blob, site)
-    except (RefusalError, Refusal) as refusal:
+    except Refusal as refusal:
         log.warning("round %d is refused: %s", task.round, refusal)
         report, update = Report(client=site.name, outcome="refused", code=refusal.code, round=task.round), None
     except WireError as error:
@@ -66,29 +64,24 @@ def answer(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes | None]:
 def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
     """The round itself; a refusal or WireError where it cannot be done. A retried task gets the answer it had."""
     guard = site.guard()
-    guard.require_allowed(task)  # before a model that a message names is loaded
+    require_allowed(task, site, guard)
     finished = guard.answered(task, blob)
     if finished is not None:
         return Report.model_validate_json(finished.report), finished.blob
-    home = resident(task.model, task.adapter, task.labels)
-    if home.base.fingerprint != task.fingerprint:
-        raise RefusalError("wrong-base-model")
-    received = receive(task, blob, site, home)
-    grant = guard.authorise(task, blob, examples=len(site.train))  # charged and on the disk from here on
+    placed = site.placed(task)
+    home, received = prepared(placed, blob, site, guard)
+    size = site.data.ready(private=task.privacy.enabled)
+    grant = guard.authorise(task, blob, examples=size)  # charged and on the disk from here on
+    own = site.data.examples(home.base, task)
     tells = grant.mechanism is None or task.privacy.report_metrics
-    quality = quality_of(task, site, home) if tells else None
-    loss = train(task, site, home, grant)
-    trained = read(home.model)
-    if task.keeps:
-        own = trained.tensors(task.keeps)
-        Personal(site.folder, task.run).keep(own, received=received, after_round=task.round)
-    delta = subtract(trained.tensors(task.trains), received.tensors(task.trains))
-    update, packing = pack(task, delta, received, site, private=grant.mechanism is not None)
+    quality = quality_of(placed, own.test, home) if tells else None
+    loss = train(placed, own.train, site, home, grant)
+    update, packing = outward(task, received, site, home, private=grant.mechanism is not None)
     report = Report(
         client=site.name,
         outcome="trained",
         round=task.round,
-        examples=grant.public_examples or len(site.train),
+        examples=grant.public_examples or len(own.train),
         received=quality,
         train_loss=loss if tells else None,
         base_version=task.base_version,
@@ -97,6 +90,33 @@ def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
     )
     kept = guard.record(grant, Answer(report.model_dump_json(), update))
     return Report.model_validate_json(kept.report), kept.blob
+
+
+def require_allowed(task: Task, site: Site, guard: Guard) -> None:
+    """Refuse what policy and site do not allow, before anything that the message names is loaded."""
+    guard.require_allowed(task)
+    if site.policy.strategies is not None:
+        require_as_named(task)
+    site.data.require_declared(task)
+
+
+def prepared(task: Task, blob: bytes, site: Site, guard: Guard) -> tuple[Resident, Adapter]:
+    """The base model, adapted as received, and what was received. No data, and under privacy a rehearsal without any:
+    what cannot be trained is refused here."""
+    home = resident(task.model, task.adapter, task.labels)
+    guard.require_base(task, fingerprint=home.base.fingerprint)
+    received = receive(task, blob, site, home)
+    if task.privacy.enabled:
+        with torch.random.fork_rng(devices=[]):
+            rehearse_privately(
+                home.model,
+                set_trainable(home.model, (*task.trains, *task.keeps)),
+                task.train,
+                on=task.model,
+                pad_id=int(home.base.tokenizer.pad_token_id),
+                gradients=task.privacy.engine,
+            )
+    return home, received
 
 
 def receive(task: Task, blob: bytes, site: Site, home: Resident) -> Adapter:
@@ -110,11 +130,12 @@ def receive(task: Task, blob: bytes, site: Site, home: Resident) -> Adapter:
     held = hold(site.folder, task.run, task.base_version, residual, since=task.residual_since)
     home.at_version(task.run, held.version, held.total)
     personal = Personal(site.folder, task.run)
-    write(home.model, personal.merged(adapter, for_round=task.round) if task.keeps else adapter)
+    own = personal.merged(adapter, private=task.privacy.enabled, for_round=task.round) if task.keeps else adapter
+    write(home.model, own)
     return adapter
 
 
-def train(task: Task, site: Site, home: Resident, grant: Grant) -> float | None:
+def train(task: Task, examples: Examples, site: Site, home: Resident, grant: Grant) -> float | None:
     """Local steps; every random draw but privacy's is addressed by run seed, client and round."""
     parameters = set_trainable(home.model, (*task.trains, *task.keeps))
     address = ("client", site.name, "round", task.round)
@@ -124,7 +145,7 @@ def train(task: Task, site: Site, home: Resident, grant: Grant) -> float | None:
             return train_adapter_privately(
                 home.model,
                 parameters,
-                site.train,
+                examples,
                 task.train,
                 on=task.model,
                 mechanism=grant.mechanism,
@@ -132,7 +153,17 @@ def train(task: Task, site: Site, home: Resident, grant: Grant) -> float | None:
                 gradients=task.privacy.engine,
             )
         stream = generator(task.seed, *address, "batches")
-        return train_adapter(home.model, parameters, site.train, task.train, on=task.model, stream=stream)
+        return train_adapter(home.model, parameters, examples, task.train, on=task.model, stream=stream)
+
+
+def outward(task: Task, received: Adapter, site: Site, home: Resident, *, private: bool) -> tuple[bytes, Packing]:
+    """What leaves of the trained adapter, packed; what the site keeps of it is on its disk when this returns."""
+    trained = read(home.model)
+    if task.keeps:
+        own = trained.tensors(task.keeps)
+        Personal(site.folder, task.run).keep(own, received=received, after_round=task.round, private=private)
+    delta = subtract(trained.tensors(task.trains), received.tensors(task.trains))
+    return pack(task, delta, received, site, private=private)
 
 
 def pack(
@@ -170,6 +201,6 @@ def encoded(
     return blob, packing_of(choice, delta, sent), sent
 
 
-def quality_of(task: Task, site: Site, home: Resident) -> Evaluation:
+def quality_of(task: Task, test: Examples, home: Resident) -> Evaluation:
     """The resident model on this site's own test examples."""
-    return evaluate(home.model, site.test.evaluation_batches(device=task.model.device), on=task.model)
+    return evaluate(home.model, test.evaluation_batches(device=task.model.device), on=task.model)

@@ -95,6 +95,11 @@ class ClientSettings(Settings):
     """What this site tells the coordinator that it can carry, with its first answer in a run: the planner then gives it
     fewer layers or a lower rank, in runs that plan. Nothing is measured or told unless it is written here."""
 
+    download_models: bool = False
+    """Whether a base model that policy.yaml allows may be fetched from the Hugging Face hub when a run asks for it.
+    List it by its fingerprint then: whoever owns an id there can change what it is. Otherwise the agent is offline,
+    and a person fetches models beforehand (`hf download ID`)."""
+
     tell_machine: bool = True
     """Whether the coordinator is told, with the first answer in a run, the versions of fedlora, Python, torch and flwr
     and the device that are at work here: what its operator asks first when a site fails."""

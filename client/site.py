@@ -5,11 +5,54 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from fedlora.examples import Examples
+from fedlora.models import Base
 from fedlora.privacy.guard import Guard
 from fedlora.privacy.policy import Policy
 from fedlora.privacy.signing import load_or_create_key
+from fedlora.task import Task
+
+
+class Data(Protocol):
+    """A site's own data, in the order in which a round may ask for them.
+
+    Guarantee: nothing that a task names, its labels and its tokenizer included, has touched the data before `examples`
+    is called, and a round calls that after its charge.
+    """
+
+    def require_declared(self, task: Task) -> None:
+        """Refuse a task that does not go with what the site has declared of its data. Opens no file."""
+        ...
+
+    def ready(self, *, private: bool) -> int:
+        """How many examples would be trained on, after the site's own checks of its files; Refusal or SettingsError.
+        The same for every task."""
+        ...
+
+    def examples(self, base: Base, task: Task) -> Parts:
+        """As this base model's tokenizer reads them. With privacy no row makes it fail: one that cannot be used stays
+        in, and has no loss."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A site's examples, tokenised. Of a simulated site they are its data: nobody's, and read before any round."""
+
+    train: Examples
+    test: Examples
+    """Kept apart from training, to evaluate what is received."""
+
+    def require_declared(self, task: Task) -> None:
+        """Simulated sites declare nothing."""
+
+    def ready(self, *, private: bool) -> int:
+        return len(self.train)
+
+    def examples(self, base: Base, task: Task) -> Parts:
+        return self
 
 
 @dataclass(frozen=True)
@@ -17,9 +60,7 @@ class Site:
     """What a round needs to know of where it runs."""
 
     name: str
-    train: Examples
-    test: Examples
-    """Kept apart from training, to evaluate what is received."""
+    data: Data
     folder: Path
     """Ledger, error-feedback residual, held base: this site's own state, on its own disk."""
     dataset: str = "default"
@@ -30,7 +71,16 @@ class Site:
     sign: Callable[[bytes], bytes] | None = None
     """Signs updates with the key that the coordinator knows this site by; None where it knows none."""
 
+    device: str | None = None
+    """Where this site computes; the task's own device when not given."""
+
     def guard(self) -> Guard:
         """What stands between a message and the training examples."""
         key = load_or_create_key(self.folder / "privacy" / "key.pem")
         return Guard(self.folder, client=self.name, dataset=self.dataset, policy=self.policy, key=key)
+
+    def placed(self, task: Task) -> Task:
+        """The task on this site's own device: to work on, never to identify it by."""
+        if self.device is None:
+            return task
+        return task.model_copy(update={"model": task.model.model_copy(update={"device": self.device})})

@@ -133,7 +133,7 @@ def base_model(model_id: str) -> Finding:
     try:
         base = load_base(ModelSettings(id=model_id, max_tokens=8), ("a", "b"))  # no text is read here
     except SettingsError as error:
-        return bad("base model", str(error), "Put the folder there, or fetch it once with HF_HUB_OFFLINE=0.")
+        return bad("base model", str(error), "Put the folder there, or fetch it once: hf download ID")
     return good("base model", f"{model_id}: fingerprint {base.fingerprint}")
 
 

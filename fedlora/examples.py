@@ -16,6 +16,7 @@ from fedlora.tasks import Batch
 
 log = logging.getLogger(__name__)
 
+LARGEST_ID = 2**31
 IGNORED = -100
 """The label of an example that is there and has no loss: cross-entropy leaves it out."""
 
@@ -121,8 +122,8 @@ def tokenise(
 ) -> Examples:
     """Texts to token ids, once; SettingsError on a class that is not in `labels`.
 
-    With `ignore_unusable`, such a row, or one that the tokenizer cannot read, stays in and has no loss: a site under
-    privacy must not fail because of what one row holds.
+    With `ignore_unusable`, such a row, or one of which the tokenizer makes no ids, or too many, stays in and has no
+    loss: a site under privacy must not fail because of what one row holds.
     """
     numbers = {label: number for number, label in enumerate(labels)}
     unknown = sorted({row.label for row in rows} - numbers.keys())
@@ -136,7 +137,8 @@ def tokenise(
         found: list[list[int]] = tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"]
         return found
 
-    encoded = _each_by_itself(ids_of, [row.text for row in rows]) if ignore_unusable else ids_of([r.text for r in rows])
+    texts = [row.text for row in rows]
+    encoded = _each_by_itself(ids_of, texts, max_tokens=max_tokens) if ignore_unusable else ids_of(texts)
     numbered = [numbers.get(row.label, IGNORED) if ids else IGNORED for row, ids in zip(rows, encoded, strict=True)]
     if IGNORED in numbered:
         log.warning(
@@ -148,16 +150,32 @@ def tokenise(
     return Examples(tensors, torch.tensor(numbered, dtype=torch.long), int(pad_id))
 
 
-def _each_by_itself(ids_of: Callable[[list[str]], list[list[int]]], texts: list[str]) -> list[list[int]]:
+def _each_by_itself(
+    ids_of: Callable[[list[str]], list[list[int]]], texts: list[str], *, max_tokens: int
+) -> list[list[int]]:
     """All at once if that works; otherwise text by text, with no ids for those that fail."""
+    found = _ids_or_none(ids_of, texts)
+    if found is None:
+        found = [(_ids_or_none(ids_of, [text]) or [[]])[0] for text in texts]
+    return [ids if _are_ids(ids, max_tokens) else [] for ids in found]
+
+
+def _ids_or_none(ids_of: Callable[[list[str]], list[list[int]]], texts: list[str]) -> list[list[int]] | None:
+    """One answer for each text, or None, whatever goes wrong: a tokenizer's own panic is no `Exception`."""
     try:
-        return ids_of(texts)
-    except Exception:
-        log.warning("texts cannot be tokenised together", exc_info=True)
-    encoded = []
-    for text in texts:
-        try:
-            encoded.extend(ids_of([text]))
-        except Exception:
-            encoded.append([])
-    return encoded
+        found = list(ids_of(texts))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        log.warning("%d text(s) cannot be tokenised", len(texts), exc_info=len(texts) > 1)
+        return None
+    return found if len(found) == len(texts) else None
+
+
+def _are_ids(ids: object, max_tokens: int) -> bool:
+    """Whether these are token ids, and no more than were asked for."""
+    return (
+        isinstance(ids, list)
+        and len(ids) <= max_tokens
+        and all(type(number) is int and 0 <= number < LARGEST_ID for number in ids)
+    )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
-import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig,
 from transformers.utils import logging as transformers_logging
 
 from fedlora.config import ModelSettings
+from fedlora.fingerprint import fingerprint_of
 from fedlora.positions import TooLongError, try_full_length
 from fedlora.settings import SettingsError
 from fedlora.tasks import TASKS
@@ -35,6 +34,9 @@ class Base:
     """As its task builds it (`fedlora.tasks`): `encoder` is frozen, `head` trains."""
     source: str
     fingerprint: str
+    """Of what was loaded, tokenizer included (`fedlora.fingerprint`)."""
+    tokenizer: PreTrainedTokenizerBase
+    """The very one that the fingerprint is of."""
 
 
 def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
@@ -42,10 +44,14 @@ def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
     source, device = locate(settings.id), usable_device(settings.device)
     with quiet_transformers():
         try:
-            config = AutoConfig.from_pretrained(source)
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             require_usable(settings, config)
             encoder, loading = AutoModel.from_pretrained(
-                source, dtype=torch.float32, output_loading_info=True, **attention(settings)
+                source,
+                dtype=torch.float32,
+                output_loading_info=True,
+                trust_remote_code=False,
+                **attention(settings),
             )
         except (OSError, ValueError) as error:
             if isinstance(error, SettingsError):
@@ -54,20 +60,21 @@ def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
                 f"cannot load model.id={settings.id!r}: {str(error).splitlines()[0]} Give a Hugging Face id (with "
                 "network access), a local folder, or `demo`."
             ) from None
+    tokenizer = load_tokenizer(settings)
     drop_unused(encoder, missing=loading["missing_keys"], model_id=settings.id)
     if settings.gradient_checkpointing:
         recompute_activations(encoder, model_id=settings.id)
-    fingerprint = fingerprint_of(encoder, config.to_dict())
+    fingerprint = fingerprint_of(encoder, config.to_dict(), tokenizer)
     encoder.to(device).eval()
     model = TASKS[settings.task].build(encoder, width_at_full_length(encoder, settings), len(labels))
-    return Base(model.to(device).eval(), source, fingerprint)
+    return Base(model.to(device).eval(), source, fingerprint, tokenizer)
 
 
 def outline(settings: ModelSettings) -> nn.Module:
     """The encoder without its weights: what is needed to see which matrices it has. Nothing large is read or made."""
     with quiet_transformers():
         try:
-            config = AutoConfig.from_pretrained(locate(settings.id))
+            config = AutoConfig.from_pretrained(locate(settings.id), trust_remote_code=False)
         except (OSError, ValueError) as error:
             if isinstance(error, SettingsError):
                 raise
@@ -147,14 +154,18 @@ def drop_unused(encoder: nn.Module, *, missing: Iterable[str], model_id: str) ->
 
 
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; one without a padding token pads with its end token."""
+    """The model's tokenizer; one without a padding token pads with its end token. SettingsError if it has neither."""
     with quiet_transformers():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(locate(settings.id))
+            tokenizer = AutoTokenizer.from_pretrained(locate(settings.id), trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise SettingsError(f"cannot load the tokenizer of {settings.id!r}: {str(error).splitlines()[0]}") from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise SettingsError(
+            f"the tokenizer of {settings.id!r} has no padding token and no end token; batches cannot be padded."
+        )
     return tokenizer
 
 
@@ -168,17 +179,6 @@ def locate(model_id: str) -> str:
     if found is None or not found.submodule_search_locations:
         raise SettingsError(f"the demo model is not installed; install it with: {DEMO_INSTALL}")
     return str(Path(next(iter(found.submodule_search_locations))) / "model")
-
-
-def fingerprint_of(encoder: nn.Module, config: Mapping[str, Any]) -> str:
-    """Hash of the architecture and of every weight, before any adapter: the same base on every machine, or not."""
-    ignored = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures"}
-    described = {key: value for key, value in sorted(config.items()) if key not in ignored}
-    digest = hashlib.blake2b(json.dumps(described, sort_keys=True, default=str).encode(), digest_size=16)
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def usable_device(name: str) -> torch.device:

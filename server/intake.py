@@ -10,6 +10,7 @@ from functools import partial
 from flwr.app import Message
 
 from fedlora.config import Recipe
+from fedlora.privacy.digest import task_digest
 from fedlora.privacy.receipt import Receipt, ReceiptError, require_receipt, signature_in
 from fedlora.task import Report
 from fedlora.updates import Adapter, Update
@@ -144,7 +145,7 @@ class Intake:
         update, receipt, outcome, code, why = None, None, report.outcome, report.code, None
         if outcome == "trained":
             try:
-                receipt = self._receipt(report)
+                receipt = self._receipt(report, self._sent[node])
                 update = Update(report.client, self._weight(reply), self._decode(node, reply))
                 self.held_versions[node] = report.base_version
             except ReceiptError as error:
@@ -176,11 +177,14 @@ class Intake:
         """Who a node is when it has not said so itself."""
         return (self._site_of(node) if self._site_of else None) or str(node)
 
-    def _receipt(self, report: Report) -> Receipt | None:
+    def _receipt(self, report: Report, sent: Outgoing) -> Receipt | None:
         """What the site says it charged; ReceiptError where a private run's update has none that fits."""
         if not self._recipe.privacy.enabled:
             return None
-        receipt = require_receipt(report.receipt, client=report.client, run=self._run, round_number=self.number)
+        asked = task_digest(sent.task, sent.blob)
+        receipt = require_receipt(
+            report.receipt, client=report.client, run=self._run, round_number=self.number, task=asked
+        )
         held = self._receipts.get((receipt.client, receipt.dataset))
         require_continues(receipt, signature_in(report.receipt), held)
         return receipt

@@ -19,7 +19,7 @@ from client.app import client_app
 from client.held import Held
 from client.messages import read_task, reply_message
 from client.round import answer, pack
-from client.site import Site
+from client.site import Parts, Site
 from fedlora.adapters import shaped
 from fedlora.attack import AttackSettings
 from fedlora.config import Recipe
@@ -69,7 +69,8 @@ def corrupted(site: Site, hostile: Attackers | None, *, classes: int) -> Site:
     """An attacker's site trains on reversed classes where its attack wants it: y becomes classes - 1 - y."""
     if hostile is None or site.name not in hostile.names or hostile.settings.kind not in FLIPS_LABELS:
         return site
-    return replace(site, train=reversed_classes(site.train, classes))
+    assert isinstance(site.data, Parts)
+    return replace(site, data=replace(site.data, train=reversed_classes(site.data.train, classes)))
 
 
 def reversed_classes(examples: Examples, classes: int) -> Examples:

@@ -161,7 +161,8 @@ def make_deployment(
 ) -> Deployment:
     """Provision a coordinator and enrol the sites; `data` holds what `write_site_files` wrote. Nothing is started.
 
-    `policy`, `client` and `server` are more settings for the files of those names.
+    `policy`, `client` and `server` are more settings for the files of those names. All the data are the caller's own:
+    unless `policy` says otherwise, its sites load any base model that a run names.
     """
     folder, data = folder.resolve(), data.resolve()
     fleet, control = free_port(), free_port()
@@ -187,7 +188,7 @@ def make_deployment(
         written = yaml.safe_load((folder / site / "client.yaml").read_text())["data"]
         mine = {"health_port": ports[site], "data": {**written, **files}, **(client or {})}
         _update(folder / site / "client.yaml", mine)
-        _update(folder / site / "policy.yaml", policy or {})
+        _update(folder / site / "policy.yaml", {"base_models": "any", **(policy or {})})
     return Deployment(folder, settings, tuple(sites), ports)
 
 
@@ -196,7 +197,8 @@ def demo(out: Path) -> None:
     recipe = load(DEMO_RECIPE, ["rounds.count=3", "rounds.evaluate_every=1", "rounds.min_clients=2"])
     names = write_site_files(recipe, out / "data")[:2]
     labels = ("negative", "neutral", "positive")
-    deployment = make_deployment(out, sites=names, data=out / "data", labels=labels, policy={"require_privacy": False})
+    policy = {"require_privacy": False, "base_models": [recipe.model.id]}
+    deployment = make_deployment(out, sites=names, data=out / "data", labels=labels, policy=policy)
     with deployment:
         print(f"starting a coordinator at {deployment.settings.address} and agents for {', '.join(names)}")
         deployment.start_all()

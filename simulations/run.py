@@ -211,8 +211,9 @@ def keeps_personal(recipe: Recipe) -> bool:
 
 def export_personal(simulation: Simulation, names: Sequence[str], progress: Progress, folder: Path) -> None:
     """adapters/<client>/: the shared factors with the client's own. Possible here because this is a simulation."""
+    private = simulation.recipe.privacy.enabled
     for name in names:
-        own = Personal(folder / "sites" / name, progress.run).merged(progress.state.adapter)
+        own = Personal(folder / "sites" / name, progress.run).merged(progress.state.adapter, private=private)
         export_adapter(
             folder / "adapters" / name,
             own,

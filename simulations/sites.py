@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from client.site import Site
+from client.site import Parts, Site
 from fedlora.privacy.policy import SIMULATION
 from simulations.partition import Federation
 
@@ -12,4 +12,4 @@ from simulations.partition import Federation
 def site_of(data: Federation, name: str, folder: Path) -> Site:
     """The site of the client called `name`."""
     part = data.clients[name]
-    return Site(name, part.train, part.test, folder / "sites" / name, policy=SIMULATION)
+    return Site(name, Parts(part.train, part.test), folder / "sites" / name, policy=SIMULATION)

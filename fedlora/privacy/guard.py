@@ -1,8 +1,11 @@
 """Between the message and the data: policy, budget, charge, answer. What a client's round does with it:
 
     guard = Guard(site_folder, client=name, dataset=name, policy=load_policy(...), key=load_or_create_key(...))
+    guard.require_allowed(task)                                # before anything that the task names is loaded
     if (finished := guard.answered(task, state)) is not None:
         return finished                                        # a retried task: the same bytes, nothing is charged
+    guard.require_base(task, fingerprint=...)                  # of the model and the tokenizer that were loaded
+    ...                                                        # adapter written, rehearsed on invented examples
     grant = guard.authorise(task, state, examples=len(train))  # raises Refusal; charged and fsynced when it returns
     ...                                                        # grant.mechanism is None: train without privacy
     engine = PrivateEngine(model, grant.mechanism, examples=len(train), source=grant.source(), ...)
@@ -27,12 +30,14 @@ from typing import Any
 
 from fedlora.files import write_atomically
 from fedlora.privacy.accounting import ADJACENCY
-from fedlora.privacy.calibration import UnreachableError, public_size, size_bound
-from fedlora.privacy.chain import Entry, canonical
+from fedlora.privacy.budget import require_delta_below, require_within_budget
+from fedlora.privacy.calibration import UnreachableError, public_size
+from fedlora.privacy.chain import Entry
+from fedlora.privacy.digest import task_digest
 from fedlora.privacy.ledger import Ledger, LedgerFiles, exclusive_ledger
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SecureSource, SeededSource, Source
-from fedlora.privacy.policy import Policy, require_allowed
+from fedlora.privacy.policy import Policy, require_allowed, require_loaded_base
 from fedlora.privacy.receipt import Receipt, signed_text
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.signing import PrivateKey
@@ -75,11 +80,6 @@ class Answer:
         return Answer(content[8 : 8 + length].decode(), content[8 + length :])
 
 
-def task_digest(task: Task, state: bytes) -> str:
-    """What makes two deliveries the same task: every setting, and the state to start from."""
-    return hashlib.sha256(canonical(task.model_dump(mode="json")) + b"\0" + state).hexdigest()
-
-
 class Guard:
     """One dataset at one site. See the top of this file."""
 
@@ -92,6 +92,10 @@ class Guard:
     def require_allowed(self, task: Task) -> None:
         """Refuse what the policy forbids, budgets aside; cheap, and needs neither model nor data."""
         require_allowed(self._policy, task, dataset=self._files.dataset)
+
+    def require_base(self, task: Task, *, fingerprint: str) -> None:
+        """Refuse a loaded base model, whose fingerprint this is, that is not the coordinator's or not allowed here."""
+        require_loaded_base(self._policy, task, fingerprint=fingerprint)
 
     def answered(self, task: Task, state: bytes) -> Answer | None:
         """What was recorded for this very task, or None."""
@@ -122,14 +126,16 @@ class Guard:
             return Grant(digest)
         bounds = self._policy.dataset(self._files.dataset)
         size = bounds.public_examples or _public_size(examples)
-        _require_delta_below(task.privacy.delta, examples, declared=bounds.public_examples)
+        require_delta_below(task.privacy.delta, examples, declared=bounds.public_examples)
         mechanism = calibrated = self._mechanism(task, size)
+        target = self._target(task)
         with exclusive_ledger(self._files, self._key) as ledger:
+            order = order_of(ledger.entries, task, calibrated, target=target)
             if task.privacy.adapt is not None:
-                mechanism = self._adapted(task, calibrated, ledger)
-            spending = Spending(ledger, task, mechanism, self._target(task))
-            self._require_within_budget(task, spending)
-            entry = ledger.append(_charge(task, digest, mechanism))
+                mechanism = self._adapted(task, calibrated, ledger, order)
+            spending = Spending(ledger, task, mechanism, order=order)
+            require_within_budget(task, spending, bounds, target=target, dataset=self._files.dataset)
+            entry = ledger.append(_charge(task, digest, mechanism, order))
         receipt = self._receipt(task, digest, mechanism, spending, entry)
         seed = task.privacy.insecure_seed
         # The entry's number is in the path: a task that is charged twice never draws the same noise twice.
@@ -154,8 +160,8 @@ class Guard:
         return answer
 
     def _target(self, task: Task) -> float | None:
-        """The run's ε: the smaller of the recipe's and the site's own."""
-        return target_of(task.privacy, self._policy.dataset(self._files.dataset).epsilon_per_run)
+        """The run's ε: the smaller of the recipe's and what the site lets everybody together have in a period."""
+        return target_of(task.privacy, self._policy.dataset(self._files.dataset).epsilon_per_period)
 
     def _mechanism(self, task: Task, size: int) -> Mechanism:
         try:
@@ -170,7 +176,7 @@ class Guard:
         except UnreachableError as error:
             raise Refusal(Code.BUDGET_UNREACHABLE, str(error)) from None
 
-    def _adapted(self, task: Task, calibrated: Mechanism, ledger: Ledger) -> Mechanism:
+    def _adapted(self, task: Task, calibrated: Mechanism, ledger: Ledger, order: float) -> Mechanism:
         """The mechanism with σ as the task wants it, and with more where the rest of the run's ε asks for more."""
         target = self._target(task)
         assert target is not None  # privacy.adapt has an epsilon
@@ -181,35 +187,9 @@ class Guard:
             noise_factor=task.noise_factor,
             most_charges=task.rounds,
             target=target,
-            order=order_of(task, target, calibrated.rate),
+            order=order,
             least_sigma=self._policy.smallest_noise_multiplier,
         )
-
-    def _require_within_budget(self, task: Task, spending: Spending) -> None:
-        bounds = self._policy.dataset(self._files.dataset)
-        assert bounds.largest_epsilon is not None
-        if spending.participations >= task.rounds:
-            raise Refusal(
-                Code.PARTICIPATION_CAP,
-                f"run {task.run} has charged this dataset {spending.participations} times and σ was calibrated for "
-                f"{task.rounds}; start a run with more rounds, or with more privacy.spare_rounds.",
-            )
-        target, run = self._target(task), spending.run_epsilon(task.privacy.delta)
-        if target is not None and run > target:
-            raise Refusal(
-                Code.BUDGET_EXHAUSTED,
-                f"this task would take run {task.run} to epsilon {run:.3f}, "
-                f"above its target {target}; start another run.",
-            )
-        delta = spending.counted_at(bounds, task)
-        lifetime = spending.lifetime_epsilon(delta)
-        if lifetime > bounds.largest_epsilon:
-            raise Refusal(
-                Code.BUDGET_EXHAUSTED,
-                f"this task would take the dataset {self._files.dataset} to epsilon {lifetime:.3f} at delta "
-                f"{delta}, above its largest_epsilon {bounds.largest_epsilon}; fewer rounds, more "
-                "noise, or a larger budget in the site's policy.",
-            )
 
     def _receipt(self, task: Task, digest: str, mechanism: Mechanism, spending: Spending, entry: Entry) -> Receipt:
         bounds = self._policy.dataset(self._files.dataset)
@@ -235,7 +215,7 @@ class Guard:
         )
 
 
-def _charge(task: Task, digest: str, mechanism: Mechanism) -> dict[str, Any]:
+def _charge(task: Task, digest: str, mechanism: Mechanism, order: float) -> dict[str, Any]:
     return {
         "kind": "charge",
         "task": digest,
@@ -252,6 +232,7 @@ def _charge(task: Task, digest: str, mechanism: Mechanism) -> dict[str, Any]:
         "steps": mechanism.steps,
         "expected_batch": mechanism.expected_batch,
         "delta": task.privacy.delta,
+        "filter_order": order,
         "secure": task.privacy.insecure_seed is None,
     }
 
@@ -260,14 +241,3 @@ def _public_size(examples: int) -> int:
     if examples < 1:
         raise Refusal(Code.TOO_FEW_EXAMPLES, "the site has no training examples; check its data settings.")
     return public_size(examples)
-
-
-def _require_delta_below(delta: float, examples: int, *, declared: int | None) -> None:
-    """δ < 1 / n, without telling n: whoever sends task after task would find it by where the refusals begin."""
-    most = declared if declared is not None and examples <= declared else size_bound(examples)
-    if delta * most >= 1:
-        raise Refusal(
-            Code.DELTA_TOO_LARGE,
-            f"delta {delta} is not below 1 / (number of examples) here, which is held to be {most}; lower "
-            "privacy.delta.",
-        )

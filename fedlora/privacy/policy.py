@@ -1,28 +1,38 @@
 """The site's policy: one YAML file, read by the client alone. Nothing that arrives in a message is ever read from it.
 
-    # site.yaml's neighbour, policy.yaml
+    # client.yaml's neighbour, policy.yaml
     largest_epsilon: 6.0
     coordinators: [hospital-net]
+    base_models: [sentence-transformers/all-MiniLM-L6-v2]   # nothing else is ever loaded for a message
     datasets:
       tickets:
         largest_epsilon: 3.0        # this dataset's own lifetime budget
-        epsilon_per_run: 1.0        # and its own ε in every run, whatever a recipe asks for (FedMentor)
+        epsilon_per_period: 1.0     # ε of any 30 days, whatever runs and coordinators are called (FedMentor)
         public_examples: 2400
 
-Guarantee: `require_allowed` either returns, and then every bound below holds for the task, or raises a Refusal whose
-code names the bound. A site without a policy file has the defaults below, which are strict.
+Guarantee: `require_allowed` and, of what was loaded, `require_loaded_base` either return, and then every bound below
+holds for the task, or raise a Refusal whose code names the bound. A site without a policy file has the defaults below,
+which are strict.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.settings import PrivacySettings
 from fedlora.settings import Settings, parse, read_mapping
 from fedlora.task import Task
+
+FINGERPRINT = re.compile(r"[0-9a-f]{32}")
+"""An entry of `base_models` of this form is a fingerprint, every other one an id."""
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 
 class DatasetPolicy(Settings):
@@ -34,12 +44,26 @@ class DatasetPolicy(Settings):
     largest_delta: float | None = Field(None, gt=0, lt=1)
     """δ at which that budget is counted, and the largest δ that a task may ask for."""
 
-    epsilon_per_run: float | None = Field(None, gt=0)
-    """Target ε in every run if that is smaller than the recipe's: sensitive domains take more noise."""
+    epsilon_per_period: float | None = Field(None, gt=0)
+    """Largest ε of everything done to this dataset within any `period_days`, in whatever runs and for whatever
+    coordinators. It is also every run's target where the recipe's is larger: sensitive data take more noise."""
+
+    period_days: float = Field(30.0, gt=0)
+    """Length of that period, by this site's own clock."""
 
     public_examples: int | None = Field(None, ge=1)
-    """The dataset's size as it may be known: sampling rate, denominator and weight come from it. Not given: the actual
-    size rounded down to a coarse ladder, which tells its order of magnitude."""
+    """The dataset's size as it may be known: sampling rate, denominator, weight and the bound on δ come from it alone.
+    Not given: the actual size rounded down to a coarse ladder, which tells its order of magnitude."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _said_what_it_did_not_bind(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "epsilon_per_run" in values:
+            raise ValueError(
+                "epsilon_per_run bound a run's name, and a coordinator starts as many names as it likes; write "
+                "epsilon_per_period: it bounds all runs within period_days (30) together."
+            )
+        return values
 
 
 class Policy(Settings):
@@ -61,10 +85,14 @@ class Policy(Settings):
     """Largest clipping norm C."""
 
     strategies: tuple[str, ...] | None = None
-    """Allowed strategies; any when not given."""
+    """Allowed strategies; any when not given. One that is named may train, keep and adapt what its name says, and no
+    more (`strategies.asks`)."""
 
-    base_models: tuple[str, ...] | None = None
-    """Allowed base models, by id or by fingerprint; any when not given."""
+    base_models: tuple[str, ...] | Literal["any"] = ()
+    """Allowed base models; none when not given. An id (or a folder, exactly as a task names it) allows what this
+    machine has under it; a fingerprint allows the model that has it when loaded, under whatever id, but from no folder
+    that a task names. `any`: whatever a task names, where the data are nobody's. `fedlora client doctor --model ID`
+    prints what to write."""
 
     coordinators: tuple[str, ...] | None = None
     """Allowed coordinators; any when not given."""
@@ -95,6 +123,7 @@ SIMULATION = Policy(
     largest_delta=0.1,
     smallest_noise_multiplier=1e-3,
     largest_clip=1e6,
+    base_models="any",
     allow_insecure_noise=True,
     allow_metrics=True,
 )
@@ -109,14 +138,9 @@ def load_policy(path: Path) -> Policy:
 
 
 def require_allowed(policy: Policy, task: Task, *, dataset: str) -> None:
-    """Refuse a task that the policy does not allow, budgets aside."""
-    _require_listed(
-        policy.coordinators, (task.coordinator,), Code.COORDINATOR_NOT_ALLOWED, "coordinator", "coordinators"
-    )
-    _require_listed(policy.strategies, (task.strategy,), Code.STRATEGY_NOT_ALLOWED, "strategy", "strategies")
-    _require_listed(
-        policy.base_models, (task.model.id, task.fingerprint), Code.BASE_NOT_ALLOWED, "base model", "base_models"
-    )
+    """Refuse a task that the policy does not allow, budgets aside, before anything that it names is loaded."""
+    _require_listed(policy.coordinators, task.coordinator, Code.COORDINATOR_NOT_ALLOWED, "coordinator", "coordinators")
+    _require_listed(policy.strategies, task.strategy, Code.STRATEGY_NOT_ALLOWED, "strategy", "strategies")
     asked = task.privacy
     if not asked.enabled:
         if policy.require_privacy:
@@ -125,9 +149,69 @@ def require_allowed(policy: Policy, task: Task, *, dataset: str) -> None:
                 "the task trains without privacy and the policy's require_privacy is true; set privacy.epsilon in the "
                 "recipe.",
             )
+    else:
+        _require_no_dropout(task)
+        _require_nothing_leaks(policy, asked)
+        _require_noise(policy, asked, policy.dataset(dataset))
+    _require_named_base(policy, task)
+
+
+def require_loaded_base(policy: Policy, task: Task, *, fingerprint: str) -> None:
+    """Refuse to go on with a base model that is not the coordinator's, or was allowed by a fingerprint that it has not.
+
+    `fingerprint` is that of the model and the tokenizer which were loaded: what the task says of them proves nothing.
+    """
+    if fingerprint != task.fingerprint:
+        raise Refusal(
+            Code.WRONG_BASE,
+            f"{task.model.id!r} as this machine has it has the fingerprint {fingerprint}, the coordinator's has "
+            f"{task.fingerprint!r}: weights, configuration, tokenizer or chat template differ. Take the same copy.",
+        )
+    if policy.base_models != "any" and task.model.id not in _ids(policy) and fingerprint not in policy.base_models:
+        raise _base_refused(policy, task)
+
+
+def _require_named_base(policy: Policy, task: Task) -> None:
+    """An id that is listed, or one from a hub's cache whose fingerprint may turn out to be: a folder is never tried."""
+    ids = _ids(policy)
+    if policy.base_models == "any" or task.model.id in ids:
         return
-    _require_nothing_leaks(policy, asked)
-    _require_noise(policy, asked, policy.dataset(dataset))
+    if len(ids) < len(policy.base_models) and not names_a_folder(task.model.id):
+        return
+    raise _base_refused(policy, task)
+
+
+def _ids(policy: Policy) -> list[str]:
+    """The entries that are no fingerprints: a model that is called like a fingerprint does not have it."""
+    return [entry for entry in policy.base_models if not FINGERPRINT.fullmatch(entry)]
+
+
+def names_a_folder(model_id: str) -> bool:
+    """Whether loading this id would read a path of this machine.
+
+    >>> names_a_folder("demo"), names_a_folder("../../home/somebody/model")
+    (False, True)
+    """
+    return HUB_ID.fullmatch(model_id) is None or Path(model_id).exists()
+
+
+def _base_refused(policy: Policy, task: Task) -> Refusal:
+    listed = [*policy.base_models, task.model.id]
+    return Refusal(
+        Code.BASE_NOT_ALLOWED,
+        f"base model {task.model.id!r} is not among the policy's base_models ({', '.join(policy.base_models) or 'none'}"
+        f"). If you mean to allow it, write in policy.yaml: base_models: {json.dumps(listed)} - `fedlora client doctor "
+        "--model` says the fingerprint of what this machine has under that name.",
+    )
+
+
+def _require_no_dropout(task: Task) -> None:
+    if task.adapter.dropout > 0:
+        raise Refusal(
+            Code.DROPOUT,
+            f"adapter.dropout is {task.adapter.dropout}: masks are drawn by place in the batch, so one example more "
+            "changes those of others; private steps train without. Set adapter.dropout=0.",
+        )
 
 
 def _require_nothing_leaks(policy: Policy, asked: PrivacySettings) -> None:
@@ -166,8 +250,8 @@ def _require_noise(policy: Policy, asked: PrivacySettings, bounds: DatasetPolicy
         )
 
 
-def _require_listed(allowed: tuple[str, ...] | None, names: tuple[str, ...], code: Code, what: str, key: str) -> None:
-    if allowed is not None and not set(names) & set(allowed):
+def _require_listed(allowed: tuple[str, ...] | None, name: str, code: Code, what: str, key: str) -> None:
+    if allowed is not None and name not in allowed:
         raise Refusal(
-            code, f"{what} {names[0]!r} is not among the policy's {key} ({', '.join(allowed) or 'none'}); add it there."
+            code, f"{what} {name!r} is not among the policy's {key} ({', '.join(allowed) or 'none'}); add it there."
         )

@@ -79,8 +79,9 @@ class ReceiptError(ValueError):
     """An update that should have a receipt has none that fits."""
 
 
-def require_receipt(text: str | None, *, client: str, run: str, round_number: int) -> Receipt:
-    """The receipt of this client's task in this round, signed; ReceiptError otherwise."""
+def require_receipt(text: str | None, *, client: str, run: str, round_number: int, task: str) -> Receipt:
+    """The receipt of this client's task in this round, signed; ReceiptError otherwise. `task`: digest of what was sent
+    to the client: a charge for fewer steps, or less noise, is none for this task."""
     if text is None:
         raise ReceiptError(f"{client} sent no receipt in a private run.")
     try:
@@ -89,6 +90,11 @@ def require_receipt(text: str | None, *, client: str, run: str, round_number: in
         raise ReceiptError(f"the receipt of {client} cannot be verified: {error}") from None
     if (receipt.client, receipt.run, receipt.round) != (client, run, round_number):
         raise ReceiptError(f"{client} sent the receipt of {receipt.client}, run {receipt.run}, round {receipt.round}.")
+    if receipt.task != task:
+        raise ReceiptError(
+            f"{client} sent a receipt of round {round_number} for another task than it was sent ({receipt.task[:16]}, "
+            f"sent was {task[:16]})."
+        )
     return receipt
 
 

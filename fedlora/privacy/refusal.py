@@ -20,7 +20,13 @@ class Code(StrEnum):
     NO_POLICY = "policy-missing"
     PRIVACY_REQUIRED = "privacy-required"
     STRATEGY_NOT_ALLOWED = "strategy-not-allowed"
+    STRATEGY_ASKS_MORE = "strategy-asks-more"
+    """The task trains, keeps or adapts something else than the strategy that it names."""
+
     BASE_NOT_ALLOWED = "base-model-not-allowed"
+    WRONG_BASE = "wrong-base-model"
+    """What the site has under the name of the task's base model is not what the coordinator has."""
+
     COORDINATOR_NOT_ALLOWED = "coordinator-not-allowed"
     NOISE_TOO_SMALL = "noise-multiplier-too-small"
     CLIP_TOO_LARGE = "clip-too-large"

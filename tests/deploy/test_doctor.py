@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 from client.commands import app as client
 from client.enroll import accept, ask
 from fedlora import checks
+from fedlora.config import ModelSettings
 from fedlora.findings import bad, examine_all, good, report
+from fedlora.models import load_base
 from server.certificates import issue_server_certificate
 from server.commands import server
 from server.provision import approve, initialise
@@ -34,6 +36,11 @@ def sides(tmp_path):
         yaml.safe_dump({**yaml.safe_load(config.read_text()), "labels": ["0", "1"], "listen": "127.0.0.1:1"})
     )
     return tmp_path / "server", tmp_path / "site"
+
+
+@pytest.fixture(scope="module")
+def demo_fingerprint() -> str:
+    return load_base(ModelSettings(), ("a", "b")).fingerprint
 
 
 def findings(app, config: Path, *more: str) -> tuple[dict[str, dict[str, str]], int]:
@@ -95,6 +102,7 @@ def test_both_doctors_say_the_same_fingerprint_of_one_base_model_and_name_one_th
     model = save_tiny_model(tmp_path / "model")
     recipe = tiny_recipe(model, "unused.csv")
     submit(load_server(sides[0] / "server.yaml"), recipe, name="first")
+    (sides[1] / "policy.yaml").write_text(f"base_models: [{model}]\n")
     here, _ = findings(server, sides[0] / "server.yaml")
     there, _ = findings(client, sides[1] / "client.yaml", "--model", model)
     assert here["base model of first"]["grade"] == there["base model"]["grade"] == "good"
@@ -107,13 +115,62 @@ def test_both_doctors_say_the_same_fingerprint_of_one_base_model_and_name_one_th
 def test_a_base_model_that_the_policy_does_not_allow_is_said_before_a_run_is_refused(sides, tmp_path):
     model = save_tiny_model(tmp_path / "model")
     policy = sides[1] / "policy.yaml"
-    policy.write_text("base_models: [0123456789abcdef0123456789abcdef]\n")
-    found, _ = findings(client, sides[1] / "client.yaml", "--model", model)
-    assert found["base model"]["grade"] == "bad"
-    fingerprint = re.search(r"fingerprint ([0-9a-f]{32}),", found["base model"]["said"])[1]
+    for listed in ("[0123456789abcdef0123456789abcdef]", "[]"):
+        policy.write_text(f"base_models: {listed}\n")
+        found, _ = findings(client, sides[1] / "client.yaml", "--model", model)
+        assert found["base model"]["grade"] == "bad"
+        fingerprint = re.search(r"fingerprint ([0-9a-f]{32}),", found["base model"]["said"])[1]
+        line = found["base model"]["remedy"].removeprefix("To allow it, write: ")
+    assert line == f'base_models: ["{model}"]  # {fingerprint}'
     policy.write_text(f"base_models: [{fingerprint}]\n")
     found, _ = findings(client, sides[1] / "client.yaml", "--model", model)
+    assert found["base model"]["grade"] == "bad", "a folder that a task names is loaded if it is listed itself"
+    policy.write_text(f"{line}\n")
+    found, _ = findings(client, sides[1] / "client.yaml", "--model", model)
     assert found["base model"]["grade"] == "good"
+
+
+def test_the_line_that_a_doctor_prints_for_a_model_with_an_id_is_its_fingerprint(sides, demo_fingerprint):
+    policy = sides[1] / "policy.yaml"
+    found, _ = findings(client, sides[1] / "client.yaml")
+    assert found["base model"]["grade"] == "doubtful", "nothing is listed: every task will be refused"
+    found, _ = findings(client, sides[1] / "client.yaml", "--model", "demo")
+    line = found["base model"]["remedy"].removeprefix("To allow it, write: ")
+    assert line == f'base_models: ["{demo_fingerprint}"]  # demo'
+    policy.write_text(f"{line}\n")
+    found, _ = findings(client, sides[1] / "client.yaml", "--model", "demo")
+    assert found["base model"]["grade"] == "good"
+    policy.write_text("base_models: any\n")
+    found, _ = findings(client, sides[1] / "client.yaml", "--model", "demo")
+    assert found["base model"]["grade"] == "doubtful"
+
+
+def test_an_id_that_a_hub_may_change_is_to_be_pinned(sides, demo_fingerprint):
+    (sides[1] / "policy.yaml").write_text("base_models: [demo]\n")
+    config = sides[1] / "client.yaml"
+    assert findings(client, config)[0]["base model"]["grade"] == "good"
+    config.write_text(f"{config.read_text()}download_models: true\n")
+    found, _ = findings(client, config)
+    assert found["base model"]["grade"] == "doubtful"
+    assert f'base_models: ["{demo_fingerprint}"]' in found["base model"]["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "grade", "said"),
+    [
+        (None, "doubtful", "follows the data"),
+        (50, "doubtful", "delta is held against the smaller number"),
+        (108, "good", "108 training examples are declared"),
+        (120, "good", "120 training examples are declared"),
+        (400, "doubtful", "the noise is made for more than there are"),
+    ],
+)
+def test_a_declared_size_is_held_against_the_file(sides, declared, grade, said):
+    size = "" if declared is None else f"datasets: {{default: {{public_examples: {declared}}}}}\n"
+    (sides[1] / "policy.yaml").write_text(f"coordinators: [net]\n{size}")
+    found, _ = findings(client, sides[1] / "client.yaml")
+    assert found["public size"]["grade"] == grade
+    assert said in found["public size"]["said"]
 
 
 def test_a_settings_file_that_cannot_be_read_is_the_one_finding(tmp_path):

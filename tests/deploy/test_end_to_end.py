@@ -40,7 +40,10 @@ OVERRIDES = [
     "train.steps=2", "train.batch_size=8", "model.max_tokens=24", "data.held_out=200", "data.train_fraction=0.4",
     "privacy.noise_multiplier=0.8", "privacy.insecure_seed=5", "wire.codec=int8", "wire.density=0.5",
 ]  # fmt: skip
-POLICY = {"allow_insecure_noise": True, "largest_epsilon": 1000.0, "datasets": {}}
+POLICY = {
+    "allow_insecure_noise": True, "largest_epsilon": 1000.0, "base_models": ["demo"], "strategies": ["fedsvd"],
+    "datasets": {},
+}  # fmt: skip
 """The size to the next step of the ladder, as in the simulation that the deployment is compared with."""
 CAPPED = {"limits": {"megabits_s": 100.0, "memory_mib": 4096}, "resources": {"memory_mb": 500.0}}
 LET_IN = "SuperNode ID"  # what Flower's SuperNode says when the coordinator has let it in

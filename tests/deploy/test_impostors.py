@@ -180,7 +180,8 @@ def test_a_task_whose_run_could_be_a_path_is_no_task(recipe, run):
 
 
 def test_a_message_above_the_sites_limit_is_refused_before_it_is_decoded(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr("client.deployed.policy_of", lambda settings: Policy(require_privacy=False))
+    policy = Policy(require_privacy=False, base_models="any")
+    monkeypatch.setattr("client.deployed.policy_of", lambda settings: policy)
     settings = ClientSettings(
         site="a", coordinator="x:1", data=SiteData(train=tmp_path / "none.csv"), state=tmp_path, largest_message_mib=1
     )
@@ -188,4 +189,4 @@ def test_a_message_above_the_sites_limit_is_refused_before_it_is_decoded(recipe,
     report, blob = respond(task, bytes(1024 * 1024 + 1), settings)
     assert (report.outcome, report.code, blob) == ("failed", "message-too-large", None)
     report, _ = respond(task, b"", settings)
-    assert report.code == "settings"  # it went on, to the data file that is not there
+    assert report.code == "wrong-base-model"  # it went on, to a fingerprint that is none

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertModel
 
-from client.site import Site
+from client.site import Parts, Site
 from fedlora.adapters import initial_adapter
 from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.examples import Examples
@@ -73,4 +73,6 @@ def examples(count: int, *, seed: int = 0) -> Examples:
 
 
 def site(folder: Path, *, name: str = "a", policy: Policy = SIMULATION, count: int = 60) -> Site:
-    return Site(name, examples(count), examples(10, seed=1), folder, policy=policy)
+    """One that allows whatever base a test made, and besides what the policy says."""
+    policy = policy if policy.base_models else policy.model_copy(update={"base_models": "any"})
+    return Site(name, Parts(examples(count), examples(10, seed=1)), folder, policy=policy)

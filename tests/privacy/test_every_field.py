@@ -29,7 +29,7 @@ STRICT = Policy(
     largest_epsilon=3.0,
     smallest_noise_multiplier=0.6,
     largest_clip=1.0,
-    datasets={"tickets": DatasetPolicy(epsilon_per_run=2.0)},
+    datasets={"tickets": DatasetPolicy(epsilon_per_period=2.0)},
 )
 NUMBERS = (0, -1, 1, 2, 7, 1e-300, 1e-9, 0.3, 0.999, 1e9, 1e300, float("inf"), float("nan"))
 TEXTS = ("", "x", "../../etc/passwd", "local", "all-linear", "others")
@@ -98,7 +98,7 @@ def require_within(folder: Path, asked: Task, policy: Policy, dataset: str) -> i
         assert 0 < charge["delta"] <= bounds.largest_delta
         assert charge["secure"] is True
     spent = [Event(rate=c["rate"], noise_multiplier=c["noise_multiplier"], steps=c["steps"]) for c in charges]
-    assert epsilon(spent, delta=bounds.largest_delta) <= min(bounds.largest_epsilon, bounds.epsilon_per_run or 1e9)
+    assert epsilon(spent, delta=bounds.largest_delta) <= min(bounds.largest_epsilon, bounds.epsilon_per_period or 1e9)
     return len(charges)
 
 

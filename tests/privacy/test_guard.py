@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from fedlora.privacy.accounting import Event, epsilon
+from fedlora.privacy.accounting import Event, epsilon, filtered_epsilon
+from fedlora.privacy.budget import DAY_S
 from fedlora.privacy.guard import Answer, Guard
 from fedlora.privacy.ledger import Ledger, LedgerFiles, read_ledger
 from fedlora.privacy.noise import SecureSource, SeededSource
@@ -107,7 +108,7 @@ def test_datasets_have_their_own_budgets(tmp_path):
 
 def test_a_sensitive_dataset_takes_more_noise_than_the_recipe_asks(tmp_path):
     plain = guard(tmp_path / "a").authorise(task(), STATE, examples=2400)
-    policy = Policy(datasets={"tickets": DatasetPolicy(epsilon_per_run=0.5)})
+    policy = Policy(datasets={"tickets": DatasetPolicy(epsilon_per_period=0.5)})
     sensitive = guard(tmp_path / "b", policy).authorise(task(), STATE, examples=2400)
     assert sensitive.mechanism.noise_multiplier > plain.mechanism.noise_multiplier
     assert verified(sensitive.receipt).epsilon_run < 0.5
@@ -218,7 +219,7 @@ def test_delta_must_be_below_one_over_the_examples(tmp_path):
 
 def test_deltas_that_are_tried_one_after_the_other_do_not_find_the_number_of_examples(tmp_path):
     """Whoever sends δ after δ learns the next step of the public ladder, or the declared size, and no more."""
-    declared = Policy(largest_delta=0.1, datasets={"tickets": DatasetPolicy(public_examples=170)})
+    declared = Policy(largest_delta=0.1, datasets={"tickets": DatasetPolicy(public_examples=150)})
 
     def refused_at(policy: Policy, examples: int) -> list[int]:
         found = []
@@ -232,4 +233,71 @@ def test_deltas_that_are_tried_one_after_the_other_do_not_find_the_number_of_exa
 
     coarse = Policy(largest_delta=0.1)
     assert refused_at(coarse, 121) == refused_at(coarse, 148) == [100, 110, 120, 130, 140, 150]
-    assert refused_at(declared, 121) == refused_at(declared, 169) == [100, 110, 120, 130, 140, 150, 160, 170]
+    assert {tuple(refused_at(declared, n)) for n in (121, 149, 150, 151, 169)} == {(100, 110, 120, 130, 140, 150)}
+
+
+def test_a_period_bounds_all_runs_and_coordinators_together_whatever_they_are_called(tmp_path, monkeypatch):
+    now = [1_800_000_000.0]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    policy = Policy(largest_epsilon=20.0, datasets={"tickets": DatasetPolicy(epsilon_per_period=1.0, period_days=7)})
+    site = guard(tmp_path, policy)
+    first = verified(site.authorise(task(rounds=1), STATE, examples=2400).receipt)
+    assert 0.9 < first.epsilon_run <= 1.0, "the period's bound is the run's target where the recipe asks for more"
+    for run, coordinator in (("run-2", "local"), ("run-3", "another")):
+        refused(site, task(run=run, rounds=1, coordinator=coordinator), Code.BUDGET_EXHAUSTED)
+    now[0] += 6.9 * DAY_S
+    refused(site, task(run="run-4", rounds=1), Code.BUDGET_EXHAUSTED)
+    now[0] += 0.2 * DAY_S
+    site.authorise(task(run="run-5", rounds=1), STATE, examples=2400)
+    now[0] -= 30 * DAY_S
+    refused(site, task(run="run-6", rounds=1), Code.BUDGET_EXHAUSTED)  # a clock that was put back forgets nothing
+    assert len(charges(tmp_path)) == 2
+
+
+def test_a_run_within_its_period_may_take_all_its_rounds(tmp_path):
+    policy = Policy(datasets={"tickets": DatasetPolicy(epsilon_per_period=1.0)})
+    receipts = [
+        verified(guard(tmp_path, policy).authorise(task(round=r, rounds=4), STATE, examples=2400).receipt)
+        for r in range(1, 5)
+    ]
+    assert 0.95 < receipts[-1].epsilon_run <= 1.0
+
+
+PLANS = [{"epsilon": 3.0}, {"epsilon": 3.0, "adapt": {"below": 0.9}}, {"noise_multiplier": 1.0}]
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_the_filters_order_is_that_of_the_first_charge_whatever_later_tasks_say(tmp_path, plan):
+    """Later rounds, steps and ε that would have meant another order."""
+    site = guard(tmp_path, Policy(largest_epsilon=200.0))
+    site.authorise(task(rounds=5, privacy=plan), STATE, examples=2400)
+    later = task(round=2, rounds=80, privacy={**plan, "epsilon": 20.0, "noise_multiplier": 1.2}, train={"steps": 9})
+    receipt = verified(site.authorise(later, STATE, examples=2400).receipt)
+    fresh = guard(tmp_path / "fresh", Policy(largest_epsilon=200.0))
+    fresh.authorise(later, STATE, examples=2400)
+    first, second = (charge["filter_order"] for charge in charges(tmp_path))
+    assert first == second != charges(tmp_path / "fresh")[0]["filter_order"]
+    spent = [Event(rate=c["rate"], noise_multiplier=c["noise_multiplier"], steps=c["steps"]) for c in charges(tmp_path)]
+    assert receipt.epsilon_run == filtered_epsilon(spent, delta=1e-5, order=first)
+
+
+def test_steps_that_change_on_the_way_are_priced_by_the_filter(tmp_path):
+    site = guard(tmp_path, Policy(largest_epsilon=50.0))
+    asked = {"noise_multiplier": 1.0}
+    site.authorise(task(rounds=3, privacy=asked), STATE, examples=2400)
+    receipt = verified(site.authorise(task(round=2, privacy=asked, train={"steps": 3}), STATE, examples=2400).receipt)
+    spent = [Event(rate=32 / 2000, noise_multiplier=1.0, steps=5)]
+    assert receipt.epsilon_run == filtered_epsilon(spent, delta=1e-5, order=charges(tmp_path)[0]["filter_order"])
+    assert receipt.epsilon_run > epsilon(spent, delta=1e-5)
+
+
+def test_a_ledger_of_an_older_version_has_its_runs_order_from_its_next_charge_on(tmp_path, monkeypatch):
+    site = guard(tmp_path)
+    append = Ledger.append
+    without = lambda self, fields: append(self, {k: v for k, v in fields.items() if k != "filter_order"})  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "append", without)
+        site.authorise(task(rounds=3), STATE, examples=2400)
+    for number in (2, 3):
+        site.authorise(task(round=number, rounds=3), STATE, examples=2400)
+    assert ["filter_order" in charge for charge in charges(tmp_path)] == [False, True, True]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fedlora.config import ModelSettings
-from fedlora.privacy.policy import DatasetPolicy, Policy, load_policy
+from fedlora.config import AdapterSettings, ModelSettings
+from fedlora.privacy.policy import SIMULATION, DatasetPolicy, Policy, load_policy, require_allowed, require_loaded_base
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.settings import SettingsError
 from tests.privacy.tasks import STATE, guard, task
@@ -31,6 +31,7 @@ ATTEMPTS = {
     "the losses": (task(privacy={"epsilon": 3.0, "report_metrics": True}), Code.METRICS_NOT_ALLOWED),
     "another strategy": (task(strategy="fedit"), Code.STRATEGY_NOT_ALLOWED),
     "another base model": (task(model=ModelSettings(id="hub/evil")), Code.BASE_NOT_ALLOWED),
+    "dropout in the adapter": (task(adapter=AdapterSettings(dropout=0.1)), Code.DROPOUT),
     "another coordinator": (task(coordinator="somebody"), Code.COORDINATOR_NOT_ALLOWED),
     "very many steps": (task(privacy={"noise_multiplier": 0.6}, train={"steps": 100_000}), Code.BUDGET_EXHAUSTED),
     "a huge batch": (
@@ -85,14 +86,18 @@ def test_a_site_without_a_policy_file_is_strict(tmp_path):
     assert not policy.allow_insecure_noise
     assert not policy.allow_metrics
     assert policy.largest_epsilon == 8.0
+    assert policy.base_models == ()
 
 
 def test_a_policy_file_is_read_and_unknown_keys_are_refused(tmp_path):
     path = tmp_path / "policy.yaml"
-    path.write_text("largest_epsilon: 6\nlargest_delta: 1e-6\ndatasets: {tickets: {epsilon_per_run: 1}}\n")
+    path.write_text("largest_epsilon: 6\nlargest_delta: 1e-6\ndatasets: {tickets: {epsilon_per_period: 1}}\n")
     policy = load_policy(path)
-    assert policy.dataset("tickets") == DatasetPolicy(largest_epsilon=6.0, largest_delta=1e-6, epsilon_per_run=1.0)
-    assert policy.dataset("others").epsilon_per_run is None
+    assert policy.dataset("tickets") == DatasetPolicy(largest_epsilon=6.0, largest_delta=1e-6, epsilon_per_period=1.0)
+    assert policy.dataset("others").epsilon_per_period is None
+    path.write_text("datasets: {tickets: {epsilon_per_run: 1}}\n")
+    with pytest.raises(SettingsError, match=r"tickets: epsilon_per_run bound a run's name.*write epsilon_per_period"):
+        load_policy(path)
     path.write_text("largest_epsilonn: 6\n")
     with pytest.raises(SettingsError, match="did you mean largest_epsilon"):
         load_policy(path)
@@ -102,3 +107,72 @@ def test_a_policy_file_is_read_and_unknown_keys_are_refused(tmp_path):
     path.write_text("{")
     with pytest.raises(SettingsError, match="cannot be read"):
         load_policy(path)
+
+
+PRINT, OTHER = "0123456789abcdef0123456789abcdef", "f" * 32
+
+# (what the policy lists, the id that a task names, the fingerprint that is found when it is loaded) -> the refusal; the
+# task says that it is the one that is found.
+BASES = [
+    ((), "demo", PRINT, Code.BASE_NOT_ALLOWED),
+    (("demo",), "demo", PRINT, None),
+    (("demo",), "lab/encoder", PRINT, Code.BASE_NOT_ALLOWED),
+    ((PRINT,), "demo", PRINT, None),
+    ((PRINT,), "lab/encoder", PRINT, None),
+    ((PRINT,), "lab/encoder", OTHER, Code.BASE_NOT_ALLOWED),
+    ((OTHER, "demo"), "lab/encoder", OTHER, None),
+    ((PRINT,), PRINT, OTHER, Code.BASE_NOT_ALLOWED),
+    ((PRINT,), "/srv/models/encoder", PRINT, Code.BASE_NOT_ALLOWED),
+    ((PRINT,), "../encoder", PRINT, Code.BASE_NOT_ALLOWED),
+    ((PRINT,), "~/encoder", PRINT, Code.BASE_NOT_ALLOWED),
+    ((PRINT,), "a\\b", PRINT, Code.BASE_NOT_ALLOWED),
+    ((PRINT,), "lab/../../encoder", PRINT, Code.BASE_NOT_ALLOWED),
+    ((PRINT,), "x" * 5000, PRINT, Code.BASE_NOT_ALLOWED),
+    ((PRINT,), "lab/\0", PRINT, Code.BASE_NOT_ALLOWED),
+    (("/srv/models/encoder",), "/srv/models/encoder", PRINT, None),
+    (("/srv/models/encoder",), "/srv/models/../models/encoder", PRINT, Code.BASE_NOT_ALLOWED),
+    ("any", "../encoder", PRINT, None),
+]
+
+
+@pytest.mark.parametrize(("listed", "named", "found", "code"), BASES)
+def test_a_base_model_is_loaded_if_it_is_listed_and_used_if_it_is_what_was_listed(listed, named, found, code):
+    policy, asked = Policy(base_models=listed), task(model=ModelSettings(id=named), fingerprint=found)
+    if code is None:
+        require_allowed(policy, asked, dataset="tickets")
+        require_loaded_base(policy, asked, fingerprint=found)
+        return
+    with pytest.raises(Refusal) as caught:  # noqa: PT012 - the first of the two that can know
+        require_allowed(policy, asked, dataset="tickets")
+        require_loaded_base(policy, asked, fingerprint=found)
+    assert caught.value.code is code
+
+
+def test_a_folder_beside_the_process_is_a_folder_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = task(model=ModelSettings(id="lab/encoder"))
+    require_allowed(Policy(base_models=(PRINT,)), asked, dataset="tickets")
+    (tmp_path / "lab" / "encoder").mkdir(parents=True)
+    with pytest.raises(Refusal):
+        require_allowed(Policy(base_models=(PRINT,)), asked, dataset="tickets")
+
+
+@pytest.mark.parametrize("listed", [("demo",), (PRINT,), (OTHER,), "any"])
+def test_what_the_task_says_of_a_fingerprint_proves_nothing(listed):
+    asked = task(fingerprint=PRINT)
+    for policy in (Policy(base_models=listed), SIMULATION):
+        with pytest.raises(Refusal) as caught:
+            require_loaded_base(policy, asked, fingerprint=OTHER)
+        assert caught.value.code is Code.WRONG_BASE
+
+
+def test_the_sites_log_says_the_line_that_would_allow_a_base_model():
+    with pytest.raises(Refusal, match=r'write in policy.yaml: base_models: \["demo", "lab/encoder"\]'):
+        require_allowed(Policy(base_models=("demo",)), task(model=ModelSettings(id="lab/encoder")), dataset="tickets")
+
+
+def test_a_base_model_that_is_not_listed_is_refused_without_privacy_too():
+    policy = Policy(require_privacy=False)
+    with pytest.raises(Refusal) as caught:
+        require_allowed(policy, task(privacy={}), dataset="tickets")
+    assert caught.value.code is Code.BASE_NOT_ALLOWED

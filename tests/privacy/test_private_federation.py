@@ -84,7 +84,9 @@ def with_policy(monkeypatch, policies: dict[str, Policy]) -> None:
 
     def site_of(simulation, name, folder):
         site = real(simulation, name, folder)
-        return replace(site, policy=policies[name]) if name in policies else site
+        if name not in policies:
+            return site
+        return replace(site, policy=policies[name].model_copy(update={"base_models": "any"}))
 
     monkeypatch.setattr(run_module, "site_of", site_of)
 
@@ -98,7 +100,7 @@ def test_one_sites_refusal_costs_its_own_update_and_its_code_is_stored(recipe, t
 
 
 def test_each_client_has_its_own_budget_by_the_sensitivity_of_its_data(recipe, tmp_path, monkeypatch):
-    sensitive = Policy(datasets={"default": DatasetPolicy(epsilon_per_run=0.5)})
+    sensitive = Policy(datasets={"default": DatasetPolicy(epsilon_per_period=0.5)})
     with_policy(monkeypatch, {"red": sensitive})
     summary = run(recipe("privacy.epsilon=3", "rounds.count=2"), tmp_path)
     assert summary["epsilon_by_client"]["red"] <= 0.5 < summary["epsilon_by_client"]["blue"]
@@ -144,6 +146,22 @@ def test_an_update_without_its_receipt_is_not_taken(recipe, tmp_path, monkeypatc
         return report.model_copy(update={"receipt": None} if site.name == "white" else {}), update
 
     monkeypatch.setattr(client.app, "answer", forgetful)
+    run(recipe("privacy.epsilon=3", "rounds.count=1"), tmp_path)
+    outcomes = {found["client"]: (found["outcome"], found["code"]) for found in clients_of(tmp_path)}
+    assert outcomes["white"] == ("failed", "bad-receipt")
+    assert outcomes["blue"] == ("trained", None)
+
+
+def test_an_update_with_the_receipt_of_an_easier_task_is_not_taken(recipe, tmp_path, monkeypatch):
+    """Signed, of this run and round, with a number that goes on: and for fewer steps than the site was sent."""
+    import client.app
+
+    def thrifty(task, blob, site):
+        if site.name != "white":
+            return answer(task, blob, site)
+        return answer(task.model_copy(update={"train": task.train.model_copy(update={"steps": 1})}), blob, site)
+
+    monkeypatch.setattr(client.app, "answer", thrifty)
     run(recipe("privacy.epsilon=3", "rounds.count=1"), tmp_path)
     outcomes = {found["client"]: (found["outcome"], found["code"]) for found in clients_of(tmp_path)}
     assert outcomes["white"] == ("failed", "bad-receipt")

@@ -10,6 +10,7 @@ import torch
 
 import client.round as round_module
 from client.round import answer
+from fedlora.privacy.digest import task_digest
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.policy import SIMULATION, Policy
 from fedlora.privacy.receipt import ReceiptError, require_receipt, verified
@@ -53,11 +54,15 @@ def test_a_retried_task_gets_the_same_bytes_for_one_charge(server, tmp_path):
 
 def test_the_charge_comes_before_the_first_example_is_read(server, tmp_path, monkeypatch):
     here = site(tmp_path)
-    seen = []
-    real = type(here.train).batch
-    monkeypatch.setattr(
-        type(here.train), "batch", lambda self, *args, **kw: (seen.append(kinds(tmp_path)), real(self, *args, **kw))[1]
-    )
+    own, seen = {id(ids) for ids in here.data.train.token_ids}, []
+    real = type(here.data.train).batch
+
+    def batch(self, indices, **options):
+        if own & {id(ids) for ids in self.token_ids}:  # and not what a rehearsal invents
+            seen.append(kinds(tmp_path))
+        return real(self, indices, **options)
+
+    monkeypatch.setattr(type(here.data.train), "batch", batch)
     answer(*server.ask(1), here)
     assert seen
     assert all(found == ["charge"] for found in seen)
@@ -100,7 +105,7 @@ def test_a_damaged_ledger_stops_the_site(server, tmp_path):
 
 def test_a_failed_training_stays_charged(server, tmp_path, monkeypatch):
     here = site(tmp_path)
-    monkeypatch.setattr(type(here.train), "batch", lambda *args, **kw: 1 / 0)
+    monkeypatch.setattr(round_module, "train", lambda *given: 1 / 0)
     report, blob = answer(*server.ask(1, train={"batch_size": 60, "steps": 2}), here)
     assert (report.outcome, report.code, blob) == ("failed", "internal-error", None)
     assert kinds(tmp_path) == ["charge"]
@@ -136,8 +141,10 @@ def test_both_engines_give_the_same_update_for_the_same_noise(server, tmp_path):
 
 
 def test_the_coordinator_takes_only_the_receipt_of_this_client_run_and_round(server, tmp_path):
-    text = answer(*server.ask(1), site(tmp_path))[0].receipt
-    assert require_receipt(text, client="a", run="run-1", round_number=1).round == 1
+    asked, state = server.ask(1)
+    text = answer(asked, state, site(tmp_path))[0].receipt
+    fits = {"client": "a", "run": "run-1", "round_number": 1, "task": task_digest(asked, state)}
+    assert require_receipt(text, **fits).round == 1
     forged = json.loads(text)
     forged["receipt"]["epsilon_run"] = 0.0
     for bad, match in (
@@ -147,10 +154,14 @@ def test_the_coordinator_takes_only_the_receipt_of_this_client_run_and_round(ser
         (json.dumps(forged), "cannot be verified"),
     ):
         with pytest.raises(ReceiptError, match=match):
-            require_receipt(bad, client="a", run="run-1", round_number=1)
+            require_receipt(bad, **fits)
     for wrong in ({"client": "b"}, {"run": "run-2"}, {"round_number": 2}):
         with pytest.raises(ReceiptError, match="sent the receipt of a, run run-1, round 1"):
-            require_receipt(text, **{"client": "a", "run": "run-1", "round_number": 1, **wrong})
+            require_receipt(text, **{**fits, **wrong})
+    easier = asked.model_copy(update={"train": asked.train.model_copy(update={"steps": 1})})
+    for other in (task_digest(easier, state), task_digest(asked, state + b"!")):
+        with pytest.raises(ReceiptError, match="for another task than it was sent"):
+            require_receipt(text, **{**fits, "task": other})
 
 
 def test_simulated_sites_allow_what_a_recipe_asks_and_others_do_not(server, tmp_path):

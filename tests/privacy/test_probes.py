@@ -110,6 +110,43 @@ def test_a_row_that_cannot_be_used_stays_in_and_has_no_loss(tmp_path, caplog):
     assert "2 of 3 examples are ignored" in caplog.text
 
 
+class PanicException(BaseException):
+    """What a tokenizer that is written in Rust raises when it panics is no `Exception`."""
+
+
+NONSENSE = [None, "ids", [-1], [2**40], [1.5], ["a"], [True], [[1]], list(range(2, 12))]
+
+
+@pytest.mark.parametrize("panics", [False, True])
+@pytest.mark.parametrize("nonsense", NONSENSE, ids=str)
+def test_a_text_of_which_a_tokenizer_makes_nonsense_has_no_loss_and_fails_nothing(tmp_path, nonsense, panics):
+    class Odd(BertTokenizerFast):
+        def __call__(self, texts, **options):
+            if panics and len(texts) > 1:
+                raise PanicException("index out of bounds")
+            found = super().__call__(texts, **options)["input_ids"]
+            return {"input_ids": [nonsense if "lost" in text else ids for text, ids in zip(texts, found, strict=True)]}
+
+    tokenizer = Odd.from_pretrained(save_tiny_model(tmp_path / "model"))
+    rows = [Row("great crew", "good", ""), Row("my bag lost", "bad", ""), Row("the seat", "bad", "")]
+    examples = tokenise(rows, ("good", "bad"), tokenizer, max_tokens=8, ignore_unusable=True)
+    assert examples.labels_n.tolist() == [0, IGNORED, 1]
+    assert [len(row) for row in examples.token_ids] == [4, 1, 4]
+
+
+@pytest.mark.parametrize("answer", [[], [[1]], None, 7, {"input_ids": 3}])
+def test_a_tokenizer_that_answers_for_other_texts_than_it_was_given_is_not_believed(tmp_path, answer):
+    class Deaf(BertTokenizerFast):
+        def __call__(self, texts, **options):
+            return {"input_ids": answer}
+
+    tokenizer = Deaf.from_pretrained(save_tiny_model(tmp_path / "model"))
+    rows = [Row("great crew", "good", ""), Row("my bag lost", "bad", "")]
+    examples = tokenise(rows, ("good", "bad"), tokenizer, max_tokens=8, ignore_unusable=True)
+    assert len(examples) == 2
+    assert examples.labels_n.tolist() == ([0, 1] if answer == [[1]] else [IGNORED, IGNORED])
+
+
 def test_a_token_that_the_model_does_not_know_empties_its_example():
     examples = tiny_examples(3)
     strange = type(examples)([*examples.token_ids[:2], torch.tensor([3, 99])], examples.labels_n, 0)
@@ -127,8 +164,9 @@ def test_a_site_under_privacy_answers_the_same_whether_or_not_it_holds_a_label(t
     (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows, extra]) + "\n")
     settings = ClientSettings(
         site="a", coordinator="c:1", state=tmp_path / "state",
-        data=SiteData(train=tmp_path / "rows.csv", test=tmp_path / "rows.csv"),
+        data=SiteData(train=tmp_path / "rows.csv", test=tmp_path / "rows.csv"), policy=tmp_path / "policy.yaml",
     )  # fmt: skip
+    settings.policy.write_text(f"base_models: [{model}]\n")
     report, blob = respond(*first_task(model, labels), settings)
     assert (report.outcome, report.code, report.examples) == ("trained", None, 10)
     assert blob
@@ -163,15 +201,15 @@ def test_codec_and_density_are_chosen_by_what_is_released_alone(tmp_path, monkey
 def test_a_task_that_fails_by_the_data_is_answered_all_the_same(tmp_path, monkeypatch):
     server = coordinator(tmp_path / "model")
     here = site(tmp_path / "site")
-    here.train.token_ids[7] = torch.tensor([49, 50, 51])  # the model knows 50 tokens
-    real = type(here.train).batch
+    here.data.train.token_ids[7] = torch.tensor([49, 50, 51])  # the model knows 50 tokens
+    real = type(here.data.train).batch
 
     def batch(self, indices, **options):
         if len(indices) > 5:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return real(self, indices, **options)
 
-    monkeypatch.setattr(type(here.train), "batch", batch)
+    monkeypatch.setattr(type(here.data.train), "batch", batch)
     report, blob = answer(*server.ask(1, train={"batch_size": 60, "steps": 2}), here)
     assert (report.outcome, report.code) == ("trained", None)
     assert blob

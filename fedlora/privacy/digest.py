@@ -1,0 +1,14 @@
+"""What makes two deliveries the same task (docs/decisions/0006). Both sides compute it: a receipt names the task that
+it is for, and the coordinator knows which it sent."""
+
+from __future__ import annotations
+
+import hashlib
+
+from fedlora.privacy.chain import canonical
+from fedlora.task import Task
+
+
+def task_digest(task: Task, state: bytes) -> str:
+    """Of every setting as it was sent, before a site puts its own device in, and of the state to start from."""
+    return hashlib.sha256(canonical(task.model_dump(mode="json")) + b"\0" + state).hexdigest()

@@ -1,0 +1,68 @@
+"""What each strategy may ask of a site: a site that allows a strategy by its name allows this, and no more.
+
+A name alone would bind nothing: whoever writes `strategies: [ffa]`, so that A stays as it was drawn, must not be asked
+to train A under that name. What is allowed comes from the strategies themselves, as this installation has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from fedlora.privacy.refusal import Code, Refusal
+from fedlora.task import Task
+from fedlora.updates import Factor
+from strategies.registry import STRATEGIES, build
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What one round asks for."""
+
+    trains: frozenset[Factor]
+    """Trained and sent."""
+    keeps: frozenset[Factor]
+    """Trained and kept at the site."""
+    kind: str
+    """adapter.kind."""
+
+    def without_head(self) -> Ask:
+        return Ask(self.trains - {Factor.HEAD}, self.keeps - {Factor.HEAD}, self.kind)
+
+
+GRADIENT = Ask(frozenset({Factor.B}), frozenset(), "lora")
+"""Fed-SB's `init: client-gradients`: one step on B alone, in a run of one round of its own."""
+
+
+def asks_of(task: Task) -> frozenset[Ask]:
+    """All that the task's strategy may ask in the task's round; none of a strategy that is not known here.
+
+    The head is trained as the strategy says, or frozen (`train.head`) and then in none of the sets.
+    """
+    if task.strategy not in STRATEGIES:
+        return frozenset()
+    strategy = build(task.strategy, {})
+    trains = strategy.trains(task.round)
+    plain = Ask(trains, strategy.traits.keeps, "lora_xs" if Factor.R in trains else "lora")
+    allowed = {plain.without_head() if task.train.head == "frozen" else plain}
+    if task.strategy == "fedsb" and task.rounds == task.train.steps == 1:
+        allowed.add(GRADIENT)
+    return frozenset(allowed)
+
+
+def require_as_named(task: Task) -> None:
+    """Refuse a task that trains, keeps or adapts anything else than its strategy does."""
+    allowed = asks_of(task)
+    if Ask(frozenset(task.trains), frozenset(task.keeps), task.adapter.kind) in allowed:
+        return
+    named = " or ".join(_said(ask.trains, ask.keeps, ask.kind) for ask in allowed) or "nothing that is known here"
+    raise Refusal(
+        Code.STRATEGY_ASKS_MORE,
+        f"the task calls itself {task.strategy} and {_said(task.trains, task.keeps, task.adapter.kind)}; in its round "
+        f"{task.round} {task.strategy} {named}. Allow the strategy that it is in the policy, or none by name.",
+    )
+
+
+def _said(trains: Collection[Factor], keeps: Collection[Factor], kind: str) -> str:
+    kept = f", keeps {', '.join(sorted(keeps))}" if keeps else ""
+    return f"trains {', '.join(sorted(trains)) or 'nothing'}{kept} of a {kind} adapter"
