@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from fedlora.privacy.unconfirmed import Confirmed, Sent, SiteSpent, spent_by_sit
 from fedlora.settings import SettingsError
 
 FILE = "sent.jsonl"
+
+Spent = Callable[[int | None], Mapping[str, SiteSpent]]
+"""What a run may have cost every site: after a round, or (None) by now."""
 
 
 @dataclass(frozen=True)

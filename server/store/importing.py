@@ -15,12 +15,11 @@ from sqlalchemy import Connection, select
 from fedlora.config import Recipe
 from fedlora.settings import SettingsError, parse
 from server.coordinate import FIRST_STEP
-from server.sent import SentTasks
+from server.sent import SentTasks, Spent
 from server.store.audit import append_event
 from server.store.journals import read_journal
 from server.store.keys import RunKey
-from server.store.recorder import Spent
-from server.store.spending import write_spent
+from server.store.spent import write_spent
 from server.store.tables import runs
 from server.store.writing import RunFacts, begin_run, set_run, write_round
 

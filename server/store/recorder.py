@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, select
 
 from fedlora.config import Recipe
-from fedlora.privacy.unconfirmed import SiteSpent
 from fedlora.updates import Adapter, Factor
 from fedlora.versions import versions
 from server.checkpoint import Progress
 from server.orders import StoppedError
 from server.records import ClientAnswered, Event, RoundFinished, RoundRecord, RoundStarted, TasksSent, Waiting
+from server.sent import Spent
 from server.store.audit import append_event
 from server.store.journals import read_journal
 from server.store.keys import RunKey
@@ -31,7 +31,7 @@ from server.store.notices import write_notices
 from server.store.opening import Store
 from server.store.ordering import InForce, answer_orders, in_force, place_order
 from server.store.rows import Kind, OrderRow
-from server.store.spending import write_spent
+from server.store.spent import write_spent
 from server.store.tables import runs
 from server.store.writing import RunFacts, begin_run, forget_rounds_after, set_run, write_round
 from server.submissions import born
@@ -39,8 +39,6 @@ from server.submissions import born
 log = logging.getLogger("fedlora.store")
 
 T = TypeVar("T")
-Spent = Callable[[int | None], Mapping[str, SiteSpent]]
-"""What a run may have cost every site: after a round, or by now."""
 RETRY_S = 30.0
 LOOK_S = 1.0
 """While a round goes on, orders are looked for so often."""
@@ -78,8 +76,7 @@ class Recorder:
         export: Callable[[Path], None],
         spent: Spent = lambda after: {},
     ) -> Iterator[None]:
-        """Around the loop: the run's beginning, and how it ended. `export` writes the present adapter to a folder;
-        `spent` says what the run may have cost every site, after a round or (None) by now."""
+        """Around the loop: the run's beginning, and how it ended. `export` writes the present adapter to a folder."""
         self._facts = RunFacts(
             run=progress.run,
             name=self.name,

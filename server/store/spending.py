@@ -16,15 +16,11 @@ from sqlalchemy import Connection, case, select, update
 from fedlora.privacy.chain import canonical
 from fedlora.privacy.receipt import Receipt, Signature
 from fedlora.privacy.signing import SignatureError, require_signed
-from fedlora.privacy.unconfirmed import SiteSpent
 from fedlora.settings import SettingsError
 from server.records import RoundRecord
-from server.store.keys import RunKey, site_ids, upsert
-from server.store.tables import accounts, charges, receipts, run_spent, runs
+from server.store.keys import upsert
+from server.store.tables import accounts, charges, receipts
 from server.store.values import plain, whole
-
-LARGEST = 1e300
-"""In place of an ε without bound, which a column of numbers does not hold."""
 
 
 def write_receipts(
@@ -87,33 +83,6 @@ def write_receipt(
             "steps": whole(receipt.steps),
         },
     )
-
-
-def write_spent(connection: Connection, key: RunKey, spent: Mapping[str, SiteSpent]) -> None:
-    """What the run may have cost every site by now, in place of what was said before; nothing for a run without."""
-    if not spent:
-        return
-    ids = site_ids(connection, key.kind, map(plain, spent))
-    adding = upsert(connection, run_spent)
-    changes = {name: adding.excluded[name] for name in ("epsilon", "confirmed", "unconfirmed")}
-    connection.execute(
-        adding.on_conflict_do_update(index_elements=[run_spent.c.run_id, run_spent.c.site_id], set_=changes),
-        [
-            {
-                "run_id": key.id,
-                "site_id": ids[plain(name)],
-                "epsilon": min(site.epsilon, LARGEST),
-                "confirmed": min(site.confirmed, LARGEST),
-                "unconfirmed": site.unconfirmed,
-            }
-            for name, site in spent.items()
-        ],
-    )
-    worst = max(site.epsilon for site in spent.values())
-    changed: dict[str, Any] = {"epsilon_max": min(worst, LARGEST)}
-    if not all(site.secure for site in spent.values()):
-        changed["insecure"] = True
-    connection.execute(update(runs).where(runs.c.id == key.id).values(**changed))
 
 
 def is_signed(receipt: Mapping[str, Any], signature: Signature | None) -> bool:

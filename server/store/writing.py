@@ -14,7 +14,8 @@ from fedlora.privacy.unconfirmed import SiteSpent
 from server.records import ClientRecord, RoundRecord
 from server.store.keys import RunKey, site_ids
 from server.store.rows import Kind
-from server.store.spending import write_receipts, write_spent
+from server.store.spending import write_receipts
+from server.store.spent import write_spent
 from server.store.sums import Said, add_to_run, add_to_sites, recount
 from server.store.tables import client_rounds, rounds, runs
 from server.store.values import finite, plain, whole
