@@ -42,6 +42,12 @@ print({labels!r}[logits.argmax(-1).item()])
 ```
 """
 
+PRIVACY = """
+## Privacy
+
+{note}
+"""
+
 
 def export_adapter(
     folder: Path,
@@ -51,8 +57,12 @@ def export_adapter(
     base: str,
     labels: tuple[str, ...],
     max_tokens: int,
+    privacy: str | None = None,
 ) -> None:
-    """Write the adapter folder; `total` is what the run added to the base, matrix by matrix."""
+    """Write the adapter folder; `total` is what the run added to the base, matrix by matrix.
+
+    `privacy`: a paragraph on what the run has cost the sites' data, for the folder's README.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     factors = {name: exported_factors(adapter, total, name) for name in sorted(adapter.layers)}
     ranks = {name: A_rn.shape[0] for name, (_, A_rn, _) in factors.items()}
@@ -76,6 +86,7 @@ def export_adapter(
     about = {"labels": list(labels), "pooling": "mean", "max_tokens": max_tokens}
     write_atomically(folder / "fedlora.json", json.dumps(about, indent=2).encode())
     text = LOADING.format(folder=str(folder), base=base, labels=list(labels), max_tokens=max_tokens)
+    text += PRIVACY.format(note=privacy) if privacy else ""
     write_atomically(folder / "README.md", text.encode())
 
 

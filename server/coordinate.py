@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from flwr.serverapp import Grid
 from fedlora.adapters import initial_adapter, write
 from fedlora.config import Recipe
 from fedlora.export import export_adapter
+from fedlora.privacy.spent import privacy_note
+from fedlora.privacy.unconfirmed import SiteSpent
 from fedlora.resident import Resident
 from fedlora.updates import Adapter
 from server.checkpoint import Progress
@@ -67,9 +70,9 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     ranks = planned(planned_for(recipe, needs.declared, shape), shape, needs.site_of)
     brief = Brief(needs.resident.base.fingerprint, needs.labels, needs.coordinator, ranks)
     rounds = Rounds(recipe, brief, strategy, progress, surroundings(journal, needs))
-    with recorded(rounds, recipe, needs):
+    with recorded(rounds, recipe, needs, journal):
         rounds.start(grid)
-        export(needs.folder / "adapter", rounds.progress.state, recipe, needs)
+        export(needs.folder / "adapter", rounds.progress.state, recipe, needs, spent=journal.spent())
     return rounds.progress
 
 
@@ -86,7 +89,7 @@ def surroundings(journal: Journal, needs: Coordination) -> Surroundings:
     return Surroundings(journal, needs.evaluate, watch, needs.site_of, needs.verify, recorder)
 
 
-def recorded(rounds: Rounds, recipe: Recipe, needs: Coordination) -> AbstractContextManager[None]:
+def recorded(rounds: Rounds, recipe: Recipe, needs: Coordination, journal: Journal) -> AbstractContextManager[None]:
     """Around the loop, where there is a recorder: it notes the run's beginning and how it ended."""
     if needs.recorder is None:
         return nullcontext()
@@ -94,7 +97,8 @@ def recorded(rounds: Rounds, recipe: Recipe, needs: Coordination) -> AbstractCon
         recipe,
         rounds.progress,
         needs.folder,
-        export=lambda folder: export(folder, rounds.progress.state, recipe, needs),
+        export=lambda folder: export(folder, rounds.progress.state, recipe, needs, spent=journal.spent()),
+        spent=lambda after: journal.spent(after_round=after),
     )
 
 
@@ -125,8 +129,8 @@ def begin(grid: Grid, journal: Journal, recipe: Recipe, strategy: Strategy, need
     return progress
 
 
-def export(folder: Path, state: State, recipe: Recipe, needs: Coordination) -> None:
-    """The PEFT adapter folder of a state."""
+def export(folder: Path, state: State, recipe: Recipe, needs: Coordination, *, spent: Mapping[str, SiteSpent]) -> None:
+    """The PEFT adapter folder of a state; its README says what it has cost the sites' data so far."""
     export_adapter(
         folder,
         state.adapter,
@@ -134,6 +138,7 @@ def export(folder: Path, state: State, recipe: Recipe, needs: Coordination) -> N
         base=needs.resident.base.source,
         labels=needs.labels,
         max_tokens=recipe.model.max_tokens,
+        privacy=privacy_note(recipe, spent),
     )
 
 

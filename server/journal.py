@@ -12,16 +12,19 @@ import logging
 import os
 from collections import Counter
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from fedlora.config import Recipe
 from fedlora.files import write_atomically
+from fedlora.privacy.unconfirmed import SiteSpent
 from fedlora.settings import SettingsError
 from server import checkpoint
 from server.checkpoint import DamagedCheckpointError, Progress
 from server.new_ledgers import read_accepted
 from server.receipts import Ledgers, clients_in, earlier, newest
 from server.records import RoundRecord
+from server.sent import FILE, SentTasks
 
 log = logging.getLogger("fedlora.journal")
 
@@ -36,10 +39,12 @@ class Journal:
         self._private = recipe.privacy.enabled
         self._earlier = folder / "earlier_receipts.json"
         self._recipe = recipe.model_dump(mode="json")
+        self._settings = recipe
         self._rounds = folder / "rounds.jsonl"
         self._checkpoint = folder / "checkpoint.safetensors"
         self._previous = folder / "checkpoint.previous.safetensors"
         self._digest = hashlib.sha256()
+        self._sent_file = folder / FILE
 
     @property
     def has_checkpoint(self) -> bool:
@@ -59,8 +64,8 @@ class Journal:
             raise SettingsError(
                 f"{self.folder} already holds a run. Go on with it by --resume, or choose another folder with --out."
             )
-        self._rounds.unlink(missing_ok=True)
-        self._previous.unlink(missing_ok=True)
+        for left_over in (self._rounds, self._previous, self._sent_file):
+            left_over.unlink(missing_ok=True)
         if self._private and self._runs is not None:
             write_atomically(self._earlier, json.dumps(earlier(self._runs, than=self.folder)).encode())
 
@@ -89,6 +94,15 @@ class Journal:
         before = json.loads(self._earlier.read_bytes()) if self._earlier.exists() else []
         accepted = () if self._runs is None else read_accepted(self._runs)
         return newest([*before, *clients_in(self._rounds)], accepted)
+
+    @cached_property
+    def sent(self) -> SentTasks:
+        """What sites were sent, and what they have confirmed."""
+        return SentTasks(self.folder)
+
+    def spent(self, *, after_round: int | None = None) -> dict[str, SiteSpent]:
+        """What the run may have cost every site so far; nothing without privacy."""
+        return self.sent.spent(self._settings, after_round=after_round) if self._private else {}
 
     def bytes_up(self) -> dict[int, int]:
         """What every node has sent in the recorded rounds."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from fedlora.config import Recipe
+from fedlora.privacy.guard import task_digest
 from fedlora.task import Task
 from fedlora.updates import Adapter, Factor
 from fedlora.wire.changes import packed_changes
@@ -44,6 +46,11 @@ class Outgoing:
     """The strategy's own, to which the client's difference is added: what a lossy download left out is not lost."""
     base_hash: bytes
     """Names the state that the client starts from: this adapter as it arrives there."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the task with its state: the same delivery again has the same."""
+        return task_digest(self.task, self.blob)
 
 
 def outgoing(

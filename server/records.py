@@ -111,6 +111,13 @@ class RoundStarted:
 
 
 @dataclass(frozen=True)
+class TasksSent:
+    """The round's messages are out."""
+
+    round: int
+
+
+@dataclass(frozen=True)
 class ClientAnswered:
     round: int
     record: ClientRecord
@@ -121,6 +128,6 @@ class RoundFinished:
     record: RoundRecord
 
 
-Event = Waiting | RoundStarted | ClientAnswered | RoundFinished
+Event = Waiting | RoundStarted | TasksSent | ClientAnswered | RoundFinished
 Watch = Callable[[Event], None]
 """Called in the loop's thread as things happen: progress on screen, the store, a log."""

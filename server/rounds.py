@@ -44,7 +44,7 @@ from server.messages import task_message
 from server.orders import NobodyAsks, Orders
 from server.outgoing import Brief, outgoing
 from server.quotas import Meter
-from server.records import RoundFinished, RoundRecord, RoundStarted, Waiting, Watch
+from server.records import ClientAnswered, Event, RoundFinished, RoundRecord, RoundStarted, TasksSent, Waiting, Watch
 from server.robust.fit import require_enough
 from server.robust.stage import robust
 from strategies.base import Combined, State, Strategy
@@ -134,20 +134,16 @@ class Rounds(FlowerStrategy):
         sent, self._downlink = outgoing(
             self.recipe, self._brief_now(), self.strategy, self.progress, nodes=nodes, number=server_round
         )
-        by_node = {item.node: item for item in sent}
-        receipts = self._around.journal.receipts()
-        around = self._around
+        around, self._sent = self._around, {item.node: item for item in sent}
         self._intake = Intake(
-            self.recipe,
-            server_round,
-            by_node,
-            around.watch,
-            receipts,
-            around.site_of,
-            self._meter,
-            around.verify,
-        )
-        self._around.watch(RoundStarted(server_round, len(nodes)))
+            self.recipe, server_round, self._sent, self._answered, around.journal.receipts(), around.site_of,
+            self._meter, around.verify,
+        )  # fmt: skip
+        around.watch(RoundStarted(server_round, len(nodes)))
+        if self.recipe.privacy.enabled:  # on the disk before anything can be charged for it
+            around.journal.sent.post(
+                server_round, [(node, self._site(node), self._sent[node].digest) for node in nodes]
+            )
         return [task_message(item.task, item.blob, node=item.node, message_type=MessageType.TRAIN) for item in sent]
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
@@ -204,6 +200,7 @@ class Rounds(FlowerStrategy):
     def _arrivals(self, grid: Grid, messages: list[Message], timeout: float | None) -> Iterable[Message]:
         rounds, intake = self.recipe.rounds, self._intake
         intake.asked(push(grid, messages))
+        self._around.watch(TasksSent(intake.number))
         needed = max(self._quorum(), self.recipe.robust.least_updates)
         patience = Patience(needed, timeout or rounds.deadline_s, rounds.grace_s)
         clock = getattr(grid, "clock", time.monotonic)  # a simulated grid has a clock of its own
@@ -274,10 +271,18 @@ class Rounds(FlowerStrategy):
     def _admits(self, node: int) -> bool:
         """Whether the node's site is asked; where nobody knows the sites behind nodes, by the name it last gave."""
         excluded = self._around.orders.excluded()
-        if not excluded:
-            return True
-        site_of = self._around.site_of or self._named.get
-        return site_of(node) not in excluded
+        return not excluded or self._site(node) not in excluded
+
+    def _site(self, node: int) -> str | None:
+        """The site behind a node; where nobody knows, the name that it last gave."""
+        return (self._around.site_of or self._named.get)(node)
+
+    def _answered(self, event: Event) -> None:
+        """A receipt is kept whatever becomes of its round."""
+        if isinstance(event, ClientAnswered) and event.record.receipt is not None:
+            node = event.record.node
+            self._around.journal.sent.confirm(event.round, node, self._sent[node].digest, event.record.receipt)
+        self._around.watch(event)
 
     def _waiting(self, connected: int, seconds_left: float) -> None:
         self._around.orders.between_rounds()

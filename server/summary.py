@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedlora.config import Recipe
-from fedlora.privacy.receipt import Receipt
-from fedlora.privacy.spent import privacy_summary
+from fedlora.privacy.spent import epsilon_max, privacy_summary
+from fedlora.privacy.unconfirmed import SiteSpent
 from fedlora.versions import versions
 from server.checkpoint import Progress
 from server.coordinate import FIRST_STEP
+from server.gradient_recipe import gradient_recipe
 from server.packing_summary import packing_summary
+from server.sent import SentTasks
 
 
 def read_rounds(folder: Path) -> list[dict[str, Any]]:
@@ -42,9 +44,9 @@ def summary_of(recipe: Recipe, progress: Progress, folder: Path) -> dict[str, An
         "versions": versions(),
         "adapter_dir": str(folder / "adapter"),
         "initialisation": recipe.adapter.start,
-        **first_step_spent([folder], [rounds]),
+        **first_step_spent(recipe, [folder]),
         **packing_summary([rounds]),
-        **privacy_summary(recipe, receipts([rounds]), rounds=progress.round),
+        **privacy_summary(recipe, spent_in(recipe, [folder]), rounds=progress.round),
     }
 
 
@@ -54,29 +56,36 @@ def largest_error(rounds: Iterable[Iterable[Mapping[str, Any]]]) -> float | None
     return max(errors) if errors else None
 
 
-def first_step_spent(folders: Iterable[Path], rounds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """What a first step from the clients' gradients cost them besides the run, and both composed by their ledgers.
-
-    The composed figure is a ledger's own: everything that the site's data have ever spent, so never too small.
-    """
-    found = [folder / FIRST_STEP for folder in folders if (folder / FIRST_STEP).exists()]
-    first = list(receipts(read_rounds(folder) for folder in found))
-    if not first:
+def spent_in(recipe: Recipe, folders: Iterable[Path]) -> dict[str, SiteSpent]:
+    """What a run may have cost every site, of all federations; nothing without privacy."""
+    if not recipe.privacy.enabled:
         return {}
-    last: dict[str, Receipt] = {}
-    for receipt in [*first, *receipts(rounds)]:
-        if receipt.client not in last or receipt.sequence > last[receipt.client].sequence:
-            last[receipt.client] = receipt
+    return {name: spent for folder in folders for name, spent in SentTasks(folder).spent(recipe).items()}
+
+
+def first_step_spent(recipe: Recipe, folders: Iterable[Path]) -> dict[str, Any]:
+    """What a first step from the clients' gradients may have cost them besides the run, and both together.
+
+    Together is the ledger's own figure (everything that the site's data have ever spent) where receipts cover all that
+    was sent; otherwise the sum of both, at the sum of both δ.
+    """
+    asked = [folder for folder in folders if (folder / FIRST_STEP).exists()]
+    if not asked or not recipe.privacy.enabled:
+        return {}
+    first = spent_in(gradient_recipe(recipe, width=1), [folder / FIRST_STEP for folder in asked])
+    run, delta = spent_in(recipe, asked), recipe.privacy.delta
+    sites = [[spent[name] for spent in (first, run) if name in spent] for name in first.keys() | run.keys()]
+    waiting = any(site.unconfirmed for both in sites for site in both)
     return {
-        "first_step_epsilon_max": max(receipt.epsilon_run for receipt in first),
-        "epsilon_max_with_first_step": max(receipt.epsilon_lifetime for receipt in last.values()),
+        "first_step_epsilon_max": epsilon_max(first),
+        "epsilon_max_with_first_step": max((_together(both) for both in sites), default=0.0),
+        "delta_with_first_step": 2 * delta if waiting else delta,
     }
 
 
-def receipts(rounds: Iterable[Iterable[Mapping[str, Any]]]) -> Iterator[Receipt]:
-    """Every receipt in the lines of rounds.jsonl, of all federations."""
-    for lines in rounds:
-        for line in lines:
-            for client in line["clients"]:
-                if client.get("receipt") is not None:
-                    yield Receipt.model_validate(client["receipt"])
+def _together(both: Sequence[SiteSpent]) -> float:
+    newest = max((site.newest for site in both if site.newest), key=lambda receipt: receipt.sequence, default=None)
+    lifetime = newest.epsilon_lifetime if newest is not None else 0.0
+    if not any(site.unconfirmed for site in both):
+        return lifetime
+    return max(lifetime, sum(site.epsilon for site in both))

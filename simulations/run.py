@@ -21,7 +21,7 @@ from fedlora.evaluation import evaluate
 from fedlora.examples import concatenate
 from fedlora.export import export_adapter
 from fedlora.files import write_atomically
-from fedlora.privacy.spent import privacy_summary
+from fedlora.privacy.spent import privacy_note, privacy_summary
 from fedlora.resident import Resident, resident
 from fedlora.settings import SettingsError
 from fedlora.task import Evaluation
@@ -30,7 +30,7 @@ from server.checkpoint import Progress
 from server.coordinate import Coordination, coordinate, load_state
 from server.packing_summary import packing_summary
 from server.records import Watch
-from server.summary import first_step_spent, largest_error, read_rounds, receipts
+from server.summary import first_step_spent, largest_error, read_rounds, spent_in
 from simulations.attacks import app_of, attackers, corrupted
 from simulations.local_grid import FIRST_NODE, Faults, LocalGrid, run_apps
 from simulations.on_ray import run_on_ray
@@ -212,6 +212,7 @@ def keeps_personal(recipe: Recipe) -> bool:
 def export_personal(simulation: Simulation, names: Sequence[str], progress: Progress, folder: Path) -> None:
     """adapters/<client>/: the shared factors with the client's own. Possible here because this is a simulation."""
     private = simulation.recipe.privacy.enabled
+    spent = spent_in(simulation.recipe, [folder])
     for name in names:
         own = Personal(folder / "sites" / name, progress.run).merged(progress.state.adapter, private=private)
         export_adapter(
@@ -221,13 +222,15 @@ def export_personal(simulation: Simulation, names: Sequence[str], progress: Prog
             base=simulation.resident.base.source,
             labels=simulation.data.labels,
             max_tokens=simulation.recipe.model.max_tokens,
+            privacy=privacy_note(simulation.recipe, spent),
         )
 
 
 def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *, seconds: float) -> dict[str, Any]:
     """The keys of summary.json; means over the federations of mode `alone`."""
     recipe = simulation.recipe
-    rounds = [read_rounds(outcome.folder) for outcome in outcomes]
+    folders = [outcome.folder for outcome in outcomes]
+    rounds = [read_rounds(folder) for folder in folders]
     final = [lines[-1]["evaluation"] for lines in rounds]
     return {
         "name": recipe.name,
@@ -246,10 +249,12 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
         "versions": versions(),
         "adapter_dir": adapter_dir(recipe, out),
         "initialisation": recipe.adapter.start,
-        **first_step_spent([outcome.folder for outcome in outcomes], rounds),
+        **first_step_spent(recipe, folders),
         **packing_summary(rounds),
         **attack_summary(simulation),
-        **privacy_summary(recipe, receipts(rounds), rounds=max(outcome.progress.round for outcome in outcomes)),
+        **privacy_summary(
+            recipe, spent_in(recipe, folders), rounds=max(outcome.progress.round for outcome in outcomes)
+        ),
     }
 
 

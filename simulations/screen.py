@@ -54,7 +54,7 @@ class Screen:
         elif isinstance(event, ClientAnswered):
             self._answered += 1
             now = f"{self._answered}/{self._asked} clients"
-        else:
+        elif isinstance(event, RoundFinished):
             self._show_round(event)
             self._progress.advance(self._bar)
             now = ""

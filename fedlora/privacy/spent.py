@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from fedlora.config import Recipe
 from fedlora.privacy.accounting import ADJACENCY, ClientLevel, client_level_epsilon
-from fedlora.privacy.receipt import Receipt
 from fedlora.privacy.settings import ClientLevelSettings
+from fedlora.privacy.unconfirmed import SiteSpent
 
 ALWAYS = (
     "the public size of each site's dataset (declared in its policy, or rounded down to a coarse ladder): it sets the "
@@ -41,9 +42,9 @@ def leaks(recipe: Recipe) -> list[str]:
     return named
 
 
-def privacy_summary(recipe: Recipe, receipts: Iterable[Receipt], *, rounds: int) -> dict[str, Any]:
+def privacy_summary(recipe: Recipe, spent: Mapping[str, SiteSpent], *, rounds: int) -> dict[str, Any]:
     """The privacy keys of summary.json. Empty without privacy; the two units side by side, never added."""
-    found = {} if not recipe.privacy.enabled else _example_level(recipe, receipts)
+    found = {} if not recipe.privacy.enabled else _example_level(recipe, spent)
     if recipe.privacy.client_level is not None:
         assert recipe.expected_clients is not None  # the recipe's own check
         found["client_level"] = _client_level(recipe.privacy.client_level, rounds, clients=recipe.expected_clients)
@@ -66,23 +67,52 @@ def _client_level(settings: ClientLevelSettings, rounds: int, *, clients: int) -
     }
 
 
-def _example_level(recipe: Recipe, receipts: Iterable[Receipt]) -> dict[str, Any]:
-    """ε is the largest over clients, never their mean.
+def epsilon_max(spent: Mapping[str, SiteSpent]) -> float:
+    """The largest ε of any site, at most: never their mean."""
+    return max((site.epsilon for site in spent.values()), default=0.0)
 
-    `receipts`: of all rounds, any order. A client's ε is that of its last one, which composes all before it.
-    """
-    last: dict[str, Receipt] = {}
-    secure = True
-    for receipt in receipts:
-        secure = secure and receipt.secure
-        if receipt.client not in last or receipt.sequence > last[receipt.client].sequence:
-            last[receipt.client] = receipt
+
+def privacy_note(recipe: Recipe, spent: Mapping[str, SiteSpent]) -> str | None:
+    """One paragraph for people who get the adapter; None without example-level privacy."""
+    if not recipe.privacy.enabled:
+        return None
+    note = (
+        f"Trained with differential privacy: ε is at most {_rounded_up(epsilon_max(spent))} at δ = "
+        f"{recipe.privacy.delta:g} for every site, one example added or removed (DP-SGD)."
+    )
+    waiting = sum(site.unconfirmed for site in spent.values())
+    if waiting:
+        confirmed = max((site.confirmed for site in spent.values()), default=0.0)
+        note += (
+            f" Of it {_rounded_up(confirmed)} is confirmed by the sites' receipts; {waiting} task(s) that were sent "
+            "have no receipt and are counted as charged."
+        )
+    first = recipe.adapter.first_step
+    if recipe.adapter.init == "client-gradients" and first is not None and first.epsilon is not None:
+        note += (
+            f" The round before it, which asked sites for gradients, is a run of its own: ε at most {first.epsilon:g}."
+        )
+    if not all(site.secure for site in spent.values()):
+        note += " The noise came from a seed: this ε is a figure of a test, and no guarantee."
+    return note
+
+
+def _rounded_up(value: float) -> str:
+    return f"{math.ceil(100 * value) / 100:.2f}" if math.isfinite(value) else "infinite"
+
+
+def _example_level(recipe: Recipe, spent: Mapping[str, SiteSpent]) -> dict[str, Any]:
     return {
-        "epsilon_max": max((receipt.epsilon_run for receipt in last.values()), default=0.0),
-        "epsilon_by_client": {name: last[name].epsilon_run for name in sorted(last)},
-        "noise_multiplier_by_client": {name: last[name].noise_multiplier for name in sorted(last)},
+        "epsilon_max": epsilon_max(spent),
+        "epsilon_by_client": {name: site.epsilon for name, site in spent.items()},
+        "epsilon_confirmed": {name: site.confirmed for name, site in spent.items()},
+        "epsilon_sent_unconfirmed": {name: site.epsilon - site.confirmed for name, site in spent.items()},
+        "tasks_sent_unconfirmed": {name: site.unconfirmed for name, site in spent.items()},
+        "noise_multiplier_by_client": {
+            name: site.newest.noise_multiplier for name, site in spent.items() if site.newest is not None
+        },
         "delta": recipe.privacy.delta,
         "adjacency": ADJACENCY,
         "privacy_unit": "example",
-        "insecure_noise": not secure,
+        "insecure_noise": not all(site.secure for site in spent.values()),
     }

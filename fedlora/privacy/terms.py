@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fedlora.config.train import TrainSettings
-from fedlora.privacy.accounting import Event, epsilon
+from fedlora.privacy.accounting import Event, SampledGaussian, epsilon
 from fedlora.privacy.calibration import noise_for_the_rest, noise_multiplier_for
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.settings import PrivacySettings
@@ -79,15 +79,16 @@ def adapted(
     return replace(calibrated, noise_multiplier=sigma)
 
 
-def event_of(mechanism: Mechanism, trainings: int = 1) -> Event:
-    """What so many trainings cost."""
-    return Event(rate=mechanism.rate, noise_multiplier=mechanism.noise_multiplier, steps=trainings * mechanism.steps)
+def event_of(training: SampledGaussian, trainings: int = 1) -> Event:
+    """What so many trainings like this one cost."""
+    return Event(rate=training.rate, noise_multiplier=training.noise_multiplier, steps=trainings * training.steps)
 
 
-def epsilon_at_most(privacy: PrivacySettings, mechanism: Mechanism, *, trainings: int, target: float | None) -> float:
+def epsilon_at_most(
+    privacy: PrivacySettings, training: SampledGaussian, *, trainings: int, target: float | None
+) -> float:
     """ε of a run in which a site is charged for so many trainings. Under privacy.adapt the target: σ is not known."""
-    if privacy.adapt is not None:
-        assert target is not None  # privacy.adapt has an epsilon
+    if privacy.adapt is not None and target is not None:
         return target
-    composed = epsilon([event_of(mechanism, trainings)], delta=privacy.delta)
+    composed = epsilon([event_of(training, trainings)], delta=privacy.delta)
     return composed if target is None else min(target, composed)

@@ -51,6 +51,7 @@ from server.store.rows import (
     SiteRow,
 )
 from server.store.spending import verify_account
+from server.store.spent import RunSpentRow, read_spent
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -181,6 +182,12 @@ def reading_routes(store: Store) -> APIRouter:
     def privacy(who: Viewer) -> list[PrivacyRow]:
         with store.reading() as connection:
             return read_privacy(connection)
+
+    @routes.get("/privacy/sent")
+    def sent(who: Viewer, waiting: bool = False) -> list[RunSpentRow]:
+        """What every run may have cost every site; `waiting`: only where receipts do not cover what was sent."""
+        with store.reading() as connection:
+            return read_spent(connection, waiting=waiting)
 
     @routes.get("/privacy/{site}/{dataset}/receipts")
     def receipts(

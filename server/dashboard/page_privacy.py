@@ -18,15 +18,17 @@ from server.dashboard.units import counted, epsilon, epsilon_left, number
 from server.store.privacy import PATIENCE_S, read_privacy, read_receipts
 from server.store.rows import PrivacyRow, ReceiptRow
 from server.store.spending import verify_account
+from server.store.spent import RunSpentRow, read_spent
 
 NEARLY = 0.8
 """Share of a budget from which on it is nearly spent."""
 RECEIPTS = 50
+WAITING = 50
 
 COLUMNS = (
     Column("Site"),
     Column("Dataset"),
-    Column("ε spent", number=True, hint="Of everything ever charged to the dataset, by the site's own accounting"),
+    Column("ε spent", number=True, hint="Of everything ever charged to the dataset, and of what was sent, at most"),
     Column("Budget", number=True, hint="The site's lifetime ε for the dataset, set by the site's policy"),
     Column("Left", number=True),
     Column("Lasts", hint="If rounds go on as the last one, at the present pace"),
@@ -46,6 +48,8 @@ class Shown:
     """What the page shows."""
 
     ledgers: tuple[PrivacyRow, ...]
+    waiting: tuple[RunSpentRow, ...]
+    """Of every run and site, where a receipt is missing."""
     receipts: tuple[ReceiptRow, ...]
 
 
@@ -64,10 +68,11 @@ async def show(board: Board, request: Request) -> None:
         ledgers = tuple(read_privacy(connection, patience_s=patience_s))
         if choice.ledger is None and ledgers:
             choice.ledger = (ledgers[0].site, ledgers[0].dataset)
+        waiting = tuple(read_spent(connection, waiting=True, limit=WAITING))
         if choice.ledger is None:
-            return Shown(ledgers, ())
+            return Shown(ledgers, waiting, ())
         site, dataset = choice.ledger
-        return Shown(ledgers, tuple(read_receipts(connection, site=site, dataset=dataset, limit=RECEIPTS)))
+        return Shown(ledgers, waiting, tuple(read_receipts(connection, site=site, dataset=dataset, limit=RECEIPTS)))
 
     async def check() -> None:
         accounts = [row.account for row in live.value.ledgers]
@@ -78,13 +83,20 @@ async def show(board: Board, request: Request) -> None:
     with page(request, "Privacy", here="/privacy"):
         live = Live(board, lambda: board.read(read), first)
         with ui.element("div").classes("heading"):
-            Html(Markup("<h1>Privacy</h1><p>Figures are the sites' own, as they signed them.</p>"))
+            Html(
+                Markup(
+                    "<h1>Privacy</h1><p>Figures are the sites' own, as they signed them, and the most that what "
+                    "was sent to them since can cost.</p>"
+                )
+            )
             with ui.element("div").classes("actions"):
                 ui.button("Check every signature", on_click=check).props("outline")
         live.html(lambda value: alerts(value.ledgers, choice), classes="alert")
         live.html(lambda value: summary(value.ledgers))
         with ui.element("section").classes("card").props('aria-label="Ledgers"'):
             live.html(lambda value: ledger_table(value.ledgers, choice))
+        with ui.element("section").classes("card").props('aria-label="Sent, not confirmed"'):
+            live.html(lambda value: waiting_table(value.waiting))
         with ui.element("section").classes("card").props('aria-label="Receipts"'):
             Html(Markup("<h2>Receipts</h2>"))
             chooser(live, choice)
@@ -157,7 +169,7 @@ def summary(ledgers: Sequence[PrivacyRow]) -> Markup:
 
 
 def share_spent(row: PrivacyRow) -> float:
-    return row.epsilon / row.budget if row.budget else 1.0
+    return row.at_most / row.budget if row.budget else 1.0
 
 
 def ledger_table(ledgers: Sequence[PrivacyRow], choice: Choice) -> Markup:
@@ -170,7 +182,7 @@ def ledger_row(row: PrivacyRow, choice: Choice) -> Row:
     cells = (
         Markup("{}<small>{}</small>").format(row.site, row.kind),
         row.dataset,
-        Markup("{}{}").format(epsilon(row.epsilon), bar(spent, f"share of the budget of {row.site}", tone)),
+        spent_cell(row, bar(spent, f"share of the budget of {row.site}", tone)),
         epsilon(row.budget),
         epsilon_left(row.left),
         lasts(row),
@@ -182,6 +194,14 @@ def ledger_row(row: PrivacyRow, choice: Choice) -> Row:
         ledger_state(row, choice),
     )
     return Row(str(row.account), cells, "bad" if row.insecure else "plain")
+
+
+def spent_cell(row: PrivacyRow, share: Markup) -> Markup:
+    """The most that may have been spent; how much of it receipts confirm, where they do not cover all."""
+    if not row.unconfirmed:
+        return Markup("{}{}").format(epsilon(row.at_most), share)
+    sent = f"{epsilon(row.epsilon)} confirmed · {counted(row.unconfirmed, 'task')} sent, not confirmed"
+    return Markup("{}{}<small>{}</small>").format(epsilon(row.at_most), share, sent)
 
 
 def lasts(row: PrivacyRow) -> Markup:
@@ -209,6 +229,35 @@ def ledger_state(row: PrivacyRow, choice: Choice) -> Markup:
         parts.append(badge("signed", "good") if row.sound else badge(f"{row.unverified} not signed", "bad"))
     key = f"key {row.key}" if row.key else "no key"
     return Markup(" ").join(parts) + Markup("<small>{} · {}</small>").format(counted(row.receipts, "receipt"), key)
+
+
+WAITING_COLUMNS = (
+    Column("Site"),
+    Column("Run"),
+    Column("Tasks", number=True, hint="Sent, may have been charged, and no receipt covers them"),
+    Column("ε of the run, at most", number=True, hint="Until a receipt says less, what was sent counts as charged"),
+    Column("Confirmed", number=True, hint="By the site's newest receipt of the run"),
+)
+
+
+def waiting_table(rows: Sequence[RunSpentRow]) -> Markup:
+    return table(
+        "Sent, not confirmed by a receipt",
+        WAITING_COLUMNS,
+        map(waiting_row, rows),
+        empty="Receipts cover everything that was sent.",
+    )
+
+
+def waiting_row(row: RunSpentRow) -> Row:
+    cells = (
+        Markup("{}<small>{}</small>").format(row.site, row.kind),
+        link(f"/run/{row.run}", row.name),
+        str(row.unconfirmed),
+        epsilon(row.epsilon),
+        epsilon(row.confirmed),
+    )
+    return Row(f"{row.run} {row.site}", cells, "plain")
 
 
 RECEIPT_COLUMNS = (

@@ -60,7 +60,7 @@ def summary(run: RunRow, sites: Sequence[RunSiteRow]) -> Markup:
             Figure(
                 "Worst ε",
                 epsilon(run.epsilon_max),
-                "no privacy" if run.epsilon_max is None else "of any site",
+                "no privacy" if run.epsilon_max is None else "of any site, at most",
                 "bad" if run.insecure else "plain",
             ),
         ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import dp_accounting as dp
@@ -41,6 +41,8 @@ class Account:
     delta: float
     next_round: Event
     """What one more round costs."""
+    unconfirmed: int = 0
+    """Tasks that were sent and that no receipt covers: they may have been charged, and cost what a round costs."""
 
 
 @lru_cache(maxsize=KEPT)
@@ -49,7 +51,18 @@ def at_least(account: Account) -> int | None:
     charged = account.charged
     if quick(charged, delta=account.delta) < account.spent:  # otherwise a bound on all that was charged
         charged = _unseen(account, quick)
-    return _last(lambda count: _quickly(account, charged, count) <= account.budget)
+    return _less(_last(lambda count: _quickly(account, charged, count) <= account.budget), account.unconfirmed)
+
+
+@lru_cache(maxsize=KEPT)
+def quick_at_most(account: Account) -> float:
+    """No less than `at_most`, in milliseconds."""
+    if account.unconfirmed == 0:
+        return account.spent
+    charged = account.charged
+    if quick(charged, delta=account.delta) < account.spent:
+        charged = _unseen(account, quick)
+    return max(account.spent, _quickly(account, charged, account.unconfirmed))
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,8 @@ class Forecast:
     rounds_left: int | None
     complete: bool
     """Whether what was seen explains what the site says that it has spent."""
+    at_most: float
+    """ε of everything that was charged, and of everything that was sent besides."""
 
 
 _COMPUTED: OrderedDict[Account, Forecast] = OrderedDict()  # not lru_cache: a page asks whether an answer is there
@@ -70,9 +85,9 @@ def is_computed(account: Account) -> bool:
 
 
 def forecast_of(account: Account) -> Forecast:
-    """`rounds_left` and `seen_all`, computed once."""
+    """`rounds_left`, `seen_all` and `at_most`, computed once."""
     if account not in _COMPUTED:
-        _COMPUTED[account] = Forecast(rounds_left(account), seen_all(account))
+        _COMPUTED[account] = Forecast(rounds_left(account), seen_all(account), at_most(account))
         if len(_COMPUTED) > KEPT:
             _COMPUTED.popitem(last=False)
     return _COMPUTED[account]
@@ -84,22 +99,29 @@ def rounds_left(account: Account) -> int | None:
     Where the site has charged more than was seen (for other coordinators, or for answers that were lost), what it has
     spent is put down to as many rounds like the next as give it.
     """
-    charged = account.charged
-    if not seen_all(account):
-        charged = _unseen(account, epsilon)
+    sent, account = account.unconfirmed, replace(account, unconfirmed=0)
+    charged = _charged(account)
     count = at_least(account)
     for _ in range(CORRECTIONS):
         if count is None:
             return None
         bound = _quickly(account, charged, count)
         if not 0 < bound < math.inf:
-            return count
+            return _less(count, sent)
         share = epsilon([*charged, _times(account.next_round, count)], delta=account.delta) / bound
         better = _last(lambda n, share=share: share * _quickly(account, charged, n) <= account.budget)  # type: ignore[misc]
         if better == count:
-            return count
+            break
         count = better
-    return count
+    return _less(count, sent)
+
+
+def at_most(account: Account) -> float:
+    """ε where every task that was sent, and that no receipt covers, has been charged."""
+    if account.unconfirmed == 0:
+        return account.spent
+    more = _times(account.next_round, account.unconfirmed)
+    return max(account.spent, epsilon([*_charged(account), more], delta=account.delta))
 
 
 def quick(events: Iterable[Event], *, delta: float) -> float:
@@ -137,6 +159,15 @@ def runs_out_at(count: int | None, *, receipts: int, first_at: float, last_at: f
     if count is None or receipts < 2 or last_at <= first_at:
         return None
     return last_at + count * (last_at - first_at) / (receipts - 1)
+
+
+def _charged(account: Account) -> tuple[Event, ...]:
+    return account.charged if seen_all(account) else _unseen(account, epsilon)
+
+
+def _less(count: int | None, sent: int) -> int | None:
+    """What is left of so many rounds when what was sent has been charged; None is more than is worth counting."""
+    return None if count is None else max(0, count - sent)
 
 
 def _unseen(account: Account, price: Callable[..., float]) -> tuple[Event, ...]:

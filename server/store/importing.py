@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from sqlalchemy import Connection, select
 
-from fedlora.settings import SettingsError
+from fedlora.config import Recipe
+from fedlora.settings import SettingsError, parse
 from server.coordinate import FIRST_STEP
+from server.sent import SentTasks, Spent
 from server.store.audit import append_event
 from server.store.journals import read_journal
 from server.store.keys import RunKey
+from server.store.spent import write_spent
 from server.store.tables import runs
 from server.store.writing import RunFacts, begin_run, set_run, write_round
 
@@ -61,14 +65,28 @@ def import_run(connection: Connection, folder: Path, *, name: str, who: str, now
     else:
         key = RunKey(known.id, known.run, known.kind, known.dense_bytes or 0)
     at, done = begun_at, known.rounds if known is not None else 0
+    spent = _spent(folder, facts.recipe)
     for record in records:
         at += record.seconds
         if record.round > done:
-            write_round(connection, key, record, at=at)
+            write_round(connection, key, record, at=at, spent=spent(record.round))
+    write_spent(connection, key, spent(None))
     new = max(0, len(records) - done)
     if new or known is None:
         append_event(connection, "run-imported", who=who, at=now, run=key.run, name=facts.name, rounds=new)
     return Imported(folder, facts.name, new, len(records))
+
+
+def _spent(folder: Path, values: Mapping[str, Any]) -> Spent:
+    """What the run may have cost every site; by receipts alone where another version's recipe does not tell."""
+    try:
+        recipe = parse(Recipe, values)
+    except SettingsError:
+        return lambda after: {}
+    if not recipe.privacy.enabled:
+        return lambda after: {}
+    sent = SentTasks(folder)
+    return lambda after: sent.spent(recipe, after_round=after)
 
 
 def _facts(folder: Path, name: str) -> tuple[RunFacts, int]:

@@ -19,6 +19,7 @@ from server.store.opening import Store
 from server.store.privacy import read_privacy
 from server.store.reading import read_failures, read_rounds, read_run_sites, read_runs, read_sites
 from server.store.rows import PrivacyRow, RunRow
+from server.store.spent import read_spent
 from server.store.tables import sites
 
 RECENT_S = 86_400.0
@@ -46,6 +47,7 @@ class _Everything(Collector):
             yield from last_rounds(connection, runs)
             yield from sums(connection, runs)
             yield from budgets(connection, runs)
+            yield from spent_in_runs(connection, runs)
             yield from missing(connection)
             yield from machines(connection)
 
@@ -129,7 +131,9 @@ def reasons(connection: Connection, run: RunRow) -> dict[tuple[str, str], int]:
 def budgets(connection: Connection, runs: Iterable[RunRow]) -> Iterator[Metric]:
     """ε by site and dataset. Of simulations only those at work: every one has ledgers of its own."""
     labels = ["site", "dataset", "key"]
-    spent = Gauge("fedlora_epsilon_spent", "ε of everything charged to a dataset, by the site", labels=labels)
+    spent = Gauge("fedlora_epsilon_spent", "ε of everything charged to a dataset, or sent, at most", labels=labels)
+    confirmed = Gauge("fedlora_epsilon_confirmed", "The part of it that the site's receipts confirm", labels=labels)
+    waiting = Gauge("fedlora_tasks_unconfirmed", "Tasks that were sent and that no receipt covers", labels=labels)
     budget = Gauge("fedlora_epsilon_budget", "The site's lifetime ε for the dataset", labels=labels)
     left = Gauge("fedlora_epsilon_left", "ε that is left", labels=labels)
     rounds = Gauge("fedlora_epsilon_rounds_left", "Rounds like the last that fit for certain", labels=labels)
@@ -137,14 +141,27 @@ def budgets(connection: Connection, runs: Iterable[RunRow]) -> Iterator[Metric]:
     unverified = Gauge("fedlora_receipts_unverified", "Receipts without a signature that fits", labels=labels)
     for row in shown_ledgers(connection, runs):
         names = [row.site, row.dataset, row.key]
-        spent.add_metric(names, row.epsilon)
+        spent.add_metric(names, row.at_most)
+        confirmed.add_metric(names, row.epsilon)
+        waiting.add_metric(names, row.unconfirmed)
         budget.add_metric(names, row.budget)
         left.add_metric(names, row.left)
         if row.forecast.rounds_left is not None:
             rounds.add_metric(names, row.forecast.rounds_left)
         insecure.add_metric(names, row.insecure)
         unverified.add_metric(names, row.unverified)
-    yield from (spent, budget, left, rounds, insecure, unverified)
+    yield from (spent, confirmed, waiting, budget, left, rounds, insecure, unverified)
+
+
+def spent_in_runs(connection: Connection, runs: Iterable[RunRow]) -> Iterator[Metric]:
+    """ε of every shown run at every site, also of sites that have never sent a receipt."""
+    spent = Gauge("fedlora_run_epsilon", "ε of the run, at most: what was sent is counted", labels=["run", "site"])
+    confirmed = Gauge("fedlora_run_epsilon_confirmed", "The part that receipts confirm", labels=["run", "site"])
+    for run in runs:
+        for row in read_spent(connection, run=run):
+            spent.add_metric([run.name, row.site], row.epsilon)
+            confirmed.add_metric([run.name, row.site], row.confirmed)
+    yield from (spent, confirmed)
 
 
 def shown_ledgers(connection: Connection, runs: Iterable[RunRow]) -> list[PrivacyRow]:

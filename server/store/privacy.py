@@ -12,9 +12,10 @@ from sqlalchemy import Connection, desc, select
 
 from fedlora.privacy.accounting import Event
 from fedlora.privacy.receipt import Receipt
-from server.store.forecast import Account, at_least, forecast_of, is_computed, runs_out_at
+from server.store.forecast import Account, at_least, forecast_of, is_computed, quick_at_most, runs_out_at
 from server.store.rows import ForecastRow, PrivacyRow, ReceiptRow
 from server.store.spending import fingerprint_of
+from server.store.spent import unconfirmed_by_account
 from server.store.tables import accounts, charges, receipts, sites
 
 PATIENCE_S = 0.4
@@ -30,7 +31,11 @@ def read_privacy(connection: Connection, *, patience_s: float = PATIENCE_S) -> l
         )
     query = select(accounts, sites.c.name.label("site"), sites.c.kind).join(sites, sites.c.id == accounts.c.site_id)
     give_up = time.monotonic() + patience_s
-    rows = [_row(row, charged[row["id"]], give_up) for row in connection.execute(query).mappings()]
+    waiting = unconfirmed_by_account(connection)
+    rows = [
+        _row(row, charged[row["id"]], waiting.get(row["id"], 0), give_up)
+        for row in connection.execute(query).mappings()
+    ]
     return sorted(rows, key=lambda row: (row.left / row.budget, row.kind, row.site, row.dataset))
 
 
@@ -47,7 +52,7 @@ def read_receipts(connection: Connection, *, site: str, dataset: str, limit: int
     return [_receipt(row) for row in connection.execute(query).mappings()]
 
 
-def _row(row: Mapping[Any, Any], charged: list[Event], give_up: float) -> PrivacyRow:
+def _row(row: Mapping[Any, Any], charged: list[Event], unconfirmed: int, give_up: float) -> PrivacyRow:
     newest = Receipt.model_validate_json(row["newest"])
     account = Account(
         charged=tuple(charged),
@@ -55,7 +60,9 @@ def _row(row: Mapping[Any, Any], charged: list[Event], give_up: float) -> Privac
         budget=newest.epsilon_allowed,
         delta=newest.delta_lifetime,
         next_round=Event(rate=newest.rate, noise_multiplier=newest.noise_multiplier, steps=newest.steps),
+        unconfirmed=unconfirmed,
     )
+    forecast, at_most = _forecast(account, row, give_up)
     return PrivacyRow(
         account=row["id"],
         site=row["site"],
@@ -64,8 +71,10 @@ def _row(row: Mapping[Any, Any], charged: list[Event], give_up: float) -> Privac
         key=fingerprint_of(row["public_key"]),
         epsilon=newest.epsilon_lifetime,
         delta=newest.delta_lifetime,
+        at_most=at_most,
+        unconfirmed=unconfirmed,
         budget=newest.epsilon_allowed,
-        left=max(0.0, newest.epsilon_allowed - newest.epsilon_lifetime),
+        left=max(0.0, newest.epsilon_allowed - at_most),
         epsilon_run=newest.epsilon_run,
         delta_run=newest.delta,
         run=newest.run,
@@ -82,20 +91,22 @@ def _row(row: Mapping[Any, Any], charged: list[Event], give_up: float) -> Privac
         last_at=row["last_at"],
         sequence=newest.sequence,
         digest=newest.digest,
-        forecast=_forecast(account, row, give_up),
+        forecast=forecast,
     )
 
 
-def _forecast(account: Account, row: Mapping[Any, Any], give_up: float) -> ForecastRow:
+def _forecast(account: Account, row: Mapping[Any, Any], give_up: float) -> tuple[ForecastRow, float]:
+    """When the budget runs out, and what has been spent at most: exact, or bounds that are safe."""
     exact = is_computed(account) or time.monotonic() < give_up
     forecast = forecast_of(account) if exact else None
     count = forecast.rounds_left if forecast is not None else at_least(account)
-    return ForecastRow(
+    told = ForecastRow(
         rounds_left=count,
         runs_out_at=runs_out_at(count, receipts=row["receipts"], first_at=row["first_at"], last_at=row["last_at"]),
         exact=exact,
         complete=None if forecast is None else forecast.complete,
     )
+    return told, quick_at_most(account) if forecast is None else forecast.at_most
 
 
 def _receipt(row: Mapping[Any, Any]) -> ReceiptRow:

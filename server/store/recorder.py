@@ -22,7 +22,8 @@ from fedlora.updates import Adapter, Factor
 from fedlora.versions import versions
 from server.checkpoint import Progress
 from server.orders import StoppedError
-from server.records import ClientAnswered, Event, RoundFinished, RoundRecord, RoundStarted, Waiting
+from server.records import ClientAnswered, Event, RoundFinished, RoundRecord, RoundStarted, TasksSent, Waiting
+from server.sent import Spent
 from server.store.audit import append_event
 from server.store.journals import read_journal
 from server.store.keys import RunKey
@@ -30,6 +31,7 @@ from server.store.notices import write_notices
 from server.store.opening import Store
 from server.store.ordering import InForce, answer_orders, in_force, place_order
 from server.store.rows import Kind, OrderRow
+from server.store.spent import write_spent
 from server.store.tables import runs
 from server.store.writing import RunFacts, begin_run, forget_rounds_after, set_run, write_round
 from server.submissions import born
@@ -56,6 +58,7 @@ class Recorder:
         self._facts: RunFacts | None = None
         self._fraction = 1.0
         self._export_to: Callable[[Path], None] = lambda folder: None
+        self._spent: Spent = lambda after: {}
         self._key: RunKey | None = None
         self._resumed_at = self._rounds = self._asked = self._answered = 0
         self._behind = True
@@ -65,7 +68,13 @@ class Recorder:
 
     @contextmanager
     def keeping(
-        self, recipe: Recipe, progress: Progress, folder: Path, *, export: Callable[[Path], None]
+        self,
+        recipe: Recipe,
+        progress: Progress,
+        folder: Path,
+        *,
+        export: Callable[[Path], None],
+        spent: Spent = lambda after: {},
     ) -> Iterator[None]:
         """Around the loop: the run's beginning, and how it ended. `export` writes the present adapter to a folder."""
         self._facts = RunFacts(
@@ -80,7 +89,7 @@ class Recorder:
             dense_bytes=dense_bytes(progress.state.adapter),
             rounds_wanted=recipe.rounds.count,
         )
-        self._fraction, self._export_to = recipe.rounds.fraction, export
+        self._fraction, self._export_to, self._spent = recipe.rounds.fraction, export, spent
         self._resumed_at = self._rounds = progress.round
         self._write("the run's beginning", self._begin)
         try:
@@ -103,6 +112,8 @@ class Recorder:
             self._asked, self._answered = event.asked, 0
             values = {"state": "running", "asked": event.asked, "answered": 0, "round_begun_at": now}
             self._set("a round's beginning", **values, waits_until=None)
+        elif isinstance(event, TasksSent):
+            self._write("what was sent", self._write_spent)
         elif isinstance(event, ClientAnswered):
             self._answered += 1
             if self._due(SHOW_S) or self._answered == self._asked:
@@ -168,8 +179,14 @@ class Recorder:
         assert self._key is not None
         stored = connection.execute(select(runs.c.rounds).where(runs.c.id == self._key.id)).scalar_one()
         for record in read_journal(Path(self._facts.folder), after=stored):
-            write_round(connection, self._key, record, at=time.time())
+            write_round(connection, self._key, record, at=time.time(), spent=self._spent(record.round))
+        self._write_spent(connection)
         self._behind = False
+
+    def _write_spent(self, connection: Connection) -> None:
+        """What was sent may have been charged, whatever becomes of the answers."""
+        assert self._key is not None
+        write_spent(connection, self._key, self._spent(None))
 
     def _round(self, connection: Connection, record: RoundRecord) -> None:
         assert self._key is not None
@@ -177,7 +194,7 @@ class Recorder:
         if self._behind:
             self._catch_up(connection)
         else:
-            write_round(connection, self._key, record, at=now)
+            write_round(connection, self._key, record, at=now, spent=self._spent(record.round))
         excluded = self._orders.excluded
         write_notices(connection, self._key, record, fraction=self._fraction, excluded=excluded, at=now)
 
@@ -187,6 +204,7 @@ class Recorder:
             now = time.time()
             if self._behind:
                 self._catch_up(connection)
+            self._write_spent(connection)
             set_run(connection, self._key, state=state, why=why, ended_at=now, heard_at=now, round_begun_at=None)
             self._tell(connection, f"run-{state}", why=why)
 

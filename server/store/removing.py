@@ -7,14 +7,14 @@ from sqlalchemy import Connection, delete, exists, select
 from fedlora.settings import SettingsError
 from server.store.audit import append_event
 from server.store.rows import RunRow
-from server.store.tables import accounts, client_rounds, failures, orders, receipts, rounds, run_sites, runs
+from server.store.tables import accounts, client_rounds, failures, orders, receipts, rounds, run_sites, run_spent, runs
 
 
 def remove_run(connection: Connection, run: RunRow, *, who: str, at: float) -> None:
     """SettingsError while the run is at work. A simulation's sites were made for it: their ledgers go with it."""
     if run.active:
         raise SettingsError(f"{run.name} is {run.state}; stop it before it is removed.")
-    for table in (client_rounds, rounds, run_sites, failures, orders):
+    for table in (client_rounds, rounds, run_sites, run_spent, failures, orders):
         connection.execute(delete(table).where(table.c.run_id == run.id))
     connection.execute(delete(runs).where(runs.c.id == run.id))
     if run.kind == "simulation":

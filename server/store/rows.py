@@ -237,9 +237,14 @@ class PrivacyRow:
     epsilon: float
     """Of everything ever charged to the dataset, at `delta`: the site's own figure."""
     delta: float
+    at_most: float
+    """The same with every task that was sent, and that no receipt covers, counted as charged."""
+    unconfirmed: int
+    """How many those are."""
     budget: float
     """The site's lifetime ε for this dataset."""
     left: float
+    """Of the budget, when all that was sent has been charged."""
     epsilon_run: float
     """Of the run of the newest receipt, at that run's δ."""
     delta_run: float

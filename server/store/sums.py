@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 from sqlalchemy import Connection, case, delete, func, select, update
 
 from server.store.keys import RunKey, upsert
-from server.store.tables import client_rounds, failures, rounds, run_sites, runs
+from server.store.tables import client_rounds, failures, rounds, run_sites, run_spent, runs
 
 REMEMBERS = 0.7
 """Weight of the rounds before in the mean that tells how long one takes."""
@@ -156,3 +156,6 @@ def recount(connection: Connection, key: RunKey) -> None:
         if clients:
             said = [known.get(client["site_id"], unknown) for client in clients]
             add_to_sites(connection, key, clients, said, at=row["finished_at"])
+    worst = connection.execute(select(func.max(run_spent.c.epsilon)).where(run_spent.c.run_id == key.id)).scalar()
+    if worst is not None:  # what was sent in rounds that were taken back has been spent all the same
+        connection.execute(update(runs).where(runs.c.id == key.id).values(epsilon_max=worst))

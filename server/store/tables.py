@@ -2,6 +2,7 @@
 
     runs ─┬─ rounds ── client_rounds     what happened, a row a client and round
           ├─ run_sites, failures         the same, added up as it is written, so that no page has to
+          ├─ run_spent                   what the run may have cost every site, tasks without a receipt included
           ├─ orders                      what people asked of a run; never changed, only answered
           └─ receipts ── accounts ── charges     what sites have spent: these outlive their run
     events ── deliveries                 the audit log, and what of it was sent to whom
@@ -175,6 +176,18 @@ failures = Table(
     Column("count", Whole, nullable=False),
     Column("last_round", Whole, nullable=False),
     Column("last_at", Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+run_spent = Table(
+    "run_spent",
+    metadata,
+    _of_run(),
+    Column("site_id", Key, ForeignKey("sites.id"), primary_key=True),
+    Column("epsilon", Double, nullable=False),  # at most: what was sent and has no receipt is counted as charged
+    Column("confirmed", Double, nullable=False),  # by the site's newest receipt of the run
+    Column("unconfirmed", Whole, nullable=False),  # tasks that were sent and that no receipt covers
+    Index("run_spent_by_site", "site_id"),
     sqlite_with_rowid=False,
 )
 

@@ -9,10 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
+from fedlora.privacy.spent import epsilon_max
+from fedlora.privacy.unconfirmed import SiteSpent
 from server.records import ClientRecord, RoundRecord
 from server.store.keys import RunKey, site_ids
 from server.store.rows import Kind
 from server.store.spending import write_receipts
+from server.store.spent import write_spent
 from server.store.sums import Said, add_to_run, add_to_sites, recount
 from server.store.tables import client_rounds, rounds, runs
 from server.store.values import finite, plain, whole
@@ -73,11 +76,23 @@ def forget_rounds_after(connection: Connection, key: RunKey, number: int) -> Non
     recount(connection, key)
 
 
-def write_round(connection: Connection, key: RunKey, record: RoundRecord, *, at: float) -> None:
-    """One round, whole. Written again it is refused by the database, and nothing is doubled."""
+def write_round(
+    connection: Connection,
+    key: RunKey,
+    record: RoundRecord,
+    *,
+    at: float,
+    spent: Mapping[str, SiteSpent] | None = None,
+) -> None:
+    """One round, whole. Written again it is refused by the database, and nothing is doubled.
+
+    `spent`: what the run may have cost every site at the round's end; without it the round's own receipts count.
+    """
     clients = [(plain(client.client), client) for client in record.clients]
     ids = site_ids(connection, key.kind, (name for name, _ in clients))
     row = round_row(key, record, at=at)
+    if spent:
+        row["epsilon_max"] = finite(epsilon_max(spent))
     connection.execute(rounds.insert().values(**row))
     if clients:
         rows = [
@@ -90,6 +105,7 @@ def write_round(connection: Connection, key: RunKey, record: RoundRecord, *, at:
     if any(client.receipt is not None and not client.receipt.secure for client in record.clients):
         set_run(connection, key, insecure=True)
     write_receipts(connection, key.run, record, ids, at=at)
+    write_spent(connection, key, spent or {})
 
 
 def round_row(key: RunKey, record: RoundRecord, *, at: float) -> dict[str, Any]:
