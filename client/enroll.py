@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import yaml
-
 from fedlora.enrolment import Grant, Request, fingerprint, make_request, new_node_key, require_name
 from fedlora.files import write_atomically
+from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.policy import Policy
 from fedlora.private_files import make_private_folder, require_private, write_private
 from fedlora.settings import SettingsError
@@ -76,10 +75,10 @@ def accept(folder: Path, grant: Grant, *, train: Path | None = None) -> None:
             "data": {"train": str(train or "train.csv")},
             "policy": "policy.yaml",
         }
-        write_atomically(config, (yaml.safe_dump(values, sort_keys=False) + MORE).encode())
+        write_atomically(config, (yaml_text(values) + MORE).encode())
     policy = folder / "policy.yaml"
     if not policy.exists():
-        write_atomically(policy, (yaml.safe_dump({"coordinators": [grant.coordinator]}) + defaults()).encode())
+        write_atomically(policy, (yaml_text({"coordinators": [grant.coordinator]}) + defaults()).encode())
 
 
 def defaults() -> str:

@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from fedlora.deployment import split_address
 from fedlora.enrolment import Grant, Request, fingerprint, require_name, require_valid
 from fedlora.files import write_atomically
+from fedlora.plain_yaml import yaml_text
 from fedlora.private_files import make_private_folder, write_private
 from fedlora.settings import Settings, SettingsError, parse
 from server.certificates import issue_server_certificate, make_authority
@@ -77,7 +76,7 @@ def initialise(folder: Path, *, name: str, address: str) -> ServerSettings:
     write_private(folder / "secret", secrets.token_hex(32).encode())
     write_atomically(folder / "sites.json", b"{}")
     settings = {"name": name, "address": address, "listen": f"0.0.0.0:{port}"}
-    write_atomically(folder / "server.yaml", (yaml.safe_dump(settings, sort_keys=False) + MORE).encode())
+    write_atomically(folder / "server.yaml", (yaml_text(settings) + MORE).encode())
     return parse(ServerSettings, {**settings, "folder": folder.resolve()})
 
 

@@ -7,7 +7,7 @@ import logging
 import time
 import webbrowser
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvicorn
@@ -24,6 +24,7 @@ from server.dashboard.gate import LOOPBACK, Audit, Doors, log_only
 from server.dashboard.pages import add_pages
 from server.launch import Launchpad, launchpad
 from server.notify import Notifier
+from server.recipe_files import require_apart
 from server.store.audit import append_event
 from server.store.opening import Store, open_store
 from server.webhooks import hooks_beside
@@ -72,10 +73,25 @@ def doors_for(listening: Listening, access: Access, audit: Audit = log_only) -> 
     return Doors(access, tls=listening.tls, hosts=LOOPBACK if local else None, audit=audit)
 
 
-def pad_for(listening: Listening, store: str) -> Launchpad | None:
-    """Simulations are started by whoever sits at this machine; a coordinator's runs by whoever may log in."""
+@dataclass(frozen=True)
+class Starting:
+    """What operators may start from a page, besides a coordinator's runs."""
+
+    simulations: bool = False
+    """They run with this process's rights, whoever asked for them through whatever proxy."""
+    files: Path | None = None
+    """The one folder below which their recipes may name data and models."""
+
+
+def pad_for(store: str, starting: Starting, access: Path) -> Launchpad | None:
+    """Where runs are started; SettingsError for a folder of files that holds the store or the accounts."""
     pad = launchpad(store)
-    return None if pad is None or (pad.deployment is None and not is_loopback(listening.host)) else pad
+    if pad is None or (pad.deployment is None and not starting.simulations):
+        return None
+    if starting.files is not None:
+        coordinator = [] if pad.deployment is None else [pad.deployment.folder]
+        require_apart(starting.files, pad.runs, Path(pad.store), access, *coordinator)
+    return replace(pad, files=starting.files)
 
 
 def audit_log(store: Store) -> Audit:
@@ -107,12 +123,21 @@ def build(board: Board) -> FastAPI:
     return app
 
 
-def serve(store: str, listening: Listening, access: Access, *, show: Callable[[str], None], browser: bool) -> None:
+def serve(
+    store: str,
+    listening: Listening,
+    access: Access,
+    *,
+    starting: Starting,
+    show: Callable[[str], None],
+    browser: bool,
+) -> None:
     """Serve until interrupted."""
     doors_for(listening, access)  # what would not be safe is refused before anything is opened
+    pad = pad_for(store, starting, access.path)
     opened = open_store(store)
     doors = doors_for(listening, access, audit_log(opened))
-    board = Board(opened, doors, pad_for(listening, store))
+    board = Board(opened, doors, pad)
     app = build(board)
     Notifier(opened, hooks_beside(store)).start()
     show(f"The dashboard shows {board.store.url}. Stop it with Ctrl-C.")
