@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fedlora.config import Recipe
 from fedlora.files import write_atomically
+from fedlora.protocol import recorded
 from fedlora.settings import SettingsError
 from server import checkpoint
 from server.checkpoint import DamagedCheckpointError, Progress
@@ -28,7 +29,7 @@ class Journal:
         self._runs = runs
         self._private = recipe.privacy.enabled
         self._earlier = folder / "earlier_receipts.json"
-        self._recipe = recipe.model_dump(mode="json")
+        self._recipe = recorded(recipe)
         self._rounds = folder / "rounds.jsonl"
         self._checkpoint = folder / "checkpoint.safetensors"
         self._previous = folder / "checkpoint.previous.safetensors"

@@ -43,6 +43,7 @@ from fedlora.privacy.receipt import Receipt, signed_text
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.signing import PrivateKey
 from fedlora.privacy.spending import Spending, charged_events, counted_at, order_of
+from fedlora.protocol import agreed
 from fedlora.task import Task
 
 
@@ -81,8 +82,8 @@ class Answer:
 
 
 def task_digest(task: Task, state: bytes) -> str:
-    """What makes two deliveries the same task: every setting, and the state to start from."""
-    return hashlib.sha256(canonical(task.model_dump(mode="json")) + b"\0" + state).hexdigest()
+    """What makes two deliveries the same task: every setting, and the state; the same for every version."""
+    return hashlib.sha256(canonical(agreed(task)) + b"\0" + state).hexdigest()
 
 
 class Guard:
