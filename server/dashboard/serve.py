@@ -7,6 +7,7 @@ import logging
 import time
 import webbrowser
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from fedlora.private_files import require_private
-from fedlora.settings import SettingsError
+from fedlora.settings import RunError, SettingsError
 from server.dashboard.access import Access
 from server.dashboard.api import add_api
 from server.dashboard.app import create_app
 from server.dashboard.board import Board
 from server.dashboard.gate import LOOPBACK, Audit, Doors, log_only
+from server.dashboard.inherited import address_of, inherited_socket
 from server.dashboard.pages import add_pages
 from server.launch import Launchpad, launchpad
 from server.notify import Notifier
@@ -132,7 +134,11 @@ def serve(
     show: Callable[[str], None],
     browser: bool,
 ) -> None:
-    """Serve until interrupted."""
+    """Serve until interrupted; on the port that systemd has opened, where it has."""
+    listener = inherited_socket()
+    if listener is not None:
+        host, port = address_of(listener)
+        listening = replace(listening, host=host, port=port)
     doors_for(listening, access)  # what would not be safe is refused before anything is opened
     pad = pad_for(store, starting, access.path)
     opened = open_store(store)
@@ -141,16 +147,8 @@ def serve(
     app = build(board)
     Notifier(opened, hooks_beside(store)).start()
     show(f"The dashboard shows {board.store.url}. Stop it with Ctrl-C.")
-    if is_loopback(listening.host):
-        link = f"{listening.url}/enter?link={doors.sessions.new_link()}"
-        show(f"Open it by this link, which works once and makes you admin:\n  {link}")
-        if access.now().users:
-            show(f"Users log in at {listening.url}/login")
-        if browser:
-            webbrowser.open(link)
-    else:
-        show(f"Users log in at {listening.url}/login")
-    uvicorn.run(
+    greet(listening, doors, show=show, browser=browser)
+    config = uvicorn.Config(
         app,
         host=listening.host,
         port=listening.port,
@@ -161,3 +159,21 @@ def serve(
         proxy_headers=False,
         timeout_graceful_shutdown=2,
     )
+    server = uvicorn.Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=None if listener is None else [listener])
+    if not server.started:
+        raise RunError(f"the dashboard cannot listen at {listening.url}; its log above says why.")
+
+
+def greet(listening: Listening, doors: Doors, *, show: Callable[[str], None], browser: bool) -> None:
+    """Say how to get in."""
+    if is_loopback(listening.host):
+        link = f"{listening.url}/enter?link={doors.sessions.new_link()}"
+        show(f"Open it by this link, which works once and makes you admin:\n  {link}")
+        if doors.access.now().users:
+            show(f"Users log in at {listening.url}/login")
+        if browser:
+            webbrowser.open(link)
+    else:
+        show(f"Users log in at {listening.url}/login")
