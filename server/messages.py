@@ -20,6 +20,8 @@ from fedlora.protocol import (
 from fedlora.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD, TASK_RECORD, Report, Task
 
 MAX_REPORT_CHARS = 65_536
+UNREAD = "malformed-task"
+"""A site of 0.1.0 that cannot read a task does not know its round either, and says 1."""
 
 
 class BadReplyError(Exception):
@@ -63,7 +65,7 @@ def read_reply(message: Message, *, round_number: int, max_examples: int) -> Rep
         size = len(report.model_dump_json(exclude={"seconds"}))  # a timing's digits would make equal runs differ
     except KeyError:
         raise BadReplyError("malformed-reply") from None
-    if report.round != round_number:
+    if report.round != round_number and (report.outcome, report.code) != ("failed", UNREAD):
         raise BadReplyError("wrong-round")
     if report.outcome != "trained":
         return Reply(report, None, size)

@@ -255,6 +255,20 @@ def test_what_a_site_does_not_know_is_refused_in_words_that_name_versions_and_se
     require_understood(json.loads(str(answer.content.config_records[REPORT_RECORD][JSON_KEY])), "Report")
 
 
+def test_a_site_of_0_1_0_that_could_not_read_its_task_is_said_to_have_been_unable_to():
+    """It says round 1 in whatever round it is; anything else of another round is not of this one."""
+
+    def said(**values: Any) -> Message:
+        report = Report.model_validate({"client": "red", "outcome": "failed", "round": 1, **values})
+        return reply_message(from_the_wire("{}"), report, b"update")
+
+    reply = read_reply(said(code="malformed-task"), round_number=4, max_examples=10)
+    assert (reply.report.code, reply.blob) == ("malformed-task", None)
+    for values in ({"code": "settings"}, {"outcome": "trained", "code": "malformed-task", "examples": 3}):
+        with pytest.raises(BadReplyError, match="wrong-round"):
+            read_reply(said(**values), round_number=4, max_examples=10)
+
+
 def test_what_its_sender_marks_ignorable_is_done_without_and_changes_no_digest(next_version):
     message = next_version(hint="later")
     assert ignorable(newer_task(hint="later")) == ["train.hint"]
