@@ -14,7 +14,8 @@ from fedlora.protocol import recorded
 from fedlora.settings import SettingsError
 from server import checkpoint
 from server.checkpoint import DamagedCheckpointError, Progress
-from server.receipts import Ledgers, clients_in, earlier, newest
+from server.newest_receipts import NewestReceipts
+from server.receipts import Ledgers, earlier, newest
 from server.records import RoundRecord
 
 log = logging.getLogger("fedlora.journal")
@@ -31,6 +32,7 @@ class Journal:
         self._earlier = folder / "earlier_receipts.json"
         self._recipe = recorded(recipe)
         self._rounds = folder / "rounds.jsonl"
+        self._received = NewestReceipts(self._rounds)
         self._checkpoint = folder / "checkpoint.safetensors"
         self._previous = folder / "checkpoint.previous.safetensors"
 
@@ -78,7 +80,7 @@ class Journal:
         if not self._private:
             return {}
         before = json.loads(self._earlier.read_bytes()) if self._earlier.exists() else []
-        return newest([*before, *clients_in(self._rounds)])
+        return newest([*before, *self._received.records()])
 
     def bytes_up(self) -> dict[int, int]:
         """What every node has sent in the recorded rounds."""
