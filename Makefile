@@ -8,7 +8,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help install demo test test-slow test-all check fix bench fuzz chaos deploy-demo clean
+.PHONY: help install demo test test-slow test-all check fix bench fuzz chaos deploy-demo sbom clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -57,6 +57,14 @@ deploy-demo: $(STAMP)  ## A coordinator and two sites: real processes, real TLS,
 
 chaos: $(STAMP)  ## Thirty-two faults in one deployed run; writes the table into docs/reliability.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.drill --faults 32 --report docs/reliability.md
+
+# Of another environment: make sbom SBOM_OF=/opt/fedlora/bin/python. The tool has a place of its own and is not listed.
+SBOM_OF ?= $(BIN)/python
+sbom: $(STAMP)  ## What is installed, package by package: a CycloneDX bill of materials in dist/
+	test -x build/sbom/bin/python || $(PYTHON) -m venv build/sbom
+	build/sbom/bin/python -m pip install -q cyclonedx-bom==7.5.0
+	mkdir -p dist
+	build/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/fedlora.cdx.json $(SBOM_OF)
 
 clean:  ## Remove what was built, not .venv
 	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

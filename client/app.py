@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.messages import read_task, reply_message
+from client.messages import read_task, reply_message, unreadable
 from client.round import answer
 from client.site import Site
-from fedlora.task import Report
+
+log = logging.getLogger(__name__)
 
 
 def client_app(find_site: Callable[[Context], Site]) -> ClientApp:
@@ -22,9 +24,9 @@ def client_app(find_site: Callable[[Context], Site]) -> ClientApp:
         site = find_site(context)
         try:
             task, blob = read_task(message)
-        except (ValueError, KeyError, TypeError):
-            report = Report(client=site.name, outcome="failed", code="malformed-task", round=1)
-            return reply_message(message, report, None)
+        except (ValueError, KeyError, TypeError) as error:
+            log.error("a message is not understood: %s", error)
+            return reply_message(message, unreadable(message, error, client=site.name), None)
         return reply_message(message, *answer(task, blob, site))
 
     return app

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from client.farewell import remember_node
 from client.limits import code_of
 from client.machine import this_machine
-from client.messages import read_task, reply_message
+from client.messages import read_task, reply_message, unreadable
 from client.offline import stay_offline
 from client.own_rows import own_rows, require_classes, require_own_name, require_usable
 from client.round import answer
@@ -44,9 +44,9 @@ def train(message: Message, context: Context) -> Message:
     remember_node(settings, context.node_id)
     try:
         task, blob = read_task(message)
-    except (ValueError, KeyError, TypeError):
-        log.exception("a message was no task")
-        return reply_message(message, _failed(settings, "malformed-task", 1), None)
+    except (ValueError, KeyError, TypeError) as error:
+        log.error("a message is not understood: %s", error)
+        return reply_message(message, unreadable(message, error, client=settings.site), None)
     report, update = respond(task, blob, settings)
     return reply_message(message, introduced(report, task, settings), update)
 

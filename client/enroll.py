@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -24,6 +23,7 @@ from fedlora.enrolment import (
     require_name,
 )
 from fedlora.files import sync_folder, write_atomically
+from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.policy import Policy
 from fedlora.private_files import make_private_folder, require_private, write_private
 from fedlora.settings import SettingsError, read_mapping
@@ -156,10 +156,10 @@ def _write_settings(folder: Path, grant: Grant, train: Path | None) -> None:
             "data": {"train": str(train or "train.csv"), **found.data()},
             "policy": "policy.yaml",
         }
-        write_atomically(config, (yaml.safe_dump(values, sort_keys=False) + MORE).encode())
+        write_atomically(config, (yaml_text(values) + MORE).encode())
     policy = folder / "policy.yaml"
     if not policy.exists():
-        bounds = yaml.safe_dump({"coordinators": [grant.coordinator]}) + found.policy() + defaults()
+        bounds = yaml_text({"coordinators": [grant.coordinator]}) + found.policy() + defaults()
         write_atomically(policy, bounds.encode())
 
 

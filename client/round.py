@@ -28,6 +28,7 @@ from fedlora.examples import Examples
 from fedlora.lowrank import Product
 from fedlora.privacy.guard import Answer, Grant, Guard
 from fedlora.privacy.refusal import Refusal
+from fedlora.protocol import recorded_json
 from fedlora.randomness import generator, seed_of
 from fedlora.resident import Resident, resident
 from fedlora.settings import SettingsError
@@ -88,7 +89,7 @@ def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
         receipt=grant.receipt,
         packing=packing,
     )
-    kept = guard.record(grant, Answer(report.model_dump_json(), update))
+    kept = guard.record(grant, Answer(recorded_json(report), update))
     return Report.model_validate_json(kept.report), kept.blob
 
 

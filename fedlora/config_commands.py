@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, get_args
 
 import typer
-import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.table import Column, Table
 
 from fedlora.config import Recipe
+from fedlora.plain_yaml import yaml_text
 from fedlora.settings import SettingsError
 
 
@@ -45,7 +45,7 @@ def default_of(field: FieldInfo) -> str:
     if field.is_required():
         return "(required)"
     value = TypeAdapter(Any).dump_python(field.get_default(call_default_factory=True), mode="json")
-    return yaml.safe_dump(value, default_flow_style=True).splitlines()[0]
+    return yaml_text(value, flow=True).splitlines()[0]
 
 
 def section_model(annotation: Any) -> type[BaseModel] | None:

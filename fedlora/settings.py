@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from fedlora.plain_yaml import Place, Written, YamlError, read_yaml, shortened, text_of
+
+MOST_PROBLEMS = 20
+MOST_CHARS = 4000
+"""What a person can read; and what somebody else's recipe can make a log or a page hold."""
+KEY_CHARS = 200
+KNOWN_CHARS = 600
+
+_shown = reprlib.Repr()
+_shown.maxstring = _shown.maxother = 80
+_shown.maxlevel = 3
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used; the text is for the person who wrote it."""
+    """A setting that cannot be used; the text is for the person who wrote it, and never longer than they would read."""
+
+    def __init__(self, text: object = "") -> None:
+        super().__init__(shortened(str(text), MOST_CHARS))
 
 
 class RunError(RuntimeError):
@@ -25,6 +41,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, values: Any) -> Any:
+        """`lr: true` would be read as 1: where only a number fits, a truth value is left as the text that it was."""
+        if not isinstance(values, Mapping):
+            return values
+        return {key: _as_text(value) if key in _numbers(cls) else value for key, value in values.items()}
 
 
 S = TypeVar("S", bound=Settings)
@@ -42,40 +66,81 @@ def parse(model: type[S], values: Mapping[str, Any], *, prefix: str = "") -> S:
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(model, item, prefix) for item in error.errors())) from None
+        found = error.errors(include_url=False, include_context=False)
+        lines = values.lines if isinstance(values, Written) else {}
+        said = [_explain(model, item, prefix) + _where(item["loc"], lines) for item in found[:MOST_PROBLEMS]]
+        more = [f"and {len(found) - MOST_PROBLEMS} more."] if len(found) > MOST_PROBLEMS else []
+        raise SettingsError("\n".join([*said, *more])) from None
 
 
-def read_mapping(path: Path, what: str, *, may_be_empty: bool = False) -> dict[str, Any]:
+def read_mapping(path: Path, what: str, *, may_be_empty: bool = False) -> Written:
     """The settings in a YAML file, unchecked; SettingsError calls it `what`, such as "the policy /a/policy.yaml"."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return mapping_in(text_of(path), what, may_be_empty=may_be_empty)
     except OSError as error:
         raise SettingsError(f"cannot read {what}: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{what} is not valid YAML and cannot be read: {error}") from None
+    except YamlError as error:
+        raise SettingsError(f"cannot read {what}: {error}") from None
+
+
+def mapping_in(text: str, what: str, *, may_be_empty: bool = False) -> Written:
+    """The settings in a YAML text, unchecked (`fedlora.plain_yaml`); SettingsError calls it `what`."""
+    try:
+        values = read_yaml(text)
+    except YamlError as error:
+        raise SettingsError(f"{what} is not YAML for settings and cannot be read: {error}") from None
     if values is None and may_be_empty:
-        return {}
-    if not isinstance(values, dict):
+        return Written({}, {})
+    if values is None:
+        raise SettingsError(f"{what} is empty; write `key: value` settings.")
+    if not isinstance(values, Written):
         raise SettingsError(f"{what} must hold `key: value` settings, not a {type(values).__name__}.")
     return values
 
 
+def _where(location: tuple[int | str, ...], lines: Mapping[Place, int]) -> str:
+    """The line of the setting, or of the one that it is in, where it was read from a text."""
+    places = (location[:length] for length in range(len(location), 0, -1))
+    return next((f" (line {lines[place]})" for place in places if place in lines), "")
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return {key: _as_text(inner) for key, inner in value.items()}
+    return [_as_text(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+@cache
+def _numbers(model: type[BaseModel]) -> frozenset[str]:
+    """The settings of `model` that hold numbers and no truth value."""
+    kinds = {name: _kinds(field.annotation) for name, field in model.model_fields.items()}
+    return frozenset(name for name, found in kinds.items() if found & {int, float} and bool not in found)
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Every plain type inside an annotation such as `Mapping[str, int] | None`."""
+    inner = get_args(annotation)
+    return set().union(*map(_kinds, inner)) if inner else {annotation} if isinstance(annotation, type) else set()
+
+
 def _explain(model: type[Settings], item: Any, prefix: str) -> str:
-    path = [str(part) for part in item["loc"]]
-    key = ".".join([prefix, *path] if prefix else path)
+    path = [shortened(str(part), KEY_CHARS) for part in item["loc"]]
+    key = shortened(".".join([prefix, *path] if prefix else path), KEY_CHARS)
     if item["type"] == "extra_forbidden":
         parent = ".".join([prefix, *path[:-1]] if prefix else path[:-1])
         near = difflib.get_close_matches(path[-1], _fields_at(model, path[:-1]), n=1)
         if not near:
-            known = ", ".join(sorted(_fields_at(model, path[:-1])))
+            known = shortened(", ".join(sorted(_fields_at(model, path[:-1]))), KNOWN_CHARS)
             return f"unknown setting {key}; known here: {known}."
         return f"unknown setting {key}; did you mean {f'{parent}.' if parent else ''}{near[0]}?"
     if item["type"] == "missing":
         return f"{key} is missing; it has no default."
-    message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    message = shortened(item["msg"], KNOWN_CHARS).removeprefix("Value error, ").removeprefix("Input should be ")
     if item["type"] == "value_error":
         return f"{key}: {message}" if key else str(message)
-    return f"{key} must be {message}, got {item['input']!r}."
+    return f"{key} must be {message}, got {_shown.repr(item['input'])}."
 
 
 def _fields_at(model: type[Settings], path: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from flwr.app import Message
 from fedlora.config import Recipe
 from fedlora.privacy.digest import task_digest
 from fedlora.privacy.receipt import Receipt, ReceiptError, require_receipt, signature_in
+from fedlora.protocol import recorded_json
 from fedlora.task import Report
 from fedlora.updates import Adapter, Update
 from fedlora.wire.message import Expected, Schema, WireError, decode
@@ -55,7 +56,7 @@ class Intake:
         self._site_of = site_of
         self._verify = verify
         self._run = next(iter(sent.values())).task.run if sent else ""
-        self._bytes_down = {node: len(item.blob) + len(item.task.model_dump_json()) for node, item in sent.items()}
+        self._bytes_down = {node: len(item.blob) + len(recorded_json(item.task)) for node, item in sent.items()}
         self._meter = meter or Meter(recipe.quotas)
         self._meter.begin_round()
         self._nodes: dict[str, int] = {}

@@ -18,11 +18,13 @@ from pathlib import Path
 from fedlora.config import Recipe
 from fedlora.files import write_atomically
 from fedlora.privacy.unconfirmed import SiteSpent
+from fedlora.protocol import recorded
 from fedlora.settings import SettingsError
 from server import checkpoint
 from server.checkpoint import DamagedCheckpointError, Progress
 from server.new_ledgers import read_accepted
-from server.receipts import Ledgers, clients_in, earlier, newest
+from server.newest_receipts import NewestReceipts
+from server.receipts import Ledgers, earlier, newest
 from server.records import RoundRecord
 from server.sent import FILE, SentTasks
 
@@ -38,9 +40,10 @@ class Journal:
         self._runs = runs
         self._private = recipe.privacy.enabled
         self._earlier = folder / "earlier_receipts.json"
-        self._recipe = recipe.model_dump(mode="json")
+        self._recipe = recorded(recipe)
         self._settings = recipe
         self._rounds = folder / "rounds.jsonl"
+        self._received = NewestReceipts(self._rounds)
         self._checkpoint = folder / "checkpoint.safetensors"
         self._previous = folder / "checkpoint.previous.safetensors"
         self._digest = hashlib.sha256()
@@ -93,7 +96,7 @@ class Journal:
             return {}
         before = json.loads(self._earlier.read_bytes()) if self._earlier.exists() else []
         accepted = () if self._runs is None else read_accepted(self._runs)
-        return newest([*before, *clients_in(self._rounds)], accepted)
+        return newest([*before, *self._received.records()], accepted)
 
     @cached_property
     def sent(self) -> SentTasks:

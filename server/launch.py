@@ -6,7 +6,6 @@ takes up; any other gets a simulation, a process of its own that outlives whoeve
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,21 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from fedlora.config import Recipe, load
+from fedlora.config import DataSettings, Recipe, load
 from fedlora.enrolment import require_name
 from fedlora.files import write_atomically
+from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.plan import planned_epsilon as epsilon_at_most
-from fedlora.settings import SettingsError, parse
+from fedlora.settings import SettingsError, mapping_in, parse
 from fedlora.units_path import units_folder
 from server.gradient_recipe import gradient_recipe
+from server.planning import child_environment, sizes
+from server.recipe_files import confined
 from server.settings import ServerSettings, load_server
 from server.submissions import resume as go_on
 from server.submissions import submit
-
-PLAN_S = 120.0
-SIZES = ("bytes_up", "bytes_down", "dense_fp32")
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,8 @@ class Launchpad:
     runs: Path
     store: str
     deployment: ServerSettings | None = None
+    files: Path | None = None
+    """The folder below which recipes may name data and models; None: packaged data and models of the hub alone."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def launchpad(store: str) -> Launchpad | None:
     if settings.exists():
         deployment = load_server(settings)
         return Launchpad(deployment.runs, store, deployment)
-    return Launchpad(folder, store)
+    return Launchpad(folder, str(path.resolve()))
 
 
 def packaged_recipes() -> dict[str, str]:
@@ -77,31 +76,20 @@ def packaged_recipes() -> dict[str, str]:
 
 def read_recipe(text: str) -> Recipe:
     """A recipe as somebody wrote it; SettingsError says what is wrong, all at once."""
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"the recipe is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise SettingsError(f"a recipe holds `key: value` settings, not a {type(values).__name__}.")
-    return parse(Recipe, values)
+    return parse(Recipe, mapping_in(text, "the recipe"))
 
 
-def planned(recipe: Recipe, *, examples: int, folder: Path) -> Plan:
+def planned(pad: Launchpad, recipe: Recipe, *, examples: int) -> Plan:
     """Bytes of really packed messages (`fedlora wire plan`), and the ε of a site with so many training examples."""
+    simulated = pad.deployment is None
     spent, first = (price(recipe, examples=examples) for price in (planned_epsilon, first_step_epsilon))
-    path = folder / "recipe.yaml"
-    path.write_text(_yaml(recipe), encoding="utf-8")
-    command = [sys.executable, "-m", "fedlora", "wire", "plan", str(path), "--json"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=PLAN_S, env=_environment(), check=False)
-    if ran.returncode != 0:
-        raise SettingsError(f"the bytes cannot be planned: {ran.stderr.strip().removeprefix('error: ')}")
-    sizes = json.loads(ran.stdout)
-    up, down, dense = (int(sizes[name]) for name in SIZES)
+    asked = confined(recipe, pad.files, simulated=simulated)
+    found = sizes(asked if simulated else asked.model_copy(update={"data": DataSettings(labels=recipe.data.labels)}))
     return Plan(
         rounds=recipe.rounds.count,
-        bytes_up=up,
-        bytes_down=down,
-        dense=dense,
+        bytes_up=found["bytes_up"],
+        bytes_down=found["bytes_down"],
+        dense=found["dense_fp32"],
         epsilon=spent,
         first_step_epsilon=first,
         delta=recipe.privacy.delta,
@@ -145,6 +133,7 @@ def first_step_epsilon(recipe: Recipe, *, examples: int) -> float | None:
 def start(pad: Launchpad, recipe: Recipe, *, name: str) -> Path:
     """Start a run under a new name; returns its folder."""
     require_name(name, what="run")
+    recipe = confined(recipe, pad.files, simulated=pad.deployment is None)
     if pad.deployment is not None:
         if recipe.mode != "federated":
             raise SettingsError(f"mode={recipe.mode!r} is a simulation's reference; a deployed run is `federated`.")
@@ -166,26 +155,22 @@ def resume(pad: Launchpad, folder: Path, recipe: Mapping[str, Any]) -> None:
         return
     if not (folder / "checkpoint.safetensors").exists():
         raise SettingsError(f"{folder} holds no checkpoint: the run ended before its first round. Start it again.")
-    _simulate(pad, folder, parse(Recipe, recipe), ["--resume"])
+    _simulate(pad, folder, confined(parse(Recipe, recipe), pad.files, simulated=True), ["--resume"])
 
 
 def _simulate(pad: Launchpad, folder: Path, recipe: Recipe, options: list[str]) -> None:
     path = folder / "recipe.yaml"
-    write_atomically(path, _yaml(recipe).encode())
+    write_atomically(path, yaml_text(recipe.model_dump(mode="json")).encode())
     load(path)  # what was written is what was validated
     command = [sys.executable, "-m", "fedlora", "simulate", str(path), "--out", str(folder), *options]
-    environment = {**_environment(), "FEDLORA_STORE": pad.store}
+    environment = {**child_environment(), "FEDLORA_STORE": pad.store}
     with (folder / "run.log").open("ab") as log:
         subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            cwd=folder,  # no relative name means a file of whoever started the dashboard
+            env=environment,
+            start_new_session=True,
         )
-
-
-def _environment() -> dict[str, str]:
-    """This process's own, and our packages importable."""
-    python_path = os.pathsep.join([str(units_folder()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
-    return {**os.environ, "PYTHONPATH": python_path.rstrip(os.pathsep)}
-
-
-def _yaml(recipe: Recipe) -> str:
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -7,10 +7,21 @@ from dataclasses import dataclass
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from fedlora.settings import parse
+from fedlora.protocol import (
+    IGNORABLE_KEY,
+    PROTOCOL,
+    PROTOCOL_KEY,
+    NewerProtocolError,
+    ignorable,
+    received,
+    recorded_json,
+    spoken,
+)
 from fedlora.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD, TASK_RECORD, Report, Task
 
 MAX_REPORT_CHARS = 65_536
+UNREAD = "malformed-task"
+"""A site of 0.1.0 that cannot read a task does not know its round either, and says 1."""
 
 
 class BadReplyError(Exception):
@@ -32,10 +43,10 @@ class Reply:
 
 def task_message(task: Task, blob: bytes, *, node: int, message_type: str) -> Message:
     """The message for one client."""
-    text = task.model_dump_json()
-    content = RecordDict(
-        {TASK_RECORD: ConfigRecord({JSON_KEY: text}), BLOB_RECORD: ArrayRecord({BLOB_KEY: packed(blob)})}
-    )
+    record = ConfigRecord({JSON_KEY: recorded_json(task), PROTOCOL_KEY: PROTOCOL})
+    if skippable := ignorable(task):
+        record[IGNORABLE_KEY] = skippable
+    content = RecordDict({TASK_RECORD: record, BLOB_RECORD: ArrayRecord({BLOB_KEY: packed(blob)})})
     return Message(content, dst_node_id=node, message_type=message_type)
 
 
@@ -46,14 +57,15 @@ def read_reply(message: Message, *, round_number: int, max_examples: int) -> Rep
     if not set(message.content.keys()) <= {REPORT_RECORD, BLOB_RECORD}:
         raise BadReplyError("unexpected-content")  # nobody would read it, and it is held until the round ends
     try:
-        text = message.content.config_records[REPORT_RECORD][JSON_KEY]
+        record = message.content.config_records[REPORT_RECORD]
+        text = record[JSON_KEY]
         if not isinstance(text, str) or len(text) > MAX_REPORT_CHARS:
             raise BadReplyError("malformed-report")
-        report = parse_report(text)
+        report = parse_report(text, protocol=_protocol(record))
         size = len(report.model_dump_json(exclude={"seconds"}))  # a timing's digits would make equal runs differ
     except KeyError:
         raise BadReplyError("malformed-reply") from None
-    if report.round != round_number:
+    if report.round != round_number and (report.outcome, report.code) != ("failed", UNREAD):
         raise BadReplyError("wrong-round")
     if report.outcome != "trained":
         return Reply(report, None, size)
@@ -63,13 +75,22 @@ def read_reply(message: Message, *, round_number: int, max_examples: int) -> Rep
     return Reply(report, blob, size + len(blob))
 
 
-def parse_report(text: str) -> Report:
-    """The report in `text`; BadReplyError on anything that is not one."""
+def parse_report(text: str, *, protocol: int = 1) -> Report:
+    """The report in `text`, of somebody who speaks `protocol`; BadReplyError on anything that is not one."""
     try:
         values = json.loads(text)
         json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair could never be written down again
-        return parse(Report, values if isinstance(values, dict) else {})
+        return received(Report, values, spoken=protocol)
+    except NewerProtocolError:
+        raise BadReplyError("newer-protocol") from None
     except (ValueError, RecursionError):  # SettingsError is a ValueError
+        raise BadReplyError("malformed-report") from None
+
+
+def _protocol(record: ConfigRecord) -> int:
+    try:
+        return spoken(record)
+    except ValueError:
         raise BadReplyError("malformed-report") from None
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from fedlora.config import Recipe
-from fedlora.privacy.guard import task_digest
+from fedlora.privacy.digest import task_digest
 from fedlora.task import Task
 from fedlora.updates import Adapter, Factor
 from fedlora.wire.changes import packed_changes

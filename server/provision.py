@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from fedlora.deployment import is_ipv6, join_address, split_address
 from fedlora.enrolment import Grant, Request, certificate_fingerprint, fingerprint, require_name, require_valid
 from fedlora.files import write_atomically
+from fedlora.plain_yaml import yaml_text
 from fedlora.private_files import make_private_folder, write_private
 from fedlora.settings import Settings, SettingsError, parse
 from server.authority import newest_signer
@@ -90,7 +89,7 @@ def initialise(folder: Path, *, name: str, address: str) -> ServerSettings:
     write_atomically(folder / "sites.json", b"{}")
     everywhere = "::" if is_ipv6(host) else "0.0.0.0"
     settings = {"name": name, "address": address, "listen": join_address(everywhere, port)}
-    write_atomically(folder / "server.yaml", (yaml.safe_dump(settings, sort_keys=False) + MORE).encode())
+    write_atomically(folder / "server.yaml", (yaml_text(settings) + MORE).encode())
     return parse(ServerSettings, {**settings, "folder": folder.resolve()})
 
 

@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from fedlora.config import Recipe
 from fedlora.enrolment import require_name
 from fedlora.files import write_atomically
+from fedlora.plain_yaml import yaml_text
+from fedlora.protocol import recorded
 from fedlora.settings import Settings, SettingsError, parse
 from server.control import Control, ControlError
 from server.settings import ServerSettings
@@ -93,7 +93,7 @@ def submit(settings: ServerSettings, recipe: Recipe, *, name: str) -> Path:
     if folder.exists():
         raise SettingsError(f"there is already a run {name!r} in {settings.runs}; choose another --name.")
     folder.mkdir(parents=True)
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    text = yaml_text(recorded(recipe))
     write_atomically(folder / "recipe.yaml", text.encode())
     write_submission(folder, Submission())
     return folder

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from client.agent import free_port
 from client.enroll import accept, ask
 from fedlora.config import Recipe, load
 from fedlora.deployment import QUIET
+from fedlora.plain_yaml import yaml_text
+from fedlora.settings import read_mapping
 from fedlora.units_path import units_folder
 from server.provision import approve, initialise
 from server.settings import ServerSettings, load_server
@@ -185,7 +185,7 @@ def make_deployment(
         grant = approve(settings, ask(folder / site, site=site))
         accept(folder / site, grant, train=data / site / "train.csv")
         files = {"train": str(data / site / "train.csv"), "test": str(data / site / "test.csv")}
-        written = yaml.safe_load((folder / site / "client.yaml").read_text())["data"]
+        written = read_mapping(folder / site / "client.yaml", "client.yaml")["data"]
         mine = {"health_port": ports[site], "data": {**written, **files}, **(client or {})}
         _update(folder / site / "client.yaml", mine)
         _update(folder / site / "policy.yaml", {"base_models": "any", **(policy or {})})
@@ -213,8 +213,7 @@ def demo(out: Path) -> None:
 
 
 def _update(path: Path, values: Mapping[str, Any]) -> None:
-    old = yaml.safe_load(path.read_text())
-    path.write_text(yaml.safe_dump({**old, **values}, sort_keys=False))
+    path.write_text(yaml_text({**read_mapping(path, str(path)), **values}), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -21,6 +20,7 @@ from fedlora.evaluation import evaluate
 from fedlora.examples import concatenate
 from fedlora.export import export_adapter
 from fedlora.files import write_atomically
+from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.spent import privacy_note, privacy_summary
 from fedlora.resident import Resident, resident
 from fedlora.settings import SettingsError
@@ -116,7 +116,7 @@ def simulate(
             )
     summary = summarise(simulation, outcomes, out, seconds=time.monotonic() - started)
     recipe = simulation.recipe.model_dump(mode="json")
-    write_atomically(out / "config.yaml", yaml.safe_dump(recipe, sort_keys=False).encode())
+    write_atomically(out / "config.yaml", yaml_text(recipe).encode())
     for outcome in outcomes:
         draw_curves(outcome.folder, title=f"{simulation.recipe.name}: {', '.join(outcome.clients)}")
     write_atomically(out / "summary.json", json.dumps(summary, indent=2).encode())

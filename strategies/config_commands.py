@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-import yaml
 
 from fedlora.config import load
 from fedlora.config_commands import show
+from fedlora.plain_yaml import yaml_text
 from strategies.fit import remarks, require_fit
 from strategies.registry import build
 
@@ -27,4 +27,4 @@ def check(
     require_fit(resolved, strategy)
     for remark in remarks(resolved, strategy):
         typer.secho(f"note: {remark}", fg="yellow", err=True)
-    typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False), nl=False)
+    typer.echo(yaml_text(resolved.model_dump(mode="json")), nl=False)

@@ -70,7 +70,7 @@ def test_a_missing_or_broken_file_is_said(tmp_path):
         load(tmp_path / "nothing.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [1")
-    with pytest.raises(SettingsError, match="not valid YAML"):
+    with pytest.raises(SettingsError, match="is not YAML for settings and cannot be read: line "):
         load(broken)
 
 

@@ -6,25 +6,25 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fedlora.config.recipe import Recipe
+from fedlora.plain_yaml import Written, YamlError, read_scalar
 from fedlora.settings import SettingsError, parse, read_mapping
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe file and apply `key.path=value` overrides (values are YAML). SettingsError on any problem."""
+    """Read a recipe file and apply `key.path=value` overrides. SettingsError on any problem."""
     values = read_mapping(Path(path), f"the recipe {path}", may_be_empty=True)
     return parse(Recipe, override(values, overrides))
 
 
 def override(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """`values` with every `a.b=value` set.
+    """`values` with every `a.b=value` set; a value is taken as it was typed (`fedlora.plain_yaml.read_scalar`).
 
     >>> override({"train": {"lr": 1.0}}, ["train.lr=2e-3", "strategy.name=ffa"])
     {'train': {'lr': 0.002}, 'strategy': {'name': 'ffa'}}
     """
     result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    lines = dict(values.lines) if isinstance(values, Written) else {}
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals or not key:
@@ -35,16 +35,13 @@ def override(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, A
             inner = here.get(part)
             here[part] = dict(inner) if isinstance(inner, Mapping) else {}
             here = here[part]
-        here[last] = _scalar(text)
-    return result
+        here[last] = _typed(item, text)
+        lines = {place: line for place, line in lines.items() if place[: len(path) + 1] != (*path, last)}
+    return Written(result, lines)
 
 
-def _scalar(text: str) -> Any:
-    """YAML, but 1e-3 is a number (YAML 1.1 wants 1.0e-3)."""
-    value = yaml.safe_load(text)
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+def _typed(item: str, text: str) -> Any:
+    try:
+        return read_scalar(text)
+    except YamlError as error:
+        raise SettingsError(f"--set {item!r}: {error}") from None

@@ -11,6 +11,7 @@ import json
 from fedlora.privacy.accounting import ADJACENCY
 from fedlora.privacy.chain import canonical
 from fedlora.privacy.signing import PrivateKey, public_text, require_signed, sign
+from fedlora.protocol import recorded
 from fedlora.settings import Settings, parse
 
 
@@ -68,9 +69,9 @@ def signature_in(text: str | None) -> Signature | None:
 
 def signed_text(receipt: Receipt, key: PrivateKey) -> str:
     """JSON with the receipt, the public key and the signature."""
-    content = canonical(receipt.model_dump())
+    values = recorded(receipt)
     return json.dumps(
-        {"receipt": receipt.model_dump(), "public_key": public_text(key), "signature": sign(key, content)},
+        {"receipt": values, "public_key": public_text(key), "signature": sign(key, canonical(values))},
         sort_keys=True,
     )
 
@@ -119,5 +120,5 @@ def verified(text: str, *, public_key: str | None = None) -> Receipt:
     """
     values = json.loads(text)
     receipt = parse(Receipt, values["receipt"])
-    require_signed(public_key or values["public_key"], canonical(receipt.model_dump()), values["signature"])
+    require_signed(public_key or values["public_key"], canonical(recorded(receipt)), values["signature"])
     return receipt

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 import time
 from pathlib import Path
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from fedlora.config import Recipe
-from fedlora.settings import SettingsError
 from server import launch
 from server.dashboard.api_parts import Name, Operator, Problem, Viewer, known
 from server.dashboard.download import newest_adapter, packed
+from server.planning import PlanError
 from server.store.audit import append_event
 from server.store.opening import Store
 from server.store.reading import read_detail
 
 MOST_CHARS = 100_000
-NOWHERE = "this dashboard sees a store, but no folder of runs to start one in; start the run beside the coordinator."
+NOWHERE = (
+    "no run is started from here: this dashboard has no coordinator's folder beside its store, and it was started "
+    "without --allow-simulations. Use `fedlora server run` or `fedlora simulate` at a terminal."
+)
 
 
 class Planned(BaseModel):
@@ -63,19 +63,17 @@ def starting_routes(store: Store, pad: launch.Launchpad | None) -> APIRouter:
     @routes.post("/plan")
     def plan(who: Operator, asked: Planned) -> launch.Plan:
         """Validate a recipe, and say what the run would send and spend; nothing is started."""
-        require_pad(pad)
-        recipe = read(asked.recipe)
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                return launch.planned(recipe, examples=asked.examples, folder=Path(folder))
-            except subprocess.TimeoutExpired:
-                raise Problem(409, f"planning took longer than {launch.PLAN_S:.0f} s; is the machine busy?") from None
+        where = require_pad(pad)
+        try:
+            return launch.planned(where, launch.read_recipe(asked.recipe), examples=asked.examples)
+        except PlanError as problem:
+            raise Problem(409, str(problem)) from None
 
     @routes.post("/runs", status_code=201)
     def start(who: Operator, new: NewRun) -> Started:
         """Start a run under a new name: a simulation, or a submission where the folder of runs is a coordinator's."""
         where = require_pad(pad)
-        recipe = read(new.recipe)
+        recipe = launch.read_recipe(new.recipe)
         try:
             folder = launch.start(where, recipe, name=new.name)
         except OSError as error:
@@ -113,18 +111,6 @@ def require_pad(pad: launch.Launchpad | None) -> launch.Launchpad:
     if pad is None:
         raise Problem(409, NOWHERE)
     return pad
-
-
-def read(text: str) -> Recipe:
-    """A recipe, or SettingsError: YAML has many ways to be no recipe."""
-    try:
-        return launch.read_recipe(text)
-    except SettingsError:
-        raise
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise SettingsError(
-            f"the recipe cannot be read ({type(error).__name__}); write `key: value` settings."
-        ) from None
 
 
 def audit(store: Store, who: str, kind: str, *, run: str | None = None, **fields: str) -> None:

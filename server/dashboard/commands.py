@@ -45,14 +45,24 @@ def dashboard(
     plain_http: Annotated[
         bool, typer.Option("--plain-http", help="Off loopback without TLS: a proxy before it has it.")
     ] = False,
+    allow_simulations: Annotated[
+        bool,
+        typer.Option("--allow-simulations", help="Operators may start simulations, which run with your rights."),
+    ] = False,
+    files: Annotated[
+        Path | None,
+        typer.Option(help="Folder below which their recipes may name data and models; none when not given."),
+    ] = None,
 ) -> None:
     """Serve the dashboard until Ctrl-C."""
     if context.invoked_subcommand is not None:
         return
-    from server.dashboard.serve import Listening, serve
+    from server.dashboard.serve import Listening, Starting, serve
 
     listening = Listening(host, port, tls_cert, tls_key, plain_http)
-    serve(store or store_here(), listening, accounts(store, access), show=typer.echo, browser=open_browser)
+    starting = Starting(allow_simulations, files)
+    known = accounts(store, access)
+    serve(store or store_here(), listening, known, starting=starting, show=typer.echo, browser=open_browser)
 
 
 @users.command("add")

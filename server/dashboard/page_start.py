@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from pathlib import Path
 
 from fastapi import Request
 from markupsafe import Markup
@@ -22,8 +20,8 @@ from server.dashboard.shell import page
 from server.dashboard.units import counted, epsilon, number, saving, size
 
 CANNOT = (
-    "This dashboard sees a store, but no folder of runs in which it could start one. Start it beside the coordinator: "
-    "`fedlora server run RECIPE`, or `fedlora simulate RECIPE` for a simulation."
+    "No run is started from here: this dashboard has no coordinator's folder beside its store, and it was started "
+    "without --allow-simulations. At a terminal: `fedlora server run RECIPE`, or `fedlora simulate RECIPE`."
 )
 
 
@@ -82,10 +80,7 @@ class Form:
         try:
             recipe = launch.read_recipe(self.text.value or "")
             self.verdict.show(note("Packing a message of this recipe to see how long it is …"))
-            with tempfile.TemporaryDirectory() as folder:
-                plan = await asyncio.to_thread(
-                    launch.planned, recipe, examples=int(self.examples.value or 1), folder=Path(folder)
-                )
+            plan = await asyncio.to_thread(launch.planned, self.pad, recipe, examples=int(self.examples.value or 1))
         except (SettingsError, ValueError) as problem:
             self.verdict.show(note(str(problem), "bad"))
             return

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-import yaml
 from markupsafe import Markup
 
+from fedlora.plain_yaml import yaml_text
 from server.dashboard.markup import Column, Figure, Row, badge, figures, moment, note, pairs, table
 from server.dashboard.units import counted, duration, epsilon, error, number, saving, share, size
 from server.dashboard.words import OUTCOMES, STATES, clients_of, progress, state_badge
@@ -166,7 +166,7 @@ def made_with(run: RunRow, detail: RunDetail) -> Markup:
     facts = [("Run", run.run), ("Coordinator", run.coordinator), ("Folder", run.folder)]
     versions = [(name, text) for name, text in detail.versions.items()]
     dense = [("Dense factors of one client", size(detail.dense_bytes))] if detail.dense_bytes else []
-    recipe = yaml.safe_dump(json.loads(json.dumps(dict(detail.recipe))), sort_keys=False, allow_unicode=True)
+    recipe = yaml_text(json.loads(json.dumps(dict(detail.recipe))))
     return pairs([*facts, *dense, *versions]) + Markup(
         '<details><summary>Recipe</summary><pre class="log" tabindex="0">{}</pre></details>'
     ).format(recipe)

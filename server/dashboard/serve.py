@@ -7,7 +7,8 @@ import logging
 import time
 import webbrowser
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvicorn
@@ -15,15 +16,17 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from fedlora.private_files import require_private
-from fedlora.settings import SettingsError
+from fedlora.settings import RunError, SettingsError
 from server.dashboard.access import Access
 from server.dashboard.api import add_api
 from server.dashboard.app import create_app
 from server.dashboard.board import Board
 from server.dashboard.gate import LOOPBACK, Audit, Doors, log_only
+from server.dashboard.inherited import address_of, inherited_socket
 from server.dashboard.pages import add_pages
 from server.launch import Launchpad, launchpad
 from server.notify import Notifier
+from server.recipe_files import require_apart
 from server.store.audit import append_event
 from server.store.opening import Store, open_store
 from server.webhooks import hooks_beside
@@ -72,10 +75,25 @@ def doors_for(listening: Listening, access: Access, audit: Audit = log_only) -> 
     return Doors(access, tls=listening.tls, hosts=LOOPBACK if local else None, audit=audit)
 
 
-def pad_for(listening: Listening, store: str) -> Launchpad | None:
-    """Simulations are started by whoever sits at this machine; a coordinator's runs by whoever may log in."""
+@dataclass(frozen=True)
+class Starting:
+    """What operators may start from a page, besides a coordinator's runs."""
+
+    simulations: bool = False
+    """They run with this process's rights, whoever asked for them through whatever proxy."""
+    files: Path | None = None
+    """The one folder below which their recipes may name data and models."""
+
+
+def pad_for(store: str, starting: Starting, access: Path) -> Launchpad | None:
+    """Where runs are started; SettingsError for a folder of files that holds the store or the accounts."""
     pad = launchpad(store)
-    return None if pad is None or (pad.deployment is None and not is_loopback(listening.host)) else pad
+    if pad is None or (pad.deployment is None and not starting.simulations):
+        return None
+    if starting.files is not None:
+        coordinator = [] if pad.deployment is None else [pad.deployment.folder]
+        require_apart(starting.files, pad.runs, Path(pad.store), access, *coordinator)
+    return replace(pad, files=starting.files)
 
 
 def audit_log(store: Store) -> Audit:
@@ -107,25 +125,30 @@ def build(board: Board) -> FastAPI:
     return app
 
 
-def serve(store: str, listening: Listening, access: Access, *, show: Callable[[str], None], browser: bool) -> None:
-    """Serve until interrupted."""
+def serve(
+    store: str,
+    listening: Listening,
+    access: Access,
+    *,
+    starting: Starting,
+    show: Callable[[str], None],
+    browser: bool,
+) -> None:
+    """Serve until interrupted; on the port that systemd has opened, where it has."""
+    listener = inherited_socket()
+    if listener is not None:
+        host, port = address_of(listener)
+        listening = replace(listening, host=host, port=port)
     doors_for(listening, access)  # what would not be safe is refused before anything is opened
+    pad = pad_for(store, starting, access.path)
     opened = open_store(store)
     doors = doors_for(listening, access, audit_log(opened))
-    board = Board(opened, doors, pad_for(listening, store))
+    board = Board(opened, doors, pad)
     app = build(board)
     Notifier(opened, hooks_beside(store)).start()
     show(f"The dashboard shows {board.store.url}. Stop it with Ctrl-C.")
-    if is_loopback(listening.host):
-        link = f"{listening.url}/enter?link={doors.sessions.new_link()}"
-        show(f"Open it by this link, which works once and makes you admin:\n  {link}")
-        if access.now().users:
-            show(f"Users log in at {listening.url}/login")
-        if browser:
-            webbrowser.open(link)
-    else:
-        show(f"Users log in at {listening.url}/login")
-    uvicorn.run(
+    greet(listening, doors, show=show, browser=browser)
+    config = uvicorn.Config(
         app,
         host=listening.host,
         port=listening.port,
@@ -136,3 +159,21 @@ def serve(store: str, listening: Listening, access: Access, *, show: Callable[[s
         proxy_headers=False,
         timeout_graceful_shutdown=2,
     )
+    server = uvicorn.Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=None if listener is None else [listener])
+    if not server.started:
+        raise RunError(f"the dashboard cannot listen at {listening.url}; its log above says why.")
+
+
+def greet(listening: Listening, doors: Doors, *, show: Callable[[str], None], browser: bool) -> None:
+    """Say how to get in."""
+    if is_loopback(listening.host):
+        link = f"{listening.url}/enter?link={doors.sessions.new_link()}"
+        show(f"Open it by this link, which works once and makes you admin:\n  {link}")
+        if doors.access.now().users:
+            show(f"Users log in at {listening.url}/login")
+        if browser:
+            webbrowser.open(link)
+    else:
+        show(f"Users log in at {listening.url}/login")

@@ -25,6 +25,8 @@ from server.store.tables import sites
 RECENT_S = 86_400.0
 MOST_RUNS = 100
 MOST_CODES = 30
+TOLD = ("fedlora", "python", "torch", "flwr", "device")
+"""Labels of fedlora_site_info besides the site."""
 
 Gauge, Total = GaugeMetricFamily, CounterMetricFamily
 
@@ -185,5 +187,5 @@ def machines(connection: Connection) -> Iterator[Metric]:
     runs_on = Gauge("fedlora_site_info", "1; versions and device, as the site says", labels=["site", *told])
     for site in read_sites(connection):
         if site.kind == "deployment" and site.machine is not None:
-            runs_on.add_metric([site.site, *(str(site.machine[name]) for name in told)], 1.0)
+            runs_on.add_metric([site.site, *(str(site.machine[name]) for name in TOLD)], 1.0)
     yield runs_on

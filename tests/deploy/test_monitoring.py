@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from server.metrics import exposition as of_coordinator
 from server.provision import initialise
-from server.store.metrics import exposition
+from server.store.metrics import TOLD, exposition
 from server.store.opening import open_store
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -65,6 +65,15 @@ def test_promtool_accepts_the_rules():
     if promtool is None:
         pytest.skip("promtool is not installed here")
     subprocess.run([promtool, "check", "rules", str(DEPLOY / "alerts.yml")], check=True)
+
+
+def test_the_grafana_dashboard_says_what_sites_run_on():
+    """Whoever upgrades sees which sites are left; the columns are the metric's own labels."""
+    panels = json.loads((DEPLOY / "grafana-dashboard.json").read_text())["panels"]
+    (panel,) = (panel for panel in panels if panel["targets"][0]["expr"] == "fedlora_site_info")
+    assert (panel["type"], panel["targets"][0]["format"], panel["targets"][0]["instant"]) == ("table", "table", True)
+    (organised,) = (step["options"] for step in panel["transformations"] if step["id"] == "organize")
+    assert set(organised["indexByName"]) == {"site", *TOLD}
 
 
 def test_the_grafana_dashboard_shows_what_is_exposed_and_no_panel_covers_another(exposed):

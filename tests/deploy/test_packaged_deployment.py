@@ -6,6 +6,7 @@ compose client is installed, it parses the file too.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from server.settings import ServerSettings
 
 ROOT = units_folder()
 FILE = ROOT / "docker-compose.yml"
+UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 pytestmark = pytest.mark.skipif(not FILE.exists(), reason="a wheel carries no compose file")
 
 
@@ -134,8 +136,67 @@ def test_images_do_not_run_as_root(name):
     assert lines[-1] == 'ENTRYPOINT ["fedlora"]'
 
 
-@pytest.mark.parametrize("unit", sorted((ROOT / "deploy" / "systemd").glob("*.service")), ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_units_restart_and_are_confined(unit: Path):
     text = unit.read_text()
-    for line in ("Restart=always", "User=fedlora", "NoNewPrivileges=yes", "ProtectSystem=strict", "UMask=0077"):
+    for line in ("Restart=always", "NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet="):
         assert f"\n{line}\n" in text
+    assert "\nMemoryDenyWriteExecute=" not in text, "torch and numba compile kernels"
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_the_exposure_of_a_unit_is_low_by_systemds_own_measure(unit: Path):
+    """Of 10; what is left is what the services are for: a network, local sockets, GPUs, compiled kernels."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed here")
+    measured = ["systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=30", str(unit)]
+    ran = subprocess.run(measured, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr
+
+
+def settings_of(unit: str) -> dict[str, list[str]]:
+    """A unit's settings by name, in the order in which they stand."""
+    lines = (ROOT / "deploy" / "systemd" / unit).read_text().splitlines()
+    found: dict[str, list[str]] = {}
+    for key, _, value in (line.partition("=") for line in lines if "=" in line and not line.startswith("#")):
+        found.setdefault(key, []).append(value)
+    return found
+
+
+def test_the_dashboard_is_a_user_of_its_own_without_a_way_to_the_control_api():
+    """It shares a group with the coordinator for the store's files, and a port that systemd opens for it."""
+    dashboard, coordinator = settings_of("fedlora-dashboard.service"), settings_of("fedlora-coordinator.service")
+    assert dashboard["User"] != coordinator["User"]
+    assert dashboard["Group"] == coordinator["SupplementaryGroups"] == ["fedlora-store"]
+    assert (dashboard["UMask"], coordinator["UMask"]) == (["0007"], ["0007"])
+    assert dashboard["PrivateNetwork"] == ["yes"]
+    assert dashboard["Requires"] == ["fedlora-dashboard.socket"]
+    assert settings_of("fedlora-dashboard.socket")["ListenStream"] == ["127.0.0.1:8470"]
+    assert dashboard["InaccessiblePaths"] == ["-/var/lib/fedlora/coordinator"]
+    assert set(dashboard["ReadWritePaths"][0].split()) == {"/var/lib/fedlora/store"}
+    assert "--allow-simulations" not in dashboard["ExecStart"][0]
+
+
+def test_a_site_keeps_its_files_to_itself_and_its_gpus():
+    site = settings_of("fedlora-client@.service")
+    assert site["UMask"] == ["0077"]
+    assert site["PrivateDevices"] == ["no"]
+    assert "ProtectClock" not in site, "it would close every device but the clock"
+
+
+def test_what_containers_print_is_kept_to_a_bounded_length(compose):
+    script = (ROOT / "deploy" / "compose-enrol.sh").read_text()
+    assert script.count("log_to: output") == 2, "coordinator and sites write no file that grows inside the container"
+    for name, service in compose["services"].items():
+        options = service["logging"]["options"]
+        assert service["logging"]["driver"] == "json-file", name
+        assert options["max-size"].endswith("m"), name
+        assert 1 < int(options["max-file"]) <= 10, name
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])
+def test_a_base_image_can_be_pinned_by_its_digest(name):
+    lines = (ROOT / "deploy" / name).read_text().splitlines()
+    base = next(line for line in lines if line.startswith("ARG BASE="))
+    assert re.fullmatch(r"ARG BASE=[\w./-]+:[\w.-]+", base), "never latest"
+    assert lines[lines.index(base) + 1] == "FROM ${BASE}"

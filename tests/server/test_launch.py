@@ -30,8 +30,8 @@ def test_every_packaged_recipe_can_be_chosen():
     ("text", "message"),
     [
         ("train: {lrr: 1}", r"unknown setting train\.lrr; did you mean train\.lr\?"),
-        ("a: [1", "the recipe is not valid YAML"),
-        ("", r"holds `key: value` settings, not a NoneType"),
+        ("a: [1", "the recipe is not YAML for settings"),
+        ("", "the recipe is empty; write `key: value` settings"),
     ],
 )
 def test_a_bad_recipe_is_refused_with_the_way_out(text, message):

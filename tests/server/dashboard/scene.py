@@ -43,7 +43,7 @@ class Scene:
 
 def tiny(folder: Path, *overrides: str) -> Recipe:
     """The tiny federation, its model and messages made once."""
-    model, source = folder / "model", folder / "messages.csv"
+    model, source = folder / "data" / "model", folder / "data" / "messages.csv"
     if not source.exists():
         save_tiny_model(model, hidden=128)
         save_messages(source)
@@ -99,7 +99,10 @@ def dashboard(folder: Path, *options: str) -> Iterator[Scene]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = folder / "dashboard.log"
-    command = [sys.executable, "-u", "-m", "fedlora", "dashboard", "--store", str(store), "--port", str(port), *options]
+    (folder / "data").mkdir(exist_ok=True)
+    may = ["--allow-simulations", "--files", str(folder / "data")]
+    where = ["--store", str(store), "--port", str(port)]
+    command = [sys.executable, "-u", "-m", "fedlora", "dashboard", *where, *may, *options]
     with (
         log.open("wb") as output,
         subprocess.Popen(command, stdout=output, stderr=output, cwd=folder, env=ours()) as process,

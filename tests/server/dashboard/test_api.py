@@ -19,6 +19,7 @@ from server.launch import Launchpad
 from server.store.opening import open_store
 from server.store.reading import read_runs
 from server.store.writing import begin_run, set_run, write_round
+from tests.bombs import BOMB, ECHO
 from tests.store.examples import BUDGET, MACHINE, client, facts, private, receipt, record
 
 FAR = 4e9
@@ -130,12 +131,14 @@ def starter(store, tmp_path):
     ("recipe", "reason"),
     [
         ("train: {lrr: 1}", "unknown setting train.lrr; did you mean train.lr?"),
-        ("[1, 2]", "a recipe holds `key: value` settings, not a list."),
-        ("a: [1", "the recipe is not valid YAML"),
-        ("seed: 2001-99-99", "the recipe cannot be read (ValueError)"),
-        ("\0", "the recipe is not valid YAML"),
-        ("{1: 2}", "Keys should be strings"),
-        ("[" * 5000, "the recipe"),
+        ("[1, 2]", "the recipe must hold `key: value` settings, not a list."),
+        ("a: [1", "the recipe is not YAML for settings and cannot be read: line 1, column 6"),
+        ("seed: 2001-99-99", "seed must be a valid integer"),
+        ("\0", "a character that no text holds"),
+        ("{1: 2}", "unknown setting 1"),
+        ("[" * 5000, "more than 32 levels deep"),
+        (BOMB, "line 1: &a is not for settings"),
+        (ECHO, "line 1: &a is not for settings"),
     ],
 )
 def test_a_bad_recipe_is_refused_and_nothing_is_started(starter, tmp_path, recipe, reason):
@@ -143,6 +146,7 @@ def test_a_bad_recipe_is_refused_and_nothing_is_started(starter, tmp_path, recip
         answer = starter.post(f"/api/v1/{path}", json=body)
         assert answer.status_code == 422, answer.text
         assert reason in answer.json()["detail"]
+        assert len(answer.content) < 1000
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -167,7 +171,8 @@ def test_a_run_is_started_once_under_a_name_that_is_a_name(starter, tmp_path, mo
 
 def test_where_no_run_can_be_started_or_resumed_it_is_said(browse, starter):
     answer = browse[Role.OPERATOR].post("/api/v1/runs", json={"recipe": "{}", "name": "x"})
-    assert (answer.status_code, answer.json()["detail"][:39]) == (409, "this dashboard sees a store, but no fol")
+    assert (answer.status_code, answer.json()["detail"][:39]) == (409, "no run is started from here: this dashb")
+    assert "without --allow-simulations" in answer.json()["detail"]
     assert "only a run that was stopped" in starter.post("/api/v1/runs/busy/resume").json()["detail"]
     assert starter.get("/api/v1/runs/first/adapter").status_code == 404
 

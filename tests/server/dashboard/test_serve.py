@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -15,10 +18,11 @@ from fedlora.settings import SettingsError
 from server.certificates import issue_server_certificate, make_authority
 from server.dashboard.access import Access, Role
 from server.dashboard.gate import LOOPBACK
+from server.dashboard.inherited import address_of, inherited_socket
 from server.dashboard.serve import Listening, audit_log, doors_for, is_loopback
 from server.store.audit import read_events
 from server.store.opening import open_store
-from tests.server.dashboard.scene import dashboard
+from tests.server.dashboard.scene import dashboard, link_in, ours
 
 PASSWORD = "correct horse battery"
 
@@ -94,6 +98,44 @@ def test_users_and_tokens_by_command(tmp_path):
     assert access.by_password("ada", PASSWORD).role == Role.OPERATOR
     assert access.by_token(secret).name == "token:ci"
     assert "operator" in run("user", "list").stdout
+
+
+def test_a_handed_over_socket_is_one_tcp_port_meant_for_this_process():
+    here = {"LISTEN_PID": str(os.getpid())}
+    assert inherited_socket({}) is None
+    assert inherited_socket({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) is None
+    with pytest.raises(SettingsError, match="systemd hands over 2 sockets"):
+        inherited_socket({**here, "LISTEN_FDS": "2"})
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert address_of(listener) == listener.getsockname()
+    with (
+        socket.socket(socket.AF_UNIX) as local,
+        pytest.raises(SettingsError, match=r"no TCP port; write ListenStream="),
+    ):
+        address_of(local)
+
+
+@pytest.mark.slow
+def test_on_a_port_that_is_handed_over_it_needs_no_network_at_all(tmp_path):
+    """As `PrivateNetwork=yes` in its unit: not even loopback, where the coordinator's Control API is."""
+    alone = ["unshare", "--net", "--map-root-user"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], check=False).returncode != 0:
+        pytest.skip("this machine lets nobody make a network namespace")
+    take = 'exec 3<&"$0"; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@"'
+    command = [sys.executable, "-u", "-m", "fedlora", "dashboard", "--store", str(tmp_path / "store.db")]
+    with socket.create_server(("127.0.0.1", 0)) as listener, (tmp_path / "log").open("wb") as output:
+        listener.set_inheritable(True)
+        process = subprocess.Popen(
+            [*alone, "bash", "-c", take, str(listener.fileno()), *command],
+            pass_fds=[listener.fileno()], stdout=output, stderr=output, cwd=tmp_path, env=ours(),
+        )  # fmt: skip
+        try:
+            link = link_in(tmp_path / "log", process, listener.getsockname()[1])
+            with build_opener(HTTPCookieProcessor(CookieJar())).open(link, timeout=60) as answer:
+                assert answer.status == 200
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
 
 
 @pytest.mark.slow

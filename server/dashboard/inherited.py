@@ -1,0 +1,32 @@
+"""A port that systemd has opened for the dashboard (`deploy/systemd/fedlora-dashboard.socket`): sd_listen_fds(3).
+
+So the service itself needs no network: whoever gets hold of it reaches nothing but the store.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+
+from fedlora.settings import SettingsError
+
+FIRST = 3  # SD_LISTEN_FDS_START
+
+
+def inherited_socket(environment: Mapping[str, str] = os.environ) -> socket.socket | None:
+    """The listening socket that was handed over; None where none was. SettingsError for more than one."""
+    if environment.get("LISTEN_PID") != str(os.getpid()):  # meant for somebody else, or for nobody
+        return None
+    count = environment.get("LISTEN_FDS", "0")
+    if count != "1":
+        raise SettingsError(f"systemd hands over {count} sockets; fedlora-dashboard.socket has one ListenStream=.")
+    return socket.socket(fileno=FIRST)
+
+
+def address_of(listener: socket.socket) -> tuple[str, int]:
+    """Host and port; SettingsError for what is no TCP port."""
+    if listener.family not in (socket.AF_INET, socket.AF_INET6) or listener.type != socket.SOCK_STREAM:
+        raise SettingsError("systemd hands over a socket that is no TCP port; write ListenStream=127.0.0.1:8470.")
+    host, port = listener.getsockname()[:2]
+    return str(host), int(port)
