@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -78,6 +79,51 @@ def up(config: Config = Path("client.yaml")) -> None:
 
     log_json_lines()
     serve(load_client(config), config)
+
+
+@app.command()
+def backup(
+    config: Config = Path("client.yaml"),
+    out: Annotated[Path | None, typer.Option(help="A new file; fedlora-SITE-DATE.tar here when not given.")] = None,
+) -> None:
+    """Copy keys, settings, policy and ledger into one file of mode 0600; the data are not in it."""
+    from client.backup import back_up
+    from client.settings import load_client
+
+    settings = load_client(config)
+    path = out or Path(f"fedlora-{settings.site}-{datetime.now(UTC):%Y%m%d-%H%M%S}.tar")
+    about = back_up(settings, path)
+    console.print(f"{len(about.digests)} files are in [bold]{path}[/]; the data are not.")
+
+
+@app.command()
+def restore(
+    archive: Annotated[Path, typer.Argument(help="A backup.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder for the site.")],
+    yes: Yes = False,
+) -> None:
+    """Make a site's folder of a backup, after asking whether its ledger is still the newest; nothing is overwritten."""
+    from client.backup import ledgers_in
+    from client.backup import restore as put_back
+
+    about, ledgers = ledgers_in(archive)
+    made = f"{datetime.fromtimestamp(about.made, UTC):%Y-%m-%d %H:%M} UTC"
+    console.print(f"{archive} is the site {about.name} as of {made}.")
+    for dataset, (entries, _) in ledgers.items():
+        console.print(f"  the ledger of {dataset}: {entries} entries")
+    if ledgers:
+        console.print(
+            "A ledger forgets what the site spent after this moment. If it has trained since, do not go on with this "
+            "one: the coordinator's receipts show it, and it refuses the site's updates (bad-receipt). State what was "
+            "spent instead: docs/deployment.md, Losing a disk."
+        )
+    question = f"Has {about.name} trained on nothing since {made}?" if ledgers else None
+    agree(question, found="", expected=None, yes=yes)
+    _, settings = put_back(archive, folder)
+    console.print(
+        f"{folder} is the site {about.name} again. Its data are where client.yaml says: {settings.data.train}"
+    )
+    console.print(f"Then: fedlora client doctor --config {folder / 'client.yaml'}, fedlora client up")
 
 
 @app.command()

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from fedlora.deployment import is_ipv6
 from fedlora.settings import SettingsError
 
 Health = Callable[[], Mapping[str, Mapping[str, object]]]
@@ -54,8 +56,11 @@ def _serve(path: str, page: Page, *, host: str, port: int, setting: str) -> Thre
         def log_message(self, format: str, *args: object) -> None:
             """A probe every few seconds is not worth a line."""
 
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if is_ipv6(host) else socket.AF_INET
+
     try:
-        server = ThreadingHTTPServer((host, port), Handler)
+        server = Server((host, port), Handler)
     except OSError as error:
         raise SettingsError(
             f"{path} cannot be served at {host}:{port}: {error.strerror}. Choose another {setting}; every coordinator "

@@ -185,6 +185,60 @@ def accept_new_ledger(
     )
 
 
+@admin.command()
+def backup(
+    config: Config = DEFAULT,
+    out: Annotated[Path | None, typer.Option(help="A new file; fedlora-NAME-DATE.tar here when not given.")] = None,
+) -> None:
+    """Copy all that a new machine needs into one file of mode 0600: it holds the authority's key."""
+    from server.backup import back_up, sqlite_file
+    from server.settings import load_server
+
+    settings = load_server(config)
+    path = out or archive_name(settings.name)
+    about = back_up(settings, path)
+    console.print(f"{len(about.digests)} files are in [bold]{path}[/]. Keep it as you keep the authority's key.")
+    if sqlite_file(settings) is None:
+        console.print("[yellow]The store is a PostgreSQL database and is not in it:[/] pg_dump.")
+
+
+@admin.command()
+def restore(
+    archive: Annotated[Path, typer.Argument(help="A backup.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder for the coordinator.")],
+) -> None:
+    """Make a coordinator's folder of a backup; nothing is overwritten."""
+    from server.backup import restore as put_back
+    from server.backup import sqlite_file
+    from server.told import tell
+
+    about, settings = put_back(archive, folder)
+    console.print(f"{folder} is {about.name} as of {moment(about.made)}. What happened since is not in it:")
+    console.print("- a site that was revoked since is approved again: revoke it before the coordinator is up;")
+    console.print("- a site that was approved, or changed its key, since must be approved again;")
+    console.print("- receipts since are unknown: a ledger that was put back since is not noticed.")
+    if (store := sqlite_file(settings)) != settings.folder / "store.db":
+        console.print(
+            f"[yellow]server.yaml says store: {settings.store}.[/] "
+            + (
+                "Restore it with its own tools."
+                if store is None
+                else f"Its copy is {folder / 'store.db'}: put it there."
+            )
+        )
+    tell(settings, "coordinator-restored", backup_of=about.made, version=about.version)
+    console.print(
+        f"The old coordinator must not run any more. Then: fedlora server up --config {folder / 'server.yaml'}"
+    )
+
+
+def archive_name(name: str) -> Path:
+    """Where a backup goes that was given no name."""
+    from datetime import UTC, datetime
+
+    return Path(f"fedlora-{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}.tar")
+
+
 def moment(at: float | None) -> str:
     """A time for people; none is `never`."""
     from datetime import UTC, datetime

@@ -18,12 +18,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fedlora.health import Health
 from fedlora.settings import SettingsError
-from server.certificates import days_left
 from server.provision import read_registry
 from server.settings import ServerSettings
 from server.store.metrics import budgets, machines, missing, shown_runs, sums
 from server.store.opening import open_existing
 from server.submissions import completed_rounds, read_submission, runs, state_of
+from server.trust_metrics import of_trust
 
 Gauge = GaugeMetricFamily
 TAIL_BYTES = 1 << 20
@@ -44,7 +44,7 @@ class _Coordinator(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from of_processes(self._health)
         yield from of_sites(self._settings)
-        yield Gauge("fedlora_certificate_days", "Until the server certificate expires", days_left(self._settings.pki))
+        yield from of_trust(self._settings)
         yield from of_runs(runs(self._settings))
         yield from of_store(self._settings)
 

@@ -38,7 +38,7 @@ def tell(settings: ServerSettings, kind: str, **particulars: Any) -> bool:
     with _waiting(settings.folder) as path:
         line = json.dumps({"kind": kind, "who": operator(), "at": time.time(), "particulars": particulars})
         with path.open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
+            file.write(f"\n{line}\n")  # a line before it may have been cut short
             file.flush()
             os.fsync(file.fileno())
         sync_folder(settings.folder)
@@ -96,7 +96,7 @@ def _events(path: Path) -> Iterator[Mapping[str, Any]]:
     """The events that wait; a line that a crash cut short was never told to anybody as done."""
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in filter(None, path.read_text(encoding="utf-8").splitlines()):
         try:
             yield json.loads(line)
         except ValueError:

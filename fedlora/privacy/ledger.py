@@ -166,6 +166,14 @@ def locked(path: Path) -> Iterator[None]:
                 return
 
 
+@contextmanager
+def hold_ledger(files: LedgerFiles) -> Iterator[None]:
+    """Nothing is charged meanwhile: for whoever copies ledger, anchor and answers as of one moment. Refusal if another
+    process holds it too long."""
+    with _locked(files.folder / "lock") if files.folder.is_dir() else nullcontext():
+        yield
+
+
 def read_ledger(files: LedgerFiles, *, public_key: str | None) -> Chain:
     """What is certain, and the first problem. Without a public key the anchor's signature is not checked."""
     content = files.ledger.read_bytes() if files.ledger.exists() else b""

@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 
 from fedlora import __version__
 from fedlora.machine import Machine
-from server.certificates import days_left
+from server.admitted import read_seen
+from server.certificates import authority_days_left, days_left
 from server.dashboard.board import Board
 from server.dashboard.live import Html, Live
 from server.dashboard.markup import Column, Figure, Row, Tone, badge, figures, moment, pairs, table
@@ -20,6 +21,7 @@ from server.dashboard.shell import page
 from server.dashboard.units import NOTHING, counted, duration, size
 from server.dashboard.words import OUTCOMES
 from server.provision import read_registry
+from server.renewal import ROLL_DAYS
 from server.settings import ServerSettings
 from server.store.reading import read_sites
 from server.store.rows import SiteRow
@@ -57,6 +59,8 @@ class Coordinator:
 
     name: str
     certificate_days: int
+    authority_days: int
+    never_came: tuple[str, ...]
     approved: tuple[str, ...]
     revoked: tuple[str, ...]
 
@@ -72,7 +76,15 @@ def coordinator_in(settings: ServerSettings) -> Coordinator:
         status: tuple(sorted(name for name, site in sites.items() if site.status == status))
         for status in ("approved", "revoked")
     }
-    return Coordinator(settings.name, int(days_left(settings.pki)), by_status["approved"], by_status["revoked"])
+    seen = read_seen(settings.folder)
+    return Coordinator(
+        name=settings.name,
+        certificate_days=int(days_left(settings.pki)),
+        authority_days=int(authority_days_left(settings.pki)),
+        never_came=tuple(site for site in by_status["approved"] if site not in seen),
+        approved=by_status["approved"],
+        revoked=by_status["revoked"],
+    )
 
 
 async def show(board: Board, request: Request) -> None:
@@ -133,20 +145,25 @@ def site_row(site: SiteRow) -> Row:
 
 def who_may(coordinator: Coordinator) -> Markup:
     """The coordinator's own certificate, and the sites whose keys it accepts."""
-    days = coordinator.certificate_days
-    tone: Tone = "bad" if days < 0 else "warn" if days < SOON_DAYS else "good"
-    certificate = badge("expired" if days < 0 else f"{counted(days, 'day')} left", tone)
+    authority = time_left(coordinator.authority_days, soon=ROLL_DAYS)
+    never = Markup("<small>never here: {}</small>").format(", ".join(coordinator.never_came))
+    approved = Markup("{}").format(", ".join(coordinator.approved) or "none yet: fedlora admin approve")
     return Markup('<section class="card" aria-label="Coordinator"><h2>Coordinator {}</h2>{}</section>').format(
         coordinator.name,
         pairs(
             [
-                ("Server certificate", certificate),
-                ("Sites' certificates", "none: sites have keys, which do not expire; fedlora admin revoke ends one"),
-                ("Approved sites", ", ".join(coordinator.approved) or "none yet: fedlora admin approve"),
+                ("Server certificate", time_left(coordinator.certificate_days, soon=SOON_DAYS)),
+                ("Authority", Markup("{} {}").format(authority, "and all certificates; fedlora admin roll-authority")),
+                ("Approved sites", approved + never if coordinator.never_came else approved),
                 ("Revoked sites", ", ".join(coordinator.revoked) or "none"),
             ]
         ),
     )
+
+
+def time_left(days: int, *, soon: int) -> Markup:
+    tone: Tone = "bad" if days < 0 else "warn" if days < soon else "good"
+    return badge("expired" if days < 0 else f"{counted(days, 'day')} left", tone)
 
 
 MEANINGS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 
 import pytest
@@ -11,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from client.enroll import ask
 from fedlora.config import Recipe
 from fedlora.health import serve_metrics
-from server.certificates import SERVER_DAYS
+from server.admitted import Seen
+from server.certificates import CA_DAYS, SERVER_DAYS
 from server.metrics import exposition, last_records
 from server.provision import approve, initialise, revoke
 from server.submissions import submit
@@ -46,7 +48,13 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
 def test_a_scrape_says_what_the_files_say(settings):
     found = samples(exposition(settings, lambda: HEALTH).decode())
     assert SERVER_DAYS - 1 < found.pop(("fedlora_certificate_days",)) < SERVER_DAYS
+    assert CA_DAYS - 1 < found.pop(("fedlora_authority_days",)) < CA_DAYS
+    assert found.pop(("fedlora_disk_free_bytes",)) > 0
+    for site in ("a", "b"):
+        assert time.time() - 60 < found.pop(("fedlora_site_granted_timestamp_seconds", site)) <= time.time()
     assert found == {
+        ("fedlora_site_seen_timestamp_seconds", "a"): 0, ("fedlora_site_seen_timestamp_seconds", "b"): 0,
+
         ("fedlora_process_ready", "superlink"): 1, ("fedlora_process_ready", "executor"): 0,
         ("fedlora_process_starts", "superlink"): 3, ("fedlora_process_starts", "executor"): 1,
         ("fedlora_sites", "approved"): 2, ("fedlora_sites", "revoked"): 1,
@@ -56,6 +64,21 @@ def test_a_scrape_says_what_the_files_say(settings):
         ("fedlora_round_bytes", "down", "first"): 9, ("fedlora_round_seconds", "first"): 1.5,
         ("fedlora_accuracy", "first"): 0.5,
     }  # fmt: skip
+
+
+def test_a_site_that_came_is_told_from_one_that_never_did(settings):
+    Seen(settings.folder, clock=lambda: 1000.0)("a")
+    found = samples(exposition(settings, lambda: HEALTH).decode())
+    assert found["fedlora_site_seen_timestamp_seconds", "a"] == 1000
+    assert found["fedlora_site_seen_timestamp_seconds", "b"] == 0
+
+
+def test_certificates_and_a_registry_that_cannot_be_read_cost_their_own_metrics_alone(settings):
+    (settings.pki / "server.pem").write_text("x")
+    (settings.pki / "ca.crt").write_text("x")
+    found = samples(exposition(settings, lambda: HEALTH).decode())
+    assert ("fedlora_certificate_days",) not in found
+    assert found["fedlora_run_rounds", "first"] == 2
 
 
 def test_a_line_that_is_being_written_is_not_read(settings):

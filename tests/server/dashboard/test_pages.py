@@ -12,7 +12,8 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 from client.enroll import ask
 from fedlora import __version__
-from server.certificates import SERVER_DAYS
+from server.admitted import Seen
+from server.certificates import CA_DAYS, SERVER_DAYS
 from server.dashboard.access import Access, Role
 from server.dashboard.board import Board
 from server.dashboard.gate import PUBLIC, Doors
@@ -117,11 +118,14 @@ def test_sites_say_what_they_run_on_and_another_version_is_marked(inside, store)
     assert "simulated here" in page
 
 
-def test_a_coordinators_page_says_that_sites_have_no_certificates_that_expire(tmp_path):
+def test_a_coordinators_page_says_how_long_its_authority_lasts_and_who_never_came(tmp_path):
     settings = initialise(tmp_path, name="net", address="x:1")
     approve(settings, ask(tmp_path / "a", site="hospital-a"))
     shown = html.unescape(str(who_may(coordinator_in(settings))))
-    assert "none: sites have keys, which do not expire" in shown
+    assert f"{CA_DAYS - 1:,} days left" in shown
+    assert "never here: hospital-a" in shown
+    Seen(settings.folder)("hospital-a")
+    assert "never here" not in str(who_may(coordinator_in(settings)))
     assert f"{SERVER_DAYS - 1} days left" in shown
     assert "hospital-a" in shown
 
