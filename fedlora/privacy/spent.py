@@ -114,5 +114,6 @@ def _example_level(recipe: Recipe, spent: Mapping[str, SiteSpent]) -> dict[str, 
         "delta": recipe.privacy.delta,
         "adjacency": ADJACENCY,
         "privacy_unit": "example",
+        "dropout": "off",  # private steps train without it, whatever the base model's config says
         "insecure_noise": not all(site.secure for site in spent.values()),
     }
