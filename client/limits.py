@@ -14,6 +14,7 @@ from client.settings import Limits
 from fedlora.settings import SettingsError
 
 MIB = 1024 * 1024
+OUT_OF_MEMORY = "out-of-memory"
 CUDA_FAILED = "OutOfMemoryError"  # torch's; this file is read before torch is, so it goes by the name
 ALLOCATION_FAILED = "can't allocate memory"  # torch's CPU allocator raises a plain RuntimeError
 
@@ -43,4 +44,4 @@ def data_bytes() -> int:
 def code_of(error: Exception) -> str:
     """What a site says of an exception: `out-of-memory`, or nothing but `internal-error`."""
     short = isinstance(error, MemoryError) or type(error).__name__ == CUDA_FAILED or ALLOCATION_FAILED in str(error)
-    return "out-of-memory" if short else "internal-error"
+    return OUT_OF_MEMORY if short else "internal-error"

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from contextlib import contextmanager
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from client.limits import OUT_OF_MEMORY, code_of
+from fedlora.adapters.inject import ADAPTER, adapted_layers
 from fedlora.config import ModelSettings, TrainSettings
-from fedlora.examples import Examples, invented
+from fedlora.examples import COMPANIES, Examples, invented
 from fedlora.models import autocast
-from fedlora.privacy.engine import PrivateEngine
+from fedlora.privacy.dropout import require_no_dropout
+from fedlora.privacy.engine import LossPerExample, PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
-from fedlora.privacy.noise import Source
+from fedlora.privacy.noise import SecureSource, Source
+from fedlora.privacy.refusal import Code, Refusal
 from fedlora.tasks import TASKS
 
 
@@ -60,36 +65,127 @@ def train_adapter_privately(
     Nothing in the data makes it fail: whether a task fails is seen by the coordinator, and no noise covers it.
     """
     optimizer = make_optimizer(model, parameters, settings)
-    model.train()
-    vocabulary = vocabulary_of(model)
-    known = examples.within(vocabulary)
     losses: list[Tensor] = []
+    private = private_steps(model, examples, settings, on=on, mechanism=mechanism, source=source, gradients=gradients)
+    with private as (engine, loss_of):
 
-    def loss_on(these: Examples, indices: Tensor) -> Tensor:
-        batch = these.batch(indices.tolist(), device=on.device)
-        with autocast(on):
-            return TASKS[on.task].loss_per_sample(model, batch)
+        def loss_per_example(indices: Tensor) -> Tensor:
+            losses_n = loss_of(indices)
+            losses.append(losses_n.detach())
+            return losses_n
 
-    def loss_per_example(indices: Tensor) -> Tensor:
-        losses_n = loss_on(known, indices)
-        losses.append(losses_n.detach())
-        return losses_n
-
-    engine = PrivateEngine(
-        model,
-        mechanism,
-        examples=len(examples),
-        source=source,
-        microbatch=settings.microbatch_size,
-        gradients=gradients,
-    )
-    with engine:
-        engine.rehearse(partial(loss_on, invented(vocabulary, max_tokens=on.max_tokens, pad_id=examples.pad_id)))
         for _ in range(mechanism.steps):
             engine.step(loss_per_example)
             optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return float(torch.cat(losses).mean()) if losses else None
+
+
+@contextmanager
+def private_steps(
+    model: nn.Module,
+    examples: Examples,
+    settings: TrainSettings,
+    *,
+    on: ModelSettings,
+    mechanism: Mechanism,
+    source: Source,
+    gradients: Literal["fedlora", "opacus"] = "fedlora",
+) -> Iterator[tuple[PrivateEngine, LossPerExample]]:
+    """The engine, rehearsed on short texts, and the loss that its steps take: what private training is made of."""
+    vocabulary = vocabulary_of(model)
+    engine = PrivateEngine(
+        model,
+        mechanism,
+        examples=len(examples),
+        source=source,
+        microbatch=largest_microbatch(settings),
+        gradients=gradients,
+        shapes=examples.shapes(most=on.max_tokens),
+    )
+    require_no_dropout(adapter_dropout(model))
+    with engine:
+        rehearsed = invented(vocabulary, max_tokens=on.max_tokens, pad_id=examples.pad_id)
+        engine.rehearse(loss_on(model, rehearsed, on), COMPANIES[:1])
+        yield engine, loss_on(model, examples.within(vocabulary), on)
+
+
+def rehearse_privately(
+    model: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    settings: TrainSettings,
+    *,
+    on: ModelSettings,
+    pad_id: int,
+    gradients: Literal["fedlora", "opacus"] = "fedlora",
+) -> None:
+    """Try, before a site is charged, everything that its private steps can fail by: on invented examples, none of it.
+
+    Forward and backward in the mode that trains, on texts of `on.max_tokens`, and once a process and model in the
+    largest microbatch. Raises Refusal; the values that `parameters` have are tried too, so call it with the adapter of
+    the round. What is left to fail afterwards is an example by itself, and counts as zero.
+    """
+    require_no_dropout(adapter_dropout(model))
+    vocabulary = vocabulary_of(model)
+    if pad_id >= vocabulary:
+        raise Refusal(
+            Code.UNSUPPORTED_MODEL,
+            f"the tokenizer pads with token {pad_id}, and the model knows tokens below {vocabulary}: no padded text "
+            "could be computed; give the model's folder a tokenizer whose pad_token is one of the model's own.",
+        )
+    texts = invented(vocabulary, max_tokens=on.max_tokens, pad_id=pad_id)
+    mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=1, expected_batch=1.0)  # no step is taken
+    size = largest_microbatch(settings)
+    tried = (on, gradients, size, tuple(parameter.shape for parameter in parameters))
+    engine = PrivateEngine(model, mechanism, examples=len(texts), source=SecureSource(), gradients=gradients)
+    try:
+        with engine:
+            loss = loss_on(model, texts, on)
+            engine.rehearse(loss, COMPANIES)
+            if tried not in _TRIED.setdefault(model, set()):
+                engine.rehearse_whole_batch(loss, [COMPANIES[1][0], *[COMPANIES[1][1]] * (size - 1)])
+                _TRIED[model].add(tried)
+    except Refusal:
+        raise
+    except Exception as error:
+        if code_of(error) == OUT_OF_MEMORY:
+            raise
+        raise Refusal(
+            Code.UNSUPPORTED_MODEL,
+            f"the model cannot be trained on texts of {on.max_tokens} tokens: {type(error).__name__}: {error}; lower "
+            "model.max_tokens, or choose another model.",
+        ) from error
+    finally:
+        for parameter in parameters:
+            parameter.grad = None
+
+
+_TRIED: WeakKeyDictionary[nn.Module, set[tuple[object, ...]]] = WeakKeyDictionary()
+"""The largest microbatches that went through: their memory does not depend on values, so once a process is enough."""
+
+
+def loss_on(model: nn.Module, examples: Examples, on: ModelSettings) -> LossPerExample:
+    """The losses of examples by index, each padded to its own public length: give it indices of one length."""
+    lengths = examples.shapes(most=on.max_tokens)
+
+    def loss_per_example(indices: Tensor) -> Tensor:
+        chosen = indices.tolist()
+        batch = examples.batch(chosen, length=max(lengths[index] for index in chosen), device=on.device)
+        with autocast(on):
+            return TASKS[on.task].loss_per_sample(model, batch)
+
+    return loss_per_example
+
+
+def largest_microbatch(settings: TrainSettings) -> int:
+    """Under privacy a Poisson sample may be larger than `batch_size`: it is then computed in pieces of that size."""
+    return settings.microbatch_size or settings.batch_size
+
+
+def adapter_dropout(model: nn.Module) -> float:
+    """The largest probability of dropout in front of an adapter's A."""
+    layers = adapted_layers(model.get_submodule("encoder"))
+    return max((float(getattr(layer.lora_dropout[ADAPTER], "p", 0.0)) for _, layer in layers), default=0.0)
 
 
 def vocabulary_of(model: nn.Module) -> int:

@@ -19,6 +19,12 @@ log = logging.getLogger(__name__)
 IGNORED = -100
 """The label of an example that is there and has no loss: cross-entropy leaves it out."""
 
+SHORTEST = 8
+"""Tokens. Finer steps would fill more microbatches than they save padding (docs/LOG.md)."""
+
+COMPANIES = ((0, 1, 2), (3, 4, 5))
+"""The rows of `invented` that are computed together."""
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -31,14 +37,20 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels_n)
 
-    def batch(self, indices: Sequence[int], *, device: str = "cpu") -> Batch:
-        """The examples at `indices`, padded to the longest of them."""
+    def batch(self, indices: Sequence[int], *, length: int = 0, device: str = "cpu") -> Batch:
+        """The examples at `indices`, padded to the longest of them, and to `length` tokens if that is more."""
         rows = [self.token_ids[index] for index in indices]
         input_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
+        missing = max(0, length - input_ids.shape[1])
+        input_ids = torch.nn.functional.pad(input_ids, (0, missing), value=self.pad_id)
         lengths = torch.tensor([len(row) for row in rows])
         mask = (torch.arange(input_ids.shape[1])[None] < lengths[:, None]).long()
         whole = {"input_ids": input_ids, "attention_mask": mask, "labels": self.labels_n[list(indices)]}
         return {name: tensor.to(device) for name, tensor in whole.items()}
+
+    def shapes(self, *, most: int) -> list[int]:
+        """What every example is padded to under privacy: a function of its own length alone. See `public_length`."""
+        return [public_length(len(row), most=most) for row in self.token_ids]
 
     def evaluation_batches(self, size: int = 64, *, device: str = "cpu") -> Iterator[Batch]:
         """All examples once, the shortest first: batches of one length waste no padding."""
@@ -65,10 +77,32 @@ class Examples:
         return Examples([self.token_ids[index] for index in chosen], self.labels_n[chosen], self.pad_id)
 
 
+def public_length(tokens: int, *, most: int) -> int:
+    """The length from a fixed list that a text of `tokens` is padded to: 8, 16, ... 64, 80, 96, ... 128, ... `most`.
+
+    Padding to the longest text of a batch would make everybody's computation depend on who else was drawn. At most 7
+    tokens more than the text up to 64, an eighth to a quarter more from there on.
+
+    >>> [public_length(tokens, most=500) for tokens in (1, 8, 9, 64, 65, 129, 499)]
+    [8, 8, 16, 64, 80, 160, 500]
+    """
+    step = SHORTEST
+    while tokens > 8 * step:
+        step *= 2
+    return max(tokens, min(most, -(-tokens // step) * step))
+
+
 def invented(vocabulary: int, *, max_tokens: int, pad_id: int) -> Examples:
-    """Two examples of nobody, of unequal length: to try a model on before it sees any data."""
-    rows = [torch.arange(min(max_tokens, length)) % vocabulary for length in (2, 5)]
-    return Examples(rows, torch.zeros(2, dtype=torch.long), pad_id)
+    """Six examples of nobody, to try a model on before it sees any data: three short ones and three long ones.
+
+    The three of one kind have one public length and not all the same number of tokens (`COMPANIES`); the long ones are
+    what the longest texts of the data will be: two of `max_tokens`, and the shortest that is padded to as much.
+    """
+    padded = [n for n in range(1, max_tokens + 1) if public_length(n, most=max_tokens) == max_tokens]
+    lengths = [*(min(max_tokens, tokens) for tokens in (2, 5, 3)), max_tokens, max_tokens, padded[0]]
+    known = torch.tensor([token for token in range(min(vocabulary, 1000)) if token != pad_id] or [0])
+    rows = [known[torch.arange(length) * (2 + row) % len(known)] for row, length in enumerate(lengths)]
+    return Examples(rows, torch.zeros(len(rows), dtype=torch.long), pad_id)
 
 
 def concatenate(parts: Sequence[Examples]) -> Examples:

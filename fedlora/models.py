@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig,
 from transformers.utils import logging as transformers_logging
 
 from fedlora.config import ModelSettings
+from fedlora.positions import TooLongError, try_full_length
 from fedlora.settings import SettingsError
 from fedlora.tasks import TASKS
 
@@ -55,10 +56,10 @@ def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
             ) from None
     drop_unused(encoder, missing=loading["missing_keys"], model_id=settings.id)
     if settings.gradient_checkpointing:
-        encoder.gradient_checkpointing_enable({"use_reentrant": False})
-        encoder.enable_input_require_grads()
+        recompute_activations(encoder, model_id=settings.id)
     fingerprint = fingerprint_of(encoder, config.to_dict())
-    model = TASKS[settings.task].build(encoder, int(config.get_text_config().hidden_size), len(labels))
+    encoder.to(device).eval()
+    model = TASKS[settings.task].build(encoder, width_at_full_length(encoder, settings), len(labels))
     return Base(model.to(device).eval(), source, fingerprint)
 
 
@@ -90,11 +91,44 @@ def require_usable(settings: ModelSettings, config: PretrainedConfig) -> None:
             "decoder-only model."
         )
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if positions is not None and settings.max_tokens > positions:
+    if positions is not None and 0 < positions < settings.max_tokens:  # XLNet, which has no limit, says -1
+        raise too_long(settings, positions)
+
+
+def too_long(settings: ModelSettings, positions: int) -> SettingsError:
+    return SettingsError(
+        f"model.max_tokens={settings.max_tokens} is more than the {positions} positions of {settings.id!r}; lower it."
+    )
+
+
+def recompute_activations(encoder: Any, *, model_id: str) -> None:
+    """Gradient checkpointing, or a SettingsError where the architecture has none."""
+    try:
+        encoder.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError:
         raise SettingsError(
-            f"model.max_tokens={settings.max_tokens} is more than the {positions} positions of {settings.id!r}; "
-            "lower it."
-        )
+            f"model.id={model_id!r} ({type(encoder).__name__}) cannot recompute its activations; set "
+            "model.gradient_checkpointing to false."
+        ) from None
+    encoder.enable_input_require_grads()
+
+
+def width_at_full_length(encoder: nn.Module, settings: ModelSettings) -> int:
+    """The width of the hidden states of a text of `max_tokens`; SettingsError if the model cannot read so long a text.
+
+    Seen from the model itself: a config's max_position_embeddings counts places that no token can have (RoBERTa), and
+    its hidden_size is not what comes out of a last projection (OPT).
+    """
+    try:
+        return try_full_length(encoder, tokens=settings.max_tokens)
+    except TooLongError as error:
+        raise too_long(settings, error.positions) from None
+    except Exception as error:
+        raise SettingsError(
+            f"model.id={settings.id!r} cannot read a text of model.max_tokens={settings.max_tokens} tokens "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}); lower it, "
+            "or choose another model."
+        ) from error
 
 
 def drop_unused(encoder: nn.Module, *, missing: Iterable[str], model_id: str) -> None:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from fedlora.privacy.mechanism import LEAST_CLIP
 from fedlora.settings import Settings
 
 
@@ -34,7 +35,7 @@ class FirstStepSettings(Settings):
     epsilon: float | None = Field(None, gt=0)
     """ε of that round at privacy.delta: a budget of its own, composed with the run's in every site's ledger."""
 
-    clip: float = Field(1.0, gt=0)
+    clip: float = Field(1.0, ge=LEAST_CLIP)
     """Largest L2 norm of one example's gradient over all adapted matrices."""
 
     batch_size: int = Field(256, ge=1)
@@ -57,7 +58,7 @@ class AdapterSettings(Settings):
     """s = alpha / sqrt(r) instead."""
 
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout in front of A."""
+    """Dropout in front of A; 0 with privacy, whose steps train without any dropout."""
 
     targets: tuple[str, ...] | Literal["attention", "all-linear"] = "attention"
     """Module names that are adapted; `attention` finds query and value projections, whatever the model calls them."""

@@ -25,7 +25,7 @@ class ModelSettings(Settings):
     """`bfloat16` runs the forward and backward pass under autocast; adapters stay float32."""
 
     max_tokens: int = Field(64, ge=2)
-    """Longer texts are cut; batches are padded to their own longest text."""
+    """Longer texts are cut; batches are padded to their own longest text, under privacy to a length of a fixed list."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""

@@ -93,6 +93,16 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _private_steps_do_not_drop(self) -> Recipe:
+        if self.privacy.enabled and self.adapter.dropout > 0:
+            raise ValueError(
+                f"adapter.dropout={self.adapter.dropout} and privacy exclude each other: a dropout mask ties every "
+                "example's gradient to who else was drawn, so that one example would move the sum by more than "
+                "privacy.clip. Remove adapter.dropout; the base model's own dropout is off in private steps."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _robust_fits(self) -> Recipe:
         """What a robust round cannot be together with; what depends on the strategy is `strategies/fit.py`'s."""
         if not self.robust.enabled:

@@ -3,7 +3,7 @@
     mechanism = Mechanism(rate=q, noise_multiplier=sigma, clip=1.0, steps=10, expected_batch=32)
     engine = PrivateEngine(model, mechanism, examples=len(train_set), source=SecureSource(), microbatch=16)
     with engine:                                   # swaps the small linears that train; restores them on the way out
-        engine.rehearse(loss_on_two_invented_examples)   # where others see whether a task fails: see below
+        engine.rehearse(loss_on_invented_examples) # where others see whether a task fails: see below
         for _ in range(mechanism.steps):
             engine.step(loss_per_example)          # leaves the privatised mean gradient in every p.grad
             optimizer.step()                       # any torch optimizer over the parameters that train
@@ -15,22 +15,26 @@
 `step` draws the Poisson sample itself, calls `loss_per_example` once per microbatch (never for an empty batch), and
 needs no `zero_grad`. Autocast belongs inside `loss_per_example`. Set what trains (`requires_grad`) and the device
 before the engine is entered. `gradients="opacus"` takes per-example gradients from Opacus' hooks instead.
+Where examples are padded, `shapes` says to what: only examples of one shape are computed together.
 
 Guarantee, for one `step`, with respect to adding or removing one example of the dataset:
- 1. One example moves the clipped sum by at most C in L2 norm over everything that trains (up to float32 rounding).
+ 1. One example moves the clipped sum by at most C in L2 norm over everything that trains (up to rounding).
  2. An example whose gradient is not finite moves it by zero; after `rehearse`, so does one that cannot be computed.
  3. What is left in p.grad is (clipped sum + N(0, σ²C²)) / b with the public b, also when the sample is empty.
  4. Sampling and noise come from one stream of `source`, fresh for the step.
- 5. Whatever the engine cannot bound is a `Refusal` before any gradient is released: see `supported`.
+ 5. Whatever the engine cannot bound is a `Refusal` before any gradient is released: see `supported`, `rehearsal`.
  6. No more than `mechanism.steps` steps are taken.
  7. After `rehearse`, whether a step fails does not depend on which examples were drawn, nor on what is in them.
+ 8. An example's gradient is a function of that example alone: no dropout nor any other draw (`quiet`), and no padding
+    to the length of another (`shapes`). Who else is in its microbatch changes its last bits at most.
 Not private, and so never to leave the site: the losses, and `engine.nonfinite_examples`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -40,14 +44,18 @@ from torch import Tensor, nn
 from fedlora.privacy import hooks, linears
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import Source, Stream, poisson_sample, privatise
-from fedlora.privacy.outer import Gradients, alignments, flat_of, squares, weighted, without
+from fedlora.privacy.outer import alignments, squares, weighted, without
+from fedlora.privacy.precision import full_float32
+from fedlora.privacy.quiet import require_quiet, without_randomness
 from fedlora.privacy.refusal import Code, Refusal
-from fedlora.privacy.supported import Watch, require_same_losses_alone, require_supported, running_batch_norm
+from fedlora.privacy.rehearsal import PerSample, examples_are_alone, not_finite, require_whole_batch
+from fedlora.privacy.supported import Watch, require_supported
 
 log = logging.getLogger(__name__)
 
 LossPerExample = Callable[[Tensor], Tensor]
-PerSample = dict[Tensor, Gradients]
+Found = tuple[Tensor, PerSample]
+"""Losses (n,), and per-example gradients."""
 Sums = dict[Tensor, Tensor]
 
 
@@ -72,11 +80,14 @@ class PrivateEngine:
         source: Source,
         microbatch: int | None = None,
         gradients: Literal["fedlora", "opacus"] = "fedlora",
+        shapes: Sequence[int] | None = None,
     ) -> None:
         if examples < 1:
             raise ValueError(f"examples must be >= 1, got {examples}.")
         if microbatch is not None and microbatch < 1:
             raise ValueError(f"microbatch must be >= 1 or None, got {microbatch}.")
+        if shapes is not None and len(shapes) != examples:
+            raise ValueError(f"shapes must have one entry for each of {examples} examples, got {len(shapes)}.")
         self.mechanism = mechanism
         self.nonfinite_examples = 0
         """Draws so far whose gradient was not finite or could not be computed. Private: it stays at the site."""
@@ -84,11 +95,13 @@ class PrivateEngine:
         self._examples = examples
         self._source = source
         self._microbatch = microbatch
+        self._shapes_n = None if shapes is None else torch.as_tensor(shapes)
         self._backend = BACKENDS[gradients]()
         self._steps = 0
         self._uncoupled = self._rehearsed = False
         self._watch: Watch | None = None
         self._trained: list[nn.Parameter] = []
+        self._exits = ExitStack()
 
     @property
     def secure(self) -> bool:
@@ -97,34 +110,40 @@ class PrivateEngine:
 
     def __enter__(self) -> Self:
         self._trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
-        owned = self._backend.attach(self._model)
-        try:
+        with ExitStack() as exits:
+            exits.enter_context(without_randomness(self._model))
+            owned = self._backend.attach(self._model)
+            exits.callback(self._backend.detach)
             require_supported(self._model, owned)
-        except Refusal:
-            self._backend.detach()
-            raise
+            self._exits = exits.pop_all()
         self._watch = Watch(self._model)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._backend.detach()
+        self._exits.close()
         if kind is not None:
             for parameter in self._trained:  # whatever was under way is not private
                 parameter.grad = None
         elif self._steps and self._watch is not None:
             self._watch.require_moved()
 
-    def rehearse(self, loss_per_example: LossPerExample) -> None:
-        """Try the model on two invented examples, indices 0 and 1: what fails or is refused here tells nothing of data.
+    def rehearse(self, loss_per_example: LossPerExample, companies: Iterable[Sequence[int]] = ((0, 1, 2),)) -> None:
+        """Try the model on invented examples, three of one shape at a time: what is refused here tells nothing of data.
 
         From then on an example that cannot be computed (a token that the model does not know, a batch too large for
         the memory, even one by one) moves the sum by zero. A task that failed with one example in the data, and not
         without it, would tell that it is there, and no noise would cover it.
         """
-        self._uncoupled = self._examples_are_independent(torch.arange(2), loss_per_example)
-        self._rehearsed = True
+        for triple in companies:
+            if not self._examples_are_alone(torch.tensor(triple), loss_per_example):
+                raise not_finite()
+        self._uncoupled = self._rehearsed = True
+
+    def rehearse_whole_batch(self, loss_per_example: LossPerExample, indices: Sequence[int]) -> None:
+        """Try a microbatch of the largest size and shape, for what only that meets: its memory, a limit per batch."""
+        require_whole_batch(lambda i, weights_n: self._backward(i, loss_per_example, weights_n), torch.tensor(indices))
 
     def step(self, loss_per_example: LossPerExample) -> None:
         """One logical step: sample, clip, sum, add noise, divide by b; the result is in every p.grad."""
@@ -142,15 +161,21 @@ class PrivateEngine:
     def clipped_sum(self, indices: Tensor, loss_per_example: LossPerExample) -> Sums:
         """Σ min(1, C / ‖g_i‖) g_i per parameter, in float64. Not private by itself: `step` releases it with noise."""
         totals: Sums = {p: torch.zeros(p.shape, dtype=torch.float64, device=p.device) for p in self._trained}
-        size = self._microbatch or max(len(indices), 1)
-        if not self._uncoupled and not self._rehearsed and len(indices) > 1:
-            self._uncoupled = self._examples_are_independent(indices[:2], loss_per_example)
-        size = size if self._uncoupled else 1  # one example alone cannot be coupled
-        for start in range(0, len(indices), size):
-            for gradients in self._computable(indices[start : start + size], loss_per_example):
+        for piece in self._pieces(indices, loss_per_example):
+            for gradients in self._computable(piece, loss_per_example):
                 for parameter, clipped in self._clip(gradients).items():
                     totals[parameter].add_(clipped)
         return totals
+
+    def _pieces(self, indices: Tensor, loss_per_example: LossPerExample) -> Iterator[Tensor]:
+        """The microbatches of a batch: of one shape each, of at most the largest size, none empty."""
+        if not self._uncoupled and not self._rehearsed and len(indices) > 1:
+            triple = torch.stack([indices[0], indices[1], indices[min(2, len(indices) - 1)]])
+            self._uncoupled = self._examples_are_alone(triple, loss_per_example)
+        size = (self._microbatch or max(len(indices), 1)) if self._uncoupled else 1  # one alone cannot be coupled
+        shapes_n = torch.zeros(len(indices)) if self._shapes_n is None else self._shapes_n[indices]
+        for shape in torch.unique(shapes_n):
+            yield from torch.split(indices[shapes_n == shape], size)
 
     def _computable(self, piece: Tensor, loss_per_example: LossPerExample) -> Iterator[PerSample]:
         """The gradients of a microbatch; where it fails after a rehearsal, of each example by itself that does not."""
@@ -196,13 +221,10 @@ class PrivateEngine:
             parameter.grad = piece.view(parameter.shape).to(parameter.dtype)
 
     def _clip(self, gradients: PerSample) -> Sums:
-        """One norm over all parameters, one factor per example, one weighted sum per parameter."""
-        with torch.autocast(self._trained[0].device.type, enabled=False):
-            return self._clip_in_full_precision(gradients)
-
-    def _clip_in_full_precision(self, gradients: PerSample) -> Sums:
-        factors_n = self._factors(gradients)
-        return {p: weighted(g, factors_n) for p, g in gradients.items()}
+        """One norm over all parameters, one factor per example, one weighted sum per parameter; all in full float32."""
+        with torch.autocast(self._trained[0].device.type, enabled=False), full_float32():
+            factors_n = self._factors(gradients)
+            return {p: weighted(g, factors_n) for p, g in gradients.items()}
 
     def _factors(self, gradients: PerSample) -> Tensor:
         """min(1, C / norm) of every example (n,); 0, and its rows in `gradients` too, where the norm is not finite."""
@@ -218,11 +240,10 @@ class PrivateEngine:
 
     def _gradients(self, indices: Tensor, loss_per_example: LossPerExample) -> PerSample:
         """Every trained parameter's per-example gradients (n, *shape), or a Refusal."""
-        return self._backward(indices, loss_per_example, torch.ones(len(indices)))
+        return self._backward(indices, loss_per_example, torch.ones(len(indices)))[1]
 
-    def _backward(self, indices: Tensor, loss_per_example: LossPerExample, weights_n: Tensor) -> PerSample:
-        if running := running_batch_norm(self._model):
-            raise Refusal(Code.UNSUPPORTED_MODEL, f"{running} is in train mode: it mixes examples; call its eval().")
+    def _backward(self, indices: Tensor, loss_per_example: LossPerExample, weights_n: Tensor) -> Found:
+        require_quiet(self._model)
         for parameter in self._trained:
             parameter.grad = None
         self._backend.begin(len(indices))
@@ -233,7 +254,7 @@ class PrivateEngine:
         finally:
             gradients = self._backend.end()
         self._require_complete(gradients, len(indices))
-        return gradients
+        return losses_n.detach(), gradients
 
     def _require_complete(self, gradients: PerSample, batch: int) -> None:
         for parameter in self._trained:
@@ -253,23 +274,10 @@ class PrivateEngine:
                     "part of its gradient cannot be clipped per example; freeze it.",
                 )
 
-    def _examples_are_independent(self, pair: Tensor, loss_per_example: LossPerExample) -> bool:
-        """Neither its gradient nor its value may tell one of two examples that the other is there.
-
-        Differentiates the first of two losses: the second example's gradient must be exactly zero. Costs a few examples
-        once per engine. False when non-finite values hide the answer: then ask again later.
-        """
-        gradients = self._backward(pair, loss_per_example, torch.tensor([1.0, 0.0]))
-        other = torch.cat([flat_of(g, 1) for g in gradients.values()])
-        if not bool(other.isfinite().all()):
-            return False
-        if bool(other.any()):
-            raise Refusal(
-                Code.UNSUPPORTED_MODEL,
-                "the loss of one example depends on another one in its batch; remove what mixes examples "
-                "(batch statistics, in-batch negatives, a mean over the batch).",
-            )
-        return require_same_losses_alone(self._model, pair, loss_per_example)
+    def _examples_are_alone(self, triple: Tensor, loss_per_example: LossPerExample) -> bool:
+        """Refuse what couples examples or draws; False when non-finite values hide the answer: then ask again later."""
+        backward = lambda indices, weights_n: self._backward(indices, loss_per_example, weights_n)  # noqa: E731
+        return examples_are_alone(backward, triple, clip=self.mechanism.clip)
 
     def _name(self, parameter: Tensor) -> str:
         return next(name for name, other in self._model.named_parameters() if other is parameter)

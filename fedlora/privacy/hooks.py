@@ -1,8 +1,8 @@
 """Per-example gradients from Opacus' hooks: the reference, and the choice `privacy.engine: opacus`.
 
 Only the gradients come from Opacus (Yousefpour et al., arXiv 2109.12298); sampling, clipping, noise and accounting stay
-fedlora's. The model must be in train mode, and gradient checkpointing is not supported: both are refused by the engine,
-because parameters then lack gradients.
+fedlora's. The layers that train must be in train mode (`quiet` leaves them), and gradient checkpointing is not
+supported: the engine refuses it, because parameters then lack gradients.
 """
 
 from __future__ import annotations

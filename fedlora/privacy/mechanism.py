@@ -12,6 +12,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
+
+LEAST_CLIP: Final = 1e-12
+"""Smallest C. Far below it squares of float32 gradients vanish: an example would look short, and be added as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,7 @@ class Mechanism:
     """σ: the noise has standard deviation σ · clip."""
 
     clip: float
-    """C: largest L2 norm of one example's gradient."""
+    """C: largest L2 norm of one example's gradient; at least LEAST_CLIP."""
 
     steps: int
     """Logical steps, empty batches included."""
@@ -43,5 +47,10 @@ class Mechanism:
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be a finite number above 0, got {value}; use training without privacy.")
+        if self.clip < LEAST_CLIP:
+            raise ValueError(
+                f"clip must be at least {LEAST_CLIP}, got {self.clip}: float32 cannot measure gradients as small; "
+                "raise privacy.clip."
+            )
         if self.steps < 1:
             raise ValueError(f"steps must be >= 1, got {self.steps}.")

@@ -42,6 +42,9 @@ class Outer:
         return torch.bmm(self.g_nto.mT.to(self.x_nti.dtype), self.x_nti)
 
 
+TOGETHER, ADDED = 1 << 16, 64
+"""How many numbers of a norm, and how many examples of a sum, are added in float32 before float64 takes over."""
+
 Gradients = Tensor | Outer
 """Per-example gradients of one parameter (n, *shape)."""
 
@@ -61,8 +64,12 @@ def joined(uses: Sequence[Outer]) -> Outer:
 def squares(gradients: Gradients) -> Tensor:
     """‖G_n‖² of every example (n,), float64."""
     if isinstance(gradients, Tensor):
-        norms_n: Tensor = torch.linalg.vector_norm(gradients.flatten(1), dim=1)
-        return norms_n.double().square()
+        flat_nx = gradients.flatten(1)
+        found_n: Tensor = sum(
+            (torch.linalg.vector_norm(part, dim=1).double().square() for part in torch.split(flat_nx, TOGETHER, 1)),
+            start=flat_nx.new_zeros(len(flat_nx), dtype=torch.float64),
+        )
+        return found_n
     g_nto, x_nti = gradients.g_nto.double(), gradients.x_nti.double()
     gg_ntt, xx_ntt = torch.bmm(g_nto, g_nto.mT), torch.bmm(x_nti, x_nti.mT)
     bound_n = g_nto.square().sum((1, 2)) * x_nti.square().sum((1, 2))
@@ -71,14 +78,19 @@ def squares(gradients: Gradients) -> Tensor:
 
 
 def weighted(gradients: Gradients, factors_n: Tensor) -> Tensor:
-    """Σ_n f_n G_n, of the parameter's shape, in the gradients' precision."""
+    """Σ_n f_n G_n, of the parameter's shape, float64.
+
+    Of a formed gradient products are in its own precision, a few examples at a time. Of two sides they are in float64:
+    where positions cancel each other, float32 would lose more than the factors allow for.
+    """
     if isinstance(gradients, Tensor):
-        flat: Tensor = factors_n.to(gradients.dtype) @ gradients.flatten(1)
-        formed: Tensor = flat.view(gradients.shape[1:])
-        return formed
-    dtype = torch.promote_types(torch.promote_types(gradients.g_nto.dtype, gradients.x_nti.dtype), torch.float32)
-    g_No = (gradients.g_nto.to(dtype) * factors_n[:, None, None].to(dtype)).flatten(0, 1)
-    total_oi: Tensor = g_No.mT @ gradients.x_nti.to(dtype).flatten(0, 1)
+        flat_nx, weights_n = gradients.flatten(1), factors_n.to(gradients.dtype)
+        total = flat_nx.new_zeros(flat_nx.shape[1], dtype=torch.float64)
+        for rows_nx, some_n in zip(torch.split(flat_nx, ADDED), torch.split(weights_n, ADDED), strict=True):
+            total += some_n @ rows_nx
+        return total.view(gradients.shape[1:])
+    g_No = (gradients.g_nto.double() * factors_n[:, None, None]).flatten(0, 1)
+    total_oi: Tensor = g_No.mT @ gradients.x_nti.double().flatten(0, 1)
     return total_oi
 
 
@@ -98,9 +110,9 @@ def without(gradients: Gradients, bad_n: Tensor) -> Gradients:
     return Outer(gradients.g_nto.masked_fill(mask_n11, 0.0), gradients.x_nti.masked_fill(mask_n11, 0.0))
 
 
-def flat_of(gradients: Gradients, example: int) -> Tensor:
-    """One example's gradient, flat."""
-    if isinstance(gradients, Tensor):
-        return gradients[example].flatten()
+def only(gradients: Gradients, example: int) -> Gradients:
+    """One example's gradient (1, *shape)."""
     alone = slice(example, example + 1)
-    return Outer(gradients.g_nto[alone], gradients.x_nti[alone]).formed().flatten()
+    if isinstance(gradients, Tensor):
+        return gradients[alone]
+    return Outer(gradients.g_nto[alone], gradients.x_nti[alone])

@@ -11,6 +11,9 @@ class Code(StrEnum):
     UNSUPPORTED_MODEL = "private-engine-unsupported"
     """Something trains, or couples examples, in a way for which the engine cannot bound one example's influence."""
 
+    DROPOUT = "private-dropout"
+    """The task wants dropout in the adapter: its masks would tie an example's gradient to who else was drawn."""
+
     TOO_MANY_STEPS = "private-steps-exceeded"
     """More steps were asked of the engine than were charged."""
 

@@ -6,13 +6,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from fedlora.privacy.mechanism import LEAST_CLIP
 from fedlora.settings import Settings
 
 
 class ClientLevelSettings(Settings):
     """Client-level differential privacy, added by a trusted coordinator: another unit, with an ε of its own."""
 
-    clip: float = Field(gt=0)
+    clip: float = Field(ge=LEAST_CLIP)
     """S: largest L2 norm of one client's whole update."""
 
     noise_multiplier: float = Field(gt=0)
@@ -56,7 +57,7 @@ class PrivacySettings(Settings):
     round that another state or another `rounds.count` replaced) has to be charged again. σ is calibrated for
     rounds.count + spare_rounds, so that such a site is still there in the last rounds."""
 
-    clip: float = Field(1.0, gt=0)
+    clip: float = Field(1.0, ge=LEAST_CLIP)
     """C: largest L2 norm of one example's gradient over everything that trains."""
 
     engine: Literal["fedlora", "opacus"] = "fedlora"

@@ -1,14 +1,15 @@
 """What the private engine refuses, and the check that training changed what it should and nothing else.
 
 Refused at the door: trained parameters outside layers with per-example gradients (embeddings, norms, Conv1D, DoRA's
-magnitude), DoRA whatever trains, batch normalisation in train mode even when it is frozen, and running statistics of
-instance normalisation. Refused during a step (`engine`): a batch that is not first, a loss that is not one per example,
-a parameter used outside its layer, a loss that changes with the other examples of its batch.
+magnitude), DoRA whatever trains, and batch normalisation that has no statistics of its own: it takes its batch's, in
+every mode. Refused during a step (`engine`): a module in train mode that may draw or mix (`quiet`), a batch that is not
+first, a loss that is not one per example, a parameter used outside its layer. Refused in the rehearsal (`rehearsal`): a
+loss or gradient that changes with the other examples of its batch, and whatever still draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -44,44 +45,13 @@ def require_supported(model: nn.Module, owned: Iterable[nn.Parameter]) -> None:
                 f"{name} trains in {parameter.dtype}, in which norms are off by a percent; keep what trains in float32 "
                 "and use autocast.",
             )
-    if running := running_batch_norm(model):
-        raise Refusal(Code.UNSUPPORTED_MODEL, f"{running} is in train mode: it mixes examples; call its eval().")
-
-
-def running_batch_norm(model: nn.Module) -> str | None:
-    """The name of a module that computes statistics over examples in its present mode."""
     for name, module in model.named_modules():
-        if module.training and isinstance(module, _BATCH_NORMS):
-            return name or type(module).__name__
-        if module.training and isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
-            return name or type(module).__name__
-    return None
-
-
-def require_same_losses_alone(model: nn.Module, pair: Tensor, loss_per_example: Callable[[Tensor], Tensor]) -> bool:
-    """Refuse a loss of one example that changes with its company, as a mean over the batch's tokens does.
-
-    Such a loss passes every look at gradients: its coupling is a factor, not a path. Compared without dropout, to 2 %,
-    which padding and bf16 never reach. False when non-finite values hide the answer.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            together = loss_per_example(pair).double()
-            alone = torch.cat([loss_per_example(one).double() for one in torch.split(pair, 1)])
-    finally:
-        for module, training in modes:
-            module.training = training
-    if not bool((together.isfinite() & alone.isfinite()).all()):
-        return False
-    if not torch.allclose(together, alone, rtol=0.02, atol=1e-3):
-        raise Refusal(
-            Code.UNSUPPORTED_MODEL,
-            "the loss of one example depends on another one in its batch: it changes with its company; take means "
-            "within each example only (no `labels=`, no batch statistics).",
-        )
-    return True
+        if isinstance(module, _BATCH_NORMS) and module.running_mean is None:
+            raise Refusal(
+                Code.UNSUPPORTED_MODEL,
+                f"{name or type(module).__name__} has no running statistics and takes those of its batch: it mixes "
+                "examples; use layer normalisation.",
+            )
 
 
 class Watch:

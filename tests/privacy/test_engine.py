@@ -57,9 +57,10 @@ def test_clipped_sum_equals_a_loop_over_examples(backend, trains, dtype, bound):
 def test_gradient_checkpointing_of_both_kinds_changes_nothing(trains, reentrant):
     examples, indices, model = Examples(6), torch.arange(6), classifier(trains=trains, dtype=torch.float64)
     expected = looped_clipped_sum(model, examples.loss(model), indices, clip=0.5)
-    model.checkpoint = reentrant
+    model.gradient_checkpointing, model.reentrant = True, reentrant
     with engine_of(model) as engine:
         assert distance(engine.clipped_sum(indices, examples.loss(model)), expected) < 1e-12
+    assert model.recomputed
 
 
 def test_microbatches_change_nothing():

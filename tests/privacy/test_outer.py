@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fedlora.privacy import linears
-from fedlora.privacy.outer import Outer, alignments, flat_of, joined, outer_is_smaller, squares, weighted, without
+from fedlora.privacy.outer import Outer, alignments, joined, only, outer_is_smaller, squares, weighted, without
 from fedlora.privacy.refusal import Refusal
 from tests.privacy.models import Examples, classifier, looped_clipped_sum
 from tests.privacy.test_engine import assert_no_example_moves_the_sum_by_more, distance, engine_of
@@ -36,7 +36,7 @@ def test_norms_sums_and_alignments_are_those_of_the_formed_gradients(dtype):
     assert_close(squares(kept), squares(formed_noi), **near)
     assert_close(weighted(kept, factors_n), weighted(formed_noi, factors_n), **near)
     assert_close(alignments(kept, direction), alignments(formed_noi, direction), **near)
-    assert_close(flat_of(kept, 2), formed_noi[2].flatten(), **near)
+    assert_close(only(kept, 2).formed(), formed_noi[2:3], **near)
 
 
 def test_a_matrix_used_twice_has_one_gradient_of_more_positions():
@@ -58,7 +58,7 @@ def test_examples_that_are_taken_out_leave_zeros_also_where_they_were_not_finite
     kept.g_nto[1, 0, 0], kept.x_nti[1, 0, 0] = float("inf"), float("nan")
     cleaned = without(kept, torch.tensor([False, True, False, False]))
     assert torch.isfinite(weighted(cleaned, torch.ones(4))).all()
-    assert not flat_of(cleaned, 1).any()
+    assert not only(cleaned, 1).formed().any()
     assert torch.isnan(kept.x_nti[1, 0, 0])  # an activation may be someone else's: nothing is written into it
 
 

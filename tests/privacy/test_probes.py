@@ -52,7 +52,7 @@ def test_after_a_rehearsal_an_example_that_cannot_be_computed_moves_the_sum_by_z
     examples, model = Examples(6), classifier(dtype=torch.float64)
     loss, rest = examples.loss(model), torch.tensor([0, 1, 2, 4, 5])
     with engine_on(model, microbatch=microbatch, gradients=gradients) as engine:
-        engine.rehearse(Examples(2).loss(model))
+        engine.rehearse(Examples(3).loss(model))
         with_it = engine.clipped_sum(torch.arange(6), failing_with(loss, 3))
         assert engine.nonfinite_examples == 1
         without = engine.clipped_sum(rest, loss)
@@ -78,22 +78,16 @@ def test_what_couples_examples_is_refused_in_the_rehearsal_and_the_data_are_not_
         return Examples(6).loss(model)(indices)
 
     with engine_on(model) as engine:
-        engine.rehearse(Examples(2).loss(model))
+        engine.rehearse(Examples(3).loss(model))
         engine.clipped_sum(torch.arange(6), counted)
     assert calls == [6]
 
 
-def test_where_the_rehearsal_cannot_tell_examples_are_taken_one_by_one():
-    model, calls = classifier(), []
-
-    def counted(indices):
-        calls.append(len(indices))
-        return Examples(6).loss(model)(indices)
-
-    with engine_on(model) as engine:
-        engine.rehearse(lambda indices: Examples(2).loss(model)(indices) * float("nan"))
-        engine.clipped_sum(torch.arange(6), counted)
-    assert calls == [1] * 6
+def test_a_rehearsal_that_is_not_finite_is_a_refusal():
+    """With values under which nothing can be computed, training would be on noise alone."""
+    model = classifier()
+    with pytest.raises(Refusal, match="not finite: every example would count as zero"), engine_on(model) as engine:
+        engine.rehearse(lambda indices: Examples(3).loss(model)(indices) * float("nan"))
 
 
 class NoUnknownWords(BertTokenizerFast):

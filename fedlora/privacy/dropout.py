@@ -1,0 +1,15 @@
+"""A private task may not ask for dropout: for whoever sees a task before anything is loaded."""
+
+from __future__ import annotations
+
+from fedlora.privacy.refusal import Code, Refusal
+
+
+def require_no_dropout(dropout: float) -> None:
+    """Refuse a private task's `adapter.dropout` above 0; needs neither model nor data."""
+    if dropout > 0:
+        raise Refusal(
+            Code.DROPOUT,
+            f"adapter.dropout is {dropout}, and private steps train without dropout: its masks would tie every "
+            "example's gradient to who else was drawn; set adapter.dropout to 0.",
+        )
