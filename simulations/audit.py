@@ -101,7 +101,7 @@ class Audit:
 
 
 def audit(recipe: Recipe, asked: Asked) -> Audit:
-    """Train one client of the recipe with canaries, then take rows out of its file; everything in a folder of its own."""
+    """Train one client of the recipe with canaries, then take rows out of its file; all in a folder of its own."""
     require_auditable(recipe)
     labels = federation(recipe.data, model=recipe.model, seed=recipe.seed).labels
     with tempfile.TemporaryDirectory(prefix="fedlora-audit-") as temporary:
@@ -192,7 +192,7 @@ def chance_of_a_draw(claims: Sequence[Claim]) -> float:
 
 
 def guesses_for(claims: Sequence[Claim], canaries: int) -> int:
-    """Four fifths of the included canaries that are likely to be drawn: the others cannot be told from held-out ones."""
+    """Four fifths of the included canaries that are likely to be drawn: others cannot be told from held-out ones."""
     return max(1, round(0.8 * canaries / 2 * chance_of_a_draw(claims)))
 
 

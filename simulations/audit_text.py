@@ -31,23 +31,38 @@ def verdict(audit: Audit) -> str:
 
 def text_of(audit: Audit) -> str:
     """What was done, what each test saw and assumes, what would have been found, the verdict."""
-    lines = [
+    return "\n".join([claim(audit), *found(audit), *power(audit), verdict(audit)])
+
+
+def claim(audit: Audit) -> str:
+    """What is held against what was seen."""
+    return (
         f"{audit.client}: {audit.rounds} rounds, {audit.steps} steps, each charged at q <= {audit.rate:.4g} and "
-        f"σ >= {audit.noise_multiplier:g}: ε {audit.epsilon_claimed:.3f} at δ {audit.delta:g}, one example added or removed.",
-        f"Refuted at {audit.confidence:.2%} by what is marked !",
-    ]
-    for finding in audit.findings:
-        mark = "!" if finding.refuted else " "
-        lines.append(
-            f"{mark} {finding.test}: {finding.seen}; p = {finding.p_value:.2g}. Assumes {ASSUMES[finding.test]}."
-        )
+        f"σ >= {audit.noise_multiplier:g}: ε {audit.epsilon_claimed:.3f} at δ {audit.delta:g}, one example added or "
+        f"removed. What refutes it, at {audit.confidence:.2%}, is marked !"
+    )
+
+
+def found(audit: Audit) -> list[str]:
+    """A line a test."""
     moved = audit.moved
-    lines += [
-        f"{'!' if moved.refuted else ' '} rows: {len(moved.distances)} of {moved.rows} rows taken out of a file move the "
-        f"clipped sum by at most {moved.most:.6f} C (bound 1 + {TOLERANCE:g}). Assumes nothing; finds what a row does to others.",
-        f"ε is at least {audit.epsilon_lower_bound:.3f}, whatever the mechanism; a run without noise would have been refuted "
-        f"by this bound alone with probability {audit.power_of_bound:.2f}.",
-        "Would have been refuted: " + ", ".join(f"{fault} {power:.4f}" for fault, power in audit.power.items()) + ".",
-        verdict(audit),
+    return [
+        *(
+            f"{'!' if test.refuted else ' '} {test.test}: {test.seen}; p = {test.p_value:.2g}. "
+            f"Assumes {ASSUMES[test.test]}."
+            for test in audit.findings
+        ),
+        f"{'!' if moved.refuted else ' '} rows: {len(moved.distances)} of {moved.rows} rows, each taken out of a file by "
+        f"itself, move the clipped sum by at most {moved.most:.6f} C (bound 1 + {TOLERANCE:g}). Assumes nothing.",
     ]
-    return "\n".join(lines)
+
+
+def power(audit: Audit) -> list[str]:
+    """What these tests would have found."""
+    return [
+        f"ε is at least {audit.epsilon_lower_bound:.3f}, whatever the mechanism; a run without noise would have been "
+        f"refuted by this bound alone with probability {audit.power_of_bound:.2f}.",
+        "Would have been refuted with probability: "
+        + ", ".join(f"{fault} {chance:.4f}" for fault, chance in audit.power.items())
+        + ".",
+    ]

@@ -1,9 +1,9 @@
 """Canaries: rows of a site's file whose gradient is put there by the auditor, before anything is clipped.
 
-The engine takes per-example gradients from a source (`engine.BACKENDS`). While `planting` is on, that source is wrapped:
-a row that is a canary, known by its tokens, gets its own direction times its own norm in the place of what its text
-gave. Sampling, clipping, summing, noise, denominator and optimiser are the product's, and so is all before them: file,
-split, tokens, batches. Directions are orthonormal, so that no canary shows in another's score:
+The engine takes per-example gradients from a source (`engine.BACKENDS`). While `planting` is on, that source is
+wrapped: a row that is a canary, known by its tokens, gets its own direction times its own norm in the place of what its
+text gave. Sampling, clipping, summing, noise, denominator and optimiser are the product's, and so is all before them:
+file, split, tokens, batches. Directions are orthonormal, so that no canary shows in another's score:
 
     coordinates of everything that trains, in an order drawn at random
     ├ k for every canary: its direction is ±1/√k on them      at most half of all

@@ -1,11 +1,11 @@
-"""What the scores of canaries say of a claimed mechanism, if that is what ran: three tests, and their power beforehand.
+"""What the scores of canaries say of a claimed mechanism, if that is what ran: three tests, and their power before.
 
-The claim of a step is (q, σ, C, b): every row drawn with probability q, clipped to C, noise σC on the sum, divided by b.
-In units of C, b times what was released, along the direction of a canary whose gradient has norm C or more, is
+The claim of a step is (q, σ, C, b): every row is drawn with probability q, clipped to C, the sum gets noise σC and is
+divided by b. In units of C, b times what was released, along the direction of a canary of norm C or more, is
 
     held out:  N(0, σ²)         included:  Bernoulli(q) + N(0, σ²)
 
-`noise` tests the variance where nobody's gradient is (exact, chi-squared; all values together, and every parameter's own);
+`noise` tests the variance where nobody's gradient is (exact, chi-squared; all values, and every parameter's own);
 `sampling` tests the mean of included minus held-out sums over the steps (normal for hundreds of canaries);
 `clipping` tests the largest single score of an included canary: none may be further above 1 than the noise reaches.
 
