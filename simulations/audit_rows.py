@@ -67,8 +67,11 @@ def moved_by_rows(task: Task, blob: bytes, rows: Sequence[Row], *, take_out: int
 
 def clipped_sum(task: Task, blob: bytes, site: ClientSettings, *, number: int, of: int) -> Tensor:
     """The sum over every example that the site would train on, as its answer to a task is made."""
-    # A task that is answered already is not trained again: each file is asked in another coordinator's name.
-    asked = task.model_copy(update={"coordinator": f"rows-{number}", "rounds": max(task.rounds, of + 1)})
+    # A task that is answered already is not trained again: each file is asked in another coordinator's name. What is
+    # charged does not matter here, and must not depend on the size of the file.
+    charged = task.privacy.model_copy(update={"epsilon": None, "adapt": None, "noise_multiplier": 1.0})
+    changed = {"coordinator": f"rows-{number}", "rounds": max(task.rounds, of + 1), "privacy": charged}
+    asked = task.model_copy(update=changed)
     everybody = Mechanism(
         rate=1.0, noise_multiplier=HARDLY_ANY_NOISE, clip=task.privacy.clip, steps=1, expected_batch=BATCH
     )
@@ -79,7 +82,7 @@ def clipped_sum(task: Task, blob: bytes, site: ClientSettings, *, number: int, o
     ):
         report, _ = respond(asked, blob, site)
     if len(sums) != 1:
-        raise SettingsError(f"the site {report.outcome} a task on {number} rows less, with the code {report.code}.")
+        raise SettingsError(f"the site {report.outcome} a task on a part of its rows: {report.code}; try more --rows.")
     return sums[0].cpu()
 
 

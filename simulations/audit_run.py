@@ -22,6 +22,7 @@ from fedlora.resident import resident
 from fedlora.robust import RobustSettings
 from fedlora.settings import SettingsError
 from fedlora.task import Task
+from fedlora.updates import Factor
 from server.coordinate import Coordination, begin
 from server.journal import Journal
 from server.outgoing import Brief, outgoing
@@ -69,6 +70,12 @@ class Federation:
     def go_on(self, rounds: int) -> None:
         """Until so many rounds are done. RunError, with the site's code, if it does not answer."""
         self.rounds.start(self.grid, num_rounds=rounds)
+
+    @property
+    def values(self) -> int:
+        """How many numbers train in the first round."""
+        trained = self.rounds.strategy.trains(1) - ({Factor.HEAD} if self.recipe.train.head == "frozen" else set())
+        return sum(tensor.numel() for tensor in self.rounds.progress.state.adapter.tensors(trained).values())
 
     def claims(self) -> list[Claim]:
         """What the site's ledger was charged, step by step."""

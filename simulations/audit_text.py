@@ -37,7 +37,7 @@ def text_of(audit: Audit) -> str:
 def claim(audit: Audit) -> str:
     """What is held against what was seen."""
     return (
-        f"{audit.client}: {audit.rounds} rounds, {audit.steps} steps, each charged at q <= {audit.rate:.4g} and "
+        f"{audit.client}: rounds: {audit.rounds}, steps: {audit.steps}, each charged at q <= {audit.rate:.4g} and "
         f"σ >= {audit.noise_multiplier:g}: ε {audit.epsilon_claimed:.3f} at δ {audit.delta:g}, one example added or "
         f"removed. What refutes it, at {audit.confidence:.2%}, is marked !"
     )
@@ -52,8 +52,8 @@ def found(audit: Audit) -> list[str]:
             f"Assumes {ASSUMES[test.test]}."
             for test in audit.findings
         ),
-        f"{'!' if moved.refuted else ' '} rows: {len(moved.distances)} of {moved.rows} rows, each taken out of a file by "
-        f"itself, move the clipped sum by at most {moved.most:.6f} C (bound 1 + {TOLERANCE:g}). Assumes nothing.",
+        f"{'!' if moved.refuted else ' '} rows: {len(moved.distances)} of {moved.rows} rows, each taken out of a file "
+        f"by itself, move the clipped sum by at most {moved.most:.6f} C (bound 1 + {TOLERANCE:g}). Assumes nothing.",
     ]
 
 
