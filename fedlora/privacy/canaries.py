@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from fedlora.privacy import engine
-from fedlora.privacy.outer import Gradients
+from fedlora.privacy.outer import Gradients, squares
 from fedlora.randomness import generator
 from fedlora.settings import SettingsError
 
@@ -105,7 +105,11 @@ class Planted:
         found = self._inner.end()
         if self._rows is None or self.layout is None:
             return found
-        who = [self._index.get(self._tokens(row)) for row in self._rows]
+        own_n = torch.stack([squares(gradients) for gradients in found.values()]).sum(0) if found else []
+        who = [
+            self._index.get(self._tokens(row)) if own != 0 else None  # a probe asks for one row's gradient alone
+            for row, own in zip(self._rows, own_n, strict=True)
+        ]
         self.drawn += sum(number is not None for number in who)
         for place, parameter in enumerate(self.parameters):
             if parameter in found:

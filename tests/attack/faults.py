@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from client import own_rows
 from fedlora.privacy import engine
@@ -39,6 +39,28 @@ def rate_times(factor: float) -> AbstractContextManager[object]:
     return patch.object(engine, "poisson_sample", more)
 
 
+@contextmanager
+def dropout() -> Iterator[None]:
+    """Private steps in train mode, as in 0.1.0, and nothing that would notice."""
+
+    @contextmanager
+    def in_train_mode(model: nn.Module) -> Iterator[None]:
+        modes = [(module, module.training) for module in model.modules()]
+        model.train()
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    with (
+        patch.object(engine, "without_randomness", in_train_mode),
+        patch.object(engine, "require_quiet", lambda model: None),
+        patch.object(engine.PrivateEngine, "_examples_are_alone", lambda *_: True),
+    ):
+        yield
+
+
 def permuted_split() -> AbstractContextManager[object]:
     """The split of 0.1.0: a permutation of the number of rows."""
 
@@ -55,5 +77,6 @@ FAULTS: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
     "σ/10": lambda: noise_times(0.1),
     "clipping off": no_clipping,
     "q x 8": lambda: rate_times(8.0),
+    "dropout on": dropout,
     "the old split": permuted_split,
 }
