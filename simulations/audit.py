@@ -26,7 +26,7 @@ from fedlora.privacy.released import Scores, watching
 from fedlora.settings import SettingsError
 from simulations.audit_rows import Moved, moved_by_rows
 from simulations.audit_run import Federation, federate_alone, require_auditable
-from simulations.audit_site import Planting, clients_of, drawn_canaries, make_site
+from simulations.audit_site import Planting, clients_of, drawn_canaries, make_site, spread
 from simulations.partition import federation
 
 ENOUGH = 0.99
@@ -119,7 +119,7 @@ def audit(recipe: Recipe, asked: Asked) -> Audit:
             with watching(scores.see):
                 go_on(run, scores, asked)
         task, blob = run.task_for_a_new_site()
-        moved = moved_by_rows(task, blob, rows[: asked.rows], take_out=asked.take_out, folder=folder / "rows")
+        moved = moved_by_rows(task, blob, spread(rows, asked.rows), take_out=asked.take_out, folder=folder / "rows")
         return judged(run, scores, planned, asked, moved=moved, drawn=planted.drawn)
 
 
