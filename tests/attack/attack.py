@@ -25,7 +25,7 @@ class Attack:
     """Who does what, in a sentence or two."""
     before: str
     """Measured on 0.1.0."""
-    tests: str
-    """The short form, for every change: a file, or a test in it."""
+    tests: tuple[str, ...]
+    """The short form, for every change: files, or tests in them."""
     run: Callable[[Path], Gain]
     """Tries it, in an empty folder."""
