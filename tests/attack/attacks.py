@@ -42,14 +42,14 @@ ATTACKS = (
         "positions",
         "a RoBERTa at more tokens than it has positions: every draw fails, the site is charged and trains on noise.",
         "charged; 41 of 41 draws dropped, and nothing said",
-        ("tests/fedlora/test_positions.py",),
+        ("tests/fedlora/test_positions.py", "tests/privacy/test_rehearsal.py"),
         on_messages.no_positions,
     ),
     Attack(
         "late",
         "a site whose answers always come late is charged in every round; what the summary says that it has spent.",
         "charged 3.000, shown 2.813; always late: 0.0",
-        ("tests/privacy/test_private_federation.py",),
+        ("tests/privacy/test_sent.py",),
         on_budgets.forgotten,
     ),
     Attack(
@@ -99,21 +99,21 @@ ATTACKS = (
         "where a size is not declared it is rounded down to a ladder, and at a step of it one example shows in q. That "
         "is a named leak; with a declared size, which enrolment now writes, nothing follows the data.",
         "q followed the data, and no size was recommended",
-        ("tests/client/test_declared.py",),
+        ("tests/deploy/test_declared.py",),
         on_budgets.ladder_step,
     ),
     Attack(
         "subnormal clip",
         "a clipping norm below 1e-12, where dividing by a norm is no longer exact.",
         "2.09 C",
-        ("tests/privacy/test_engine.py",),
+        ("tests/privacy/test_precision.py",),
         on_examples.subnormal,
     ),
     Attack(
         "receipt",
         "a site that trains a cheaper task and sends the receipt of that one.",
         "the update was taken",
-        ("tests/privacy/test_private_round.py",),
+        ("tests/privacy/test_private_federation.py",),
         on_messages.cheaper_receipt,
     ),
     Attack(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,8 @@ def cheaper_receipt(folder: Path) -> Gain:
     try:
         with_app(run, cheating(site)).go_on(1)
     except RunError as error:
-        return Gain(f"nothing: {' '.join(str(error).split()[7:]).split(':')[0]}", "receipt" in str(error))
+        why = re.findall(r"\(([a-z-]+)\)", str(error))
+        return Gain(f"nothing: {', '.join(why)}", any("receipt" in code for code in why))
     return Gain("the update is taken", False)
 
 
