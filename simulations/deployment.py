@@ -179,7 +179,9 @@ def make_deployment(
         grant = approve(settings, ask(folder / site, site=site))
         accept(folder / site, grant, train=data / site / "train.csv")
         files = {"train": str(data / site / "train.csv"), "test": str(data / site / "test.csv")}
-        _update(folder / site / "client.yaml", {"health_port": ports[site], "data": files, **(client or {})})
+        written = yaml.safe_load((folder / site / "client.yaml").read_text())["data"]
+        mine = {"health_port": ports[site], "data": {**written, **files}, **(client or {})}
+        _update(folder / site / "client.yaml", mine)
         _update(folder / site / "policy.yaml", policy or {})
     return Deployment(folder, settings, tuple(sites), ports)
 

@@ -37,10 +37,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 OVERRIDES = [
     "rounds.count=3", "rounds.min_clients=2", "rounds.quorum=1.0", "rounds.evaluate_every=3", "rounds.deadline_s=300",
-    "train.steps=2", "train.batch_size=8", "model.max_tokens=24", "data.held_out=200", "data.max_examples=1200",
+    "train.steps=2", "train.batch_size=8", "model.max_tokens=24", "data.held_out=200", "data.train_fraction=0.4",
     "privacy.noise_multiplier=0.8", "privacy.insecure_seed=5", "wire.codec=int8", "wire.density=0.5",
 ]  # fmt: skip
-POLICY = {"allow_insecure_noise": True, "largest_epsilon": 1000.0}
+POLICY = {"allow_insecure_noise": True, "largest_epsilon": 1000.0, "datasets": {}}
+"""The size to the next step of the ladder, as in the simulation that the deployment is compared with."""
 CAPPED = {"limits": {"megabits_s": 100.0, "memory_mib": 4096}, "resources": {"memory_mb": 500.0}}
 LET_IN = "SuperNode ID"  # what Flower's SuperNode says when the coordinator has let it in
 LABELS = ("negative", "neutral", "positive")
