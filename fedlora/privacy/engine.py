@@ -161,13 +161,13 @@ class PrivateEngine:
     def clipped_sum(self, indices: Tensor, loss_per_example: LossPerExample) -> Sums:
         """Σ min(1, C / ‖g_i‖) g_i per parameter, in float64. Not private by itself: `step` releases it with noise."""
         totals: Sums = {p: torch.zeros(p.shape, dtype=torch.float64, device=p.device) for p in self._trained}
-        for piece in self._pieces(indices, loss_per_example):
+        for piece in self.pieces(indices, loss_per_example):
             for gradients in self._computable(piece, loss_per_example):
                 for parameter, clipped in self._clip(gradients).items():
                     totals[parameter].add_(clipped)
         return totals
 
-    def _pieces(self, indices: Tensor, loss_per_example: LossPerExample) -> Iterator[Tensor]:
+    def pieces(self, indices: Tensor, loss_per_example: LossPerExample) -> Iterator[Tensor]:
         """The microbatches of a batch: of one shape each, of at most the largest size, none empty."""
         if not self._uncoupled and not self._rehearsed and len(indices) > 1:
             triple = torch.stack([indices[0], indices[1], indices[min(2, len(indices) - 1)]])

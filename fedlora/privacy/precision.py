@@ -19,21 +19,34 @@ FULL = "ieee"
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Matrix products in full float32 on every device; the precision that was set before comes back at the end."""
-    if not hasattr(torch.backends, "fp32_precision"):  # torch before 2.9 has one switch for all
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
-        return
-    backends: Any = torch.backends
-    places = [backends.cuda.matmul, backends.mkldnn.matmul]
+    places, one_switch = _places(), _one_switch()
     found = [place.fp32_precision for place in places]
     try:
-        for place in places:
-            place.fp32_precision = FULL
+        if one_switch is not None:
+            torch.set_float32_matmul_precision("highest")
+        _set(places, [FULL] * len(places))
         yield
     finally:
-        for place, precision in zip(places, found, strict=True):
+        if one_switch is not None:
+            torch.set_float32_matmul_precision(one_switch)
+        _set(places, found)
+
+
+def _places() -> list[Any]:
+    """Where torch from 2.9 on keeps a backend's precision by itself."""
+    backends: Any = torch.backends
+    return [backends.cuda.matmul, backends.mkldnn.matmul] if hasattr(backends, "fp32_precision") else []
+
+
+def _one_switch() -> str | None:
+    """The older switch for all of them; None where the newer ones were set in a way that it cannot say."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def _set(places: list[Any], precisions: list[str]) -> None:
+    for place, precision in zip(places, precisions, strict=True):
+        if place.fp32_precision != precision:
             place.fp32_precision = precision

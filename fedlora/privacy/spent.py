@@ -81,5 +81,6 @@ def _example_level(recipe: Recipe, receipts: Iterable[Receipt]) -> dict[str, Any
         "delta": recipe.privacy.delta,
         "adjacency": ADJACENCY,
         "privacy_unit": "example",
+        "dropout": "off",  # private steps train without it, whatever the base model's config says
         "insecure_noise": not secure,
     }

@@ -1,0 +1,153 @@
+"""Private steps have no chance in them: what draws is off, what still draws is found, and what was set comes back."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from client.training import private_steps
+from fedlora.config import Recipe, TrainSettings
+from fedlora.examples import invented
+from fedlora.privacy.chance import without_draws
+from fedlora.privacy.dropout import require_no_dropout
+from fedlora.privacy.mechanism import Mechanism
+from fedlora.privacy.noise import SeededSource
+from fedlora.privacy.quiet import checkpointing, without_randomness
+from fedlora.privacy.refusal import Code, Refusal
+from fedlora.settings import SettingsError, parse
+from tests.privacy.architectures import CONFIGS, loaded
+from tests.privacy.models import Examples, classifier
+from tests.privacy.test_engine import BACKENDS, engine_of
+
+MECHANISM = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=1, expected_batch=1.0)
+
+
+def summed(model, on, *, state: int) -> torch.Tensor:
+    """The clipped sum over three invented texts of full length, the generators in `state`."""
+    texts = invented(60, max_tokens=on.max_tokens, pad_id=1)
+    torch.manual_seed(state)
+    with private_steps(model, texts, TrainSettings(), on=on, mechanism=MECHANISM, source=SeededSource(0)) as (
+        engine,
+        loss,
+    ):
+        found = engine.clipped_sum(torch.tensor([3, 4, 5]), loss)
+    return torch.cat([total.flatten() for total in found.values()])
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("name", sorted(set(CONFIGS) - {"deberta", "xlnet"}))
+def test_nothing_is_dropped_whatever_the_architecture_and_where(name, checkpoint, tmp_path):
+    """Dropout in modules and by function, in attention, whole layers, router noise: set to 0.3, and off."""
+    model, _, on = loaded(name, tmp_path, gradient_checkpointing=checkpoint)
+    with torch.random.fork_rng(devices=[]):
+        assert torch.equal(summed(model.train(), on, state=1), summed(model, on, state=2))
+        assert torch.equal(summed(model, on, state=1), summed(model.eval(), on, state=3))
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "opt", "falcon"])
+def test_checkpointed_layers_recompute_all_the_same(name, tmp_path):
+    model, _, on = loaded(name, tmp_path, gradient_checkpointing=True)
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    assert set(layers) <= checkpointing(model)
+    runs = []
+    norm = next(module for module in layers[0].modules() if isinstance(module, nn.LayerNorm))
+    norm.register_forward_hook(lambda *_: runs.append(torch._C._current_graph_task_id() != -1))
+    summed(model, on, state=0)
+    assert runs.count(True) > 0
+
+
+@pytest.mark.parametrize("name", ["gpt2", "falcon", "opt"])
+def test_modes_and_settings_come_back_also_after_an_error(name, tmp_path):
+    model, _, _ = loaded(name, tmp_path, gradient_checkpointing=True)
+    model.train()
+    model.get_submodule("head").eval()
+    modes = [module.training for module in model.modules()]
+    configs = [dict(vars(module.config)) for module in model.modules() if hasattr(module, "config")]
+    own = [module.dropout for module in model.modules() if isinstance(getattr(module, "dropout", None), float)]
+    with pytest.raises(KeyError), without_randomness(model):
+        raise KeyError
+    assert [module.training for module in model.modules()] == modes
+    assert [dict(vars(module.config)) for module in model.modules() if hasattr(module, "config")] == configs
+    assert [m.dropout for m in model.modules() if isinstance(getattr(m, "dropout", None), float)] == own
+
+
+class Draws(nn.Module):
+    """A layer that draws in every mode, as some do (Reformer's hashing): the engine cannot switch it off."""
+
+    def __init__(self, inner: nn.Module, draw) -> None:
+        super().__init__()
+        self.inner, self.draw = inner, draw
+
+    def forward(self, x):
+        return self.inner(x) * (1 + 0.1 * self.draw())
+
+
+OWN = torch.Generator()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("draw", "match"),
+    [
+        (lambda: float(torch.rand(())), "draws from torch's random generator"),
+        (lambda: random.random(), "draws from Python's random generator"),
+        (lambda: float(np.random.random()), "draws from numpy's random generator"),
+        (lambda: float(torch.rand((), generator=OWN)), "changes with its company, or from one try to the next"),
+    ],
+)
+def test_what_draws_in_every_mode_is_refused_in_the_rehearsal(draw, match, backend):
+    model = classifier()
+    model.encoder["b"] = Draws(model.encoder["b"], draw)
+    with pytest.raises(Refusal, match=match) as caught, engine_of(model, gradients=backend) as engine:
+        engine.rehearse(Examples(3).loss(model))
+    assert caught.value.code is Code.UNSUPPORTED_MODEL
+
+
+def test_a_dropout_that_shows_in_gradients_alone_is_found():
+    """In front of A while B is zero, a mask changes no loss: A's input, and so B's gradient, it does."""
+    model, examples = classifier(), Examples(3)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.zeros_(parameter)
+
+    class Always(nn.Module):
+        def forward(self, x):
+            return functional.dropout(x, 0.5, training=True)
+
+    for block in model.encoder.values():
+        block.query.lora_dropout["default"] = Always()
+    with pytest.raises(Refusal, match="draws from torch's"), engine_of(model) as engine:
+        engine.rehearse(examples.loss(model))
+
+
+def test_the_generators_are_left_as_they_were_also_after_an_error():
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    with pytest.raises(KeyError), without_draws(3):  # noqa: PT012 - the draws inside are the point
+        torch.rand(1), random.random(), np.random.random()
+        raise KeyError
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1:] == (random.getstate(), np.random.get_state()[1].tolist())
+
+
+def test_dropout_in_the_adapter_is_refused_with_the_reason():
+    with pytest.raises(SettingsError, match=r"adapter\.dropout=0\.1 and privacy exclude.*Remove adapter\.dropout"):
+        parse(Recipe, {"adapter": {"dropout": 0.1}, "privacy": {"epsilon": 3.0}})
+    assert parse(Recipe, {"adapter": {"dropout": 0.1}}).adapter.dropout == 0.1
+    with pytest.raises(Refusal, match=r"private steps train without dropout.*set adapter\.dropout to 0") as caught:
+        require_no_dropout(0.1)
+    assert caught.value.code is Code.DROPOUT
+    require_no_dropout(0.0)
+
+
+def test_dropout_in_a_live_adapter_is_refused_at_the_engine_s_door(tmp_path):
+    model, _, on = loaded("bert", tmp_path)
+    layer = model.encoder.encoder.layer[0].attention.self.query
+    layer.lora_dropout["default"] = nn.Dropout(0.1)
+    with pytest.raises(Refusal, match=r"adapter\.dropout is 0\.1"):
+        summed(model, on, state=0)
