@@ -8,7 +8,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help install demo test test-slow test-all check fix bench fuzz chaos deploy-demo sbom clean
+.PHONY: help install demo test test-slow test-all check fix bench fuzz chaos attack audit deploy-demo sbom clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -65,6 +65,12 @@ sbom: $(STAMP)  ## What is installed, package by package: a CycloneDX bill of ma
 	build/sbom/bin/python -m pip install -q cyclonedx-bom==7.5.0
 	mkdir -p dist
 	build/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/fedlora.cdx.json $(SBOM_OF)
+
+attack: $(STAMP)  ## Every attack on the privacy claim that has worked, again; writes docs/privacy_attacks.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attack.drill --report docs/privacy_attacks.md
+
+audit: $(STAMP)  ## Packaged private recipes audited, as they are and with faults: half an hour; writes the same document
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attack.audits --honest 20 --report docs/privacy_attacks.md
 
 clean:  ## Remove what was built, not .venv
 	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,140 +1,205 @@
-"""Canaries on a recipe's own data, model and private steps: an empirical lower bound on ε beside the claimed one.
+"""Audit a recipe's claim through the product's own path: canaries in a site's file, and rows taken out of one.
 
-A canary is a copy of one of the client's examples under a wrong class, in the training data with probability one half.
-The auditor is the strongest there is: it sees every step's released gradient and scores a canary by how far its own
-clipped gradient points the same way. Client and server see less (one update a round).
+Canaries are rows whose gradient is a random direction of norm C, or longer, to try the clipping
+(`fedlora.privacy.canaries`), each in the file with probability one half. The auditor is the strongest there is: it sees
+every step's released gradient. What is claimed is what the site's ledger was charged. Rounds go on until what could be
+wrong would be found with probability `ENOUGH`; whether they do depends on the claim alone, never on a score.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-import torch
-from torch import Tensor
+from scipy.stats import binom
 
-from client.training import make_optimizer
-from fedlora.adapters import initial_adapter, set_trainable
 from fedlora.config import Recipe
-from fedlora.examples import Examples, concatenate
-from fedlora.models import autocast
+from fedlora.privacy import gaussian_audit
 from fedlora.privacy.accounting import Event, epsilon
-from fedlora.privacy.audit import Guesses, epsilon_lower_bound, guess
-from fedlora.privacy.calibration import public_size
-from fedlora.privacy.engine import LossPerExample, PrivateEngine
-from fedlora.privacy.mechanism import Mechanism
-from fedlora.privacy.noise import SecureSource
-from fedlora.privacy.policy import SIMULATION
-from fedlora.privacy.terms import mechanism_for, target_of
-from fedlora.randomness import generator
+from fedlora.privacy.audit import Guesses, epsilon_lower_bound, guess, p_value
+from fedlora.privacy.canaries import Layout, planting
+from fedlora.privacy.gaussian_audit import Claim, Design, Finding
+from fedlora.privacy.released import Scores, watching
 from fedlora.settings import SettingsError
-from fedlora.tasks import TASKS
-from fedlora.updates import Factor
-from server.coordinate import load_state
-from simulations.run import Simulation
-from strategies.registry import build
+from simulations.audit_rows import Moved, moved_by_rows
+from simulations.audit_run import Federation, federate_alone, require_auditable
+from simulations.audit_site import Planting, clients_of, drawn_canaries, make_site, spread
+from simulations.partition import federation
+
+ENOUGH = 0.99
+"""Power at which no further round is run."""
+
+LEAST_POWER = 0.9
+"""Below it an audit that refutes nothing says nothing."""
+
+GAUSSIAN_TESTS = 3
+"""They share one half of 1 - confidence, the distribution-free bound has the other: δ leaves it a floor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """How to audit."""
+
+    client: str | None = None
+    """Whose data; the largest client's when None."""
+    canaries: int = 2000
+    guesses: int | None = None
+    """Of the distribution-free bound; when None as many as its canaries are expected to be drawn, less a fifth."""
+    confidence: float = 0.99
+    rounds: int | None = None
+    """Just so many; when None as few as the power needs."""
+    longest: float = 10.0
+    """Norm of the longer half of the canaries, in C."""
+    rows: int = 64
+    """Rows of the file from which rows are taken out one by one."""
+    take_out: int = 8
+
+    @property
+    def level_of_the_bound(self) -> float:
+        return (1 - self.confidence) / 2
+
+    @property
+    def level_of_a_test(self) -> float:
+        return (1 - self.confidence) / 2 / GAUSSIAN_TESTS
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was claimed for the steps that were taken, and what the canaries refute."""
+    """What was claimed for the steps that were taken, and what was found."""
 
     client: str
+    rounds: int
     steps: int
     noise_multiplier: float
+    rate: float
+    delta: float
+    confidence: float
     epsilon_claimed: float
     epsilon_lower_bound: float
     guesses: Guesses
-    delta: float
-    confidence: float
+    findings: Sequence[Finding]
+    moved: Moved
+    power: Mapping[str, float]
+    """Probability that the Gaussian tests refute, by what would be wrong."""
+    power_of_bound: float
+    """Probability that the distribution-free bound refutes a run without noise."""
+    blind: str | None
+    """Why the audit itself cannot be believed."""
 
     @property
-    def holds(self) -> bool:
-        """Whether the claim survives. A False is a bug (or bad luck, with probability 1 - confidence)."""
-        return self.epsilon_lower_bound <= self.epsilon_claimed
+    def refuted(self) -> bool:
+        """A True is a bug, or bad luck with probability 1 - confidence."""
+        return self.moved.refuted or any(finding.refuted for finding in self.findings)
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether it would have found what it is there to find."""
+        return self.blind is None and min(self.power.values()) >= LEAST_POWER
 
 
-def mechanism_of(recipe: Recipe, examples: int) -> Mechanism:
-    """The steps of a whole run at one client, as its guard would grant them."""
-    if not recipe.privacy.enabled:
-        raise SettingsError("the recipe is not private; set privacy.epsilon, for example --set privacy.epsilon=6.")
-    mechanism = mechanism_for(
-        recipe.privacy,
-        recipe.train,
-        size=public_size(examples),
-        most_charges=recipe.most_charges,
-        target=target_of(recipe.privacy),
-        least_sigma=SIMULATION.smallest_noise_multiplier,
+def audit(recipe: Recipe, asked: Asked) -> Audit:
+    """Train one client of the recipe with canaries, then take rows out of its file; all in a folder of its own."""
+    require_auditable(recipe)
+    labels = federation(recipe.data, model=recipe.model, seed=recipe.seed).labels
+    with tempfile.TemporaryDirectory(prefix="fedlora-audit-") as temporary:
+        folder = Path(temporary)
+        clients = clients_of(recipe, folder / "data")
+        name = asked.client or max(clients, key=lambda client: len(clients[client]))
+        if name not in clients:
+            raise SettingsError(f"no client {name!r} in this recipe; there are: {', '.join(sorted(clients))}.")
+        rows = clients[name]
+        planned = drawn_canaries(recipe, rows, labels, count=asked.canaries, longest=asked.longest)
+        site = make_site(folder / "site", name, [*rows, *planned.present], test=folder / "data" / name / "test.csv")
+        with planting(planned.canaries, source=recipe.privacy.engine) as planted:
+            run, scores = federate_alone(recipe, labels, site, folder / "run"), Scores(planted, asked.canaries)
+            Layout([run.values], asked.canaries, seed=recipe.seed)  # too many canaries fail here, not at the site
+            with watching(scores.see):
+                go_on(run, scores, asked)
+        task, blob = run.task_for_a_new_site()
+        moved = moved_by_rows(task, blob, spread(rows, asked.rows), take_out=asked.take_out, folder=folder / "rows")
+        return judged(run, scores, planned, asked, moved=moved, drawn=planted.drawn)
+
+
+def go_on(run: Federation, scores: Scores, asked: Asked) -> None:
+    """Round after round, until there is power enough or the recipe has no more."""
+    last = min(asked.rounds or run.recipe.rounds.count, run.recipe.rounds.count)
+    for number in range(1, last + 1):
+        run.go_on(number)
+        claims = run.claims()
+        if asked.rounds is None and min(power_of(claims, scores, asked).values()) >= ENOUGH:
+            return
+
+
+def power_of(claims: Sequence[Claim], scores: Scores, asked: Asked) -> dict[str, float]:
+    """What these tests would find, by what would be wrong."""
+    if not len(scores):
+        return {"anything": 0.0}
+    return gaussian_audit.power(
+        Design(
+            claims=claims,
+            canaries=asked.canaries,
+            held_out=scores.held_out,
+            norm=asked.longest,
+            level=asked.level_of_a_test,
+        )
     )
-    return replace(mechanism, steps=recipe.most_charges * mechanism.steps)
 
 
-def audit(
-    simulation: Simulation, *, client: str, canaries: int, guesses: int, confidence: float, max_steps: int | None
-) -> Audit:
-    """Train one client alone with canaries; a run cut to `max_steps` is held against the ε of those steps."""
-    recipe, examples = simulation.recipe, simulation.data.clients[client].train
-    mechanism = mechanism_of(recipe, len(examples))
-    steps = min(mechanism.steps, max_steps or mechanism.steps)
-    included = [byte < 128 for byte in os.urandom(canaries)]
-    planted = wrong_labels(examples, canaries, classes=len(simulation.data.labels), seed=recipe.seed)
-    chosen = planted.take([index for index, is_in in enumerate(included) if is_in])
-    scores = train_and_score(simulation, mechanism, concatenate([examples, chosen]), planted, steps=steps)
-    found = guess(scores.tolist(), included, guesses=guesses)
-    delta = recipe.privacy.delta
-    claimed = Event(rate=mechanism.rate, noise_multiplier=mechanism.noise_multiplier, steps=steps)
+def judged(run: Federation, scores: Scores, planned: Planting, asked: Asked, *, moved: Moved, drawn: int) -> Audit:
+    """Hold what was seen against what was charged."""
+    claims, delta, level = run.claims(), run.recipe.privacy.delta, asked.level_of_a_test
+    if len(scores) < len(claims):
+        raise SettingsError(f"{len(claims)} steps were charged and the audit saw {len(scores)}: it cannot conclude.")
+    events = [Event(rate=claim.rate, noise_multiplier=claim.noise_multiplier, steps=1) for claim in claims]
+    claimed, seen = epsilon(events, delta=delta), scores.against(claims, planned.included)
+    guesses = asked.guesses or guesses_for(claims, asked.canaries)
+    found = guess(seen.scores_tm.sum(0).tolist(), planned.included, guesses=guesses)
     return Audit(
-        client=client,
-        steps=steps,
-        noise_multiplier=mechanism.noise_multiplier,
-        epsilon_claimed=epsilon([claimed], delta=delta),
-        epsilon_lower_bound=epsilon_lower_bound(found, delta=delta, confidence=confidence),
-        guesses=found,
+        client=run.site.site,
+        rounds=run.rounds.progress.round,
+        steps=len(claims),
+        noise_multiplier=min(claim.noise_multiplier for claim in claims),
+        rate=max(claim.rate for claim in claims),
         delta=delta,
-        confidence=confidence,
+        confidence=asked.confidence,
+        epsilon_claimed=claimed,
+        epsilon_lower_bound=epsilon_lower_bound(found, delta=delta, confidence=1 - asked.level_of_the_bound),
+        guesses=found,
+        findings=[
+            Finding("steps", f"{len(scores)} taken, {len(claims)} charged", float(len(scores) == len(claims)), 0.0),
+            gaussian_audit.noise(seen, level=level),
+            gaussian_audit.sampling(seen, level=level),
+            gaussian_audit.clipping(seen, level=level),
+            Finding("any (ε, δ)", heard(found), p_value(found, epsilon=claimed, delta=delta), asked.level_of_the_bound),
+        ],
+        moved=moved,
+        power=power_of(claims, scores, asked),
+        power_of_bound=power_of_bound(claims, claimed, found, delta=delta, level=asked.level_of_the_bound),
+        blind=gaussian_audit.blind(seen, drawn=drawn),
     )
 
 
-def wrong_labels(examples: Examples, count: int, *, classes: int, seed: int) -> Examples:
-    """Copies of `count` of the examples under another class each."""
-    if count > len(examples):
-        raise SettingsError(f"{count} canaries are more than the client's {len(examples)} examples; use fewer.")
-    stream = generator(seed, "canaries")
-    copies = examples.take(torch.randperm(len(examples), generator=stream)[:count].tolist())
-    shift = torch.randint(1, classes, (count,), generator=stream)
-    return Examples(copies.token_ids, (copies.labels_n + shift) % classes, copies.pad_id)
+def heard(found: Guesses) -> str:
+    """The guesses in words."""
+    return f"{found.right} of {found.guesses} guesses right, over {found.canaries} canaries"
 
 
-def train_and_score(
-    simulation: Simulation, mechanism: Mechanism, train: Examples, canaries: Examples, *, steps: int
-) -> Tensor:
-    """Σ over steps of ⟨released gradient, canary's clipped gradient⟩, per canary."""
-    recipe, model = simulation.recipe, simulation.resident.model
-    strategy = build(recipe.strategy.name, recipe.strategy.options)
-    first = strategy.init(initial_adapter(model, recipe.adapter, seed=recipe.seed))
-    load_state(simulation.resident, "audit", first)
-    trained = strategy.trains(1) - ({Factor.HEAD} if recipe.train.head == "frozen" else set())
-    optimizer = make_optimizer(model, set_trainable(model, trained), recipe.train)
-    model.train()
+def chance_of_a_draw(claims: Sequence[Claim]) -> float:
+    """That an included canary is drawn at least once."""
+    return 1 - math.prod(1 - claim.rate for claim in claims)
 
-    def loss_on(examples: Examples) -> LossPerExample:
-        def loss_per_example(indices: Tensor) -> Tensor:
-            with autocast(recipe.model):
-                return TASKS[recipe.model.task].loss_per_sample(
-                    model, examples.batch(indices.tolist(), device=recipe.model.device)
-                )
 
-        return loss_per_example
+def guesses_for(claims: Sequence[Claim], canaries: int) -> int:
+    """Four fifths of the included canaries that are likely to be drawn: others cannot be told from held-out ones."""
+    return max(1, round(0.8 * canaries / 2 * chance_of_a_draw(claims)))
 
-    loss, canary_loss = loss_on(train), loss_on(canaries)
-    scores = torch.zeros(len(canaries), dtype=torch.float64)
-    pieces = torch.split(torch.arange(len(canaries)), recipe.train.microbatch_size or recipe.train.batch_size)
-    engine = PrivateEngine(
-        model, mechanism, examples=len(train), source=SecureSource(), microbatch=recipe.train.microbatch_size
-    )
-    with engine:
-        for _ in range(steps):
-            engine.step(loss)
-            scores += torch.cat([engine.alignment(piece, canary_loss).cpu() for piece in pieces])
-            optimizer.step()
-    return scores
+
+def power_of_bound(claims: Sequence[Claim], claimed: float, found: Guesses, *, delta: float, level: float) -> float:
+    """The probability that the distribution-free bound refutes a run without noise: every guess is then right."""
+    best = Guesses(found.canaries, found.guesses, found.guesses)
+    if p_value(best, epsilon=claimed, delta=delta) > level:
+        return 0.0
+    return float(binom.sf(found.guesses - 1, found.canaries // 2, chance_of_a_draw(claims)))

@@ -10,7 +10,6 @@ import typer
 
 from fedlora.config import load
 from fedlora.privacy.commands import plan
-from fedlora.settings import SettingsError
 from simulations.commands import Overrides, recipe_path
 
 app = typer.Typer(
@@ -24,36 +23,31 @@ def audit(
     recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")],
     overrides: Overrides = None,
     client: Annotated[str | None, typer.Option(help="Whose data; the largest client's when not given.")] = None,
-    canaries: Annotated[int, typer.Option(help="How many canaries; each is included with probability 1/2.")] = 100,
-    guesses: Annotated[int, typer.Option(help="How many of them the auditor guesses; even.")] = 50,
-    confidence: Annotated[float, typer.Option(help="Of the lower bound.")] = 0.95,
-    steps: Annotated[int | None, typer.Option(help="Stop after so many steps, and compare with their ε.")] = None,
+    canaries: Annotated[int, typer.Option(help="How many canaries; each is included with probability 1/2.")] = 2000,
+    guesses: Annotated[int | None, typer.Option(help="Guesses of the distribution-free bound.")] = None,
+    confidence: Annotated[float, typer.Option(help="Of the whole audit: 1 - chance of a false alarm.")] = 0.99,
+    rounds: Annotated[int | None, typer.Option(help="Just so many; as few as its power needs when not given.")] = None,
+    longest: Annotated[float, typer.Option(help="Norm of the longer half of the canaries' gradients, in C.")] = 10.0,
+    rows: Annotated[int, typer.Option(help="Rows of the file from which rows are taken out one by one.")] = 64,
+    take_out: Annotated[int, typer.Option(help="How many of them are.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Train one client of RECIPE with canaries: a lower bound on ε beside the claim. Exit status 1 if it fails.
+    """Try to refute RECIPE's privacy claim on one client: canaries in its rounds, rows taken out of its file.
 
-    A bound far below the claim is normal: one run and few canaries refute little. A bound above it is a bug.
+    Exit status 0: not refuted, and what would have been found is printed. 1: refuted. 2: this audit could not tell.
     """
-    from simulations.audit import audit as run_audit  # torch and transformers: a plan needs neither
-    from simulations.run import prepare
+    from simulations.audit import Asked  # torch and transformers: a plan needs neither
+    from simulations.audit import audit as run_audit
+    from simulations.audit_text import text_of
 
-    simulation = prepare(load(recipe_path(recipe), overrides or []))
-    clients = simulation.data.clients
-    chosen = client or max(clients, key=lambda name: len(clients[name].train))
-    if chosen not in clients:
-        raise SettingsError(f"no client {chosen!r} in this recipe; there are: {', '.join(sorted(clients))}.")
-    found = run_audit(
-        simulation, client=chosen, canaries=canaries, guesses=guesses, confidence=confidence, max_steps=steps
-    )
+    asked = Asked(
+        client=client, canaries=canaries, guesses=guesses, confidence=confidence, rounds=rounds, longest=longest,
+        rows=rows, take_out=take_out,
+    )  # fmt: skip
+    found = run_audit(load(recipe_path(recipe), overrides or []), asked)
     if as_json:
-        typer.echo(json.dumps({**asdict(found), "holds": found.holds}))
+        typer.echo(json.dumps({**asdict(found), "refuted": found.refuted, "conclusive": found.conclusive}))
     else:
-        seen = found.guesses
-        typer.echo(
-            f"{found.client}, {found.steps} steps, σ {found.noise_multiplier:g}: {seen.right} of {seen.guesses} "
-            f"guesses right over {seen.canaries} canaries.\nε is at least {found.epsilon_lower_bound:.2f} (confidence "
-            f"{found.confidence:g}); claimed: {found.epsilon_claimed:.2f} at δ {found.delta:g}, one example added or "
-            f"removed. {'The claim stands.' if found.holds else 'THE CLAIM IS REFUTED.'}"
-        )
-    if not found.holds:
-        raise typer.Exit(1)
+        typer.echo(text_of(found))
+    if found.refuted or not found.conclusive:
+        raise typer.Exit(1 if found.refuted else 2)
