@@ -105,7 +105,7 @@ class Planted:
         found = self._inner.end()
         if self._rows is None or self.layout is None:
             return found
-        own_n = torch.stack([squares(gradients) for gradients in found.values()]).sum(0) if found else []
+        own_n = torch.stack([squares(gradients) for gradients in found.values()]).sum(0) if found else torch.zeros(0)
         who = [
             self._index.get(self._tokens(row)) if own != 0 else None  # a probe asks for one row's gradient alone
             for row, own in zip(self._rows, own_n, strict=True)

@@ -170,7 +170,7 @@ def locked(path: Path) -> Iterator[None]:
 def hold_ledger(files: LedgerFiles) -> Iterator[None]:
     """Nothing is charged meanwhile: for whoever copies ledger, anchor and answers as of one moment. Refusal if another
     process holds it too long."""
-    with _locked(files.folder / "lock") if files.folder.is_dir() else nullcontext():
+    with locked(files.folder / "lock") if files.folder.is_dir() else nullcontext():
         yield
 
 
