@@ -21,6 +21,7 @@ from fedlora.evaluation import evaluate
 from fedlora.examples import concatenate
 from fedlora.export import export_adapter
 from fedlora.files import write_atomically
+from fedlora.folder_names import folder_name
 from fedlora.privacy.spent import privacy_summary
 from fedlora.resident import Resident, resident
 from fedlora.settings import SettingsError
@@ -97,7 +98,7 @@ def simulate(
     started = time.monotonic()
     names = tuple(simulation.data.clients)
     alone = simulation.recipe.mode == "alone"
-    groups = {out / name: (name,) for name in names} if alone else {out: names}
+    groups = {out / folder_name(name): (name,) for name in names} if alone else {out: names}
     outcomes = []
     for folder, clients in groups.items():
         name = f"{out.name}/{folder.name}" if alone else out.name
@@ -212,9 +213,9 @@ def keeps_personal(recipe: Recipe) -> bool:
 def export_personal(simulation: Simulation, names: Sequence[str], progress: Progress, folder: Path) -> None:
     """adapters/<client>/: the shared factors with the client's own. Possible here because this is a simulation."""
     for name in names:
-        own = Personal(folder / "sites" / name, progress.run).merged(progress.state.adapter)
+        own = Personal(folder / "sites" / folder_name(name), progress.run).merged(progress.state.adapter)
         export_adapter(
-            folder / "adapters" / name,
+            folder / "adapters" / folder_name(name),
             own,
             total={},
             base=simulation.resident.base.source,
