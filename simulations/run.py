@@ -20,6 +20,7 @@ from fedlora.evaluation import evaluate
 from fedlora.examples import concatenate
 from fedlora.export import export_adapter
 from fedlora.files import write_atomically
+from fedlora.folder_names import folder_name
 from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.spent import privacy_note, privacy_summary
 from fedlora.resident import Resident, resident
@@ -97,7 +98,7 @@ def simulate(
     started = time.monotonic()
     names = tuple(simulation.data.clients)
     alone = simulation.recipe.mode == "alone"
-    groups = {out / name: (name,) for name in names} if alone else {out: names}
+    groups = {out / folder_name(name): (name,) for name in names} if alone else {out: names}
     outcomes = []
     for folder, clients in groups.items():
         name = f"{out.name}/{folder.name}" if alone else out.name
@@ -214,9 +215,10 @@ def export_personal(simulation: Simulation, names: Sequence[str], progress: Prog
     private = simulation.recipe.privacy.enabled
     spent = spent_in(simulation.recipe, [folder])
     for name in names:
-        own = Personal(folder / "sites" / name, progress.run).merged(progress.state.adapter, private=private)
+        home = folder / "sites" / folder_name(name)
+        own = Personal(home, progress.run).merged(progress.state.adapter, private=private)
         export_adapter(
-            folder / "adapters" / name,
+            folder / "adapters" / folder_name(name),
             own,
             total={},
             base=simulation.resident.base.source,

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fedlora.config import Recipe
+from fedlora.folder_names import folder_name
 from fedlora.rows import Row, read_source
 from simulations.partition import assign, columns_of
 
@@ -18,8 +19,8 @@ def write_site_files(recipe: Recipe, out: Path) -> list[str]:
     held_out, clients = assign(rows, recipe.data, seed=recipe.seed)
     _write(out / "held-out.csv", (rows[index] for index in held_out))
     for name, (train, test) in clients.items():
-        _write(out / name / "train.csv", (rows[index] for index in train))
-        _write(out / name / "test.csv", (rows[index] for index in test))
+        _write(out / folder_name(name) / "train.csv", (rows[index] for index in train))
+        _write(out / folder_name(name) / "test.csv", (rows[index] for index in test))
     return list(clients)
 
 

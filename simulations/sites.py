@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from client.site import Parts, Site
+from fedlora.folder_names import folder_name
 from fedlora.privacy.policy import SIMULATION
 from simulations.partition import Federation
 
@@ -12,4 +13,4 @@ from simulations.partition import Federation
 def site_of(data: Federation, name: str, folder: Path) -> Site:
     """The site of the client called `name`."""
     part = data.clients[name]
-    return Site(name, Parts(part.train, part.test), folder / "sites" / name, policy=SIMULATION)
+    return Site(name, Parts(part.train, part.test), folder / "sites" / folder_name(name), policy=SIMULATION)
