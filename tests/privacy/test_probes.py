@@ -162,9 +162,10 @@ def test_a_site_under_privacy_answers_the_same_whether_or_not_it_holds_a_label(t
     rows = [f"{word} flight {other},{'good' if word == 'great' else 'bad'}" for word in ("great", "late")
             for other in ("crew", "bag", "seat", "my", "the")]  # fmt: skip
     (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows, extra]) + "\n")
+    (tmp_path / "test.csv").write_text("text,label\ngreat my crew,good\n")
     settings = ClientSettings(
         site="a", coordinator="c:1", state=tmp_path / "state",
-        data=SiteData(train=tmp_path / "rows.csv", test=tmp_path / "rows.csv"), policy=tmp_path / "policy.yaml",
+        data=SiteData(train=tmp_path / "rows.csv", test=tmp_path / "test.csv"), policy=tmp_path / "policy.yaml",
     )  # fmt: skip
     settings.policy.write_text(f"base_models: [{model}]\n")
     report, blob = respond(*first_task(model, labels), settings)
