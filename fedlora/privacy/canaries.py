@@ -105,10 +105,10 @@ class Planted:
         found = self._inner.end()
         if self._rows is None or self.layout is None:
             return found
-        own_n = torch.stack([squares(gradients) for gradients in found.values()]).sum(0) if found else torch.zeros(0)
+        own_n = sum((squares(gradients).cpu() for gradients in found.values()), torch.zeros(len(self._rows)))
         who = [
             self._index.get(self._tokens(row)) if own != 0 else None  # a probe asks for one row's gradient alone
-            for row, own in zip(self._rows, own_n, strict=True)
+            for row, own in zip(self._rows, own_n.tolist(), strict=True)
         ]
         self.drawn += sum(number is not None for number in who)
         for place, parameter in enumerate(self.parameters):
