@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
 
 from fedlora import __version__
-from fedlora.settings import SettingsError
+from fedlora.plain_yaml import shortened
+from fedlora.settings import MOST_PROBLEMS, SettingsError
 from server.dashboard.api_parts import LARGEST, Admin, After, Filter, Name, Operator, Problem, Text, Viewer, known
 from server.dashboard.api_starting import starting_routes
 from server.launch import Launchpad
@@ -53,6 +54,7 @@ from server.store.rows import (
 from server.store.spending import verify_account
 from server.store.spent import RunSpentRow, read_spent
 
+SHOWN_CHARS = 200
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"description": text, "content": {"application/json": {"schema": {"type": "object"}}}}
@@ -264,7 +266,14 @@ def acting_routes(store: Store) -> APIRouter:
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     """Where and why, without what was sent: not everything that can be sent can be sent back."""
     assert isinstance(error, RequestValidationError)
-    detail = [{"loc": [str(part) for part in item["loc"]], "msg": str(item["msg"])} for item in error.errors()]
+    found = error.errors()[:MOST_PROBLEMS]
+    detail = [
+        {
+            "loc": [shortened(str(part), SHOWN_CHARS) for part in item["loc"]],
+            "msg": shortened(str(item["msg"]), SHOWN_CHARS),
+        }
+        for item in found
+    ]
     return JSONResponse({"detail": detail}, 422)
 
 

@@ -150,6 +150,17 @@ def test_a_bad_recipe_is_refused_and_nothing_is_started(starter, tmp_path, recip
     assert list((tmp_path / "runs").iterdir()) == []
 
 
+def test_a_complaint_about_what_was_sent_is_no_echo_of_it(starter):
+    for body in (
+        {"recipe": "", **{f"{'k' * 300}{n}": n for n in range(2000)}},
+        {"recipe": "x" * 200_000},
+        ["x"] * 1000,
+    ):
+        answer = starter.post("/api/v1/plan", json=body)
+        assert answer.status_code == 422
+        assert len(answer.content) < 20_000
+
+
 def test_a_run_is_started_once_under_a_name_that_is_a_name(starter, tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr("server.launch.subprocess.Popen", lambda command, **options: started.append((command, options)))
