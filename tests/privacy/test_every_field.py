@@ -135,7 +135,8 @@ AT_THE_GUARD_ALONE = {("train", "steps"), ("train", "batch_size"), ("rounds",), 
 
 @pytest.mark.parametrize("path", [path for path in FIELDS if path not in AT_THE_GUARD_ALONE], ids=".".join)
 def test_whatever_is_asked_an_answer_tells_nothing_but_the_update(server, tmp_path, path):
-    here = site(tmp_path, policy=STRICT.model_copy(update={"allow_metrics": False}), count=61)
+    policy = STRICT.model_copy(update={"allow_metrics": False, "strategies": ("ffa",)})
+    here = site(tmp_path, policy=policy, count=61)
     base, state = server.ask(1)
     answered = set()
     for asked in list(variants(base, path, FIELDS[path]))[:3]:
@@ -145,6 +146,7 @@ def test_whatever_is_asked_an_answer_tells_nothing_but_the_update(server, tmp_pa
         assert report.examples in (0, 60), "the public size"
         if report.outcome == "trained":
             assert verified(report.receipt).secure
+            assert {*asked.trains, *asked.keeps} <= {"B", "head"}, "what ffa trains"
         else:
             assert report.code is not None
             assert set(report.code) <= set("abcdefghijklmnopqrstuvwxyz-")

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from fedlora.privacy.accounting import Event, epsilon, filtered_epsilon
+from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.budget import DAY_S
 from fedlora.privacy.guard import Answer, Guard
 from fedlora.privacy.ledger import Ledger, LedgerFiles, read_ledger
@@ -261,43 +261,3 @@ def test_a_run_within_its_period_may_take_all_its_rounds(tmp_path):
         for r in range(1, 5)
     ]
     assert 0.95 < receipts[-1].epsilon_run <= 1.0
-
-
-PLANS = [{"epsilon": 3.0}, {"epsilon": 3.0, "adapt": {"below": 0.9}}, {"noise_multiplier": 1.0}]
-
-
-@pytest.mark.parametrize("plan", PLANS)
-def test_the_filters_order_is_that_of_the_first_charge_whatever_later_tasks_say(tmp_path, plan):
-    """Later rounds, steps and ε that would have meant another order."""
-    site = guard(tmp_path, Policy(largest_epsilon=200.0))
-    site.authorise(task(rounds=5, privacy=plan), STATE, examples=2400)
-    later = task(round=2, rounds=80, privacy={**plan, "epsilon": 20.0, "noise_multiplier": 1.2}, train={"steps": 9})
-    receipt = verified(site.authorise(later, STATE, examples=2400).receipt)
-    fresh = guard(tmp_path / "fresh", Policy(largest_epsilon=200.0))
-    fresh.authorise(later, STATE, examples=2400)
-    first, second = (charge["filter_order"] for charge in charges(tmp_path))
-    assert first == second != charges(tmp_path / "fresh")[0]["filter_order"]
-    spent = [Event(rate=c["rate"], noise_multiplier=c["noise_multiplier"], steps=c["steps"]) for c in charges(tmp_path)]
-    assert receipt.epsilon_run == filtered_epsilon(spent, delta=1e-5, order=first)
-
-
-def test_steps_that_change_on_the_way_are_priced_by_the_filter(tmp_path):
-    site = guard(tmp_path, Policy(largest_epsilon=50.0))
-    asked = {"noise_multiplier": 1.0}
-    site.authorise(task(rounds=3, privacy=asked), STATE, examples=2400)
-    receipt = verified(site.authorise(task(round=2, privacy=asked, train={"steps": 3}), STATE, examples=2400).receipt)
-    spent = [Event(rate=32 / 2000, noise_multiplier=1.0, steps=5)]
-    assert receipt.epsilon_run == filtered_epsilon(spent, delta=1e-5, order=charges(tmp_path)[0]["filter_order"])
-    assert receipt.epsilon_run > epsilon(spent, delta=1e-5)
-
-
-def test_a_ledger_of_an_older_version_has_its_runs_order_from_its_next_charge_on(tmp_path, monkeypatch):
-    site = guard(tmp_path)
-    append = Ledger.append
-    without = lambda self, fields: append(self, {k: v for k, v in fields.items() if k != "filter_order"})  # noqa: E731
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "append", without)
-        site.authorise(task(rounds=3), STATE, examples=2400)
-    for number in (2, 3):
-        site.authorise(task(round=number, rounds=3), STATE, examples=2400)
-    assert ["filter_order" in charge for charge in charges(tmp_path)] == [False, True, True]

@@ -22,7 +22,7 @@ import fedlora.models as models
 from client.deployed import respond
 from client.settings import ClientSettings, SiteData
 from fedlora.adapters import initial_adapter
-from fedlora.config import AdapterSettings, ModelSettings
+from fedlora.config import AdapterSettings, ModelSettings, load
 from fedlora.models import load_base
 from fedlora.privacy.digest import task_digest
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
@@ -30,6 +30,8 @@ from fedlora.privacy.receipt import verified
 from fedlora.resident import resident
 from fedlora.task import Task
 from fedlora.wire.state import encode_state
+from simulations.commands import recipe_path
+from strategies.registry import build
 from tests.federations import save_tiny_model
 from tests.privacy.rounds import ADAPTER
 from tests.privacy.tasks import task
@@ -213,6 +215,31 @@ def test_the_data_are_tokenised_once_the_charge_is_on_the_disk(folders, recorder
     report, blob = respond(*asked_for(folders["honest"]), settings)
     assert (report.outcome, report.code) == ("trained", None)
     assert blob
+    assert PHRASE in recorder.texts
+    assert {tuple(found) for found in recorder.ledgers} == {("charge",)}
+
+
+@pytest.mark.parametrize("name", ["private-fedit", "private-fedsb", "private-fedsvd", "private-ffa"])
+def test_the_packaged_private_recipes_keep_the_order_on_the_demo_model(recorder, tmp_path, name):
+    """Under a policy that allows that base and that strategy; the same task on another base is refused unseen."""
+    recipe = load(recipe_path(name), ["train.steps=1", "train.batch_size=4"])
+    home = resident(recipe.model, recipe.adapter, LABELS)
+    asked = task(
+        model=recipe.model, adapter=recipe.adapter, train=recipe.train.model_dump(), labels=LABELS, wire=recipe.wire,
+        privacy=recipe.privacy.model_dump(), strategy=recipe.strategy.name, fingerprint=home.base.fingerprint,
+        trains=tuple(build(recipe.strategy.name, recipe.strategy.options).trains(1)),
+    )  # fmt: skip
+    state = encode_state(
+        initial_adapter(home.model, recipe.adapter, seed=0), {}, run=asked.run, round_number=1,
+        strategy=asked.strategy, codec="fp32",
+    )  # fmt: skip
+    policy = {"base_models": ["demo"], "strategies": [recipe.strategy.name]}
+    other = asked.model_copy(update={"fingerprint": "0" * 32})
+    require_nothing_seen(recorder, tmp_path, policy, (other, state), "wrong-base-model")
+    settings = site(tmp_path / "site", policy, phrase=True)
+    recorder.state = settings.state
+    report, _ = respond(asked, state, settings)
+    assert (report.outcome, report.code) == ("trained", None)
     assert PHRASE in recorder.texts
     assert {tuple(found) for found in recorder.ledgers} == {("charge",)}
 
