@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from fedlora.protocol import Since
 from fedlora.settings import Settings
 
 
@@ -39,7 +40,7 @@ class DataSettings(Settings):
     test_fraction: float = Field(0.1, gt=0, lt=1)
     """Probability of an example to be kept apart by its client, which evaluates on it what it receives."""
 
-    train_fraction: float | None = Field(None, gt=0, le=1)
+    train_fraction: Annotated[float | None, Since(2)] = Field(None, gt=0, le=1)
     """Probability of an example to be trained on; all that are not kept apart when not given. Use fewer by this."""
 
     held_out: int = Field(1500, ge=1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from fedlora.privacy.mechanism import LEAST_CLIP
+from fedlora.protocol import Since
 from fedlora.settings import Settings
 
 
@@ -22,7 +23,7 @@ class ClientLevelSettings(Settings):
     delta: float = Field(1e-5, gt=0, lt=1)
     """δ of this guarantee; below 1 / (number of clients)."""
 
-    clients: int | None = Field(None, ge=1)
+    clients: Annotated[int | None, Since(2)] = Field(None, ge=1)
     """How many clients a round asks, at most, whoever is connected: the denominator of every round is one more. Needed
     in a deployment and with the natural partition; otherwise what `rounds` asks of `data.clients` when not given."""
 
