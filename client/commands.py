@@ -118,7 +118,7 @@ def restore(
             "spent instead: docs/deployment.md, Losing a disk."
         )
     question = f"Has {about.name} trained on nothing since {made}?" if ledgers else None
-    agree(question, found="", expected=None, yes=yes)
+    agree(question, yes=yes)
     _, settings = put_back(archive, folder)
     console.print(
         f"{folder} is the site {about.name} again. Its data are where client.yaml says: {settings.data.train}"

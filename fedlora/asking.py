@@ -17,12 +17,12 @@ Fingerprint = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
-def agree(question: str | None, *, found: str, expected: str | None, yes: bool) -> None:
+def agree(question: str | None, *, yes: bool, found: str = "", expected: str | None = None) -> None:
     """Return if it may be done, raise SettingsError otherwise.
 
     A fingerprint that was given must be the one that was found, whatever else was said; it answers the question too.
     Without one and without `yes` the question is asked, and where nobody can be asked the answer is no. No question: a
-    first time, when nothing is replaced.
+    first time, when nothing is replaced. `found` is empty where there is nothing to compare.
     """
     if expected is not None:
         if not same_fingerprint(expected, found):
@@ -31,8 +31,7 @@ def agree(question: str | None, *, found: str, expected: str | None, yes: bool) 
     if question is None or yes:
         return
     if not sys.stdin.isatty():
-        raise SettingsError(
-            f"{question} Nobody can be asked here: give --fingerprint with what the other side told you, or --yes."
-        )
+        by_telephone = "--fingerprint with what the other side told you, or " if found else ""
+        raise SettingsError(f"{question} Nobody can be asked here: give {by_telephone}--yes if the answer is yes.")
     if not typer.confirm(question, default=False):
         raise SettingsError("nothing was changed.")

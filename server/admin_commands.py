@@ -75,6 +75,25 @@ def approve(
 
 
 @admin.command()
+def grant(
+    site: Annotated[str, typer.Argument(help="Name of an approved site.")],
+    config: Config = DEFAULT,
+    out: Annotated[Path | None, typer.Option(help="Where to write the grant.")] = None,
+) -> None:
+    """A new grant for the key that a site has: of a new authority, or with a new address."""
+    from server.provision import grant_again
+    from server.settings import load_server
+    from server.told import tell
+
+    settings = load_server(config)
+    made = grant_again(settings, require_name(site, what="site"))
+    path = out or Path(f"grant-{site}.json")
+    write_atomically(path, made.model_dump_json(indent=2).encode())
+    tell(settings, "site-granted-again", site=site, key=made.key)
+    console.print(f"Send [bold]{path}[/] to {site}; it takes it with fedlora client accept.")
+
+
+@admin.command()
 def revoke(site: Annotated[str, typer.Argument(help="Name of the site.")], config: Config = DEFAULT) -> None:
     """Cut a site off, now if the coordinator is up; its key is never accepted again."""
     from server.provision import read_registry
@@ -151,7 +170,7 @@ def roll_authority(
         return
     console.print(f"The new authority: [bold]{begin(settings)}[/]. The old one holds as well until --finish.")
     for site in still_to_grant(settings):
-        console.print(f"  {site}: fedlora admin approve (its request.json), then at the site: fedlora client accept")
+        console.print(f"  fedlora admin grant {site}, then at the site: fedlora client accept, restart the agent")
     console.print("Then: fedlora admin roll-authority --finish")
 
 
@@ -178,10 +197,11 @@ def accept_new_ledger(
         "If it can be restored, have the site do that instead. What it spent after this receipt is in no receipt: only "
         "the site can say it, and must state more by that much."
     )
-    agree(f"Give that ledger of {site} up for ever?", found="", expected=None, yes=yes)
+    agree(f"Give that ledger of {site} up for ever?", yes=yes)
     give_up(settings, receipt, key)
     console.print(
-        f"At the site, before it trains again: fedlora ledger carry with epsilon {to_carry(receipt)} or more."
+        f"At the site, before it trains again: fedlora ledger carry state --dataset {receipt.dataset} --epsilon "
+        f"{to_carry(receipt)} --delta {receipt.delta_lifetime:g} --reason ..., or with more."
     )
 
 

@@ -137,8 +137,7 @@ def approve(settings: ServerSettings, request: Request) -> Grant:
     Everything that can fail comes first: whoever is approved has a grant.
     """
     require_valid(request)
-    signer = newest_signer(settings.pki)
-    certificate = site_certificate(signer, site=request.site, public_key=request.public_key)
+    grant, authority = _granted(settings, request.site, request.public_key)
     with registry_lock(settings):
         registry = read_registry(settings)
         _require_fresh(registry, request)
@@ -149,16 +148,33 @@ def approve(settings: ServerSettings, request: Request) -> Grant:
         elif old is not None:
             entry = entry.model_copy(update=_retired(old))
         write_registry(settings, Registry({**registry.sites, request.site: entry}))
-        authority = certificate_fingerprint(signer.certificate)
         remember_grant(settings.folder, request.site, authority, at=time.time())
-    return Grant(
-        site=request.site,
+    return grant
+
+
+def grant_again(settings: ServerSettings, site: str) -> Grant:
+    """A new grant for the key that an approved site has: of the newest authority, with today's address."""
+    with registry_lock(settings):
+        found = read_registry(settings).sites.get(site)
+        if found is None or found.status != "approved":
+            raise SettingsError(f"{site} is not approved: fedlora admin approve takes its request.json.")
+        grant, authority = _granted(settings, site, found.public_key)
+        remember_grant(settings.folder, site, authority, at=time.time())
+    return grant
+
+
+def _granted(settings: ServerSettings, site: str, public_key: str) -> tuple[Grant, str]:
+    """The grant, and the fingerprint of the authority that signed the certificate in it."""
+    signer = newest_signer(settings.pki)
+    grant = Grant(
+        site=site,
         coordinator=settings.name,
         address=settings.address,
         ca_certificate=(settings.pki / "ca.crt").read_text(encoding="utf-8"),
-        key=fingerprint(request.public_key),
-        certificate=certificate,
+        key=fingerprint(public_key),
+        certificate=site_certificate(signer, site=site, public_key=public_key),
     )
+    return grant, certificate_fingerprint(signer.certificate)
 
 
 def revoke(settings: ServerSettings, site: str) -> None:

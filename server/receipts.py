@@ -109,7 +109,7 @@ def _require_counted(now: Receipt, key: str | None, lost: Accepted) -> None:
             f"the ledger of {now.client} is the one that was given up as lost; a copy of it was put back. Have the "
             "site put back the newer one."
         )
-    if now.epsilon_lifetime < lost.epsilon or now.delta_lifetime > lost.delta:
+    if now.epsilon_lifetime < lost.epsilon:  # whatever its delta: a stated epsilon is added to, and so is its delta
         raise ReceiptError(
             f"the new ledger of {now.client} says epsilon {now.epsilon_lifetime:.4g} at delta {now.delta_lifetime:g}, "
             f"and {lost.epsilon:.4g} at {lost.delta:g} were spent before it: have the site state that, with fedlora "

@@ -37,7 +37,7 @@ def finish_after_asking(settings: ServerSettings, *, yes: bool) -> str:
     if len(found) > 1:
         late = still_to_grant(settings)
         told = f"Sites without a grant of the new authority lose their coordinator: {', '.join(late)}. " if late else ""
-        agree(f"{told}Let the old authority go?", found=new, expected=None, yes=yes)
+        agree(f"{told}Let the old authority go?", yes=yes)
     with registry_lock(settings):
         finish_roll(settings.pki, hosts=[split_address(settings.address)[0]])
     tell(settings, "authority-replaced", authority=new)

@@ -7,9 +7,12 @@ a sample above (bottom-k: Cohen and Kaplan 2007). Case, width and spaces of a te
 
 Guarantee: when `require_own_name` returns, the dataset's sketch with these rows is on the disk, and no other dataset
 of this state folder that was ever charged has 5 % of the smaller of the two, nor about 10 rows, in common with them,
-unless this dataset's ledger carries over what that one has spent (`fedlora ledger carry`). It cannot see another state
-folder or another machine, texts that were edited, a dataset whose ledger was removed, nor few rows in a dataset of many
-more than `LARGEST`. It depends on the site's files alone: every task is told the same.
+unless this dataset's ledger carries over what that one has spent (`fedlora ledger carry`). A name that was never
+charged is refused beside a charged one without a sketch. It depends on the site's files alone: every task is told the
+same.
+
+It cannot see another state folder or another machine, texts that were edited, a dataset whose ledger was removed, two
+names that were both charged before there were sketches, nor few rows in a dataset of many more than `LARGEST`.
 """
 
 from __future__ import annotations
@@ -79,9 +82,12 @@ def _require_apart(site: Path, dataset: str, other: str, hashes: Hashes, key: by
     common = None if sketch is None else in_common(hashes, sketch)
     if common == 0:
         return
+    mine = inspect_ledger(LedgerFiles(site, dataset)).entries
+    if common is None and last_spent(mine, beside=other):
+        return  # no new name: it spends what its own ledger counts, as it did before there were sketches
     chain = inspect_ledger(LedgerFiles(site, other))
     last = last_spent(chain.entries, beside=dataset)
-    if chain.problem is None and last <= _carried_through(site, dataset, other):
+    if chain.problem is None and last <= spent_of(mine).through.get(other, 0):
         return
     what = (
         f"nothing tells which rows the dataset {other!r} was charged for"
@@ -93,11 +99,6 @@ def _require_apart(site: Path, dataset: str, other: str, hashes: Hashes, key: by
         f"{what}, and {dataset!r} would begin without what they have spent. Set data.dataset: {other} in client.yaml, "
         f"or carry it over: fedlora ledger carry {site} --dataset {dataset} --from {other}",
     )
-
-
-def _carried_through(site: Path, dataset: str, other: str) -> int:
-    """Up to which entry of `other` this dataset's ledger counts it; 0 for not at all."""
-    return spent_of(inspect_ledger(LedgerFiles(site, dataset)).entries).through.get(other, 0)
 
 
 def in_common(ours: Hashes, sketch: Hashes) -> int:

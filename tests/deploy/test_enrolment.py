@@ -20,7 +20,7 @@ from fedlora.private_files import require_private, write_private
 from fedlora.settings import SettingsError, parse
 from server.admin_commands import admin
 from server.control import ControlError
-from server.provision import approve, initialise, is_reconciled, read_registry, reconcile, revoke
+from server.provision import approve, grant_again, initialise, is_reconciled, read_registry, reconcile, revoke
 from server.settings import ServerSettings, load_server
 
 
@@ -153,6 +153,17 @@ def test_a_grant_for_another_sites_key_is_refused_and_changes_nothing(coordinato
     with pytest.raises(SettingsError, match="does not hold"):
         accept(tmp_path / "mine", foreign)
     assert not (tmp_path / "mine" / "ca.crt").exists()
+
+
+def test_a_site_is_granted_again_without_its_request_while_it_is_approved(coordinator, tmp_path):
+    first = approve(coordinator, ask(tmp_path / "a", site="a"))
+    moved = coordinator.model_copy(update={"address": "elsewhere.example:9092"})
+    again = grant_again(moved, "a")
+    assert (again.key, again.address) == (first.key, "elsewhere.example:9092")
+    accept(tmp_path / "a", again)
+    revoke(coordinator, "a")
+    with pytest.raises(SettingsError, match="not approved"):
+        grant_again(coordinator, "a")
 
 
 def test_one_key_cannot_be_two_sites(coordinator, tmp_path):

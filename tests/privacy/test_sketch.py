@@ -112,6 +112,20 @@ def test_what_cannot_be_known_is_refused(tmp_path):
     use(tmp_path, "new", texts(900, 990))
 
 
+def test_datasets_from_before_there_were_sketches_go_on_side_by_side(tmp_path):
+    use(tmp_path, "a", texts(0, 300))
+    use(tmp_path, "b", texts(1000, 1300))
+    for name in ("a", "b"):
+        (tmp_path / "privacy" / "sketches" / name).unlink()
+    use(tmp_path, "b", texts(1000, 1300), number=2)
+    use(tmp_path, "b", texts(1000, 1300), number=3)
+    refused(tmp_path, "new", texts(5000, 5300))  # nobody knows what a is
+    use(tmp_path, "a", texts(0, 300), number=2)
+    use(tmp_path, "new", texts(5000, 5300))
+    with pytest.raises(Refusal, match="'a'"):
+        use(tmp_path, "b", texts(0, 300), number=4)
+
+
 def test_a_damaged_ledger_of_the_other_name_lets_nothing_pass(tmp_path):
     use(tmp_path, "old", texts(0, 300))
     carry(tmp_path, "new", "old")

