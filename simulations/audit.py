@@ -17,6 +17,7 @@ from pathlib import Path
 from scipy.stats import binom
 
 from fedlora.config import Recipe
+from fedlora.folder_names import folder_name
 from fedlora.privacy import gaussian_audit
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.audit import Guesses, epsilon_lower_bound, guess, p_value
@@ -112,7 +113,8 @@ def audit(recipe: Recipe, asked: Asked) -> Audit:
             raise SettingsError(f"no client {name!r} in this recipe; there are: {', '.join(sorted(clients))}.")
         rows = clients[name]
         planned = drawn_canaries(recipe, rows, labels, count=asked.canaries, longest=asked.longest)
-        site = make_site(folder / "site", name, [*rows, *planned.present], test=folder / "data" / name / "test.csv")
+        test = folder / "data" / folder_name(name) / "test.csv"
+        site = make_site(folder / "site", name, [*rows, *planned.present], test=test)
         with planting(planned.canaries, source=recipe.privacy.engine) as planted:
             run, scores = federate_alone(recipe, labels, site, folder / "run"), Scores(planted, asked.canaries)
             Layout([run.values], asked.canaries, seed=recipe.seed)  # too many canaries fail here, not at the site

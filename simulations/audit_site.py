@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from transformers import PreTrainedTokenizerBase
 
 from client.settings import ClientSettings, load_client
 from fedlora.config import Recipe
 from fedlora.examples import tokenise
+from fedlora.folder_names import folder_name
 from fedlora.models import load_tokenizer
+from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.canaries import Canaries
 from fedlora.privacy.policy import SIMULATION
 from fedlora.rows import Columns, Row, read_rows
@@ -46,7 +47,7 @@ class Planting:
 def clients_of(recipe: Recipe, folder: Path) -> dict[str, list[Row]]:
     """Every client's training rows, from the files that a deployment of the recipe would have."""
     names = write_site_files(recipe, folder)
-    return {name: read_rows(str(folder / name / "train.csv"), Columns()) for name in names}
+    return {name: read_rows(str(folder / folder_name(name) / "train.csv"), Columns()) for name in names}
 
 
 def drawn_canaries(
@@ -86,10 +87,10 @@ def make_site(folder: Path, name: str, train: Sequence[Row], *, test: Path | Non
     """A site that trains on these rows and allows what a recipe asks; without a test file it splits its own."""
     folder.mkdir(parents=True)
     write_rows(folder / "train.csv", train)
-    (folder / "policy.yaml").write_text(yaml.safe_dump(SIMULATION.model_dump(mode="json", exclude_defaults=True)))
+    (folder / "policy.yaml").write_text(yaml_text(SIMULATION.model_dump(mode="json", exclude_defaults=True)))
     data = {"train": "train.csv", **({} if test is None else {"test": str(test.resolve())})}
     settings = {"site": name, "coordinator": "localhost:1", "data": data, "policy": "policy.yaml"}
-    (folder / "client.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "client.yaml").write_text(yaml_text(settings))
     return load_client(folder / "client.yaml")
 
 

@@ -58,6 +58,8 @@ class Screen:
             self._show_round(event)
             self._progress.advance(self._bar)
             now = ""
+        else:
+            return
         self._progress.update(self._bar, now=now)
 
     def _show_round(self, event: RoundFinished) -> None:

@@ -347,7 +347,7 @@ def test_a_receipt_with_a_later_field_at_its_default_is_signed_as_before(tmp_pat
 
 
 def asked_of(values: dict[str, Any]) -> dict[str, Any]:
-    return {"client": values["client"], "run": values["run"], "round_number": values["round"]}
+    return {"client": values["client"], "run": values["run"], "round_number": values["round"], "task": values["task"]}
 
 
 def since_of(model: type, path: list[str]) -> Since | None:

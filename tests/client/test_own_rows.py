@@ -18,6 +18,7 @@ from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.rows_key import rows_key
 from fedlora.rows import Columns, read_rows
 from fedlora.settings import SettingsError
+from tests.privacy.rounds import first_task
 from tests.privacy.tasks import STATE, task
 
 Line = tuple[str, ...]
@@ -196,16 +197,25 @@ def test_declared_classes_that_a_task_lacks_are_a_refusal_that_opens_nothing(tmp
     [
         ([("", "yes"), ("a", "yes"), ("b", "no")], {}, "too-many-unusable"),
         ([("a", "yes"), ("a", "no")], {}, "too-few-examples"),
-        ([("a", "maybe"), ("b", "yes")], {"labels": ("maybe", "yes")}, "classes-not-declared"),
     ],
 )
-def test_these_refusals_come_before_a_model_is_opened_or_anything_is_charged(tmp_path, lines, data, code):
-    asked = task(model={"id": str(tmp_path / "no such model")}, labels=("no", "yes"))
-    settings = site(tmp_path, lines, **data)
-    report, blob = respond(asked, STATE, settings)
+def test_these_refusals_come_before_anything_is_charged(tiny_model, tmp_path, lines, data, code):
+    (tmp_path / "policy.yaml").write_text(f"base_models: [{tiny_model}]\n")
+    settings = site(tmp_path, lines, **data).model_copy(update={"policy": tmp_path / "policy.yaml"})
+    report, blob = respond(*first_task(tiny_model, ("no", "yes")), settings)
     assert (report.outcome, report.code, blob) == ("refused", code, None)
     assert not list((tmp_path / "state").rglob("ledger.jsonl"))
     assert policy_of(settings).require_privacy
+
+
+def test_a_class_that_is_declared_and_not_asked_for_is_refused_before_a_model_is_opened(tmp_path):
+    model = str(tmp_path / "no such model")
+    (tmp_path / "policy.yaml").write_text(f"base_models: [{model}]\n")
+    settings = site(tmp_path, [("a", "maybe"), ("b", "yes")], labels=("maybe", "yes"))
+    settings = settings.model_copy(update={"policy": tmp_path / "policy.yaml"})
+    report, blob = respond(task(model={"id": model}, labels=("no", "yes")), STATE, settings)
+    assert (report.outcome, report.code, blob) == ("refused", "classes-not-declared", None)
+    assert not list((tmp_path / "state").rglob("ledger.jsonl"))
 
 
 def test_read_rows_agrees_with_what_a_site_reads(tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import nn
 from transformers import (
     AutoModel,
@@ -16,6 +18,7 @@ from transformers import (
     MixtralConfig,
     OPTConfig,
     PretrainedConfig,
+    PreTrainedTokenizerFast,
     RobertaConfig,
     XLNetConfig,
 )
@@ -57,6 +60,9 @@ def save(name: str, folder: Path) -> str:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         AutoModel.from_config(CONFIGS[name]).save_pretrained(folder)
+    words = {"[PAD]": 0, "[UNK]": 1, **{f"word{number}": number for number in range(2, 60)}}
+    backend = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
     return str(folder)
 
 

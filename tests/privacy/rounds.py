@@ -76,3 +76,16 @@ def site(folder: Path, *, name: str = "a", policy: Policy = SIMULATION, count: i
     """One that allows whatever base a test made, and besides what the policy says."""
     policy = policy if policy.base_models else policy.model_copy(update={"base_models": "any"})
     return Site(name, Parts(examples(count), examples(10, seed=1)), folder, policy=policy)
+
+
+def first_task(model: str, labels: tuple[str, ...]) -> tuple[Task, bytes]:
+    """The first private task of a run on a model in a folder, and the state that goes with it."""
+    on = ModelSettings(id=model, max_tokens=16)
+    home = resident(on, ADAPTER, labels)
+    asked = task(
+        model=on, adapter=ADAPTER, labels=labels, fingerprint=home.base.fingerprint, train={"batch_size": 8, "steps": 2}
+    )
+    state = encode_state(
+        initial_adapter(home.model, ADAPTER, seed=0), {}, run=asked.run, round_number=1, strategy="ffa", codec="fp32"
+    )
+    return asked, state

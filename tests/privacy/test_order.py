@@ -18,6 +18,7 @@ import yaml
 from transformers import DebertaV2Config, DebertaV2Model
 
 import client.deployed as deployed
+import client.own_rows as own_rows
 import fedlora.models as models
 from client.deployed import respond
 from client.settings import ClientSettings, SiteData
@@ -111,7 +112,7 @@ def recorder(monkeypatch) -> Iterator[Recorder]:
 
 
 def forget() -> None:
-    for cached in (resident, deployed.rows, deployed.tokenised):
+    for cached in (resident, own_rows._rows_in, deployed.tokenised):
         cached.cache_clear()
 
 
@@ -121,8 +122,9 @@ def site(folder: Path, policy: dict[str, Any], *, phrase: bool) -> ClientSetting
             for other in ("crew", "bag", "seat", "my", "the")]  # fmt: skip
     rows[-1] = f"{PHRASE},bad" if phrase else rows[-1]
     (folder / "rows.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    (folder / "test.csv").write_text("text,label\ngreat my crew,good\n")
     (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
-    data = SiteData(train=folder / "rows.csv", test=folder / "rows.csv")
+    data = SiteData(train=folder / "rows.csv", test=folder / "test.csv")
     return ClientSettings(
         site="a", coordinator="c:1", data=data, policy=folder / "policy.yaml", state=folder / "state", folder=folder
     )
@@ -245,7 +247,7 @@ def test_the_packaged_private_recipes_keep_the_order_on_the_demo_model(recorder,
 
 
 def test_no_file_of_the_data_is_opened_for_a_task_whose_base_is_not_allowed(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(deployed, "read_rows", lambda *given: pytest.fail("the data were read"))
+    monkeypatch.setattr(own_rows, "read_source", lambda *given: pytest.fail("the data were read"))
     forget()
     settings = site(tmp_path / "site", {"base_models": [folders["honest"]]}, phrase=False)
     asked, state = asked_for(folders["honest"])
@@ -260,7 +262,7 @@ def test_a_retried_task_gets_its_answer_without_the_model_or_the_data(folders, t
     first = respond(*asked, settings)
     forget()
     monkeypatch.setattr("client.round.resident", lambda *given: pytest.fail("the model was loaded"))
-    monkeypatch.setattr(deployed, "read_rows", lambda *given: pytest.fail("the data were read"))
+    monkeypatch.setattr(own_rows, "read_source", lambda *given: pytest.fail("the data were read"))
     again = respond(*asked, settings)
     assert (again[1], again[0].receipt) == (first[1], first[0].receipt)
 

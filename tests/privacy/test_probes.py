@@ -10,25 +10,20 @@ import client.round as round_module
 from client.deployed import respond
 from client.round import answer
 from client.settings import ClientSettings, SiteData
-from fedlora.adapters import initial_adapter
-from fedlora.config import ModelSettings
 from fedlora.examples import IGNORED, tokenise
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.privacy.refusal import Refusal
-from fedlora.resident import resident
 from fedlora.rows import Row
 from fedlora.settings import SettingsError
 from fedlora.wire.choice import Choice
 from fedlora.wire.message import Expected, Schema, decode, state_hash
-from fedlora.wire.state import encode_state
 from tests.federations import save_tiny_model
 from tests.privacy.models import Examples, classifier
-from tests.privacy.rounds import ADAPTER, coordinator, site
+from tests.privacy.rounds import coordinator, first_task, site
 from tests.privacy.rounds import examples as tiny_examples
-from tests.privacy.tasks import task
 
 MECHANISM = Mechanism(rate=0.5, noise_multiplier=1.0, clip=0.5, steps=10, expected_batch=8.0)
 
@@ -173,18 +168,6 @@ def test_a_site_under_privacy_answers_the_same_whether_or_not_it_holds_a_label(t
     assert blob
 
 
-def first_task(model: str, labels: tuple[str, ...]):
-    on = ModelSettings(id=model, max_tokens=16)
-    home = resident(on, ADAPTER, labels)
-    asked = task(
-        model=on, adapter=ADAPTER, labels=labels, fingerprint=home.base.fingerprint, train={"batch_size": 8, "steps": 2}
-    )
-    state = encode_state(
-        initial_adapter(home.model, ADAPTER, seed=0), {}, run=asked.run, round_number=1, strategy="ffa", codec="fp32"
-    )
-    return asked, state
-
-
 def test_codec_and_density_are_chosen_by_what_is_released_alone(tmp_path, monkeypatch):
     """`codec: auto` looks at the update after the noise: what it is shown is what the plain codec would have sent."""
     server = coordinator(tmp_path / "model")
@@ -206,7 +189,7 @@ def test_a_task_that_fails_by_the_data_is_answered_all_the_same(tmp_path, monkey
     real = type(here.data.train).batch
 
     def batch(self, indices, **options):
-        if len(indices) > 5:
+        if len(self) == 60 and len(indices) > 5:  # of the site's own, after the rehearsal
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return real(self, indices, **options)
 

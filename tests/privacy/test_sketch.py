@@ -23,6 +23,7 @@ from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.signing import load_or_create_key
 from fedlora.privacy.sketch import hashes_of, in_common, known_elsewhere, require_own_name
 from fedlora.settings import SettingsError
+from tests.privacy.rounds import first_task
 from tests.privacy.tasks import STATE, guard, task
 
 KEY = key_of(0)
@@ -275,17 +276,18 @@ def test_large_datasets_are_sampled_and_still_found(monkeypatch):
     assert np.array_equal(np.sort(whole), whole)
 
 
-def test_a_site_that_renames_its_dataset_is_refused_before_a_model_is_opened(tmp_path):
+def test_a_site_that_renames_its_dataset_is_refused_before_anything_is_charged(tiny_model, tmp_path):
     lines = "".join(f"note {number},{'yes' if number % 2 else 'no'}\n" for number in range(100))
     (tmp_path / "train.csv").write_text("text,label\n" + lines)
-    asked = task(model={"id": str(tmp_path / "no such model")})
+    (tmp_path / "policy.yaml").write_text(f"base_models: [{tiny_model}]\n")
+    asked, state = first_task(tiny_model, ("no", "yes"))
 
     def settings(dataset: str) -> ClientSettings:
         data = SiteData(train=tmp_path / "train.csv", dataset=dataset)
-        return ClientSettings(site="a", coordinator="c:1", state=tmp_path / "state", data=data)
+        policy = tmp_path / "policy.yaml"
+        return ClientSettings(site="a", coordinator="c:1", state=tmp_path / "state", data=data, policy=policy)
 
-    assert respond(asked, STATE, settings("old"))[0].outcome == "failed"  # the model is not there; the rows are noted
-    guard(tmp_path / "state", dataset="old").authorise(asked, STATE, examples=90)
-    report, blob = respond(asked, STATE, settings("new"))
+    assert respond(asked, state, settings("old"))[0].outcome == "trained"
+    report, blob = respond(asked, state, settings("new"))
     assert (report.outcome, report.code, blob) == ("refused", "data-known-under-another-name", None)
     assert known_elsewhere(tmp_path / "state", "old", hashes_of(["note 1"], KEY), key=KEY) is None

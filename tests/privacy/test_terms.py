@@ -11,13 +11,11 @@ from fedlora.config import TrainSettings
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.calibration import UnreachableError, noise_multiplier_for
 from fedlora.privacy.plan import plan_client, planned_epsilon, planned_mechanism
-from fedlora.privacy.policy import SIMULATION, Policy
+from fedlora.privacy.policy import Policy
 from fedlora.privacy.receipt import Receipt, verified
 from fedlora.privacy.refusal import Refusal
 from fedlora.privacy.settings import PrivacySettings
 from fedlora.task import Task
-from server.launch import packaged_recipes, read_recipe
-from simulations.audit import mechanism_of
 from tests.privacy.tasks import STATE, guard, task
 
 OPEN = Policy(largest_epsilon=1e9, largest_delta=0.1, smallest_noise_multiplier=1e-3)
@@ -94,18 +92,6 @@ def test_the_size_ladder_and_spare_rounds_are_in_what_is_said(tmp_path, examples
     assert plan.epsilon_at_most == receipts[-1].epsilon_run
     naive = epsilon([Event(rate=64 / examples, noise_multiplier=0.8, steps=40)], delta=1e-5)
     assert plan.epsilon_at_most > 1.1 * naive
-
-
-@pytest.mark.parametrize("name", ["private-fedit", "private-fedsb", "private-fedsvd", "private-ffa"])
-def test_the_audit_takes_the_steps_that_the_guard_grants_of_a_packaged_recipe(tmp_path, name):
-    recipe = read_recipe(packaged_recipes()[name])
-    whole = mechanism_of(recipe, 1990)
-    asked = task(rounds=recipe.most_charges, privacy=recipe.privacy.model_dump(), train=recipe.train.model_dump())
-    granted = guard(tmp_path, SIMULATION).authorise(asked, STATE, examples=1990).mechanism
-    assert granted is not None
-    assert whole.steps == recipe.most_charges * granted.steps
-    assert (whole.rate, whole.noise_multiplier) == (granted.rate, granted.noise_multiplier)
-    assert (whole.clip, whole.expected_batch) == (granted.clip, granted.expected_batch)
 
 
 @pytest.mark.parametrize(
