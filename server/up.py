@@ -5,41 +5,56 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from fedlora.checks import accepts
 from fedlora.deployment import command, flower_environment, split_address
+from fedlora.duties import Background, Conditions, Routine, in_words
 from fedlora.health import serve_health, serve_metrics
+from fedlora.ownership import sole_owner
 from fedlora.private_files import require_private
+from fedlora.processes import Process, end
 from fedlora.settings import SettingsError
-from fedlora.supervise import Child, Supervisor
+from fedlora.sockets import OwnPort
+from fedlora.supervise import STOP_S, Child, Supervisor
+from server.at_flower import AtFlower
 from server.certificates import days_left, issue_server_certificate
-from server.control import Control, ControlError
+from server.control import Control
 from server.metrics import exposition
 from server.notify import Notifier
-from server.provision import is_reconciled, read_registry, reconcile
 from server.settings import ServerSettings
 from server.store.opening import open_store
-from server.submissions import go_on
+from server.submissions import look_at, runs
 from server.webhooks import secret_of
 
 log = logging.getLogger("fedlora.server")
 
 TICK_S = 1.0
-RETRY_S = 5.0
 RENEW_DAYS, RENEW_LOOK_S = 30, 3600.0
 CLOCK_STEP_S = 60.0
 """A clock that is set back by less costs a site at most as long as its heartbeat does."""
 
 
 def serve(settings: ServerSettings, config: Path) -> None:
-    """Until a signal comes."""
+    """Until a signal comes. SettingsError if another coordinator has this folder."""
+    with sole_owner(settings.folder, f"the coordinator {settings.name}"):
+        _serve(settings, config)
+
+
+def _serve(settings: ServerSettings, config: Path) -> None:
     require_private(settings.secret)
     require_private(settings.pki / "server.key")
-    control = Control(settings)
-    duties = Duties(settings, control)
-    supervisor = Supervisor(children(settings, config), tick=lambda: duties.tick(supervisor))
-    health = serve_health(supervisor.health, port=settings.health_port)
+    duties = Duties(settings, Control(settings))
+    supervisor = Supervisor(
+        children(settings, config),
+        tick=lambda: duties.tick(supervisor),
+        record=settings.folder / "processes.json",
+        conditions=duties.conditions,
+    )
+    end_serverapps(settings)
+    health = serve_health(
+        supervisor.health, port=settings.health_port, conditions=duties.conditions.all, vital=("superlink",)
+    )
     if settings.metrics_listen is not None:
         host, port = split_address(settings.metrics_listen)
         serve_metrics(lambda: exposition(settings, supervisor.health), host=host, port=port)
@@ -102,97 +117,125 @@ def children(settings: ServerSettings, config: Path) -> list[Child]:
             superlink,
             flower_environment(settings.home("superlink"), {"FLWR_LOG_LEVEL": "WARNING"}),
             log_of("superlink"),
-            ready=lambda: listens(settings),
+            lacks=lacks_ports(settings),
         ),
         Child("executor", executor, flower_environment(settings.home("executor"), extra), log_of("executor")),
     ]
 
 
-def listens(settings: ServerSettings) -> bool:
-    """Whether both APIs accept connections."""
-    host, port = split_address(settings.listen)
-    loopback = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    return accepts(loopback, port) and accepts("127.0.0.1", settings.control_port)
+def lacks_ports(settings: ServerSettings) -> Callable[[int], str | None]:
+    """What a SuperLink lacks until both its ports are its own: one that another process listens on is not."""
+    ports = (OwnPort(split_address(settings.listen)[1]), OwnPort(settings.control_port))
+    return lambda pid: next((said for port in ports if (said := port.lacks(pid)) is not None), None)
+
+
+def end_serverapps(settings: ServerSettings) -> None:
+    """Those of an earlier coordinator that was killed: they would hold their runs against the next attempt."""
+    left = [look.status for folder in runs(settings) if (look := look_at(folder)).at_work and look.status is not None]
+    for process in end([Process(status.pid, status.born) for status in left], patience_s=STOP_S):
+        log.warning("a ServerApp of an earlier coordinator was ended", extra={"pid": process.pid})
 
 
 class Duties:
-    """What the coordinator does besides keeping processes alive, about once a second."""
+    """What the coordinator does besides keeping processes alive, about once a second.
+
+    Guarantee: `tick` neither raises nor waits for Flower; what is wrong is in `conditions`.
+    """
 
     def __init__(self, settings: ServerSettings, control: Control) -> None:
         self._settings = settings
-        self._control = control
+        self.conditions = Conditions()
+        self.flower = AtFlower(settings, control, self.conditions, since=time.time() - time.monotonic())
+        self._background = Background(self.flower.turn, name="flower")
         self._next = 0.0
-        self._told = False
-        self._superlink: object = None
-        self._registry_seen = 0.0
         self._certificate = self._certificate_time()
         self._next_renewal = 0.0
         self._clock_offset = time.time() - time.monotonic()
+        self._own = Routine(
+            {
+                "clock": self._look_at_clock,
+                "certificate": self._look_at_certificate,
+                "flower": self._look_at_flower,
+            },
+            conditions=self.conditions,
+        )
+        self._supervisor: Supervisor | None = None
         if (database := settings.database).exists() and database.stat().st_mtime > time.time() + CLOCK_STEP_S:
             self._forget_future()
 
     def tick(self, supervisor: Supervisor) -> None:
-        """Register and cut off sites, start and resume runs, renew the certificate and take a renewed one up."""
+        """About once a second, however often it is called."""
         started = time.monotonic()  # a wall clock that is set back would put everything off
         if started < self._next:
             return
         self._next = started + TICK_S
-        offset = time.time() - started
+        self.look(supervisor)
+        try:
+            self._background.wake()
+        except RuntimeError as error:  # no thread left on this machine
+            self.conditions.say("flower", in_words(error))
+
+    def look(self, supervisor: Supervisor) -> None:
+        """At the clock, the certificate, and whether there is a SuperLink to speak with."""
+        self._supervisor = supervisor
+        self._own.turn()
+
+    def _look_at_clock(self) -> None:
+        offset = time.time() - time.monotonic()
         if offset < self._clock_offset - CLOCK_STEP_S:
             self._forget_future()
-            supervisor.kill("superlink")
-            return
+            self._met.kill("superlink")
         self._clock_offset = offset
-        if started >= self._next_renewal:
-            self._next_renewal = started + RENEW_LOOK_S
-            renew_if_due(self._settings)
-        if self._certificate_time() != self._certificate:
-            self._certificate = self._certificate_time()
-            log.info("the server certificate was renewed: the SuperLink is restarted")
-            supervisor.restart("superlink")
-            return
-        superlink = supervisor.health()["superlink"]
-        if not superlink["ready"]:
-            return
-        if superlink["pid"] != self._superlink:  # a new one, which may have lost its database
-            self._superlink, self._told = superlink["pid"], False
-        try:
-            self._reconcile()
-            go_on(self._settings, self._control, now=time.time())
-        except (ControlError, OSError) as error:
-            log.warning("the control API did not answer", extra={"why": str(error)})
-            self._next = started + RETRY_S
 
-    def _reconcile(self) -> None:
-        changed = (self._settings.folder / "sites.json").stat().st_mtime
-        if self._told and (changed == self._registry_seen or is_reconciled(read_registry(self._settings))):
-            return
-        registry = reconcile(self._settings, self._control)
-        self._told = True
-        self._registry_seen = (self._settings.folder / "sites.json").stat().st_mtime
-        log.info("sites are registered", extra={"sites": sorted(registry.sites)})
+    def _look_at_certificate(self) -> None:
+        """Renew it when it is due (or gone), and have a renewed one taken up."""
+        now = time.monotonic()
+        if now >= self._next_renewal or self._certificate_time() is None:
+            renew_if_due(self._settings)
+            self._next_renewal = now + RENEW_LOOK_S
+        found = self._certificate_time()
+        if found != self._certificate:
+            self._certificate = found
+            log.info("the server certificate was renewed: the SuperLink is restarted")
+            self._met.restart("superlink")
+
+    def _look_at_flower(self) -> None:
+        superlink = self._met.health()["superlink"]
+        self.flower.meet(superlink["pid"] if superlink["ready"] else None)
 
     def _forget_future(self) -> None:
         """After this clock was set back: the SuperLink's database says of every site that it is there until some time
         that is still to come, and Flower lets none of them in again before. It holds nothing that is not known here:
         sites are registered again, and runs go on from their checkpoints."""
         log.warning("this machine's clock was set back: the SuperLink's database is given up, sites and runs are not")
-        self._clock_offset = time.time() - time.monotonic()
         for path in self._settings.folder.glob(f"{self._settings.database.name}*"):
-            path.unlink()
+            path.unlink(missing_ok=True)
 
-    def _certificate_time(self) -> float:
-        return (self._settings.pki / "server.crt").stat().st_mtime
+    @property
+    def _met(self) -> Supervisor:
+        assert self._supervisor is not None  # `look` says which
+        return self._supervisor
+
+    def _certificate_time(self) -> float | None:
+        try:
+            return (self._settings.pki / "server.crt").stat().st_mtime
+        except OSError:
+            return None
 
 
 def renew_if_due(settings: ServerSettings) -> None:
-    """A new server certificate, a month before the old one ends. Not where the authority's key is kept elsewhere."""
-    left = days_left(settings.pki)
-    if left > RENEW_DAYS:
-        return
+    """A new server certificate, a month before the old one ends, or when it is gone. SettingsError where there is none
+    to be had, as on a machine whose authority's key is kept elsewhere."""
+    try:
+        left = days_left(settings.pki)
+    except (OSError, ValueError) as error:
+        said = f"{settings.pki / 'server.crt'} cannot be read ({type(error).__name__})"
+    else:
+        if left > RENEW_DAYS:
+            return
+        said = f"the server certificate ends in {left:.0f} days"
     try:
         issue_server_certificate(settings.pki, hosts=[split_address(settings.address)[0]])
-    except SettingsError as error:
-        log.warning("the server certificate could not be renewed", extra={"days_left": left, "why": str(error)})
-        return
-    log.info("the server certificate was due", extra={"days_left": round(left)})
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{said}, and could not be renewed: {error} Then: fedlora admin renew") from None
+    log.info("the server certificate was due", extra={"was": said})

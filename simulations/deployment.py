@@ -25,10 +25,11 @@ from client.agent import free_port
 from client.enroll import accept, ask
 from fedlora.config import Recipe, load
 from fedlora.deployment import QUIET
+from fedlora.processes import born
 from fedlora.units_path import units_folder
 from server.provision import approve, initialise
 from server.settings import ServerSettings, load_server
-from server.submissions import born, completed_rounds, state_of, submit
+from server.submissions import completed_rounds, state_of, submit
 from simulations.site_files import write_site_files
 
 MODEST = {"OMP_NUM_THREADS": "1"}  # many processes share this machine's cores

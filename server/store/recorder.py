@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, select
 
 from fedlora.config import Recipe
+from fedlora.processes import born
 from fedlora.updates import Adapter, Factor
 from fedlora.versions import versions
 from server.checkpoint import Progress
@@ -32,7 +33,6 @@ from server.store.ordering import InForce, answer_orders, in_force, place_order
 from server.store.rows import Kind, OrderRow
 from server.store.tables import runs
 from server.store.writing import RunFacts, begin_run, forget_rounds_after, set_run, write_round
-from server.submissions import born
 
 log = logging.getLogger("fedlora.store")
 
