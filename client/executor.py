@@ -53,7 +53,7 @@ log = logging.getLogger("fedlora.executor")
 
 POLL_S = 0.25
 PAUSE_S = 1.0  # after the SuperNode could not be reached
-STALE_S = 5.0  # a message that is whole is read in less
+STALE_S = 30.0  # a message that is whole is read in less, on a machine held to a tenth of a core too
 TASK = "flwr-clientapp"
 
 AnyClientApp = Callable[[Message, Context], Message]

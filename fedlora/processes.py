@@ -14,6 +14,8 @@ from pathlib import Path
 from fedlora.files import write_atomically
 
 POLL_S = 0.05
+KILLED_S = 5.0
+"""A killed process is gone at once, unless a disk holds it; it is waited for no longer."""
 STATE, SESSION, STARTED = 0, 3, 19  # fields of /proc/PID/stat after the name
 
 
@@ -57,10 +59,9 @@ def end(processes: Iterable[Process], *, patience_s: float) -> list[Process]:
     found = [process for process in processes if is_alive(process)]
     _signal(found, signal.SIGTERM)
     _signal(found, signal.SIGCONT)  # one that was stopped cannot listen
-    give_up = time.monotonic() + patience_s
-    while any(map(is_alive, found)) and time.monotonic() < give_up:
-        time.sleep(POLL_S)
+    _wait_gone(found, patience_s)
     _signal(found, signal.SIGKILL)
+    _wait_gone(found, KILLED_S)
     return found
 
 
@@ -79,6 +80,12 @@ def read_record(path: Path) -> dict[str, Process]:
         return {str(k): Process(int(v["pid"]), str(v["born"])) for k, v in content["processes"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _wait_gone(processes: Iterable[Process], patience_s: float) -> None:
+    give_up = time.monotonic() + patience_s
+    while any(map(is_alive, processes)) and time.monotonic() < give_up:
+        time.sleep(POLL_S)
 
 
 def _signal(processes: Iterable[Process], number: signal.Signals) -> None:

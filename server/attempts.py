@@ -22,14 +22,13 @@ from server.settings import Patience, ServerSettings
 from server.submissions import (
     AT_REST,
     Look,
-    Status,
     Submission,
     change_submission,
     completed_rounds,
     look_at,
     runs,
     state_of,
-    write_status,
+    write_reason,
 )
 
 log = logging.getLogger("fedlora.submissions")
@@ -221,8 +220,7 @@ class _Look:
         if submission.flower_run is not None:
             self.control.stop(submission.flower_run)
         why = f"given up after {submission.attempts} attempts, the last {MOST_FRUITLESS} without a round {last}"
-        status = seen.status or Status(state="failed", flower_run=submission.flower_run or "", pid=0, born="")
-        write_status(folder, status.model_copy(update={"state": "failed", "why": why}))
+        write_reason(folder, why)  # in a file of its own: a ServerApp that is stopped now still writes its status
         change_submission(folder, wanted="gave-up")
         log.error("a run is given up", extra={"run": folder.name, "attempts": submission.attempts, "why": why})
         return why

@@ -3,6 +3,7 @@
     runs/<name>/recipe.yaml          what was submitted
                 submission.json      wanted (going on, stopped), Flower's run id, attempts
                 status.json          what the ServerApp last said: running (pid), failed (why), finished
+                gave-up.txt          why the coordinator gave it up
                 checkpoint.safetensors, rounds.jsonl, adapter/     of the loop itself
 
 A Flower run that dies - killed, or its quorum missed - is submitted again (`attempts.py`) and resumes from the
@@ -14,7 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -109,6 +110,18 @@ def write_status(folder: Path, status: Status) -> None:
     write_atomically(folder / "status.json", status.model_dump_json(indent=2).encode())
 
 
+def read_reason(folder: Path) -> str | None:
+    """Why the coordinator gave the run up, where it has."""
+    try:
+        return (folder / "gave-up.txt").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def write_reason(folder: Path, why: str) -> None:
+    write_atomically(folder / "gave-up.txt", why.encode())
+
+
 def _read(model: type[S], path: Path) -> S:
     content = path.read_bytes()
     try:
@@ -182,8 +195,9 @@ def look_at(folder: Path) -> Look:
         submission, status = read_submission(folder), read_status(folder)
     except (OSError, ValueError) as error:
         return Look("damaged", Submission(), None, str(error))
-    look = Look("", submission, status, None if status is None else status.why)
-    return Look(_state(look), submission, status, look.why)
+    why = read_reason(folder) if submission.wanted == "gave-up" else None
+    look = Look("", submission, status, why or (None if status is None else status.why))
+    return replace(look, state=_state(look))
 
 
 def state_of(folder: Path) -> str:
