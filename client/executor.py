@@ -219,7 +219,6 @@ def main() -> None:
     parser.add_argument("address", help="host:port of the SuperNode's Runtime API")
     address = parser.parse_args().address
     log_json_lines()
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # else it logs each poll
     settings = load_client(Path(os.environ["FEDLORA_SITE"]))
     installed_client()  # its imports are part of what the bound must leave room for, and of the start, not of a round
     limit_memory(settings.limits)

@@ -56,6 +56,8 @@ class Watch:
     """When a silent Flower run was last asked after."""
     overdue_at: dict[str, float] = field(default_factory=dict)
     """When a Flower run that calls itself running was first found to be silent for too long."""
+    why: dict[str, str] = field(default_factory=dict)
+    """What there is to say of a silent Flower run, until it is asked after again."""
     ended: set[str] = field(default_factory=set)
     """Flower runs that were told to stop, and over since."""
     _listed_at: int = -1
@@ -177,20 +179,25 @@ class _Look:
         if silent_s < 0:  # the clock was set back while no coordinator was up
             change_submission(folder, submitted_at=self.at())
         if silent_s < self.patience.silent_s or self.at() - self.watch.asked_at.get(flower_run, -math.inf) < ASK_S:
-            return True, None
+            return True, self.watch.why.get(flower_run)
         said = self.control.status(flower_run)
         self.watch.asked_at[flower_run] = self.at()
         if state_of(folder) != "waiting":  # it has said its first word while Flower was asked
             return True, None
         if said.startswith(("pending", "starting")):
             change_submission(folder, submitted_at=self.at())
-            return True, f"Flower has not started its ServerApp ({said})"
+            return True, self._note(flower_run, f"Flower has not started its ServerApp ({said})")
         if not said.startswith("running"):
             return False, None
         if silent_s < self.patience.running_s:
-            return True, "its ServerApp runs, and has not said a word"
+            return True, self._note(flower_run, "its ServerApp runs, and has not said a word")
         first = self.watch.overdue_at.setdefault(flower_run, self.at())
-        return self.at() - first < ASK_S, "its ServerApp runs, has not said a word for too long, and will be stopped"
+        why = self._note(flower_run, "its ServerApp runs, has not said a word for too long, and will be stopped")
+        return self.at() - first < ASK_S, why
+
+    def _note(self, flower_run: str, why: str) -> str:
+        self.watch.why[flower_run] = why
+        return why
 
     def _again(self, folder: Path, seen: Look) -> str | None:
         """Submit it, after a pause if attempts bear no fruit; or give it up."""

@@ -36,6 +36,11 @@ class Patience(Settings):
     """Seconds from the same moment after which a ServerApp that Flower calls running, and that has still not said a
     word, is stopped and started again: it imports, or it hangs, and nobody can tell which. Looked at twice before."""
 
+    start_s: float = Field(300.0, ge=30.0)
+    """Seconds from the moment at which the executor takes a run up until its ServerApp must have reported to Flower;
+    after them Flower starts another. Flower's own bound is 30 s, less than its imports take on a tenth of a core. One
+    that has reported and is silent for twice as long is called failed by Flower; its pid says so much sooner."""
+
     control_s: float = Field(120.0, gt=0)
     """Seconds for Flower's answer to one call; nothing is killed, the call is made again later."""
 

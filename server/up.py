@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ from server.certificates import days_left, issue_server_certificate
 from server.control import Control
 from server.metrics import exposition
 from server.notify import Notifier
+from server.said import EVERY_S, write_said
 from server.settings import ServerSettings
 from server.store.opening import open_store
 from server.submissions import look_at, runs
@@ -57,7 +60,7 @@ def _serve(settings: ServerSettings, config: Path) -> None:
     )
     if settings.metrics_listen is not None:
         host, port = split_address(settings.metrics_listen)
-        serve_metrics(lambda: exposition(settings, supervisor.health), host=host, port=port)
+        serve_metrics(lambda: exposition(settings, supervisor.health, duties.conditions.all), host=host, port=port)
     notifier = start_webhooks(settings)
     log.info(
         "coordinator", extra={"coordinator": settings.name, "fleet": settings.listen, "health_port": health.server_port}
@@ -92,7 +95,7 @@ def children(settings: ServerSettings, config: Path) -> list[Child]:
         logs.mkdir(exist_ok=True)
     pki = settings.pki
     superlink = [
-        command("flower-superlink"),
+        sys.executable, "-m", "server.patient_flower", str(settings.patience.start_s),
         "--host", "127.0.0.1", "--port", str(settings.control_port),
         "--fleet-api-address", settings.listen,
         "--ssl-ca-certfile", str(pki / "ca.crt"),
@@ -147,6 +150,8 @@ class Duties:
         self.conditions = Conditions()
         self.flower = AtFlower(settings, control, self.conditions, since=time.time() - time.monotonic())
         self._background = Background(self.flower.turn, name="flower")
+        self._notes = Background(self._write_down, name="notes")
+        self._written: tuple[float, object] = (-math.inf, None)
         self._next = 0.0
         self._certificate = self._certificate_time()
         self._next_renewal = 0.0
@@ -172,6 +177,7 @@ class Duties:
         self.look(supervisor)
         try:
             self._background.wake()
+            self._notes.wake()
         except RuntimeError as error:  # no thread left on this machine
             self.conditions.say("flower", in_words(error))
 
@@ -202,6 +208,19 @@ class Duties:
     def _look_at_flower(self) -> None:
         superlink = self._met.health()["superlink"]
         self.flower.meet(superlink["pid"] if superlink["ready"] else None)
+
+    def _write_down(self) -> None:
+        """For the dashboard, what is wrong; in a thread of its own, for a disk may stall."""
+        found, now = self.conditions.all(), time.monotonic()
+        if found is self._written[1] and now - self._written[0] < EVERY_S:
+            return
+        try:
+            write_said(self._settings.folder, found, at=time.time())
+        except OSError as error:
+            self.conditions.say("coordinator.json", in_words(error))
+            return
+        self._written = now, found
+        self.conditions.say_if_any("coordinator.json", None)
 
     def _forget_future(self) -> None:
         """After this clock was set back: the SuperLink's database says of every site that it is there until some time

@@ -75,6 +75,7 @@ def test_who_wakes_the_background_does_not_wait_and_wakes_are_not_lost():
     assert turns == ["flower", "flower"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_turn_that_ends_its_thread_does_not_end_the_background():
     done = threading.Semaphore(0)
 

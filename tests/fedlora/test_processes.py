@@ -68,11 +68,8 @@ def test_a_supervisor_ends_the_orphans_of_its_record_before_it_starts_anything(t
         assert orphan.stdout is not None
         child = int(orphan.stdout.readline())
         write_record(record, {"a": Process(orphan.pid, born(orphan.pid) or "")})
-        supervisor = Supervisor(
-            [Child("a", ["true"], before=lambda: started.append(born(child)))],
-            record=record,
-            tick=lambda: supervisor.stop(),
-        )
+        first = Child("a", ["true"], before=lambda: started.append(born(child)))
+        supervisor = Supervisor([first], record=record, tick=lambda: supervisor.stop())
         supervisor.run(poll_s=0)
         assert orphan.wait(20) == -signal.SIGKILL
     assert started == [None]
