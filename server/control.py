@@ -11,6 +11,7 @@ import hashlib
 import ssl
 import threading
 import time
+import weakref
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -160,6 +161,7 @@ class Control:
                 verify=ssl.create_default_context(cafile=str(self._settings.pki / "ca.crt")),
                 timeout=self._settings.patience.control_s,
             )
+            weakref.finalize(self, self._client.close)  # whoever forgets this object forgets the connection with it
         return self._client
 
 
