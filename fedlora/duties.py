@@ -29,18 +29,20 @@ class Condition:
 
 
 class Conditions:
-    """How several things are, by name; told from one thread, read from any."""
+    """How several things are, by name; told and read from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._all: dict[str, Condition] = {}
+        self._telling = threading.Lock()
 
     def say(self, name: str, why: str | None) -> None:
         """`why` is what is wrong; None: all is well. A change is logged, once."""
-        known = self._all.get(name)
-        if known is not None and known.why == why:
-            return
-        self._all = {**self._all, name: Condition(why is None, why, self._clock())}
+        with self._telling:
+            known = self._all.get(name)
+            if known is not None and known.why == why:
+                return
+            self._all = {**self._all, name: Condition(why is None, why, self._clock())}
         if why is not None:
             log.warning("something is wrong", extra={"what": name, "why": why})
         elif known is not None:
@@ -54,7 +56,8 @@ class Conditions:
             self.forget(name)
 
     def forget(self, name: str) -> None:
-        self._all = {key: value for key, value in self._all.items() if key != name}
+        with self._telling:
+            self._all = {key: value for key, value in self._all.items() if key != name}
 
     def all(self) -> dict[str, Condition]:
         return self._all

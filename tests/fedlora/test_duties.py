@@ -43,6 +43,20 @@ def test_no_exception_leaves_a_routine(error):
     assert (routine.conditions.all()["a"].why or "").startswith(type(error).__name__)
 
 
+def test_what_two_threads_say_at_the_same_moment_is_both_kept():
+    def clock() -> float:
+        if threading.current_thread() is not other and not other.ident:
+            other.start()
+            other.join(0.2)  # it comes in between, if it can
+        return 0.0
+
+    conditions = Conditions(clock=clock)
+    other = threading.Thread(target=lambda: conditions.say("b", "broken"))
+    conditions.say("a", "broken")
+    other.join()
+    assert set(conditions.all()) == {"a", "b"}
+
+
 def test_a_change_is_logged_once(caplog):
     now = 100.0
     conditions = Conditions(clock=lambda: now)

@@ -38,7 +38,7 @@ def settings(tmp_path):
     return made
 
 
-@pytest.mark.parametrize("damaged", ["sites.json", "pki/server.crt", "runs/first/submission.json"])
+@pytest.mark.parametrize("damaged", ["sites.json", "pki/server.pem", "runs/first/submission.json"])
 def test_what_cannot_be_read_is_absent_and_the_rest_is_there(settings, damaged):
     submit(settings, Recipe(), name="second")
     (settings.folder / damaged).write_text("")
@@ -47,7 +47,7 @@ def test_what_cannot_be_read_is_absent_and_the_rest_is_there(settings, damaged):
     assert found["fedlora_run_state", "second", "waiting"] == 1
     assert (("fedlora_run_state", "damaged", "first") in found) == damaged.startswith("runs/")
     assert (("fedlora_sites", "approved") in found) == (damaged != "sites.json")
-    assert (("fedlora_certificate_days",) in found) == (damaged != "pki/server.crt")
+    assert (("fedlora_certificate_days",) in found) == (damaged != "pki/server.pem")
 
 
 def test_a_scrape_says_which_duty_is_not_well(settings):
