@@ -11,36 +11,67 @@ import os
 import secrets
 import socket
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from client.farewell import say_goodbye
-from client.lifeline import Lifeline, connected
+from client.lifeline import CONDITION, Lifeline
 from client.offline import environment
 from client.settings import ClientSettings
+from client.standing import standing
 from client.throttle import Throttle
 from fedlora.deployment import command, flower_environment, split_address
+from fedlora.duties import Background, Conditions, Routine
 from fedlora.health import serve_health
+from fedlora.ownership import sole_owner
 from fedlora.private_files import require_private, write_private
 from fedlora.settings import SettingsError
+from fedlora.sockets import OwnPort, connected
 from fedlora.supervise import Child, Supervisor
 
 log = logging.getLogger("fedlora.agent")
 
 
+REVOKED_STATUS = 77
+"""Exit status of an agent whose site is revoked (EX_NOPERM of sysexits.h): not to be started again by itself."""
+
+
 def serve(settings: ClientSettings, config: Path) -> None:
-    """Until a signal comes."""
+    """Until a signal comes. SettingsError if another agent has this folder or its ledger; SystemExit(77) if the site is
+    revoked."""
+    what = f"the agent of {settings.site}"
+    with ExitStack() as owned:
+        owned.enter_context(sole_owner(settings.folder, what))
+        if settings.state.resolve() != settings.folder.resolve():  # ledger and residual, wherever they are
+            settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            owned.enter_context(sole_owner(settings.state, what))
+        _serve(settings, config)
+
+
+def _serve(settings: ClientSettings, config: Path) -> None:
     require_ready(settings)
     if not settings.secret.exists():
         write_private(settings.secret, secrets.token_hex(32).encode())
     port = settings.runtime_port or free_port()
     throttle = throttled(settings)
     coordinator = settings.coordinator if throttle is None else throttle.address
-    lifeline = Lifeline(partial(connected, own_port=port))
-    supervisor = Supervisor(
-        children(settings, config, port=port, coordinator=coordinator), tick=lambda: lifeline.tick(supervisor)
+    conditions = Conditions()
+    lifeline = Lifeline(
+        settings,
+        connected=partial(connected, own_port=port),
+        standing=partial(standing, settings),
+        conditions=conditions,
     )
-    health = serve_health(supervisor.health, port=settings.health_port)
+    duties = Routine({"lifeline": lambda: lifeline.look(supervisor)}, conditions=conditions)
+    background = Background(duties.turn, name="lifeline")
+    supervisor = Supervisor(
+        children(settings, config, port=port, coordinator=coordinator),
+        tick=background.wake,
+        record=settings.folder / "processes.json",
+        conditions=conditions,
+    )
+    health = serve_health(supervisor.health, port=settings.health_port, conditions=conditions.all, vital=(CONDITION,))
     log.info(
         "agent",
         extra={"site": settings.site, "coordinator": settings.coordinator, "health_port": health.server_port},
@@ -49,6 +80,8 @@ def serve(settings: ClientSettings, config: Path) -> None:
         supervisor.run()
     finally:
         health.shutdown()
+    if lifeline.is_revoked:
+        raise SystemExit(REVOKED_STATUS)
 
 
 def throttled(settings: ClientSettings) -> Throttle | None:
@@ -105,6 +138,7 @@ def children(settings: ClientSettings, config: Path, *, port: int, coordinator: 
             supernode,
             flower_environment(settings.home("supernode")),
             log_of("supernode"),
+            lacks=OwnPort(port).lacks,
             before=partial(say_goodbye, settings),
         ),
         Child("executor", executor, flower_environment(settings.home("executor"), site), log_of("executor")),

@@ -18,7 +18,7 @@ from fedlora.privacy.refusal import Refusal
 from fedlora.settings import SettingsError
 
 KIND, LAST = "site", "client.yaml"
-SKIP = ("flower", "logs")
+SKIP = ("flower", "logs", "processes.json")
 
 
 def back_up(settings: ClientSettings, out: Path) -> About:

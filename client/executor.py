@@ -54,7 +54,7 @@ log = logging.getLogger("fedlora.executor")
 
 POLL_S = 0.25
 PAUSE_S = 1.0  # after the SuperNode could not be reached
-STALE_S = 5.0  # a message that is whole is read in less
+STALE_S = 30.0  # a message that is whole is read in less, on a machine held to a tenth of a core too
 TASK = "flwr-clientapp"
 
 AnyClientApp = Callable[[Message, Context], Message]
@@ -220,7 +220,6 @@ def main() -> None:
     parser.add_argument("address", help="host:port of the SuperNode's Runtime API")
     address = parser.parse_args().address
     log_json_lines()
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # else it logs each poll
     settings = load_client(Path(os.environ["FEDLORA_SITE"]))
     stay_offline(settings)
     installed_client()  # its imports are part of what the bound must leave room for, and of the start, not of a round

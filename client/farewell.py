@@ -23,19 +23,24 @@ NODE_FIELD = b"\x08"  # flwr.proto.DeactivateNodeRequest: field 1, a varint
 
 
 def remember_node(settings: ClientSettings, node: int) -> None:
-    """Called with every message; writes when the id is a new one."""
+    """Called with every message; writes when the id is a new one. What goes wrong costs a good-bye, not the message."""
     path = settings.home("supernode") / "node-id"
-    if not path.exists() or path.read_text(encoding="ascii") != str(node):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, str(node).encode())
+    try:
+        if not path.exists() or path.read_bytes() != str(node).encode():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, str(node).encode())
+    except OSError as error:
+        log.warning("the node's id cannot be written down", extra={"why": str(error)})
 
 
 def say_goodbye(settings: ClientSettings) -> None:
     """Before a SuperNode is started. What goes wrong here costs a minute's wait, as without it, and nothing else."""
     path = settings.home("supernode") / "node-id"
-    if not path.exists():
+    try:
+        node = int(path.read_bytes())
+    except (OSError, ValueError):  # none yet, or it is damaged: the next message brings it again
         return
-    request = NODE_FIELD + varint(int(path.read_text(encoding="ascii")))
+    request = NODE_FIELD + varint(node)
     try:
         call(settings, "DeactivateNode", request, at=datetime.now(UTC), timeout_s=TIMEOUT_S)
     except grpc.RpcError as error:  # usually: that node is not connected any more

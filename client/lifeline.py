@@ -1,83 +1,117 @@
-"""Whether a SuperNode still speaks with its coordinator: one that does not is a process that only looks alive.
+"""Whether a site has a coordinator, and whether its SuperNode still speaks with it.
 
 When the coordinator answers with an error that it does not expect (a locked database is enough), the loop of Flower's
-SuperNode ends, and its process stays, because the server for its executor goes on. No exit, so nothing to restart.
+SuperNode ends, and its process stays, because the server for its executor goes on. No exit, so nothing to restart: such
+a one is started afresh. Where the coordinator itself is away, nothing is: an executor that trains keeps its SuperNode.
 """
 
 from __future__ import annotations
 
 import logging
-import re
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
+from client.settings import ClientSettings
+from client.standing import Standing
+from fedlora.duties import Conditions
 from fedlora.supervise import Supervisor
 
 log = logging.getLogger("fedlora.lifeline")
 
-PATIENCE_S = 40.0
-"""Without a connection for so long a SuperNode is started afresh; its own attempts to reconnect come sooner."""
-START_S = 240.0
-"""The same before its first connection: on a busy machine its imports alone take a minute."""
+CONDITION = "coordinator"
 LOOK_S = 5.0
-ESTABLISHED = "01"
-SOCKET = re.compile(r"socket:\[(\d+)\]")
+SAY_S = 15.0
+"""Without a connection for so long a site says so; its SuperNode reconnects sooner, as a rule."""
+ASK_S, ASK_CONNECTED_S = 15.0, 300.0
+"""How often the coordinator is asked how the site stands: without a connection, and with one, for one whose other end
+is frozen looks well, and so does that of a site that was just revoked."""
+
+AWAY = "the coordinator does not answer at {}"
+NOT_CONNECTED = "the SuperNode has no connection to the coordinator"
+UNKNOWN = "the coordinator does not accept this site's key: revoked, or replaced by another; ask its administrator"
 
 
 class Lifeline:
-    """Kills the supervisor's `supernode` when it has had no connection for a while; called at every turn."""
+    """Says how the site stands with its coordinator, in the condition `coordinator`.
+
+    Ends a SuperNode that has had no connection for `patience.connection_s` (`start_s` before its first) while the
+    coordinator answered the agent for `connection_s`; and the agent of a site that has been revoked for `revoked_s`.
+    """
 
     def __init__(
         self,
-        connected: Callable[[int], bool],
+        settings: ClientSettings,
         *,
+        connected: Callable[[int], bool],
+        standing: Callable[[], Standing],
+        conditions: Conditions,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._settings = settings
         self._connected = connected
+        self._standing = standing
+        self._conditions = conditions
         self._clock = clock
         self._next = 0.0
         self._pid: int | None = None
-        self._heard = 0.0
-        self._patience_s = START_S
+        self._heard = clock()
+        self._connected_once = False
+        self._asked_at = clock()
+        self._last = Standing.UNSURE
+        self._answers_since: float | None = None
+        self._unknown_since: float | None = None
+        self.is_revoked = False
+        """Whether the agent has nothing left to do."""
 
-    def tick(self, supervisor: Supervisor) -> None:
-        now = self._clock()
-        if now < self._next:
+    def look(self, supervisor: Supervisor) -> None:
+        """Takes as long as the coordinator does to answer: not to be called by whoever must not wait."""
+        if self._clock() < self._next:
             return
-        self._next = now + LOOK_S
         pid = supervisor.pid("supernode")
-        if pid is None or pid != self._pid:
-            self._pid, self._heard, self._patience_s = pid, now, START_S
-        elif self._connected(pid):
-            self._heard, self._patience_s = now, PATIENCE_S
-        elif now - self._heard > self._patience_s:
-            log.warning("the SuperNode has no coordinator and does not try", extra={"seconds": self._patience_s})
-            supervisor.kill("supernode")
+        if pid != self._pid:
+            self._pid, self._heard, self._connected_once = pid, self._clock(), False
+        connected = pid is not None and self._connected(pid)
+        if connected:
+            self._heard, self._connected_once = self._clock(), True
+        well = connected and self._last in (Standing.ACCEPTED, Standing.UNSURE)
+        self._ask(every_s=ASK_CONNECTED_S if well else ASK_S)
+        self._say()
+        self._end_what_is_over(supervisor)
+        self._next = self._clock() + LOOK_S
 
+    @property
+    def _silent_s(self) -> float:
+        return self._clock() - self._heard
 
-def connected(pid: int, *, own_port: int) -> bool:
-    """Whether a process has a TCP connection that is not one to its own port; True where that cannot be seen."""
-    if sys.platform != "linux":
-        return True
-    try:
-        inodes = {found[1] for fd in Path(f"/proc/{pid}/fd").iterdir() if (found := SOCKET.fullmatch(_target(fd)))}
-        rows = [line.split() for table in ("tcp", "tcp6") for line in _table(pid, table)]
-    except OSError:  # it has just died, or is another user's
-        return True
-    return any(
-        row[9] in inodes and row[3] == ESTABLISHED and int(row[1].rpartition(":")[2], 16) != own_port for row in rows
-    )
+    def _ask(self, *, every_s: float) -> None:
+        if self._clock() - self._asked_at < every_s:
+            return
+        self._last = self._standing()
+        now = self._asked_at = self._clock()
+        self._answers_since = None if self._last is Standing.AWAY else self._answers_since or now
+        self._unknown_since = (self._unknown_since or now) if self._last is Standing.UNKNOWN else None
 
+    def _say(self) -> None:
+        if self._last is Standing.UNKNOWN:
+            self._conditions.say(CONDITION, UNKNOWN)
+        elif self._last is Standing.AWAY:
+            self._conditions.say(CONDITION, AWAY.format(self._settings.coordinator))
+        elif self._last is Standing.WRONG_TIME:
+            self._conditions.say(CONDITION, "the coordinator refuses this machine's clock: timedatectl set-ntp true")
+        elif self._silent_s >= SAY_S:
+            self._conditions.say(CONDITION, NOT_CONNECTED)
+        elif self._connected_once:
+            self._conditions.say(CONDITION, None)
 
-def _target(descriptor: Path) -> str:
-    try:
-        return str(descriptor.readlink())
-    except OSError:  # closed meanwhile
-        return ""
-
-
-def _table(pid: int, name: str) -> list[str]:
-    path = Path(f"/proc/{pid}/net/{name}")
-    return path.read_text(encoding="ascii").splitlines()[1:] if path.exists() else []
+    def _end_what_is_over(self, supervisor: Supervisor) -> None:
+        patience, now = self._settings.patience, self._clock()
+        if self._unknown_since is not None and now - self._unknown_since >= patience.revoked_s:
+            log.error("this site is revoked, and its agent stops", extra={"why": UNKNOWN})
+            self.is_revoked = True
+            supervisor.stop()
+            return
+        bound = patience.connection_s if self._connected_once else patience.start_s
+        if self._silent_s < bound or self._answers_since is None or now - self._answers_since < patience.connection_s:
+            return
+        log.warning("the SuperNode has no coordinator and does not try", extra={"seconds": bound})
+        supervisor.kill("supernode")

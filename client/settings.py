@@ -54,6 +54,24 @@ class Limits(Settings):
     """Most that is sent, and most that is received, in Mbit/s. None: as fast as the line is."""
 
 
+class Patience(Settings):
+    """How long a site waits before it takes something for dead. On a busy machine: more."""
+
+    answer_s: float = Field(20.0, gt=0)
+    """Seconds for the coordinator's answer, when the agent asks how the site stands with it. Nothing is ended."""
+
+    connection_s: float = Field(40.0, gt=0)
+    """Seconds since its last connection after which a SuperNode is started afresh, if the coordinator has answered the
+    agent for as long. Its own attempts to reconnect come sooner."""
+
+    start_s: float = Field(240.0, gt=0)
+    """The same for a SuperNode that has not been connected yet: on a busy machine its imports alone take a minute."""
+
+    revoked_s: float = Field(600.0, gt=0)
+    """Seconds since the coordinator first said, and has said ever since, that it does not accept this site's key; then
+    the agent stops, with status 77."""
+
+
 class ClientSettings(Settings):
     """A deployed site."""
 
@@ -119,6 +137,9 @@ class ClientSettings(Settings):
 
     log_to: Literal["files", "output"] = "files"
     """Processes log to logs/ or, for containers, to this process's own output."""
+
+    patience: Patience = Patience()
+    """Time-outs; docs/reliability.md lists all of them."""
 
     folder: Path = Path()
     """Set on loading: the folder of client.yaml."""

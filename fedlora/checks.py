@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import ipaddress
 import shutil
-import socket
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -135,15 +134,6 @@ def base_model(model_id: str) -> Finding:
     except SettingsError as error:
         return bad("base model", str(error), "Put the folder there, or fetch it once: hf download ID")
     return good("base model", f"{model_id}: fingerprint {base.fingerprint}")
-
-
-def accepts(host: str, port: int, *, timeout_s: float = 2.0) -> bool:
-    """Whether somebody listens there."""
-    try:
-        with socket.create_connection((host, port), timeout=timeout_s):
-            return True
-    except OSError:
-        return False
 
 
 def clock() -> Finding:

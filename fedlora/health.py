@@ -1,6 +1,7 @@
 """What a long-running process says of itself over HTTP: GET /healthz on loopback, and GET /metrics for Prometheus.
 
-/healthz answers 200 when everything is ready, else 503, with JSON either way.
+/healthz answers 200 when every process does its work and what it must reach answers, else 503; with JSON either way, in
+which everything else that is wrong is said too.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from fedlora.deployment import is_ipv6
+from fedlora.duties import Condition
 from fedlora.settings import SettingsError
 
 Health = Callable[[], Mapping[str, Mapping[str, object]]]
+AllConditions = Callable[[], Mapping[str, Condition]]
 Metrics = Callable[[], bytes]
 Page = Callable[[], tuple[int, str, bytes]]
 """Status, content type and body."""
@@ -22,13 +26,20 @@ Page = Callable[[], tuple[int, str, bytes]]
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def serve_health(health: Health, *, port: int) -> ThreadingHTTPServer:
-    """Serve until the process ends; the port is on 127.0.0.1 only (0: any free one, see `.server_port`)."""
+def serve_health(
+    health: Health, *, port: int, conditions: AllConditions = dict, vital: Collection[str] = ()
+) -> ThreadingHTTPServer:
+    """Serve until the process ends; the port is on 127.0.0.1 only (0: any free one, see `.server_port`).
+
+    `vital`: conditions without which nothing is ready; the others are only said.
+    """
 
     def page() -> tuple[int, str, bytes]:
-        parts = health()
+        parts, duties = health(), conditions()
         ready = all(part["ready"] for part in parts.values())
-        return 200 if ready else 503, "application/json", json.dumps({"ready": ready, "processes": parts}).encode()
+        ready = ready and all(name in duties and duties[name].ok for name in vital)
+        said = {"ready": ready, "processes": parts, "duties": {name: asdict(duties[name]) for name in sorted(duties)}}
+        return 200 if ready else 503, "application/json", json.dumps(said).encode()
 
     return _serve("/healthz", page, host="127.0.0.1", port=port, setting="health_port")
 

@@ -21,7 +21,7 @@ from server.provision import registry_lock
 from server.settings import ServerSettings, load_server
 
 KIND, LAST = "coordinator", "server.yaml"
-SKIP = ("flower", "logs")
+SKIP = ("flower", "logs", "processes.json", "coordinator.json")
 
 
 def back_up(settings: ServerSettings, out: Path) -> About:

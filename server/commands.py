@@ -79,19 +79,18 @@ def resume(name: Annotated[str, typer.Argument(help="Name of the run.")], config
 def list_runs(config: Config = DEFAULT, json_output: Json = False) -> None:
     """Every run: its state, rounds and attempts."""
     from server.settings import load_server
-    from server.submissions import completed_rounds, read_status, read_submission, runs, state_of
+    from server.submissions import completed_rounds, look_at, runs
 
     rows = []
     for folder in runs(load_server(config)):
-        status, submission = read_status(folder), read_submission(folder)
-        why = status.why if status is not None and status.state == "failed" else None
+        look = look_at(folder)
         rows.append(
             {
                 "run": folder.name,
-                "state": state_of(folder),
+                "state": look.state,
                 "rounds": completed_rounds(folder),
-                "attempts": submission.attempts,
-                "why": why,
+                "attempts": look.submission.attempts,
+                "why": look.why,
             }
         )
     if json_output:
@@ -114,8 +113,9 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over.")] = False,
 ) -> None:
     """The run's own log: rounds, answers, and while it waits for sites, how long it still will."""
+    from server.run_log import log_lines
     from server.settings import load_server
-    from server.submissions import is_over, log_lines, run_folder
+    from server.submissions import is_over, run_folder
 
     folder = run_folder(load_server(config), name)
     if not (folder / "run.log").exists() and not follow:

@@ -24,16 +24,30 @@ def read_declared(folder: Path) -> Declared:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError:
+    except (OSError, ValueError):
         raise SettingsError(f"{path} is damaged; delete it: the sites declare again in their next run.") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} is damaged; delete it: the sites declare again in their next run.")
     return {site: parse(DeviceSettings, device, prefix=site) for site, device in values.items()}
 
 
+def readable(folder: Path) -> Declared:
+    """As `read_declared`; of a damaged file nothing, for no run is worth less than a declaration that comes again."""
+    try:
+        return read_declared(folder)
+    except (SettingsError, TypeError) as error:
+        log.warning("declarations cannot be read, and are left out", extra={"why": str(error)})
+        return {}
+
+
 def remember(folder: Path, site: str, device: DeviceSettings) -> None:
-    """A site's newest declaration takes the place of its older one."""
-    known = {**read_declared(folder), site: device}
+    """A site's newest declaration takes the place of its older one. Where it cannot be written the run goes on."""
+    known = {**readable(folder), site: device}
     plain = {name: known[name].model_dump(exclude_none=True) for name in sorted(known)}
-    write_atomically(folder / "resources.json", json.dumps(plain, indent=2).encode())
+    try:
+        write_atomically(folder / "resources.json", json.dumps(plain, indent=2).encode())
+    except OSError as error:
+        log.warning("a declaration cannot be written", extra={"site": site, "why": str(error)})
 
 
 def planned_for(recipe: Recipe, declared: Declared, shape: Shape) -> Recipe:

@@ -30,7 +30,7 @@ from fedlora.settings import SettingsError
 from fedlora.supervise import JsonLines
 from fedlora.task import Evaluation
 from server.coordinate import Coordination, coordinate, load_state
-from server.declared import read_declared, remember
+from server.declared import readable, remember
 from server.orders import StoppedError
 from server.prompt_grid import PromptGrid
 from server.provision import Registry, read_registry
@@ -94,7 +94,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         coordinator=settings.name,
         site_of=lambda node: read_registry(settings).name_of(node),
         verify=lambda node, digest, signature: signed_by(read_registry(settings), node, digest, signature),
-        declared=read_declared(settings.folder),
+        declared=readable(settings.folder),
         runs=settings.runs,
         recorder=recorder,
     )

@@ -15,12 +15,12 @@ from fedlora.config import load
 from fedlora.deployment import split_address
 from fedlora.findings import Finding, bad, doubtful, examine_all, good
 from fedlora.settings import SettingsError
+from fedlora.sockets import accepts
 from server.deployed import held_out_rows
 from server.provision import is_reconciled, read_registry
 from server.renewal import ROLL_DAYS
 from server.settings import ServerSettings, load_server
 from server.submissions import runs, state_of
-from server.up import listens
 
 POSTGRESQL_PORT = 5432
 
@@ -68,14 +68,21 @@ def authority(settings: ServerSettings) -> Finding:
 
 def fleet(settings: ServerSettings) -> Finding:
     """The port that sites need."""
-    if listens(settings):
+    if listening(settings):
         return good("fleet port", f"{settings.listen} listens")
     return doubtful("fleet port", f"nobody listens at {settings.listen}", "fedlora server up")
 
 
+def listening(settings: ServerSettings) -> bool:
+    """Whether both APIs accept connections."""
+    host, port = split_address(settings.listen)
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return accepts(loopback, port) and accepts("127.0.0.1", settings.control_port)
+
+
 def control(settings: ServerSettings) -> Finding:
     """The Control API runs code on the coordinator and is not authenticated: nobody outside may reach it."""
-    reached = [address for address in outside_addresses() if checks.accepts(address, settings.control_port)]
+    reached = [address for address in outside_addresses() if accepts(address, settings.control_port)]
     if reached:
         return bad(
             "control port",
@@ -100,7 +107,7 @@ def store(settings: ServerSettings) -> Finding:
         return good("store", f"the file {settings.store_url}")
     url = make_url(settings.store_url)
     shown = url.render_as_string(hide_password=True)
-    if url.host is None or checks.accepts(url.host, url.port or POSTGRESQL_PORT):
+    if url.host is None or accepts(url.host, url.port or POSTGRESQL_PORT):
         return good("store", shown)
     return bad(
         "store",

@@ -6,8 +6,9 @@ Names of runs and sites are labels; nothing else of a site is said but how it an
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +17,50 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
-from fedlora.health import Health
+from fedlora.health import AllConditions, Health
 from fedlora.settings import SettingsError
 from server.provision import read_registry
 from server.settings import ServerSettings
 from server.store.metrics import budgets, machines, missing, shown_runs, sums
 from server.store.opening import open_existing
-from server.submissions import completed_rounds, read_submission, runs, state_of
+from server.submissions import completed_rounds, look_at, runs
 from server.trust_metrics import of_trust
 
 Gauge = GaugeMetricFamily
 TAIL_BYTES = 1 << 20
+log = logging.getLogger("fedlora.metrics")
 
 
-def exposition(settings: ServerSettings, health: Health) -> bytes:
+def exposition(settings: ServerSettings, health: Health, conditions: AllConditions = dict) -> bytes:
     """All metrics in Prometheus's text format."""
     registry = CollectorRegistry()
-    registry.register(_Coordinator(settings, health))
+    registry.register(_Coordinator(settings, health, conditions))
     return generate_latest(registry)
 
 
 class _Coordinator(Collector):
-    def __init__(self, settings: ServerSettings, health: Health) -> None:
+    def __init__(self, settings: ServerSettings, health: Health, conditions: AllConditions) -> None:
         self._settings = settings
         self._health = health
+        self._conditions = conditions
 
     def collect(self) -> Iterator[Metric]:
-        yield from of_processes(self._health)
-        yield from of_sites(self._settings)
-        yield from of_trust(self._settings)
-        yield from of_runs(runs(self._settings))
-        yield from of_store(self._settings)
+        """What cannot be read is absent; the others are there."""
+        parts: list[Callable[[], Iterable[Metric]]] = [
+            lambda: of_processes(self._health),
+            lambda: of_duties(self._conditions),
+            lambda: of_sites(self._settings),
+            lambda: of_trust(self._settings),
+            lambda: of_runs(runs(self._settings)),
+            lambda: of_store(self._settings),
+        ]
+        for part in parts:
+            try:
+                found = list(part())
+            except Exception:
+                log.warning("some metrics cannot be read", exc_info=True)
+                continue
+            yield from found
 
     def describe(self) -> Iterable[Gauge]:
         """Nothing is looked at when the collector is registered."""
@@ -60,6 +74,13 @@ def of_processes(health: Health) -> Iterator[Gauge]:
         ready.add_metric([name], float(bool(part["ready"])))
         starts.add_metric([name], float(str(part["starts"])))
     yield from (ready, starts)
+
+
+def of_duties(conditions: AllConditions) -> Iterator[Gauge]:
+    ok = Gauge("fedlora_duty_ok", "Whether something that the coordinator looks after is well", labels=["duty"])
+    for name, condition in conditions().items():
+        ok.add_metric([name], float(condition.ok))
+    yield ok
 
 
 def of_sites(settings: ServerSettings) -> Iterator[Gauge]:
@@ -80,9 +101,12 @@ def of_runs(folders: Iterable[Path]) -> Iterator[Gauge]:
     accuracy = Gauge("fedlora_accuracy", "Of the last round that was evaluated", labels=["run"])
     for folder in folders:
         name = folder.name
-        state.add_metric([name, state_of(folder)], 1.0)
+        look = look_at(folder)
+        state.add_metric([name, look.state], 1.0)
+        if look.state == "damaged":
+            continue
         rounds.add_metric([name], completed_rounds(folder))
-        attempts.add_metric([name], read_submission(folder).attempts)
+        attempts.add_metric([name], look.submission.attempts)
         records = last_records(folder / "rounds.jsonl")
         if not records:
             continue
@@ -124,4 +148,7 @@ def last_records(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     lines = tail.split(b"\n")[1 if size > TAIL_BYTES else 0 : -1]
-    return [json.loads(line) for line in lines]
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError:  # of a journal that is damaged nothing is said
+        return []

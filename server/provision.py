@@ -3,7 +3,7 @@
     approved ──► registered with the SuperLink (node id)     at once when it runs, at its next start when it does not
     revoked  ──► unregistered, at once; its key is never accepted again
 
-sites.json is the truth; `reconcile` makes the SuperLink agree with it.
+sites.json is the truth; `registration.reconcile` makes the SuperLink agree with it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import json
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +26,6 @@ from fedlora.private_files import make_private_folder, write_private
 from fedlora.settings import Settings, SettingsError, parse
 from server.authority import newest_signer
 from server.certificates import issue_server_certificate, make_authority, site_certificate
-from server.control import Control
 from server.grants import remember_grant
 from server.settings import ServerSettings
 
@@ -102,8 +100,10 @@ def registry_in(folder: Path) -> Registry:
     """sites.json of a coordinator's folder. SettingsError if it is not as it was written."""
     path = folder / "sites.json"
     try:
-        values = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):  # an empty list is not a registry without sites
+            raise TypeError
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise SettingsError(f"cannot read {path} ({type(error).__name__}): restore it from a backup.") from None
     return Registry({name: parse(SiteEntry, site, prefix=name) for name, site in values.items()})
 
@@ -189,24 +189,6 @@ def revoke(settings: ServerSettings, site: str) -> None:
         write_registry(settings, Registry({**registry.sites, site: revoked}))
 
 
-def reconcile(settings: ServerSettings, control: Control) -> Registry:
-    """Make the SuperLink accept exactly the approved keys. ControlError if it cannot be reached; safe to repeat."""
-    with registry_lock(settings):
-        registry = read_registry(settings)
-        present = control.nodes()
-        for name, site in registry.sites.items():
-            for node in site.cut_off:
-                if node in present:
-                    control.unregister(node)
-            known = site.node if site.node in present else None
-            if site.status == "approved" and known is None:
-                known = _register(control, site.public_key)
-            entry = site.model_copy(update={"node": known, "cut_off": ()})
-            registry = Registry({**registry.sites, name: entry})
-            write_registry(settings, registry)  # after every site: a kill here forgets no node id but one
-    return registry
-
-
 def is_reconciled(registry: Registry) -> bool:
     """Whether nothing is left to tell the SuperLink."""
     return all(not s.cut_off and (s.status == "revoked") == (s.node is None) for s in registry.sites.values())
@@ -229,10 +211,3 @@ def _retired(old: SiteEntry) -> dict[str, object]:
         "retired_keys": tuple(dict.fromkeys([*old.retired_keys, old.public_key])),
         "cut_off": tuple(dict.fromkeys([*old.cut_off, *nodes])),
     }
-
-
-def _register(control: Control, public_key: str) -> int:
-    with tempfile.NamedTemporaryFile("w", suffix=".pub") as file:
-        file.write(public_key)
-        file.flush()
-        return control.register(Path(file.name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from fedlora.deployment import split_address
 from fedlora.settings import SettingsError
@@ -17,31 +18,33 @@ WORTH_DAYS = 1.0
 
 
 def renew_if_due(settings: ServerSettings) -> None:
-    """A new server certificate where one is due. Not where the authority's key is kept elsewhere, and never an
-    exception: a coordinator runs on with the certificate that it has."""
+    """A new server certificate where one is due, gone or damaged. SettingsError, and a coordinator that runs on with
+    the one that it has, where there is none to be had, as on a machine whose authority's key is kept elsewhere."""
     try:
         left = days_left(settings.pki)
+        said = f"the server certificate ends in {left:.0f} days"
     except SettingsError as error:
-        log.warning("the server certificate is made anew", extra={"why": str(error)})
-        left = 0.0
-    authority = warn_of_end(settings)
-    if left > RENEW_DAYS or (authority is not None and authority - left < WORTH_DAYS):
+        left, said = -math.inf, str(error)
+    if left > RENEW_DAYS or _lasts_no_longer(settings, left):
         return
     try:
         issue_server_certificate(settings.pki, hosts=[split_address(settings.address)[0]])
     except (SettingsError, OSError) as error:
-        log.warning("the server certificate could not be renewed", extra={"days_left": left, "why": str(error)})
-        return
-    log.info("the server certificate was due", extra={"days_left": round(left)})
+        raise SettingsError(f"{said}, and could not be renewed: {error} Then: fedlora admin renew") from None
+    log.info("the server certificate was due", extra={"was": said})
 
 
-def warn_of_end(settings: ServerSettings) -> float | None:
-    """Days until the authority that signs the server certificate ends; None where its key is kept elsewhere. Half a
-    year before the newest one ends it is said in the log."""
+def require_lasting_authority(settings: ServerSettings) -> None:
+    """SettingsError half a year before the newest authority ends, and with it every certificate."""
+    if (newest := authority_days_left(settings.pki)) < ROLL_DAYS:
+        raise SettingsError(f"the authority ends in {newest:.0f} days: fedlora admin roll-authority")
+
+
+def _lasts_no_longer(settings: ServerSettings, left: float) -> bool:
+    """Whether a new certificate would end with its authority, hardly later than the present one; no where the
+    authority's key is kept elsewhere."""
     try:
-        if (newest := authority_days_left(settings.pki)) < ROLL_DAYS:
-            log.warning("the authority ends: fedlora admin roll-authority", extra={"days_left": round(newest)})
         signer = signer_in(settings.pki).certificate
     except (SettingsError, OSError):
-        return None
-    return days_to(signer.not_valid_after_utc)
+        return False
+    return days_to(signer.not_valid_after_utc) - left < WORTH_DAYS

@@ -25,6 +25,26 @@ class HeldOut(Settings):
     """Column with the class."""
 
 
+class Patience(Settings):
+    """How long a coordinator waits before it takes something for dead. On a busy machine: more."""
+
+    silent_s: float = Field(90.0, gt=0)
+    """Seconds from the end of a run's submission after which Flower is asked about a ServerApp that has not said a
+    word."""
+
+    running_s: float = Field(3600.0, gt=0)
+    """Seconds from the same moment after which a ServerApp that Flower calls running, and that has still not said a
+    word, is stopped and started again: it imports, or it hangs, and nobody can tell which. Looked at twice before."""
+
+    start_s: float = Field(300.0, ge=30.0)
+    """Seconds from the moment at which the executor takes a run up until its ServerApp must have reported to Flower;
+    after them Flower starts another. Flower's own bound is 30 s, less than its imports take on a tenth of a core. One
+    that has reported and is silent for twice as long is called failed by Flower; its pid says so much sooner."""
+
+    control_s: float = Field(120.0, gt=0)
+    """Seconds for Flower's answer to one call; nothing is killed, the call is made again later."""
+
+
 class ServerSettings(Settings):
     """A deployed coordinator."""
 
@@ -66,6 +86,9 @@ class ServerSettings(Settings):
 
     log_to: Literal["files", "output"] = "files"
     """Processes log to logs/ or, for containers, to this process's own output."""
+
+    patience: Patience = Patience()
+    """Time-outs; docs/reliability.md lists all of them."""
 
     folder: Path = Path()
     """Set on loading: the folder of server.yaml."""

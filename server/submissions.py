@@ -1,63 +1,38 @@
-"""Runs of a deployed coordinator: a folder each, and a Flower run that is started again until it is finished.
+"""Runs of a deployed coordinator: a folder each, and what is asked of it.
 
     runs/<name>/recipe.yaml          what was submitted
                 submission.json      wanted (going on, stopped), Flower's run id, attempts
                 status.json          what the ServerApp last said: running (pid), failed (why), finished
+                gave-up.txt          why the coordinator gave it up
                 checkpoint.safetensors, rounds.jsonl, adapter/     of the loop itself
 
-A Flower run that dies - killed, or its quorum missed - is submitted again and resumes from the checkpoint.
+A Flower run that dies - killed, or its quorum missed - is submitted again (`attempts.py`) and resumes from the
+checkpoint.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
-import logging
-import math
 import os
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from fedlora.config import Recipe
 from fedlora.enrolment import require_name
 from fedlora.files import write_atomically
 from fedlora.plain_yaml import yaml_text
+from fedlora.processes import Process, born, is_alive
 from fedlora.protocol import recorded
 from fedlora.settings import Settings, SettingsError, parse
-from server.control import Control, ControlError
+from server.control import Control, UnreachableError
 from server.settings import ServerSettings
 
-log = logging.getLogger("fedlora.submissions")
+S = TypeVar("S", bound=Settings)
 
-MOST_FRUITLESS = 6
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 300.0
-SILENT_S = 90.0
-"""A submitted run that has not said anything for this long is asked after."""
-
-PYPROJECT = """\
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-
-[project]
-name = "{name}"
-version = "1.0.0"
-description = "Configuration of a fedlora run; every site runs the client that it installed"
-license = "Apache-2.0"
-dependencies = ["flwr>=1.39,<1.40"]
-
-[tool.flwr.app]
-publisher = "fedlora"
-
-[tool.flwr.app.components]
-serverapp = "server.deployed:app"
-clientapp = "client.deployed:app"
-
-[tool.flwr.app.config]
-run = "{run}"
-"""
+AT_REST = ("finished", "stopped", "gave-up", "damaged")
+"""States in which a run will do nothing more by itself."""
 
 
 class Submission(Settings):
@@ -106,17 +81,27 @@ def refuse_attack(recipe: Recipe) -> None:
 
 
 def read_submission(folder: Path) -> Submission:
-    return parse(Submission, json.loads((folder / "submission.json").read_text(encoding="utf-8")))
+    """OSError, or SettingsError where it is damaged."""
+    return _read(Submission, folder / "submission.json")
 
 
 def write_submission(folder: Path, submission: Submission) -> None:
     write_atomically(folder / "submission.json", submission.model_dump_json(indent=2).encode())
 
 
+def change_submission(folder: Path, **values: object) -> Submission:
+    """Change some of its fields and nothing that another process has changed meanwhile; returns the whole."""
+    with (folder / "submission.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        changed = read_submission(folder).model_copy(update=values)
+        write_submission(folder, changed)
+    return changed
+
+
 def read_status(folder: Path) -> Status | None:
-    """None before the ServerApp has said anything."""
+    """None before the ServerApp has said anything. OSError, or SettingsError where it is damaged."""
     try:
-        return parse(Status, json.loads((folder / "status.json").read_text(encoding="utf-8")))
+        return _read(Status, folder / "status.json")
     except FileNotFoundError:
         return None
 
@@ -125,13 +110,27 @@ def write_status(folder: Path, status: Status) -> None:
     write_atomically(folder / "status.json", status.model_dump_json(indent=2).encode())
 
 
-def born(pid: int) -> str | None:
-    """When a process was started, in clock ticks since boot; None if there is none (or it is a zombie)."""
+def read_reason(folder: Path) -> str | None:
+    """Why the coordinator gave the run up, where it has."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return (folder / "gave-up.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    return None if fields[0] in "ZX" else fields[19]
+
+
+def write_reason(folder: Path, why: str) -> None:
+    write_atomically(folder / "gave-up.txt", why.encode())
+
+
+def _read(model: type[S], path: Path) -> S:
+    content = path.read_bytes()
+    try:
+        return parse(model, json.loads(content))
+    except (ValueError, TypeError, RecursionError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise SettingsError(
+            f"{path} is damaged, or of a later version ({why}): restore it from a backup, or move {path.parent} away."
+        ) from None
 
 
 def this_process(state: Literal["running", "failed", "finished"], flower_run: str, why: str | None = None) -> Status:
@@ -149,7 +148,14 @@ def completed_rounds(folder: Path) -> int:
 def runs(settings: ServerSettings) -> list[Path]:
     """Every run's folder, the oldest first."""
     found = settings.runs.glob("*/submission.json") if settings.runs.is_dir() else []
-    return [path.parent for path in sorted(found, key=lambda path: path.parent.stat().st_ctime)]
+    return [path.parent for path in sorted(found, key=lambda path: _changed_at(path.parent))]
+
+
+def _changed_at(folder: Path) -> float:
+    try:
+        return folder.stat().st_ctime
+    except OSError:  # it has just been removed
+        return 0.0
 
 
 def run_folder(settings: ServerSettings, name: str) -> Path:
@@ -163,76 +169,72 @@ def run_folder(settings: ServerSettings, name: str) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a run's folder says of it."""
+
+    state: str
+    """One word for a person: finished, running, failed or died (will be tried again), waiting, stopped, gave-up,
+    damaged."""
+
+    submission: Submission
+    status: Status | None
+    why: str | None
+    """Why it is damaged, given up, or failed."""
+
+    @property
+    def at_work(self) -> bool:
+        """Whether its ServerApp lives, whatever is wanted of it."""
+        status = self.status
+        return status is not None and status.state == "running" and is_alive(Process(status.pid, status.born))
+
+
+def look_at(folder: Path) -> Look:
+    """Never raises: what cannot be read is `damaged`."""
+    try:
+        submission, status = read_submission(folder), read_status(folder)
+    except (OSError, ValueError) as error:
+        return Look("damaged", Submission(), None, str(error))
+    why = read_reason(folder) if submission.wanted == "gave-up" else None
+    look = Look("", submission, status, why or (None if status is None else status.why))
+    return replace(look, state=_state(look))
+
+
 def state_of(folder: Path) -> str:
-    """One word for a person: finished, running, failed (will be tried again), waiting, stopped, gave-up."""
-    status, submission = read_status(folder), read_submission(folder)
+    return look_at(folder).state
+
+
+def _state(look: Look) -> str:
+    status, submission = look.status, look.submission
     if status is not None and status.state == "finished":
         return "finished"
     if submission.wanted != "going-on":
         return submission.wanted
+    if look.at_work:  # whichever attempt it is: one of which nobody took note before a kill -9 is as good
+        return "running"
     if status is None or submission.flower_run is None or status.flower_run != submission.flower_run:
         return "waiting"
-    if status.state == "running" and born(status.pid) != status.born:
-        return "died"
-    return status.state
-
-
-def go_on(settings: ServerSettings, control: Control, *, now: float) -> None:
-    """Start every run that is wanted and not at work. Called every second or so; talks to Flower only when it must."""
-    for folder in runs(settings):
-        try:
-            _go_on_with(folder, control, now=now)
-        except ControlError as error:
-            log.warning("a run cannot be started yet", extra={"run": folder.name, "why": str(error)})
-
-
-def _go_on_with(folder: Path, control: Control, *, now: float) -> None:
-    submission, state = read_submission(folder), state_of(folder)
-    since = now - submission.submitted_at
-    if since < 0:  # the clock was set back since: nobody waits until it has caught up
-        since = math.inf
-    if state in ("finished", "running", "stopped", "gave-up"):
-        return
-    if submission.flower_run is not None and state == "waiting":
-        if since < SILENT_S:
-            return
-        if control.status(submission.flower_run).startswith(("pending", "starting")):
-            write_submission(folder, submission.model_copy(update={"submitted_at": now}))
-            return
-    done = completed_rounds(folder)
-    fruitless = submission.fruitless
-    if submission.flower_run is not None:
-        fruitless = 0 if done > submission.rounds_before else fruitless + 1
-    if fruitless >= MOST_FRUITLESS:
-        write_submission(folder, submission.model_copy(update={"wanted": "gave-up"}))
-        log.error("a run is given up", extra={"run": folder.name, "attempts": submission.attempts})
-        return
-    pause = 0.0 if fruitless == 0 else min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**fruitless)
-    if since < pause:
-        return
-    if submission.flower_run is not None:
-        _stop_quietly(control, submission.flower_run)
-    flower_run = _submit_bundle(folder, control)
-    values = {"flower_run": flower_run, "submitted_at": now, "attempts": submission.attempts + 1}
-    values |= {"fruitless": fruitless, "rounds_before": done}
-    write_submission(folder, submission.model_copy(update=values))
-    log.info("a run is submitted", extra={"run": folder.name, "attempt": submission.attempts + 1, "rounds": done})
+    return "died" if status.state == "running" else status.state
 
 
 def stop(folder: Path, control: Control) -> None:
-    """Stop a run for good: it is not started again (until `fedlora server resume`)."""
+    """Stop a run for good: it is not started again (until `fedlora server resume`).
+
+    A coordinator that is up makes sure of it, so a SuperLink that does not answer now is no failure.
+    """
     _require_unfinished(folder, "stop")
-    submission = read_submission(folder)
-    write_submission(folder, submission.model_copy(update={"wanted": "stopped"}))
+    submission = change_submission(folder, wanted="stopped")
     if submission.flower_run is not None:
-        _stop_quietly(control, submission.flower_run)
+        try:
+            control.stop(submission.flower_run)
+        except UnreachableError:
+            return
 
 
 def resume(folder: Path) -> None:
     """Go on with a run that was stopped or given up."""
     _require_unfinished(folder, "go on with")
-    submission = read_submission(folder)
-    write_submission(folder, submission.model_copy(update={"wanted": "going-on", "fruitless": 0}))
+    change_submission(folder, wanted="going-on", fruitless=0)
 
 
 def _require_unfinished(folder: Path, what: str) -> None:
@@ -245,50 +247,4 @@ def _require_unfinished(folder: Path, what: str) -> None:
 
 def is_over(folder: Path) -> bool:
     """Whether the run will do nothing more by itself."""
-    return state_of(folder) in ("finished", "stopped", "gave-up")
-
-
-def log_lines(folder: Path, *, last: int, until: Callable[[], bool], poll_s: float = 0.5) -> Iterator[str]:
-    """The `last` lines of a run's log, and then those that are added, up to the moment when `until` is true."""
-    path, seen = folder / "run.log", 0
-    while True:
-        over = until()  # asked before reading: what was written by then is read
-        whole = path.read_bytes() if path.exists() else b""
-        found = whole[: whole.rfind(b"\n") + 1].decode("utf-8").splitlines()
-        yield from found[max(seen, 0 if seen else len(found) - last) :]
-        seen = len(found)
-        if over:
-            return
-        time.sleep(poll_s)
-
-
-def write_bundle(folder: Path, *, run: str, recipe: bytes) -> None:
-    """The Flower app that is shipped: configuration only, for the record; no code."""
-    (folder / "pyproject.toml").write_text(PYPROJECT.format(name=f"fedlora-{run}"[:32].rstrip("-"), run=run))
-    (folder / "recipe.yaml").write_bytes(recipe)
-
-
-def _submit_bundle(folder: Path, control: Control) -> str:
-    with tempfile.TemporaryDirectory(prefix="bundle-") as temporary:
-        write_bundle(Path(temporary), run=folder.name, recipe=(folder / "recipe.yaml").read_bytes())
-        return control.submit(Path(temporary))
-
-
-def _stop_quietly(control: Control, flower_run: str) -> None:
-    """An old attempt that is already over cannot be stopped, and need not be."""
-    try:
-        control.stop(flower_run)
-    except ControlError as error:
-        log.info("the old attempt is over", extra={"flower_run": flower_run, "said": str(error)[:200]})
-
-
-def wait_until(folder: Path, *, states: tuple[str, ...], timeout_s: float, poll_s: float = 0.5) -> str:
-    """The run's state once it is one of `states`; TimeoutError with the state it is in."""
-    give_up = time.monotonic() + timeout_s
-    while (state := state_of(folder)) not in states:
-        if time.monotonic() > give_up:
-            raise TimeoutError(
-                f"run {folder.name} is {state!r} after {timeout_s:.0f} s, {completed_rounds(folder)} rounds"
-            )
-        time.sleep(poll_s)
-    return state
+    return state_of(folder) in AT_REST

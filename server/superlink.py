@@ -1,8 +1,10 @@
-"""`python -m server.superlink FOLDER required|optional ARGUMENTS...`: Flower's SuperLink with our door before it.
+"""Flower's SuperLink with our door before it, and START_S seconds for a ServerApp to start (`patient_flower.py`).
 
-Flower 1.39 has no setting for either half of it: its Fleet server never asks for a client's certificate, and takes no
-interceptor. Both are put in where it makes that server, with private names of Flower's in this file alone; where one
-of them is not as it is here, the SuperLink does not start.
+    python -m server.superlink FOLDER required|optional START_S ARGUMENTS...
+
+Flower 1.39 has no setting for either half of the door: its Fleet server never asks for a client's certificate, and
+takes no interceptor. Both are put in where it makes that server, with private names of Flower's in this file alone
+(and one in patient_flower.py); where one of them is not as it is here, the SuperLink does not start.
 """
 
 from __future__ import annotations
@@ -18,14 +20,16 @@ import grpc
 
 from server.admitted import Approved, Seen
 from server.door import Door
+from server.patient_flower import be_patient
 
 MODULE = "flwr.superlink.cli.flower_superlink"
 
 
 def main() -> None:
     """Become the SuperLink of the coordinator in FOLDER."""
-    folder, certificates, *arguments = sys.argv[1:]
+    folder, certificates, start_s, *arguments = sys.argv[1:]
     sys.argv = ["flower-superlink", *arguments]
+    be_patient(float(start_s))
     guard(Path(folder), certificates=certificates != "optional")
     importlib.import_module(MODULE).flower_superlink()
 

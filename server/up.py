@@ -3,53 +3,70 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from fedlora.checks import accepts
 from fedlora.deployment import command, flower_environment, split_address
+from fedlora.duties import Background, Conditions, Routine, in_words
 from fedlora.health import serve_health, serve_metrics
+from fedlora.ownership import sole_owner
 from fedlora.private_files import require_private
+from fedlora.processes import Process, end
 from fedlora.settings import SettingsError
-from fedlora.supervise import Child, Supervisor
-from server.certificates import join_old_pair, stamp
-from server.control import Control, ControlError
-from server.link_database import give_up, give_up_if_damaged, is_damaged
+from fedlora.sockets import OwnPort
+from fedlora.supervise import STOP_S, Child, Supervisor
+from server.at_flower import AtFlower
+from server.certificates import join_old_pair, server_certificate, stamp
+from server.control import Control
+from server.link_database import give_up, give_up_if_damaged
 from server.metrics import exposition
 from server.notify import Notifier
-from server.provision import is_reconciled, read_registry, reconcile
-from server.renewal import renew_if_due
+from server.renewal import renew_if_due, require_lasting_authority
+from server.said import EVERY_S, write_said
 from server.settings import ServerSettings
 from server.store.opening import open_store
-from server.submissions import go_on
+from server.submissions import look_at, runs
 from server.told import tell_waiting
 from server.webhooks import secret_of
 
 log = logging.getLogger("fedlora.server")
 
 TICK_S = 1.0
-RETRY_S = 5.0
 RENEW_LOOK_S = 3600.0
 CLOCK_STEP_S = 60.0
 """A clock that is set back by less costs a site at most as long as its heartbeat does."""
 
 
 def serve(settings: ServerSettings, config: Path) -> None:
-    """Until a signal comes."""
+    """Until a signal comes. SettingsError if another coordinator has this folder."""
+    with sole_owner(settings.folder, f"the coordinator {settings.name}"):
+        _serve(settings, config)
+
+
+def _serve(settings: ServerSettings, config: Path) -> None:
     require_private(settings.secret)
     join_old_pair(settings.pki)
     require_private(settings.pki / "server.pem")
     tell_waiting(settings)
-    control = Control(settings)
-    duties = Duties(settings, control)
-    supervisor = Supervisor(children(settings, config), tick=lambda: duties.tick(supervisor))
-    health = serve_health(supervisor.health, port=settings.health_port)
+    duties = Duties(settings, Control(settings))
+    supervisor = Supervisor(
+        children(settings, config),
+        tick=lambda: duties.tick(supervisor),
+        record=settings.folder / "processes.json",
+        conditions=duties.conditions,
+    )
+    end_serverapps(settings)
+    health = serve_health(
+        supervisor.health, port=settings.health_port, conditions=duties.conditions.all, vital=("superlink",)
+    )
     if settings.metrics_listen is not None:
         host, port = split_address(settings.metrics_listen)
-        serve_metrics(lambda: exposition(settings, supervisor.health), host=host, port=port)
+        serve_metrics(lambda: exposition(settings, supervisor.health, duties.conditions.all), host=host, port=port)
     notifier = start_webhooks(settings)
     log.info(
         "coordinator", extra={"coordinator": settings.name, "fleet": settings.listen, "health_port": health.server_port}
@@ -84,7 +101,8 @@ def children(settings: ServerSettings, config: Path) -> list[Child]:
         logs.mkdir(exist_ok=True)
     pki = settings.pki
     superlink = [
-        sys.executable, "-m", "server.superlink", str(settings.folder), settings.site_certificates,
+        sys.executable, "-m", "server.superlink",
+        str(settings.folder), settings.site_certificates, str(settings.patience.start_s),
         "--host", "127.0.0.1", "--port", str(settings.control_port),
         "--fleet-api-address", settings.listen,
         "--ssl-ca-certfile", str(pki / "ca.crt"),
@@ -109,83 +127,130 @@ def children(settings: ServerSettings, config: Path) -> list[Child]:
             superlink,
             flower_environment(settings.home("superlink"), {"FLWR_LOG_LEVEL": "WARNING"}),
             log_of("superlink"),
-            ready=lambda: listens(settings),
+            lacks=lacks_ports(settings),
             before=partial(give_up_if_damaged, settings.database),
         ),
         Child("executor", executor, flower_environment(settings.home("executor"), extra), log_of("executor")),
     ]
 
 
-def listens(settings: ServerSettings) -> bool:
-    """Whether both APIs accept connections."""
-    host, port = split_address(settings.listen)
-    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return accepts(loopback, port) and accepts("127.0.0.1", settings.control_port)
+def lacks_ports(settings: ServerSettings) -> Callable[[int], str | None]:
+    """What a SuperLink lacks until both its ports are its own: one that another process listens on is not."""
+    ports = (OwnPort(split_address(settings.listen)[1]), OwnPort(settings.control_port))
+    return lambda pid: next((said for port in ports if (said := port.lacks(pid)) is not None), None)
+
+
+def end_serverapps(settings: ServerSettings) -> None:
+    """Those of an earlier coordinator that was killed: they would hold their runs against the next attempt."""
+    left = [look.status for folder in runs(settings) if (look := look_at(folder)).at_work and look.status is not None]
+    for process in end([Process(status.pid, status.born) for status in left], patience_s=STOP_S):
+        log.warning("a ServerApp of an earlier coordinator was ended", extra={"pid": process.pid})
 
 
 class Duties:
-    """What the coordinator does besides keeping processes alive, about once a second."""
+    """What the coordinator does besides keeping processes alive, about once a second.
+
+    Guarantee: `tick` neither raises nor waits for Flower; what is wrong is in `conditions`.
+    """
 
     def __init__(self, settings: ServerSettings, control: Control) -> None:
         self._settings = settings
-        self._control = control
+        self.conditions = Conditions()
+        self.flower = AtFlower(
+            settings,
+            control,
+            self.conditions,
+            since=time.time() - time.monotonic(),
+            kill=lambda: self._met.kill("superlink"),
+        )
+        self._background = Background(self.flower.turn, name="flower")
+        self._notes = Background(self._write_down, name="notes")
+        self._written: tuple[float, object] = (-math.inf, None)
         self._next = 0.0
-        self._told = False
-        self._superlink: object = None
-        self._registry_seen = 0.0
         self._certificate = stamp(settings.pki)
         self._next_renewal = 0.0
         self._clock_offset = time.time() - time.monotonic()
+        self._own = Routine(
+            {
+                "clock": self._look_at_clock,
+                "authority": lambda: require_lasting_authority(settings),
+                "certificate": self._renew_certificate,
+                "renewed certificate": self._take_up_certificate,
+                "flower": self._look_at_flower,
+            },
+            conditions=self.conditions,
+        )
+        self._supervisor: Supervisor | None = None
         if (database := settings.database).exists() and database.stat().st_mtime > time.time() + CLOCK_STEP_S:
             self._forget_future()
 
     def tick(self, supervisor: Supervisor) -> None:
-        """Register and cut off sites, start and resume runs, renew the certificate and take a renewed one up."""
+        """About once a second, however often it is called."""
         started = time.monotonic()  # a wall clock that is set back would put everything off
         if started < self._next:
             return
         self._next = started + TICK_S
-        offset = time.time() - started
+        self.look(supervisor)
+        try:
+            self._background.wake()
+            self._notes.wake()
+        except RuntimeError as error:  # no thread left on this machine
+            self.conditions.say("flower", in_words(error))
+
+    def look(self, supervisor: Supervisor) -> None:
+        """At the clock, the certificates, and whether there is a SuperLink to speak with."""
+        self._supervisor = supervisor
+        self._own.turn()
+
+    def _look_at_clock(self) -> None:
+        offset = time.time() - time.monotonic()
         if offset < self._clock_offset - CLOCK_STEP_S:
             self._forget_future()
-            supervisor.kill("superlink")
-            return
+            self._met.kill("superlink")
         self._clock_offset = offset
-        if started >= self._next_renewal:
-            self._next_renewal = started + RENEW_LOOK_S
-            renew_if_due(self._settings)
-        if (certificate := stamp(self._settings.pki)) not in (None, self._certificate):
-            self._certificate = certificate
-            log.info("the certificates were renewed: the SuperLink is restarted")
-            supervisor.restart("superlink")
-            return
-        superlink = supervisor.health()["superlink"]
-        if not superlink["ready"]:
-            return
-        if superlink["pid"] != self._superlink:  # a new one, which may have lost its database
-            self._superlink, self._told = superlink["pid"], False
-        try:
-            self._reconcile()
-            go_on(self._settings, self._control, now=time.time())
-        except (ControlError, OSError) as error:
-            log.warning("the control API did not answer", extra={"why": str(error)})
-            self._next = started + RETRY_S
-            if is_damaged(self._settings.database):
-                supervisor.kill("superlink")  # the next one begins without it
 
-    def _reconcile(self) -> None:
-        changed = (self._settings.folder / "sites.json").stat().st_mtime
-        if self._told and (changed == self._registry_seen or is_reconciled(read_registry(self._settings))):
+    def _renew_certificate(self) -> None:
+        """When it is due, gone or damaged; whoever changes it has it looked at, too."""
+        now = time.monotonic()
+        if now >= self._next_renewal or stamp(self._settings.pki) != self._certificate:
+            renew_if_due(self._settings)
+            self._next_renewal = now + RENEW_LOOK_S
+
+    def _take_up_certificate(self) -> None:
+        """When it or the authorities have changed; one that cannot be read is not."""
+        found = stamp(self._settings.pki)
+        if found in (None, self._certificate):
             return
-        registry = reconcile(self._settings, self._control)
-        self._told = True
-        self._registry_seen = (self._settings.folder / "sites.json").stat().st_mtime
-        log.info("sites are registered", extra={"sites": registry.approved})
+        server_certificate(self._settings.pki)
+        self._certificate = found
+        log.info("the certificates were renewed: the SuperLink is restarted")
+        self._met.restart("superlink")
+
+    def _look_at_flower(self) -> None:
+        superlink = self._met.health()["superlink"]
+        self.flower.meet(superlink["pid"] if superlink["ready"] else None)
+
+    def _write_down(self) -> None:
+        """For the dashboard, what is wrong; in a thread of its own, for a disk may stall."""
+        found, now = self.conditions.all(), time.monotonic()
+        if found is self._written[1] and now - self._written[0] < EVERY_S:
+            return
+        try:
+            write_said(self._settings.folder, found, at=time.time())
+        except OSError as error:
+            self.conditions.say("coordinator.json", in_words(error))
+            return
+        self._written = now, found
+        self.conditions.say_if_any("coordinator.json", None)
 
     def _forget_future(self) -> None:
         """After this clock was set back: the SuperLink's database says of every site that it is there until some time
         that is still to come, and Flower lets none of them in again before. It holds nothing that is not known here:
         sites are registered again, and runs go on from their checkpoints."""
         log.warning("this machine's clock was set back: the SuperLink's database is given up, sites and runs are not")
-        self._clock_offset = time.time() - time.monotonic()
         give_up(self._settings.database)
+
+    @property
+    def _met(self) -> Supervisor:
+        assert self._supervisor is not None  # `look` says which
+        return self._supervisor

@@ -24,11 +24,12 @@ from client.enroll import accept, ask
 from fedlora.config import Recipe, load
 from fedlora.deployment import QUIET
 from fedlora.plain_yaml import yaml_text
+from fedlora.processes import born
 from fedlora.settings import read_mapping
 from fedlora.units_path import units_folder
 from server.provision import approve, initialise
 from server.settings import ServerSettings, load_server
-from server.submissions import born, completed_rounds, state_of, submit
+from server.submissions import completed_rounds, state_of, submit
 from simulations.site_files import write_site_files
 
 MODEST = {"OMP_NUM_THREADS": "1"}  # many processes share this machine's cores

@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 
 from client.agent import free_port
-from fedlora.checks import accepts
+from fedlora.sockets import accepts
 
 NOBODY = 65534  # PostgreSQL refuses to be root, which tests in a container often are
 MISSING = "PostgreSQL (initdb, postgres) is not installed here"

@@ -13,12 +13,14 @@ from sqlalchemy import Connection
 from server.dashboard.access import Role
 from server.dashboard.board import Board
 from server.dashboard.charts import Axis, Line, lines
+from server.dashboard.coordinator_state import said_by_coordinator, trouble
 from server.dashboard.live import Chart, Html, Live
 from server.dashboard.markup import Column, Figure, Row, figures, link, moment, note, table
 from server.dashboard.shell import Visit, page
 from server.dashboard.theme import Palette
 from server.dashboard.units import epsilon, error, number, saving, share, size
 from server.dashboard.words import clients_of, progress, state_badge
+from server.said import Said
 from server.store.reading import read_rounds, read_runs
 from server.store.rows import RoundRow, RunRow
 
@@ -44,6 +46,8 @@ class Shown:
 
     runs: tuple[RunRow, ...]
     compared: tuple[tuple[RunRow, tuple[RoundRow, ...]], ...]
+    said: Said | None = None
+    """By the coordinator, of itself."""
 
 
 @dataclass
@@ -61,7 +65,8 @@ async def show(board: Board, request: Request) -> None:
     def read(connection: Connection) -> Shown:
         runs = tuple(read_runs(connection))
         wanted = [run for run in runs if run.run in choice.compared]
-        return Shown(runs, tuple((run, tuple(read_rounds(connection, run))) for run in wanted))
+        compared = tuple((run, tuple(read_rounds(connection, run))) for run in wanted)
+        return Shown(runs, compared, said_by_coordinator(board))
 
     first = await board.read(read)
     with page(request, "Runs", here="/") as visit:
@@ -71,6 +76,7 @@ async def show(board: Board, request: Request) -> None:
             if visit.principal.role.covers(Role.OPERATOR):
                 with ui.element("div").classes("actions"):
                     ui.button("Start a run", on_click=lambda: ui.navigate.to("/start"))
+        live.html(lambda value: trouble(value.said))
         live.html(lambda value: summary(value.runs))
         with ui.element("section").classes("card").props('aria-label="All runs"'):
             filters(live, choice)

@@ -67,7 +67,10 @@ class Coordinator:
 
 def coordinator_of(board: Board) -> Coordinator | None:
     settings = None if board.pad is None else board.pad.deployment
-    return None if settings is None else coordinator_in(settings)
+    try:
+        return None if settings is None else coordinator_in(settings)
+    except (OSError, ValueError):  # a damaged registry or certificate: the runs' page says what the coordinator does
+        return None
 
 
 def coordinator_in(settings: ServerSettings) -> Coordinator:

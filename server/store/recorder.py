@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, select
 
 from fedlora.config import Recipe
+from fedlora.processes import born
 from fedlora.updates import Adapter, Factor
 from fedlora.versions import versions
 from server.checkpoint import Progress
@@ -34,7 +35,6 @@ from server.store.rows import Kind, OrderRow
 from server.store.spent import write_spent
 from server.store.tables import runs
 from server.store.writing import RunFacts, begin_run, forget_rounds_after, set_run, write_round
-from server.submissions import born
 
 log = logging.getLogger("fedlora.store")
 

@@ -19,9 +19,10 @@ import yaml
 from client.deployed import app as client
 from fedlora.config import Recipe
 from fedlora.deployment import QUIET
+from server.bundle import PYPROJECT
 from server.control import Control
 from server.provision import read_registry
-from server.submissions import PYPROJECT, completed_rounds
+from server.submissions import completed_rounds
 from simulations.deployment import Deployment, make_deployment
 from simulations.local_grid import LocalGrid, run_apps
 from simulations.site_files import write_site_files

@@ -27,8 +27,8 @@ from client.agent import children, free_port
 from client.settings import load_client
 from fedlora.deployment import QUIET
 from fedlora.private_files import write_private
+from server.bundle import PYPROJECT
 from server.control import Control
-from server.submissions import PYPROJECT
 from simulations.deployment import Deployment, make_deployment
 from simulations.local_grid import LocalGrid, run_apps
 from tests.bench.bench_deploy import cpu_s, resident_mib
@@ -86,7 +86,7 @@ def connect(deployment: Deployment, stack: ExitStack) -> list[subprocess.Popen[b
 def wait_for_nodes(deployment: Deployment, nodes: int, states: Sequence[str]) -> None:
     """A SuperNode that is not registered yet would exit."""
     control, give_up = Control(deployment.settings), time.monotonic() + 300
-    while sum(status in states for status in control.nodes().values()) < nodes:
+    while sum(node.status in states for node in control.nodes().values()) < nodes:
         if time.monotonic() > give_up:
             raise TimeoutError(f"{control.nodes()} after 300 s")
         time.sleep(2)

@@ -35,6 +35,8 @@ from simulations.site_files import write_site_files
 from tests.faults import Killed, at_every_step, full
 from tests.federations import save_messages, save_tiny_model, tiny_recipe
 
+OF_THIS_MACHINE = ("superlink.db", "processes.json", "coordinator.json", "owner.lock")
+
 
 @pytest.fixture
 def coordinator(tmp_path):
@@ -46,7 +48,7 @@ def coordinator(tmp_path):
     run = settings.runs / "first"
     run.mkdir(parents=True)
     (run / "rounds.jsonl").write_text('{"round": 1}\n')
-    for name in ("superlink.db", "superlink.db-wal", "sites.lock", "logs/superlink.log", "flower/x/y"):
+    for name in (*OF_THIS_MACHINE, "superlink.db-wal", "sites.lock", "logs/superlink.log", "flower/x/y"):
         (settings.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (settings.folder / name).write_text("not needed")
     return settings
@@ -60,6 +62,7 @@ def test_a_coordinators_backup_has_all_that_it_needs_and_is_private(coordinator,
         "store.access.json", "runs/first/rounds.jsonl",
     }  # fmt: skip
     assert not any(name.startswith(("superlink", "logs", "flower")) or "lock" in name for name in about.digests)
+    assert not {*OF_THIS_MACHINE} & set(about.digests)
     _, again = restore(tmp_path / "b.tar", tmp_path / "again")
     assert read_registry(again) == read_registry(coordinator)
     assert again.name == "net"
@@ -159,10 +162,11 @@ def test_a_sites_backup_has_its_ledger_and_not_its_data(coordinator, tmp_path):
     (site / "client.yaml").write_text(
         (site / "client.yaml").read_text().replace(str(tmp_path / "train.csv"), "train.csv")
     )
+    (site / "processes.json").write_text("not needed")
     spend(site / "state", 3)
     about = back_up_site(load_client(site / "client.yaml"), tmp_path / "b.tar")
     assert {"node.key", "site.crt", "ca.crt", "client.yaml", "policy.yaml"} <= set(about.digests)
-    assert "train.csv" not in about.digests
+    assert not {"train.csv", "processes.json"} & set(about.digests)
     _, again = restore_site(tmp_path / "b.tar", tmp_path / "again")
     chain = inspect_ledger(LedgerFiles(again.state, "default"))
     assert (len(chain.entries), chain.problem) == (3, None)

@@ -19,8 +19,14 @@ from fedlora.privacy.policy import Policy
 from fedlora.private_files import require_private, write_private
 from fedlora.settings import SettingsError, parse
 from server.admin_commands import admin
+<<<<<<< HEAD
 from server.control import ControlError
 from server.provision import approve, grant_again, initialise, is_reconciled, read_registry, reconcile, revoke
+=======
+from server.control import ControlError, Node, key_bytes
+from server.provision import approve, initialise, is_reconciled, read_registry, revoke
+from server.registration import BATCH, reconcile
+>>>>>>> w/mergelive
 from server.settings import ServerSettings, load_server
 
 
@@ -32,8 +38,8 @@ class FakeControl:
         self.reachable = True
         self.registered = 0
 
-    def register(self, public_key: Path) -> int:
-        key = public_key.read_text()
+    def register(self, public_key: str) -> int:
+        key = public_key
         if key in self.keys.values():
             raise ControlError("Public key already in use.")
         self.registered += 1
@@ -46,10 +52,10 @@ class FakeControl:
             raise ControlError("unknown node")
         del self.keys[node]
 
-    def nodes(self) -> dict[int, str]:
+    def nodes(self) -> dict[int, Node]:
         if not self.reachable:
             raise ControlError("connection refused")
-        return dict.fromkeys(self.keys, "online")
+        return {node: Node(key_bytes(key), "online") for node, key in self.keys.items()}
 
 
 @pytest.fixture
@@ -222,6 +228,47 @@ def test_a_superlink_that_lost_its_database_is_told_everything_again(coordinator
     empty = FakeControl()
     reconcile(coordinator, empty)
     assert len(empty.keys) == 1
+
+
+def test_many_sites_are_registered_in_batches_and_a_revocation_goes_first(coordinator):
+    control = FakeControl()
+    for number in range(BATCH + 2):
+        approve(coordinator, make_request(f"s{number}", new_node_key()))
+    assert not is_reconciled(reconcile(coordinator, control))
+    assert len(control.keys) == BATCH
+    registered = next(name for name, site in read_registry(coordinator).sites.items() if site.node is not None)
+    node = read_registry(coordinator).sites[registered].node
+    revoke(coordinator, registered)
+    assert is_reconciled(reconcile(coordinator, control))
+    assert node not in control.keys
+    assert len(control.keys) == BATCH + 1
+
+
+def test_a_site_that_is_revoked_while_it_is_being_registered_is_cut_off_by_the_next_step(coordinator, tmp_path):
+    approve(coordinator, ask(tmp_path / "a", site="a"))
+
+    class Slow(FakeControl):
+        def register(self, public_key: str) -> int:
+            node = super().register(public_key)
+            revoke(coordinator, "a")
+            return node
+
+    control = Slow()
+    reconcile(coordinator, control)
+    assert len(control.keys) == 1
+    reconcile(coordinator, control)
+    assert control.keys == {}
+
+
+def test_a_key_that_nobody_wrote_down_is_cut_off_or_taken_over(coordinator, tmp_path):
+    """The coordinator was killed between Flower's answer and its own note."""
+    request = ask(tmp_path / "a", site="a")
+    approve(coordinator, request)
+    control = FakeControl()
+    node, stray = control.register(request.public_key), control.register(make_request("b", new_node_key()).public_key)
+    assert is_reconciled(reconcile(coordinator, control))
+    assert read_registry(coordinator).sites["a"].node == node
+    assert stray not in control.keys
 
 
 def test_an_unreachable_superlink_leaves_the_registry_as_it_was(coordinator, tmp_path):

@@ -90,3 +90,22 @@ def test_a_child_is_started_whatever_was_done_before():
         assert supervisor.pid("a") is not None
     finally:
         supervisor.stop_children()
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\xff\x00", b"12 34"])
+def test_a_damaged_id_costs_the_good_bye_and_no_message(site, fleet, content):
+    path = site.home("supernode") / "node-id"
+    remember_node(site, NODE)
+    path.write_bytes(content)
+    say_goodbye(site)
+    assert fleet.heard == []
+    remember_node(site, NODE)
+    say_goodbye(site)
+    assert [node for _, node, _ in fleet.heard] == [NODE]
+
+
+def test_an_id_that_cannot_be_written_costs_no_message(site):
+    home = site.home("supernode")
+    home.parent.mkdir(parents=True, exist_ok=True)
+    home.write_text("a file in the folder's place")
+    remember_node(site, NODE)

@@ -1,4 +1,5 @@
-"""A SuperNode that lives without a connection is started afresh; one that is connected is left alone."""
+"""A SuperNode that lives without a connection is started afresh; one that is connected, or has nobody to connect to, is
+left alone; and the agent of a revoked site says so and stops."""
 
 from __future__ import annotations
 
@@ -7,86 +8,182 @@ import socket
 import subprocess
 import sys
 
+import grpc
 import pytest
 
-from client.lifeline import LOOK_S, PATIENCE_S, START_S, Lifeline, connected
+from client.clock import WRONG_TIME
+from client.lifeline import ASK_S, CONDITION, LOOK_S, SAY_S, Lifeline
+from client.settings import ClientSettings, Patience
+from client.standing import NOT_APPROVED, Standing, meaning
+from fedlora.duties import Conditions
+from fedlora.settings import parse
+from fedlora.sockets import connected
 from fedlora.supervise import Child, Supervisor
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+SETTINGS = parse(ClientSettings, {"site": "a", "coordinator": "x:1", "data": {"train": "train.csv"}})
+PATIENCE = Patience()
 
 
-class Clock:
-    now = 1000.0
+class Site:
+    """A lifeline at a clock of its own; `up` and `says` are what it sees."""
 
-    def __call__(self) -> float:
-        return self.now
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.now, self.up, self.says = 1000.0, False, Standing.ACCEPTED
+        self.conditions = Conditions()
+        self.lifeline = Lifeline(
+            SETTINGS,
+            connected=lambda pid: self.up,
+            standing=lambda: self.says,
+            conditions=self.conditions,
+            clock=lambda: self.now,
+        )
+
+    def turns(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self.now <= until:
+            self.lifeline.look(self.supervisor)
+            self.now += LOOK_S
+
+    def said(self) -> str | None:
+        return self.conditions.all()[CONDITION].why
+
+    def killed(self) -> bool:
+        process = self.supervisor._all["supernode"].process
+        assert process is not None
+        try:
+            return process.wait(0.5) == -signal.SIGKILL
+        except subprocess.TimeoutExpired:
+            return False
 
 
 @pytest.fixture
-def supervisor():
-    made = Supervisor([Child("supernode", SLEEP)])
-    made.step()
-    yield made
-    made.stop_children()
+def site():
+    supervisor = Supervisor([Child("supernode", SLEEP)])
+    supervisor.step()
+    yield Site(supervisor)
+    supervisor.stop_children()
 
 
-def turns(lifeline: Lifeline, supervisor: Supervisor, clock: Clock, seconds: float) -> None:
-    until = clock.now + seconds
-    while clock.now <= until:
-        lifeline.tick(supervisor)
-        clock.now += LOOK_S
+def test_a_supernode_without_a_connection_is_killed_after_a_while_and_not_before(site):
+    site.up = True
+    site.turns(2 * LOOK_S)
+    site.up = False
+    site.turns(PATIENCE.connection_s - 2 * LOOK_S)
+    assert not site.killed()
+    site.turns(ASK_S + PATIENCE.connection_s + LOOK_S)
+    assert site.killed()
 
 
-def killed(supervisor: Supervisor) -> bool:
-    process = supervisor._all["supernode"].process
-    assert process is not None
-    try:
-        return process.wait(0.5) == -signal.SIGKILL
-    except subprocess.TimeoutExpired:
-        return False
+def test_nothing_is_killed_while_the_coordinator_is_away_however_long_that_is(site):
+    """An executor that trains would lose its message."""
+    site.up = True
+    site.turns(2 * LOOK_S)
+    site.up, site.says = False, Standing.AWAY
+    site.turns(100 * PATIENCE.connection_s)
+    assert not site.killed()
+    assert site.said() == "the coordinator does not answer at x:1"
 
 
-def test_a_supernode_without_a_connection_is_killed_after_a_while_and_not_before(supervisor):
-    clock = Clock()
-    up = {"is": True}
-    lifeline = Lifeline(lambda pid: up["is"], clock=clock)
-    turns(lifeline, supervisor, clock, 2 * LOOK_S)
-    up["is"] = False
-    turns(lifeline, supervisor, clock, PATIENCE_S - 2 * LOOK_S)
-    assert not killed(supervisor)
-    turns(lifeline, supervisor, clock, 3 * LOOK_S)
-    assert killed(supervisor)
+def test_a_supernode_has_its_time_again_once_the_coordinator_is_back(site):
+    site.up = True
+    site.turns(2 * LOOK_S)
+    site.up, site.says = False, Standing.AWAY
+    site.turns(600.0)
+    site.says = Standing.ACCEPTED
+    site.turns(PATIENCE.connection_s - LOOK_S)
+    assert not site.killed()
+    site.turns(ASK_S + 3 * LOOK_S)
+    assert site.killed()
 
 
-def test_a_supernode_that_has_never_been_connected_has_the_time_that_a_busy_machine_takes_to_start_it(supervisor):
-    clock = Clock()
-    lifeline = Lifeline(lambda pid: False, clock=clock)
-    turns(lifeline, supervisor, clock, START_S - LOOK_S)
-    assert not killed(supervisor)
-    turns(lifeline, supervisor, clock, 3 * LOOK_S)
-    assert killed(supervisor)
+def test_a_supernode_that_has_never_been_connected_has_the_time_that_a_busy_machine_takes_to_start_it(site):
+    site.turns(PATIENCE.start_s - LOOK_S)
+    assert not site.killed()
+    site.turns(3 * LOOK_S)
+    assert site.killed()
 
 
-def test_a_connection_that_comes_back_in_time_is_forgiven(supervisor):
-    clock, up = Clock(), {"is": False}
-    lifeline = Lifeline(lambda pid: up["is"], clock=clock)
+def test_a_connection_that_comes_back_in_time_is_forgiven(site):
     for _ in range(5):
-        up["is"] = False
-        turns(lifeline, supervisor, clock, PATIENCE_S - 2 * LOOK_S)
-        up["is"] = True
-        turns(lifeline, supervisor, clock, LOOK_S)
-    assert not killed(supervisor)
+        site.up = False
+        site.turns(PATIENCE.connection_s - 2 * LOOK_S)
+        site.up = True
+        site.turns(LOOK_S)
+    assert not site.killed()
+    assert site.said() is None
 
 
-def test_a_new_process_has_its_own_time():
-    clock = Clock()
-    lifeline = Lifeline(lambda pid: False, clock=clock)
+def test_a_new_process_has_its_own_time(site):
     for _ in range(3):
-        supervisor = Supervisor([Child("supernode", SLEEP)])
-        supervisor.step()
-        turns(lifeline, supervisor, clock, PATIENCE_S - LOOK_S)
-        assert not killed(supervisor)
-        supervisor.stop_children()
+        site.turns(PATIENCE.start_s - 2 * LOOK_S)
+        assert not site.killed()
+        site.supervisor.stop_children()
+        site.supervisor._all["supernode"].next_start = 0.0
+        site.supervisor.step()
+        site.supervisor._all["supernode"].next_start = 0.0
+        site.supervisor.step()
+
+
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        (Standing.AWAY, "does not answer at x:1"),
+        (Standing.UNKNOWN, "does not accept this site's key"),
+        (Standing.WRONG_TIME, "timedatectl set-ntp"),
+        (Standing.ACCEPTED, "no connection"),
+    ],
+)
+def test_a_site_without_a_coordinator_says_so_and_why(site, says, words):
+    site.says = says
+    site.turns(SAY_S + 2 * LOOK_S)
+    assert words in site.said()
+
+
+def test_a_connection_to_a_coordinator_that_is_frozen_is_seen_through(site):
+    site.up, site.says = True, Standing.AWAY
+    site.turns(330.0)
+    assert "does not answer" in site.said()
+    assert not site.killed()
+
+
+def test_the_agent_of_a_revoked_site_says_so_at_once_and_stops_when_it_stays_so(site):
+    site.says = Standing.UNKNOWN
+    site.turns(ASK_S + LOOK_S)
+    assert "revoked" in site.said()
+    assert not site.lifeline.is_revoked
+    site.turns(PATIENCE.revoked_s - 2 * ASK_S)
+    assert not site.lifeline.is_revoked
+    site.turns(2 * ASK_S)
+    assert site.lifeline.is_revoked
+    assert site.supervisor._stopping
+
+
+def test_a_key_that_is_accepted_again_in_time_is_no_reason_to_stop(site):
+    """The SuperLink had lost its database, and was told again."""
+    for _ in range(5):
+        site.says = Standing.UNKNOWN
+        site.turns(PATIENCE.revoked_s - 3 * ASK_S)
+        site.says = Standing.ACCEPTED
+        site.turns(2 * ASK_S)
+    assert not site.lifeline.is_revoked
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "standing"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, "Invalid heartbeat interval.", Standing.ACCEPTED),
+        (grpc.StatusCode.FAILED_PRECONDITION, "Failed to activate SuperNode.", Standing.UNKNOWN),
+        (grpc.StatusCode.UNAUTHENTICATED, NOT_APPROVED, Standing.UNKNOWN),
+        (grpc.StatusCode.UNAUTHENTICATED, WRONG_TIME, Standing.WRONG_TIME),
+        (grpc.StatusCode.UNAVAILABLE, "failed to connect", Standing.AWAY),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", Standing.AWAY),
+        (grpc.StatusCode.INTERNAL, "?", Standing.UNSURE),
+    ],
+)
+def test_how_a_call_is_refused_says_how_the_site_stands(code, said, standing):
+    assert meaning(code, said) is standing
 
 
 SUPERNODE = """

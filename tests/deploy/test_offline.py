@@ -79,4 +79,4 @@ def test_an_executor_has_imported_no_hub_before_it_is_told():
     ran = subprocess.run(
         [sys.executable, "-c", imported], capture_output=True, text=True, timeout=120, check=True, cwd=units_folder()
     )
-    assert ran.stdout.strip() == "set()"
+    assert ran.stdout.strip() == "[]"

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from client.agent import REVOKED_STATUS
 from fedlora.deployment import split_address
 from fedlora.units_path import units_folder
 from server.settings import ServerSettings
@@ -142,6 +143,10 @@ def test_units_restart_and_are_confined(unit: Path):
     for line in ("Restart=always", "NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet="):
         assert f"\n{line}\n" in text
     assert "\nMemoryDenyWriteExecute=" not in text, "torch and numba compile kernels"
+
+
+def test_the_agent_of_a_revoked_site_is_not_started_again():
+    assert settings_of("fedlora-client@.service")["RestartPreventExitStatus"] == [str(REVOKED_STATUS)]
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)

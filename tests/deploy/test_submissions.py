@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,46 +10,53 @@ from typer.testing import CliRunner
 from client.bundles import Kind, admit
 from fedlora.config import Recipe
 from fedlora.settings import SettingsError
-from server import submissions
+from server import attempts
+from server.attempts import ASK_S, LONGEST_PAUSE_S, MOST_FRUITLESS, Watch
+from server.bundle import write_bundle
 from server.commands import server
-from server.control import ControlError
+from server.control import ControlError, UnreachableError
 from server.provision import initialise
+from server.run_log import log_lines
 from server.submissions import (
-    LONGEST_PAUSE_S,
-    MOST_FRUITLESS,
-    SILENT_S,
-    born,
-    go_on,
-    log_lines,
+    change_submission,
+    look_at,
     read_submission,
     resume,
     state_of,
     stop,
     submit,
     this_process,
-    write_bundle,
     write_status,
 )
 
 
 class FakeControl:
-    """Accepts every bundle; the status of a run is what the test says."""
+    """Accepts every bundle; the status of a run is what the test says, and a call takes as long."""
 
     def __init__(self) -> None:
         self.submitted: list[list[str]] = []
         self.stopped: list[str] = []
         self.said = "finished:failed"
+        self.call_s, self.elapsed_s = 0.0, 0.0
+        self.reachable = True
 
     def submit(self, bundle: Path) -> str:
+        self._call()
         self.submitted.append(sorted(path.name for path in bundle.iterdir()))
         return str(len(self.submitted))
 
     def status(self, flower_run: str) -> str:
+        self._call()
         return self.said
 
     def stop(self, flower_run: str) -> None:
+        self._call()
         self.stopped.append(flower_run)
-        raise ControlError("already finished")
+
+    def _call(self) -> None:
+        self.elapsed_s += self.call_s
+        if not self.reachable:
+            raise UnreachableError("ConnectError")
 
 
 @pytest.fixture
@@ -61,6 +67,16 @@ def settings(tmp_path):
 @pytest.fixture
 def control():
     return FakeControl()
+
+
+@pytest.fixture
+def silent_s(settings):
+    return settings.patience.silent_s
+
+
+def go_on(settings, control, *, now: float, watch: Watch | None = None) -> None:
+    """By a clock that runs only while Flower is asked."""
+    attempts.go_on(settings, control, now=now, watch=watch, monotonic=lambda: control.elapsed_s)
 
 
 @pytest.fixture
@@ -183,35 +199,165 @@ def test_a_run_that_was_never_submitted_is_answered_with_those_that_were(setting
         CliRunner().invoke(server, [*words, *config], catch_exceptions=False)
 
 
-def test_a_run_that_never_says_anything_is_asked_after(settings, control, folder):
+def test_a_run_that_never_says_anything_is_asked_after(settings, control, folder, silent_s):
     go_on(settings, control, now=0.0)
     control.said = "pending"
-    go_on(settings, control, now=SILENT_S + 1)
+    go_on(settings, control, now=silent_s + 1)
     assert len(control.submitted) == 1
     control.said = "finished:failed"
-    go_on(settings, control, now=2 * SILENT_S + 3)
+    go_on(settings, control, now=2 * silent_s + 3)
     assert len(control.submitted) == 2
 
 
-def test_a_run_that_the_superlink_does_not_know_is_submitted_again(settings, control, folder):
+def test_a_run_that_the_superlink_does_not_know_is_submitted_again(settings, control, folder, silent_s):
     """Its database was lost before the ServerApp had said anything."""
     go_on(settings, control, now=0.0)
     control.said = "unknown"
-    go_on(settings, control, now=SILENT_S + 1)
+    go_on(settings, control, now=silent_s + 1)
     assert len(control.submitted) == 2
 
 
-def test_one_run_that_cannot_be_started_does_not_hold_up_the_others(settings, control, folder, monkeypatch):
+def test_one_run_that_cannot_be_started_does_not_hold_up_the_others(settings, folder):
+    class Refusing(FakeControl):
+        def submit(self, bundle: Path) -> str:
+            if 'run = "run-1"' in (bundle / "pyproject.toml").read_text():
+                raise ControlError("StartRun: no")
+            return super().submit(bundle)
+
     submit(settings, Recipe(), name="run-2")
-
-    def refuse(folder: Path, control: FakeControl, *, now: float) -> None:
-        if folder.name == "run-1":
-            raise ControlError("no")
-        control.submit(folder)
-
-    monkeypatch.setattr(submissions, "_go_on_with", refuse)
-    go_on(settings, control, now=0.0)
+    control, watch = Refusing(), Watch()
+    go_on(settings, control, now=0.0, watch=watch)
     assert len(control.submitted) == 1
+    assert watch.conditions.all()["run run-1"].why == "ControlError: StartRun: no"
+
+
+def test_a_serverapp_that_is_slow_to_say_its_first_word_is_left_alone(settings, control, folder, silent_s):
+    """On a busy machine its imports take minutes, and every call of Flower's half a minute."""
+    control.said, control.call_s, watch = "running", 30.0, Watch()
+    now = 0.0
+    while now < settings.patience.running_s:
+        control.elapsed_s = 0.0
+        go_on(settings, control, now=now, watch=watch)
+        now += 45.0
+    assert (control.submitted, control.stopped) == ([["pyproject.toml", "recipe.yaml"]], [])
+    assert watch.conditions.all()["run run-1"].why == "its ServerApp runs, and has not said a word"
+    write_status(folder, this_process("running", "1"))
+    go_on(settings, control, now=now, watch=watch)
+    assert state_of(folder) == "running"
+    assert "run run-1" not in watch.conditions.all()
+
+
+def test_patience_counts_from_the_end_of_the_call_that_submitted_the_run(settings, control, folder, silent_s):
+    control.call_s = 80.0
+    go_on(settings, control, now=0.0)
+    assert read_submission(folder).submitted_at == 80.0
+    control.elapsed_s = control.call_s = 0.0
+    control.said = "finished:failed"
+    go_on(settings, control, now=80.0 + silent_s - 1)
+    assert len(control.submitted) == 1
+    go_on(settings, control, now=80.0 + silent_s + 1)
+    assert len(control.submitted) == 2
+
+
+def test_a_serverapp_that_hangs_is_looked_at_twice_and_then_stopped(settings, control, folder):
+    control.said, watch, over = "running", Watch(), settings.patience.running_s
+    go_on(settings, control, now=0.0, watch=watch)
+    go_on(settings, control, now=over + 1, watch=watch)
+    assert control.stopped == []
+    go_on(settings, control, now=over + ASK_S + 1, watch=watch)
+    assert (control.stopped, len(control.submitted)) == (["1"], 2)
+
+
+def test_a_serverapp_that_speaks_while_flower_is_asked_is_not_stopped(settings, folder):
+    class Slow(FakeControl):
+        def status(self, flower_run: str) -> str:
+            if asked:
+                write_status(folder, this_process("running", flower_run))
+            asked.append(flower_run)
+            return "running"
+
+    asked: list[str] = []
+    control, watch, over = Slow(), Watch(), settings.patience.running_s
+    go_on(settings, control, now=0.0, watch=watch)
+    for now in (over + 1, over + ASK_S + 1, over + 2 * ASK_S + 1):
+        go_on(settings, control, now=now, watch=watch)
+    assert (len(asked), control.stopped, len(control.submitted)) == (2, [], 1)
+
+
+def test_bounds_are_settings(settings, control, folder):
+    patience = settings.patience.model_copy(update={"silent_s": 5.0, "running_s": 10.0})
+    short, watch = settings.model_copy(update={"patience": patience}), Watch()
+    control.said = "running"
+    for now in (0.0, 11.0, 11.0 + ASK_S):
+        go_on(short, control, now=now, watch=watch)
+    assert len(control.submitted) == 2
+
+
+def test_giving_up_stops_what_is_left_and_says_why_in_status_and_list(settings, control, folder):
+    now, watch = 0.0, Watch()
+    for _ in range(MOST_FRUITLESS + 1):
+        go_on(settings, control, now=now, watch=watch)
+        last = read_submission(folder).flower_run
+        fail(folder)
+        now += LONGEST_PAUSE_S
+    assert state_of(folder) == "gave-up"
+    assert control.stopped[-1] == last == str(MOST_FRUITLESS)
+    words = f"given up after {MOST_FRUITLESS} attempts, the last {MOST_FRUITLESS} without a round (0 are complete)"
+    why = look_at(folder).why or ""
+    assert why.startswith(words)
+    assert "QuorumError: too few" in why
+    assert watch.conditions.all()["run run-1"].why == why
+    shown = CliRunner().invoke(server, ["list", "--json", "--config", str(settings.folder / "server.yaml")]).output
+    assert words in shown
+
+
+def test_a_run_is_not_given_up_before_what_is_left_of_it_is_stopped(settings, control, folder):
+    now = 0.0
+    for _ in range(MOST_FRUITLESS):
+        go_on(settings, control, now=now)
+        fail(folder)
+        now += LONGEST_PAUSE_S
+    control.reachable = False
+    with pytest.raises(UnreachableError):
+        go_on(settings, control, now=now)
+    assert read_submission(folder).wanted == "going-on"
+    control.reachable = True
+    go_on(settings, control, now=now)
+    assert state_of(folder) == "gave-up"
+
+
+def test_a_run_that_was_stopped_while_flower_was_away_is_stopped_when_it_is_back(settings, control, folder):
+    watch = Watch()
+    go_on(settings, control, now=0.0, watch=watch)
+    control.reachable = False
+    stop(folder, control)
+    control.reachable, control.stopped = True, []
+    for now in (1.0, 2.0, 3.0):
+        go_on(settings, control, now=now, watch=watch)
+    assert control.stopped == ["1"]
+    assert state_of(folder) == "stopped"
+
+
+def test_a_stop_that_comes_while_the_run_is_being_submitted_is_not_lost(settings, folder):
+    class Slow(FakeControl):
+        def submit(self, bundle: Path) -> str:
+            change_submission(folder, wanted="stopped")
+            return super().submit(bundle)
+
+    control, watch = Slow(), Watch()
+    go_on(settings, control, now=0.0, watch=watch)
+    assert state_of(folder) == "stopped"
+    go_on(settings, control, now=1.0, watch=watch)
+    assert control.stopped == ["1"]
+
+
+def test_an_attempt_of_which_nobody_took_note_is_as_good_as_any(settings, control, folder):
+    """The coordinator was killed between Flower's answer and its own note of it."""
+    go_on(settings, control, now=0.0)
+    write_status(folder, this_process("running", "17"))
+    go_on(settings, control, now=1e6)
+    assert state_of(folder) == "running"
+    assert (read_submission(folder).flower_run, len(control.submitted), control.stopped) == ("17", 1, [])
 
 
 def test_a_log_is_followed_from_its_last_lines_to_the_end_of_the_run(folder):
@@ -229,12 +375,64 @@ def test_a_log_is_followed_from_its_last_lines_to_the_end_of_the_run(folder):
     assert list(log_lines(folder, last=1, until=lambda: True)) == ["line 4"]
 
 
+def test_of_a_long_log_no_more_is_read_than_is_shown(folder, monkeypatch):
+    """A week's log has gigabytes; --follow looked at all of it twice a second."""
+    read = 0
+    real = Path.open
+
+    def counting(path: Path, mode: str = "r") -> object:
+        nonlocal read
+        file = real(path, mode)
+        take = file.read
+
+        class Counted:
+            def __enter__(self) -> Counted:
+                return self
+
+            def __exit__(self, *error: object) -> None:
+                file.close()
+
+            def read(self, size: int) -> bytes:
+                nonlocal read
+                read += size
+                return take(size)
+
+            def __iter__(self) -> object:
+                nonlocal read
+                for line in file:
+                    read += len(line)
+                    yield line
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(file, name)
+
+        return Counted()
+
+    line = "x" * 99 + "\n"
+    (folder / "run.log").write_text(line * 100_000)
+    turns = iter([False] * 20 + [True])
+    monkeypatch.setattr(Path, "open", counting)
+    assert len(list(log_lines(folder, last=50, until=lambda: next(turns), poll_s=0))) == 50
+    assert read < 200_000
+    assert list(log_lines(folder, last=2_000, until=lambda: True)) == [line.rstrip()] * 2_000
+    assert list(log_lines(folder, last=0, until=lambda: True)) == []
+
+
+def test_a_log_that_was_emptied_is_followed_from_its_beginning(folder):
+    log, asked = folder / "run.log", 0
+
+    def over() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            log.write_text("new\n")
+        return asked == 2
+
+    log.write_text("old 1\nold 2\n")
+    assert list(log_lines(folder, last=9, until=over, poll_s=0)) == ["old 1", "old 2", "new"]
+
+
 @pytest.mark.parametrize("name", ["../x", "a/b", "A", ""])
 def test_a_runs_name_cannot_leave_its_folder(settings, name):
     with pytest.raises(SettingsError, match="small letters"):
         submit(settings, Recipe(), name=name)
-
-
-def test_a_process_is_told_from_another_with_its_pid():
-    assert born(os.getpid()) == born(os.getpid()) is not None
-    assert born(2**22 - 1) is None

@@ -69,12 +69,13 @@ def test_a_child_that_lived_long_is_started_again_at_once():
 
 
 def test_a_child_waits_for_those_before_it_to_be_ready():
-    ready = False
-    supervisor = Supervisor([Child("a", SLEEP, ready=lambda: ready), Child("b", SLEEP)])
+    lacks: str | None = "its port"
+    supervisor = Supervisor([Child("a", SLEEP, lacks=lambda pid: lacks), Child("b", SLEEP)])
     try:
         supervisor.step()
         assert not supervisor.health()["b"]["alive"]
-        ready = True
+        assert supervisor.health()["a"]["lacks"] == "its port"
+        lacks = None
         supervisor.step()
         assert supervisor.health()["b"]["alive"]
     finally:

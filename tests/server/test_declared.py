@@ -8,7 +8,7 @@ import pytest
 
 from fedlora.config import AdapterSettings, DeviceSettings, Recipe
 from fedlora.settings import SettingsError
-from server.declared import planned_for, read_declared, remember
+from server.declared import planned_for, read_declared, readable, remember
 from server.planner import Shape
 
 SHAPE = Shape(tuple(((f"{i}.query", 8, 8),) for i in range(4)), activation_bytes=1e6)
@@ -34,6 +34,18 @@ def test_a_damaged_file_says_what_to_do(tmp_path):
     (tmp_path / "resources.json").write_text("{")
     with pytest.raises(SettingsError, match="delete it"):
         read_declared(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"a": {"colour": 1}}', '{"a": 1}'])
+def test_a_damaged_file_keeps_no_run_from_going_on_and_is_mended_by_the_next_declaration(tmp_path, text):
+    (tmp_path / "resources.json").write_text(text)
+    assert readable(tmp_path) == {}
+    remember(tmp_path, "b", SMALL)
+    assert readable(tmp_path) == {"b": SMALL}
+
+
+def test_a_declaration_that_cannot_be_written_is_no_reason_to_stop(tmp_path):
+    remember(tmp_path / "no such folder", "a", SMALL)
 
 
 def test_a_run_that_plans_uses_declarations_but_its_recipe_has_the_last_word():

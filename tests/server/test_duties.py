@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,53 +14,7 @@ from server.certificates import days_left, issue_server_certificate
 from server.provision import approve, initialise
 from server.renewal import RENEW_DAYS
 from server.up import CLOCK_STEP_S, Duties
-
-
-class FakeSupervisor:
-    def __init__(self, *, pid: int | None = None) -> None:
-        self.killed: list[str] = []
-        self.restarted: list[str] = []
-        self.pid = pid
-
-    def health(self) -> dict[str, dict[str, Any]]:
-        return {"superlink": {"ready": self.pid is not None, "pid": self.pid}}
-
-    def kill(self, name: str) -> None:
-        self.killed.append(name)
-
-    def restart(self, name: str) -> None:
-        self.restarted.append(name)
-
-
-class FakeControl:
-    """A SuperLink's sites; `nodes` can be emptied, as a lost database does."""
-
-    def __init__(self) -> None:
-        self.registered: dict[int, str] = {}
-        self.asked = 0
-
-    def nodes(self) -> dict[int, str]:
-        self.asked += 1
-        return dict(self.registered)
-
-    def register(self, public_key: Path) -> int:
-        node = 100 + len(self.registered)
-        self.registered[node] = "registered"
-        return node
-
-
-class Clocks:
-    """The wall clock can be set; the other one only runs."""
-
-    ahead_s, monotonic_s = 0.0, 1000.0
-
-    def time(self) -> float:
-        return time.time() + self.ahead_s
-
-    def monotonic(self) -> float:
-        self.monotonic_s += 10.0
-        self.ahead_s += 10.0
-        return self.monotonic_s
+from tests.server.fakes import Clocks, FakeControl, FakeSupervisor, ticks, wrong
 
 
 @pytest.fixture
@@ -83,14 +36,9 @@ def files(database: Path) -> list[Path]:
     return [database, database.with_name(f"{database.name}-wal"), database.with_name(f"{database.name}-shm")]
 
 
-def ticks(duties: Duties, supervisor: FakeSupervisor, count: int) -> None:
-    for _ in range(count):
-        duties.tick(supervisor)  # type: ignore[arg-type]  # as much of it as is used
-
-
 @pytest.mark.parametrize("step_s", [0.5 * CLOCK_STEP_S, 7200.0, -0.5 * CLOCK_STEP_S])
 def test_a_clock_that_is_set_forward_or_a_little_back_changes_nothing(settings, clocks, step_s):
-    duties, supervisor = Duties(settings, control=None), FakeSupervisor()  # type: ignore[arg-type]  # never asked
+    duties, supervisor = Duties(settings, FakeControl()), FakeSupervisor()
     ticks(duties, supervisor, 3)
     clocks.ahead_s += step_s
     ticks(duties, supervisor, 3)
@@ -99,7 +47,7 @@ def test_a_clock_that_is_set_forward_or_a_little_back_changes_nothing(settings, 
 
 
 def test_a_clock_that_is_set_back_costs_the_superlinks_database_once(settings, clocks):
-    duties, supervisor = Duties(settings, control=None), FakeSupervisor()  # type: ignore[arg-type]  # never asked
+    duties, supervisor = Duties(settings, FakeControl()), FakeSupervisor()
     ticks(duties, supervisor, 3)
     clocks.ahead_s -= 7200.0
     ticks(duties, supervisor, 5)
@@ -109,10 +57,10 @@ def test_a_clock_that_is_set_back_costs_the_superlinks_database_once(settings, c
 
 
 def test_a_database_from_the_future_is_given_up_at_the_start(settings):
-    Duties(settings, control=None)  # type: ignore[arg-type]  # never asked
+    Duties(settings, FakeControl())
     assert settings.database.exists()
     os.utime(settings.database, (time.time() + 7200, time.time() + 7200))
-    Duties(settings, control=None)  # type: ignore[arg-type]  # never asked
+    Duties(settings, FakeControl())
     assert not settings.database.exists()
 
 
@@ -120,7 +68,7 @@ def test_a_superlink_that_was_started_again_is_told_of_every_site(settings, cloc
     for site in ("a", "b"):
         approve(settings, ask(tmp_path / site, site=site))
     control, supervisor = FakeControl(), FakeSupervisor(pid=1)
-    duties = Duties(settings, control)  # type: ignore[arg-type]  # as much of it as is used
+    duties = Duties(settings, control)
     ticks(duties, supervisor, 3)
     assert (len(control.registered), control.asked) == (2, 1)  # asked once, not at every turn
     control.registered.clear()  # its database is lost, and it with it
@@ -138,11 +86,12 @@ def test_a_certificate_is_renewed_a_month_before_its_end_and_the_superlink_takes
     assert supervisor.restarted == (["superlink"] if renewed else [])
 
 
-def test_an_authority_whose_key_is_elsewhere_renews_nothing_and_runs_on(settings, clocks, caplog):
+def test_an_authority_whose_key_is_elsewhere_renews_nothing_says_so_and_runs_on(settings, clocks):
     issue_server_certificate(settings.pki, hosts=["x"], days=3)
     (settings.pki / "ca.key").unlink()
     control = FakeControl()
-    ticks(Duties(settings, control), FakeSupervisor(pid=1), 1)
+    duties = Duties(settings, control)
+    ticks(duties, FakeSupervisor(pid=1), 1)
     assert days_left(settings.pki) < 3
-    assert "could not be renewed" in caplog.text
+    assert "could not be renewed" in wrong(duties)["certificate"]
     assert control.asked == 1

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from client.enroll import ask
 from fedlora.config import Recipe
+from fedlora.duties import Conditions
 from fedlora.health import serve_metrics
 from server.admitted import Seen
 from server.certificates import CA_DAYS, SERVER_DAYS
@@ -35,6 +36,26 @@ def settings(tmp_path):
     ]  # fmt: skip
     (folder / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return made
+
+
+@pytest.mark.parametrize("damaged", ["sites.json", "pki/server.pem", "runs/first/submission.json"])
+def test_what_cannot_be_read_is_absent_and_the_rest_is_there(settings, damaged):
+    submit(settings, Recipe(), name="second")
+    (settings.folder / damaged).write_text("")
+    found = samples(exposition(settings, lambda: HEALTH).decode())
+    assert found["fedlora_process_ready", "superlink"] == 1
+    assert found["fedlora_run_state", "second", "waiting"] == 1
+    assert (("fedlora_run_state", "damaged", "first") in found) == damaged.startswith("runs/")
+    assert (("fedlora_sites", "approved") in found) == (damaged != "sites.json")
+    assert (("fedlora_certificate_days",) in found) == (damaged != "pki/server.pem")
+
+
+def test_a_scrape_says_which_duty_is_not_well(settings):
+    conditions = Conditions()
+    conditions.say("sites", None)
+    conditions.say("superlink", "no answer")
+    found = samples(exposition(settings, lambda: HEALTH, conditions.all).decode())
+    assert (found["fedlora_duty_ok", "sites"], found["fedlora_duty_ok", "superlink"]) == (1, 0)
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
