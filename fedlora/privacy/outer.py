@@ -80,8 +80,8 @@ def squares(gradients: Gradients) -> Tensor:
 def weighted(gradients: Gradients, factors_n: Tensor) -> Tensor:
     """Σ_n f_n G_n, of the parameter's shape, float64.
 
-    Of a formed gradient products are in its own precision, a few examples at a time. Of two sides they are in float64:
-    where positions cancel each other, float32 would lose more than the factors allow for.
+    Of a formed gradient products are in its own precision, a few examples at a time; of two sides they are in float64,
+    as their norms are, so that a sum over many positions rounds nothing that could be seen.
     """
     if isinstance(gradients, Tensor):
         flat_nx, weights_n = gradients.flatten(1), factors_n.to(gradients.dtype)

@@ -181,3 +181,12 @@ def test_an_input_that_is_written_into_after_its_use_is_refused():
     model, x = InPlace(), torch.randn(5, 3, 6)
     with engine_of(model) as engine, pytest.raises(Refusal, match=r"changed in place after its use.*x = x \+ y"):
         engine.clipped_sum(torch.arange(5), lambda i: model(x[i]).square().mean((1, 2)))
+
+
+def test_a_clipped_gradient_of_positions_that_cancel_is_no_longer_than_one():
+    draw = torch.Generator().manual_seed(0)
+    for gap in (1e-5, 1e-6, 5e-7):
+        g, x = (torch.randn(1, 1, side, generator=draw) for side in (96, 80))
+        kept = Outer(torch.cat([g, -g * (1 + gap)], 1), torch.cat([x, x], 1))
+        to_one_n = 1 / squares(kept).sqrt()
+        assert float(weighted(kept, to_one_n).norm()) <= 1 + 1e-6
