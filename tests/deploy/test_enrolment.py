@@ -19,14 +19,9 @@ from fedlora.privacy.policy import Policy
 from fedlora.private_files import require_private, write_private
 from fedlora.settings import SettingsError, parse
 from server.admin_commands import admin
-<<<<<<< HEAD
-from server.control import ControlError
-from server.provision import approve, grant_again, initialise, is_reconciled, read_registry, reconcile, revoke
-=======
 from server.control import ControlError, Node, key_bytes
-from server.provision import approve, initialise, is_reconciled, read_registry, revoke
+from server.provision import approve, grant_again, initialise, is_reconciled, read_registry, revoke
 from server.registration import BATCH, reconcile
->>>>>>> w/mergelive
 from server.settings import ServerSettings, load_server
 
 
