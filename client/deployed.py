@@ -18,7 +18,7 @@ from client.limits import code_of
 from client.machine import this_machine
 from client.messages import read_task, reply_message, unreadable
 from client.offline import stay_offline
-from client.own_rows import own_rows, require_classes, require_own_name, require_usable
+from client.own_rows import OwnRows, own_rows, require_classes, require_own_name, require_usable
 from client.round import answer
 from client.settings import ClientSettings, load_client
 from client.site import Parts, Site
@@ -121,17 +121,29 @@ class Files:
     def require_declared(self, task: Task) -> None:
         require_classes(self.settings, task.labels)
 
-    def ready(self, *, private: bool) -> int:
+    def ready(self, *, private: bool) -> FileRows:
         own = own_rows(self.settings)
         if private:
             require_usable(self.settings, own)
             require_own_name(self.settings, own)
-        return len(own.train)
+        require_both(self.settings, own)
+        return FileRows(own)
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """What the files held when they were read (`client.site.Rows`)."""
+
+    own: OwnRows
+
+    def __len__(self) -> int:
+        return len(self.own.train)
 
     def examples(self, base: Base, task: Task) -> Parts:
-        train, test = map(tuple, split(self.settings))
         most, private = task.model.max_tokens, task.privacy.enabled
-        return tokenised(train, test, base.tokenizer, task.labels, max_tokens=most, ignore_unusable=private)
+        return tokenised(
+            self.own.train, self.own.test, base.tokenizer, task.labels, max_tokens=most, ignore_unusable=private
+        )
 
 
 def signer(node_key: Path) -> Callable[[bytes], bytes] | None:
@@ -164,15 +176,20 @@ def tokenised(
     return Parts(read(train), read(test))
 
 
+def require_both(settings: ClientSettings, own: OwnRows) -> None:
+    """SettingsError where there is nothing to train or to test on."""
+    if not own.train or not own.test:
+        raise SettingsError(
+            f"{settings.data.train} leaves {len(own.train)} example(s) to train on and {len(own.test)} to test on "
+            f"({own.counts}); a site needs both."
+        )
+
+
 def split(settings: ClientSettings) -> tuple[list[Row], list[Row]]:
     """Rows to train and to test on; SettingsError where there are too few."""
-    rows = own_rows(settings)
-    if not rows.train or not rows.test:
-        raise SettingsError(
-            f"{settings.data.train} leaves {len(rows.train)} example(s) to train on and {len(rows.test)} to test on "
-            f"({rows.counts}); a site needs both."
-        )
-    return list(rows.train), list(rows.test)
+    own = own_rows(settings)
+    require_both(settings, own)
+    return list(own.train), list(own.test)
 
 
 def _failed(settings: ClientSettings, code: str, round_number: int) -> Report:

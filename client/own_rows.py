@@ -61,12 +61,13 @@ def rows_in(data: SiteData, key: bytes) -> OwnRows:
 
 
 def _version(file: Path | None) -> object:
-    """What changes when a file, or one in a folder, does."""
+    """What changes when a file, or one in a folder, does; also where its time and size were kept."""
     if file is None:
         return None
     return tuple(
-        (str(path), path.stat().st_mtime_ns, path.stat().st_size)
+        (str(path), found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size)
         for path in (sorted(file.iterdir()) if file.is_dir() else [file])
+        for found in [path.stat()]
     )
 
 

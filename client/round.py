@@ -71,9 +71,9 @@ def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
         return Report.model_validate_json(finished.report), finished.blob
     placed = site.placed(task)
     home, received = prepared(placed, blob, site, guard)
-    size = site.data.ready(private=task.privacy.enabled)
-    grant = guard.authorise(task, blob, examples=size)  # charged and on the disk from here on
-    own = site.data.examples(home.base, task)
+    rows = site.data.ready(private=task.privacy.enabled)
+    grant = guard.authorise(task, blob, examples=len(rows))  # charged and on the disk from here on
+    own = rows.examples(home.base, task)
     tells = grant.mechanism is None or task.privacy.report_metrics
     quality = quality_of(placed, own.test, home) if tells else None
     loss = train(placed, own.train, site, home, grant)

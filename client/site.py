@@ -26,10 +26,16 @@ class Data(Protocol):
         """Refuse a task that does not go with what the site has declared of its data. Opens no file."""
         ...
 
-    def ready(self, *, private: bool) -> int:
-        """How many examples would be trained on, after the site's own checks of its files; Refusal or SettingsError.
-        The same for every task."""
+    def ready(self, *, private: bool) -> Rows:
+        """What would be trained on, read once, after the site's own checks of its files; Refusal or SettingsError. The
+        same for every task."""
         ...
+
+
+class Rows(Protocol):
+    """What was read: checked, counted, charged for and trained on is this and nothing that a file holds later."""
+
+    def __len__(self) -> int: ...
 
     def examples(self, base: Base, task: Task) -> Parts:
         """As this base model's tokenizer reads them. With privacy no row makes it fail: one that cannot be used stays
@@ -48,7 +54,10 @@ class Parts:
     def require_declared(self, task: Task) -> None:
         """Simulated sites declare nothing."""
 
-    def ready(self, *, private: bool) -> int:
+    def ready(self, *, private: bool) -> Parts:
+        return self
+
+    def __len__(self) -> int:
         return len(self.train)
 
     def examples(self, base: Base, task: Task) -> Parts:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,16 +34,20 @@ Record = Mapping[str, Any] | Malformed
 class Table:
     """A file's columns and its rows, in order."""
 
-    columns: tuple[str, ...]
+    columns: tuple[str, ...] | None
+    """None for JSON, whose rows name their own."""
     records: tuple[Record, ...]
 
 
-def read_table(path: Path) -> Table:
-    """Everything in the file; SettingsError where the file as a whole cannot be read. A broken row is `Malformed`."""
+def read_table(path: Path, columns: Sequence[str]) -> Table:
+    """The rows of the file, with at least these columns where it has them. A broken row is `Malformed`.
+
+    SettingsError where the file as a whole cannot be read.
+    """
     try:
         if path.suffix == ".csv":
             return _csv(path)
-        return _parquet(path) if path.suffix == ".parquet" else _json(path)
+        return _parquet(path, columns) if path.suffix == ".parquet" else _json(path)
     except (ValueError, OSError) as error:
         raise SettingsError(f"cannot read {path}: {error}") from None
 
@@ -74,21 +79,36 @@ def _csv_records(reader: Iterator[list[str]], header: list[str]) -> Iterator[Rec
 
 
 def _json(path: Path) -> Table:
+    """The columns are whatever its rows name: one that a row lacks is empty there, and no row decides for another."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         content = file.read()
-    records = _json_list(content) if path.suffix == ".json" and content.lstrip().startswith("[") else None
-    if records is None:
-        records = tuple(_json_lines(content.split("\n")))
-    named = (record for record in records if not isinstance(record, Malformed))
-    return Table(tuple(dict.fromkeys(column for record in named for column in record)), records)
+    is_list = path.suffix == ".json" and content.lstrip().startswith("[")
+    return Table(None, tuple(_json_list(content) if is_list else _json_lines(content.split("\n"))))
 
 
-def _json_list(content: str) -> tuple[Record, ...] | None:
-    """The records of a file that is one list; None where it is not."""
-    try:
-        return tuple(map(_record, json.loads(content)))
-    except (ValueError, RecursionError):
-        return None
+def _json_list(content: str) -> Iterator[Record]:
+    """The elements of one list, each by itself as far as it can be told where it ends."""
+    decoder, place = json.JSONDecoder(parse_int=_whole_number), content.index("[") + 1
+    while (found := _AFTER.match(content, place)) is not None and found.end() < len(content):
+        start = found.end()
+        try:
+            value, place = decoder.raw_decode(content, start)
+        except (ValueError, RecursionError):
+            yield Malformed("not JSON")
+            return
+        yield _record(value)
+
+
+_AFTER = re.compile(r"[\s,]*(?![\s,\]])")
+"""What may stand before an element; nothing where the list ends."""
+
+
+def _whole_number(digits: str) -> int | str:
+    """As Python reads it; as text where it has more digits than Python makes a number of."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else digits
+
+
+_MOST_DIGITS = 4000
 
 
 def _json_lines(lines: Iterable[str]) -> Iterator[Record]:
@@ -96,7 +116,7 @@ def _json_lines(lines: Iterable[str]) -> Iterator[Record]:
         if not line.strip():
             continue
         try:
-            yield _record(json.loads(line))
+            yield _record(json.loads(line, parse_int=_whole_number))
         except (ValueError, RecursionError):
             yield Malformed("not JSON")
 
@@ -105,9 +125,20 @@ def _record(value: object) -> Record:
     return value if isinstance(value, dict) else Malformed("not a JSON object")
 
 
-def _parquet(path: Path) -> Table:
+def _parquet(path: Path, columns: Sequence[str]) -> Table:
+    """Only the columns that are asked for, cell by cell: what one of them cannot be read as spoils its row alone."""
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:
-        columns = tuple(file.schema_arrow.names)
-        return Table(columns, tuple(row for batch in file.iter_batches() for row in batch.to_pylist()))
+        names = tuple(file.schema_arrow.names)
+        wanted = [column for column in columns if column in names]
+        batches = file.iter_batches(columns=wanted)
+        return Table(names, tuple(record for batch in batches for record in _parquet_records(batch, wanted)))
+
+
+def _parquet_records(batch: Any, columns: Sequence[str]) -> Iterator[Record]:
+    for row in range(batch.num_rows):
+        try:
+            yield {column: batch.column(column)[row].as_py() for column in columns}
+        except (ValueError, OverflowError):  # UnicodeDecodeError is one
+            yield Malformed("a value that cannot be read")

@@ -106,17 +106,17 @@ def addressee(text: str, *, others: bool) -> str | None:
 def read_files(source: str, columns: Columns) -> Iterator[Row | Malformed]:
     """The rows of a local file, or of every file in a folder, by column names."""
     for path in files_of(source):
-        table = read_table(path)
-        require_columns(table, columns, path)
         named = list(columns.named().values())
+        table = read_table(path, named)
+        require_columns(table, columns, path)
         for record in table.records:
             yield record if isinstance(record, Malformed) else row_of(record, named)
 
 
 def require_columns(table: Table, columns: Columns, path: Path) -> None:
-    """SettingsError for a column that the file does not have at all."""
+    """SettingsError for a column that the file's header lacks. JSON has none: there each row is held against itself."""
     for key, column in columns.named().items():
-        if column not in table.columns:
+        if table.columns is not None and column not in table.columns:
             raise SettingsError(
                 f"{key}={column!r}: {path} has no such column; it has {', '.join(table.columns) or 'none'}."
             )

@@ -27,6 +27,12 @@ def require_within_budget(
             f"run {task.run} has charged this dataset {spending.participations} times and σ was calibrated for "
             f"{task.rounds}; start a run with more rounds, or with more privacy.spare_rounds.",
         )
+    if spending.began_elsewhere:
+        raise Refusal(
+            Code.PARTICIPATION_CAP,
+            f"run {task.run} has charged these rows under another name, and what it has left is not known under "
+            f"{dataset}; take part in the next run.",
+        )
     run = spending.run_epsilon(task.privacy.delta)
     if target is not None and run > target:
         raise Refusal(

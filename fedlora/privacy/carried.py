@@ -1,6 +1,7 @@
 """What a dataset's ledger carries over from elsewhere: another name's charges, or an ε that a person states.
 
-    {"kind": "carried", "from": "old", "events": [...], "epsilon": 0.0, "delta": 0.0, "names": {"old": 12}, ...}
+    {"kind": "carried", "from": "old", "events": [...], "epsilon": 0.0, "delta": 0.0, "names": {"old": 12},
+     "runs": ["run-1"], ...}
 
 Charges that are known one by one are composed with the dataset's own, as if they had been made here. An (ε, δ) that is
 only stated (of a ledger that a disk took with it) is added to the rest: basic composition, the safe way for anything of
@@ -32,6 +33,8 @@ class Spent:
     stated_delta: float = 0.0
     through: Mapping[str, int] = field(default_factory=dict)
     """Other datasets, and up to which entry their ledger is counted here."""
+    runs: frozenset[str] = frozenset()
+    """Runs that made the charges: none of them goes on where its charges are only carried."""
 
     def epsilon(self, *, delta: float) -> float:
         """Upper bound on ε at `delta` of all of it; inf where what was stated already has that δ."""
@@ -45,15 +48,18 @@ def spent_of(entries: Iterable[Entry]) -> Spent:
     events: list[Event] = []
     stated_epsilon = stated_delta = 0.0
     through: dict[str, int] = {}
+    runs: set[str] = set()
     for entry in entries:
         if entry.kind == "charge":
             events.append(event_of(entry.fields))
+            runs.add(entry.fields["run"])
         elif entry.kind == "carried":
             events.extend(map(event_of, entry.fields["events"]))
             stated_epsilon += float(entry.fields["epsilon"])
             stated_delta += float(entry.fields["delta"])
+            runs.update(entry.fields["runs"])
             through |= {name: max(number, through.get(name, 0)) for name, number in entry.fields["names"].items()}
-    return Spent(tuple(events), stated_epsilon, stated_delta, through)
+    return Spent(tuple(events), stated_epsilon, stated_delta, through, frozenset(runs))
 
 
 def event_of(charge: Mapping[str, Any]) -> Event:
@@ -105,6 +111,7 @@ def carry_over(site: Path, dataset: str, spent: Spent, *, key: PrivateKey, sourc
         "epsilon": spent.stated_epsilon,
         "delta": spent.stated_delta,
         "names": dict(spent.through),
+        "runs": sorted(spent.runs),
         "reason": reason,
     }
     with exclusive_ledger(LedgerFiles(site, dataset), key) as ledger:

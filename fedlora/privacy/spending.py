@@ -28,6 +28,9 @@ class Spending:
         self._order = order
         self._chosen_on_the_way = task.privacy.adapt is not None or len(set(self._run)) > 1
         self.participations = len(of_run)
+        carried = (entry.fields["runs"] for entry in ledger.entries if entry.kind == "carried")
+        self.began_elsewhere = any(task.run in runs for runs in carried)
+        """Whether the run has charged these rows in another ledger: its ε and its rounds are counted there."""
         self.secure = task.privacy.insecure_seed is None and all(fields["secure"] for fields in of_run)
 
     def run_epsilon(self, delta: float) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from fedlora.one_per_text import Counts
 from fedlora.rows import Columns, Row, read_rows, read_source
@@ -22,7 +24,6 @@ def write(folder: Path, name: str, content: str) -> str:
     [
         ("empty.csv", "", r"cannot read .*empty\.csv: it is empty; the first line must name the columns"),
         ("words.csv", "words,label\nhello,a\n", r"data\.text='text': .*no such column; it has words, label"),
-        ("words.jsonl", '{"words": "a", "label": "x"}\n', r"data\.text='text': .*no such column; it has words, label"),
         ("not.parquet", "hello", r"cannot read .*not\.parquet"),
         ("plain.txt", "hello", r"plain\.txt': give `airlines` or `organisations`, a local \.csv"),
     ],
@@ -65,6 +66,48 @@ def test_rows_that_cannot_be_used_are_left_out_and_counted_by_their_reason(tmp_p
     assert [(row.text, row.label) for row in read.rows] == [("hello", "a"), ("ho", "b")]
     assert dict(read.counts.unusable) == WHY[name]
     assert read.counts.read == 2 + sum(WHY[name].values())
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        '{"words": "x"}',
+        '{"text": "x"}',
+        '{"text": "x", "label": "y", "more": ' + "9" * 5000 + "}",
+        '{"text": "x", "label": "y", "more": ' + DEEP + "}",
+        '{"text": "x", "label": "y", "more": ',
+    ],
+    ids=["no column", "no label", "a long number", "deep", "cut"],
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_one_odd_row_takes_no_other_with_it(tmp_path, name, odd):
+    rows = [f'{{"text": "note {number}", "label": "a"}}' for number in range(5)]
+
+    def read(lines: list[str]) -> set[Row]:
+        content = "\n".join(lines) if name == "a.jsonl" else "[" + ",\n".join(lines) + "]"
+        return set(read_rows(write(tmp_path, name, content), Columns()))
+
+    assert len(read(rows) ^ read([*rows, odd])) <= 1
+
+
+def test_the_only_row_of_a_file_may_go(tmp_path):
+    write(tmp_path, "a.csv", "text,label\nhello,a\n")
+    write(tmp_path, "b.jsonl", '{"text": "bye", "label": "a"}\n')
+    assert len(read_rows(str(tmp_path), Columns())) == 2
+    write(tmp_path, "b.jsonl", "")
+    assert [row.text for row in read_rows(str(tmp_path), Columns())] == ["hello"]
+
+
+def test_one_odd_cell_of_a_parquet_file_takes_its_row_alone(tmp_path):
+    texts = pyarrow.array([b"hello", b"\xff", b"bye"], pyarrow.binary()).view(pyarrow.string())
+    times = pyarrow.array([0, 2**62, 0], pyarrow.int64()).view(pyarrow.timestamp("us"))
+    parquet.write_table(pyarrow.table({"text": texts, "label": ["a"] * 3, "when": times}), tmp_path / "a.parquet")
+    read = read_source(str(tmp_path / "a.parquet"), Columns())
+    assert [row.text for row in read.rows] == ["hello", "bye"]
+    assert dict(read.counts.unusable) == {"a value that cannot be read": 1}
 
 
 @pytest.mark.parametrize("gap", [",", "no number,7", ",3"])

@@ -34,11 +34,11 @@ def texts(first: int, last: int) -> list[str]:
     return [f"The note {number}" for number in range(first, last)]
 
 
-def use(site, dataset: str, rows: list[str], *, run: str = "run-1", number: int = 1) -> None:
+def use(site, dataset: str, rows: list[str], *, run: str | None = None, number: int = 1) -> None:
     """One private task, as a site does it: the name, then the charge."""
     require_own_name(site, dataset, hashes_of(rows, KEY), key=KEY)
     guard(site, SIMULATION, dataset=dataset).authorise(
-        task(run=run, round=number, privacy=PLAIN), STATE, examples=len(rows)
+        task(run=run or f"run-of-{dataset}", round=number, privacy=PLAIN), STATE, examples=len(rows)
     )
 
 
@@ -51,7 +51,7 @@ def refused(site, dataset: str, rows: list[str]) -> str:
 
 
 def receipt_of(site, policy: Policy, asked=None):
-    granted = guard(site, policy, dataset="new").authorise(asked or task(), STATE, examples=2400)
+    granted = guard(site, policy, dataset="new").authorise(asked or task(run="run-of-new"), STATE, examples=2400)
     return verified(granted.receipt)
 
 
@@ -274,6 +274,19 @@ def test_large_datasets_are_sampled_and_still_found(monkeypatch):
     assert 8_000 < found < 12_000
     assert in_common(whole, sketch) == pytest.approx(20_000, rel=0.1)
     assert np.array_equal(np.sort(whole), whole)
+
+
+def test_a_run_does_not_go_on_under_another_name(tmp_path):
+    """Its ε and its rounds are in the other ledger: carried over, they are the dataset's and no longer the run's."""
+    rows = texts(0, 300)
+    use(tmp_path, "old", rows, run="run-1")
+    key = load_or_create_key(tmp_path / "privacy" / "key.pem")
+    carry_over(tmp_path, "new", to_carry(tmp_path, "new", "old"), key=key, source="old", reason="")
+    with pytest.raises(
+        Refusal, match=r"participation-cap-reached: run run-1 has charged these rows under another name"
+    ):
+        use(tmp_path, "new", rows, run="run-1", number=2)
+    use(tmp_path, "new", rows, run="run-2")
 
 
 def test_a_site_that_renames_its_dataset_is_refused_before_anything_is_charged(tiny_model, tmp_path):

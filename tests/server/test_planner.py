@@ -84,7 +84,7 @@ def test_unequal_devices_train_together_and_send_what_they_carry(recipe, tmp_pat
     sent = bytes_by_client(tmp_path / "run")
     assert sent["blue"] < sent["red"] < min(sent["green"], sent["white"]) - 100
     assert abs(sent["green"] - sent["white"]) < 100  # the same values; the digits of a report's figures differ
-    assert summary["accuracy"] > 0.5
+    assert summary["loss"] < 1.0
     if strategy == "flora":
         assert summary["aggregation_error_max"] < 1e-6
 
