@@ -176,7 +176,7 @@ def test_with_a_sites_public_key_a_stranger_does_not_take_its_place(deployment, 
     settings, site = deployment.settings, deployment.folder / "green"
     node = read_registry(settings).sites["green"].node
     deployment.stop_one("green")
-    wait_for(lambda: Control(settings).nodes()[node] == "offline", timeout_s=60, what="green is still online")
+    wait_for(lambda: Control(settings).nodes()[node].status == "offline", timeout_s=60, what="green is still online")
     stranger, activate = tmp_path / "stranger", activation(as_pem(read_registry(settings).sites["green"].public_key))
     ask(stranger, site="stranger")
     made = site_certificate(signer_in(settings.pki), site="x", public_key=ask(tmp_path / "x", site="x").public_key)
@@ -189,7 +189,7 @@ def test_with_a_sites_public_key_a_stranger_does_not_take_its_place(deployment, 
         with pytest.raises(grpc.RpcError) as refused:
             call(deployment, "ActivateNode", activate, key, certificate, signed(key, datetime.now(UTC).isoformat()))
         assert refused.value.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNAVAILABLE)
-        assert Control(settings).nodes()[node] == "offline"
+        assert Control(settings).nodes()[node].status == "offline"
     with pytest.raises(grpc.RpcError) as refused:  # blue, over its own connection, with all that it can know of green
         call(
             deployment, "ActivateNode", activate, deployment.folder / "blue" / "node.key",
