@@ -202,6 +202,7 @@ def test_a_coordinator_and_a_site_that_are_restored_elsewhere_finish_the_run(tmp
     """The machine is lost in the middle of a private run: backup, new folders, and the same run goes on to its end."""
     recipe = tiny_recipe(
         save_tiny_model(tmp_path / "model"), save_messages(tmp_path / "messages.csv"), "rounds.count=3",
+        "privacy.spare_rounds=6",
         "rounds.min_clients=2", "privacy.noise_multiplier=2", "rounds.deadline_s=120", "rounds.wait_s=240",
         "rounds.grace_s=20",
     )  # fmt: skip
