@@ -42,6 +42,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlora.privacy import hooks, linears
+from fedlora.privacy.masks import every_mask_made
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import Source, Stream, poisson_sample, privatise
 from fedlora.privacy.outer import alignments, squares, weighted, without
@@ -112,6 +113,7 @@ class PrivateEngine:
         self._trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         with ExitStack() as exits:
             exits.enter_context(without_randomness(self._model))
+            exits.enter_context(every_mask_made())
             owned = self._backend.attach(self._model)
             exits.callback(self._backend.detach)
             require_supported(self._model, owned)
