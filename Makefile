@@ -23,8 +23,8 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP)  ## Six airlines train one model together: a few minutes
-	rm -rf runs/six-airlines
-	$(BIN)/fedlora simulate six-airlines --out runs/six-airlines
+	$(BIN)/fedlora simulate six-airlines --out runs/six-airlines $$(test ! -e runs/six-airlines/checkpoint.safetensors || echo --resume)
+	@echo "To type fedlora yourself: source .venv/bin/activate"
 
 test: $(STAMP)  ## The fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

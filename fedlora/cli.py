@@ -20,6 +20,7 @@ from fedlora.units_path import add_units_to_path
 
 COMMANDS = {
     "simulate": ("simulations.commands:simulate", "Run a recipe: coordinator and clients in one process."),
+    "recipes": ("fedlora.config_commands:recipes", "The packaged recipes, with a sentence each."),
     "compare": ("simulations.commands:compare", "Put finished or new runs side by side: table, CSV, picture."),
     "strategies": ("strategies.commands:strategies", "What every strategy trains, sends and guarantees."),
     "probe": ("strategies.commands:probe_adapters", "Is averaging a PEFT adapter type exact?"),
@@ -33,6 +34,10 @@ COMMANDS = {
     "dashboard": ("server.dashboard.commands:app", "Watch and steer runs in a browser; users and API tokens."),
     "config": ("strategies.config_commands:app", "Check a recipe, or explain every setting."),
 }
+
+
+SLOW_TO_LOAD = ("simulate", "compare")
+"""What imports torch, transformers and Flower: seconds in which a person should not wonder."""
 
 
 class LazyGroup(TyperGroup):
@@ -51,6 +56,8 @@ class LazyGroup(TyperGroup):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
+        if name in SLOW_TO_LOAD and sys.stderr.isatty() and "--help" not in args:
+            typer.secho(f"fedlora {__version__}: loading ...", fg="bright_black", err=True)
         return name, command and load_command(str(name)), rest
 
 
@@ -70,7 +77,6 @@ def load_command(name: str) -> click.Command:
 app = typer.Typer(
     cls=LazyGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_show_locals=False,
     help="Federated, differentially private fine-tuning with low-rank adapters.",
     epilog="Start with:  fedlora simulate six-airlines",
@@ -94,4 +100,4 @@ def main() -> None:
         sys.exit(2)
     except RunError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(1)
+        sys.exit(error.status)

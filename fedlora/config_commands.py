@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from fedlora.config import Recipe
+from fedlora.config.packaged import packaged, sentence_of
 from fedlora.plain_yaml import yaml_text
 from fedlora.settings import SettingsError
 
@@ -25,6 +26,15 @@ def show(section: Annotated[str | None, typer.Argument(help="Only this section, 
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+
+
+def recipes() -> None:
+    """List the packaged recipes: each can be given wherever a recipe file is asked for."""
+    table = Table(Column("recipe", no_wrap=True), "what it is")
+    for name, path in packaged().items():
+        table.add_row(name, sentence_of(path))
+    Console().print(table)
+    typer.echo("To start from one: fedlora config check NAME > recipe.yaml")
 
 
 def settings_of(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str]]:

@@ -19,6 +19,15 @@ MOST_CHARS = 4000
 KEY_CHARS = 200
 KNOWN_CHARS = 600
 
+OTHER_WORDS = {
+    "learning_rate": "lr", "epochs": "steps", "num_train_epochs": "steps", "max_steps": "steps", "local_steps": "steps",
+    "per_device_train_batch_size": "batch_size", "num_rounds": "count", "rank": "r", "lora_alpha": "alpha",
+    "lora_dropout": "dropout", "target_modules": "targets", "max_length": "max_tokens", "max_seq_length": "max_tokens",
+    "model_name_or_path": "id", "num_clients": "clients", "noise": "noise_multiplier", "max_grad_norm": "clip",
+    "aggregation": "name", "optim": "optimizer", "fraction_fit": "fraction", "bf16": "dtype",
+}  # fmt: skip
+"""What Flower, PEFT, transformers, TRL and Opacus call a setting, and its name here."""
+
 _shown = reprlib.Repr()
 _shown.maxstring = _shown.maxother = 80
 _shown.maxlevel = 3
@@ -32,7 +41,10 @@ class SettingsError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on; the text says why and what to do. Printed without a traceback, exit status 1."""
+    """A run that cannot go on; the text says why and what to do. Printed without a traceback."""
+
+    status = 1
+    """The command's exit status."""
 
 
 class Settings(BaseModel):
@@ -130,11 +142,19 @@ def _explain(model: type[Settings], item: Any, prefix: str) -> str:
     key = shortened(".".join([prefix, *path] if prefix else path), KEY_CHARS)
     if item["type"] == "extra_forbidden":
         parent = ".".join([prefix, *path[:-1]] if prefix else path[:-1])
-        near = difflib.get_close_matches(path[-1], _fields_at(model, path[:-1]), n=1)
-        if not near:
-            known = shortened(", ".join(sorted(_fields_at(model, path[:-1]))), KNOWN_CHARS)
-            return f"unknown setting {key}; known here: {known}."
-        return f"unknown setting {key}; did you mean {f'{parent}.' if parent else ''}{near[0]}?"
+        here = _fields_at(model, path[:-1])
+        word = OTHER_WORDS.get(path[-1], path[-1])
+        elsewhere = [place for place in _places(model) if place.rpartition(".")[2] == word]
+        if word in here:
+            near = [f"{parent}.{word}" if parent else word]
+        elif word != path[-1] and elsewhere:
+            near = elsewhere[:3]
+        else:
+            found = difflib.get_close_matches(path[-1], here, n=1)
+            near = [f"{parent}.{name}" if parent else name for name in found] or elsewhere[:3]
+        if near:
+            return f"unknown setting {key}; did you mean {' or '.join(near)}?"
+        return f"unknown setting {key}; known here: {shortened(', '.join(sorted(here)), KNOWN_CHARS)}."
     if item["type"] == "missing":
         return f"{key} is missing; it has no default."
     message = shortened(item["msg"], KNOWN_CHARS).removeprefix("Value error, ").removeprefix("Input should be ")
@@ -153,3 +173,15 @@ def _fields_at(model: type[Settings], path: list[str]) -> list[str]:
         kinds = [found.annotation, *getattr(found.annotation, "__args__", ())]
         here = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
     return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+
+
+@cache
+def _places(model: type[BaseModel], prefix: str = "") -> tuple[str, ...]:
+    """The dotted names of all settings of `model`, those of its sections too."""
+    found: list[str] = []
+    for name, field in model.model_fields.items():
+        found.append(f"{prefix}{name}")
+        for inner in _kinds(field.annotation):
+            if issubclass(inner, BaseModel) and inner is not model:
+                found += _places(inner, f"{prefix}{name}.")
+    return tuple(found)

@@ -34,7 +34,7 @@ def up(config: Config = DEFAULT) -> None:
 
 @server.command()
 def run(
-    recipe: Annotated[Path, typer.Argument(help="Recipe file.")],
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")],
     config: Config = DEFAULT,
     name: Annotated[str | None, typer.Option(help="Name of the run; the recipe's when not given.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key.path=value")] = None,

@@ -71,8 +71,11 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     brief = Brief(needs.resident.base.fingerprint, needs.labels, needs.coordinator, ranks)
     rounds = Rounds(recipe, brief, strategy, progress, surroundings(journal, needs))
     with recorded(rounds, recipe, needs, journal):
-        rounds.start(grid)
-        export(needs.folder / "adapter", rounds.progress.state, recipe, needs, spent=journal.spent())
+        try:
+            rounds.start(grid)
+        finally:  # also of a run that was stopped or failed: what it had learned by its last whole round
+            if rounds.progress.round:
+                export(needs.folder / "adapter", rounds.progress.state, recipe, needs, spent=journal.spent())
     return rounds.progress
 
 

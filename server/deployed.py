@@ -40,7 +40,8 @@ from server.settings import ServerSettings, load_server
 from server.store.opening import Store, open_store
 from server.store.recorder import Recorder
 from server.submissions import read_submission, refuse_attack, this_process, write_status, write_submission
-from server.summary import summary_of
+from server.summary import read_rounds, summary_of
+from server.verdict import Guessing, verdict
 from strategies.base import State
 
 log = logging.getLogger("fedlora.run")
@@ -100,6 +101,9 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     )
     progress = coordinate(grid, recipe, needs, resume=(folder / "checkpoint.safetensors").exists())
     summary = {**summary_of(recipe, progress, folder), "name": folder.name}  # a coordinator's runs share recipes
+    if rows:
+        guessing = Guessing.on([labels.index(row.label) for row in rows], classes=len(labels))
+        summary |= verdict([line["evaluation"] for line in read_rounds(folder)], guessing)
     write_atomically(folder / "summary.json", json.dumps(summary, indent=2).encode())
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.config import DataSettings, Recipe, load
+from fedlora.config.packaged import packaged
 from fedlora.enrolment import require_name
 from fedlora.files import write_atomically
 from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.plan import planned_epsilon as epsilon_at_most
 from fedlora.settings import SettingsError, mapping_in, parse
-from fedlora.units_path import units_folder
 from server.gradient_recipe import gradient_recipe
 from server.planning import child_environment, sizes
 from server.recipe_files import confined
@@ -70,8 +70,7 @@ def launchpad(store: str) -> Launchpad | None:
 
 def packaged_recipes() -> dict[str, str]:
     """The text of every packaged recipe, by name."""
-    folder = units_folder() / "simulations" / "recipes"
-    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.yaml"))}
+    return {name: path.read_text(encoding="utf-8") for name, path in packaged().items()}
 
 
 def read_recipe(text: str) -> Recipe:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from fedlora.config import Recipe, load
+from fedlora.config.packaged import recipe_file
 from fedlora.settings import SettingsError
 from server.packing_summary import packed_as
 from server.store.opening import store_beside, store_here
 from simulations.compare import (
     COLUMNS,
+    Row,
     all_rows,
     best_rows,
     cells,
@@ -29,23 +34,15 @@ from simulations.compare import (
 from simulations.run import Engine, prepare
 from simulations.run import simulate as run_simulation
 from simulations.screen import Screen
+from simulations.stopping import InterruptedRunError, how_to_go_on, kill_is_ctrl_c, rounds_done, the_same_again
 
-RECIPES = Path(__file__).parent / "recipes"
+WIDE = 110
+LEFT_OUT_FIRST = ("agg. error", "seeds", "s")
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table of rounds.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also what fedlora logs, on stderr.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="key=value; may be repeated. `fedlora config show` lists the keys.")
 ]
-
-
-def recipe_path(name: str) -> Path:
-    """A recipe file, or the name of a packaged one; SettingsError with the packaged names otherwise."""
-    path = Path(name)
-    if path.is_file():
-        return path
-    packaged = RECIPES / f"{name}.yaml"
-    if packaged.exists():
-        return packaged
-    known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-    raise SettingsError(f"no recipe {name!r}: give a file, or one of the packaged recipes: {known}.")
 
 
 def simulate(
@@ -57,17 +54,20 @@ def simulate(
     ] = "local",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of a sentence.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run RECIPE: coordinator and clients in one process, the same code as in production.
 
     Results: summary.json, rounds.jsonl, config.yaml, curves.png and adapter/, a PEFT adapter folder.
     """
-    loaded = load(recipe_path(recipe), overrides or [])
+    talk(verbose=verbose)
+    loaded = load(recipe, overrides or [])
     folder = out or Path("runs") / loaded.name
     if engine not in get_args(Engine):
         raise SettingsError(f"--engine {engine!r}: choose one of {', '.join(get_args(Engine))}.")
     store = store_beside(folder)
-    summary = run_on_screen(loaded, folder, resume=resume, engine=cast(Engine, engine), store=store)
+    summary = run_on_screen(loaded, folder, resume=resume, engine=cast(Engine, engine), store=store, quiet=quiet)
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
         return
@@ -76,18 +76,49 @@ def simulate(
         f"accuracy {summary['accuracy']:.4f}, {up:.2f} MB up, {down:.2f} MB down, {summary['seconds']:.0f} s. "
         f"{packed_as(summary)}Look at {folder}/curves.png; the PEFT adapter is {summary['adapter_dir']}."
     )
+    for sentence in summary["verdict"]:
+        typer.echo(sentence)
     if store is not None:
         where = "" if store == store_here() else f" --store {store}"
         typer.echo(f"In a browser, now or while a run goes on: fedlora dashboard --open{where}")
 
 
+def talk(*, verbose: bool) -> None:
+    """Show fedlora's log on stderr from INFO on, or from WARNING on."""
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("fedlora").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
 def run_on_screen(
-    recipe: Recipe, folder: Path, *, resume: bool = False, engine: Engine = "local", store: str | None = None
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    engine: Engine = "local",
+    store: str | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
-    """Run with a progress bar."""
-    simulation = prepare(recipe)
-    with Screen(rounds=recipe.rounds.count, title=recipe.name) as screen:
-        return run_simulation(simulation, folder, watch=screen.watch, resume=resume, engine=engine, store=store)
+    """Run with a progress bar. InterruptedRunError where a person ends it."""
+    try:
+        with kill_is_ctrl_c():
+            simulation = prepare(recipe)
+            done = rounds_done(folder) if resume else 0
+            with Screen(rounds=recipe.rounds.count, done=done, title=recipe.name, quiet=quiet) as screen:
+                return run_simulation(simulation, folder, watch=screen.watch, resume=resume, engine=engine, store=store)
+    except KeyboardInterrupt:
+        raise how_to_go_on(folder, rounds=recipe.rounds.count) from None
+
+
+def compared(rows: Sequence[Row], *, width: int) -> Table:
+    """The comparison as wide as the terminal allows: what does not fit is left out, and nothing is cut."""
+    shown = [name for name in COLUMNS if width >= WIDE or name not in LEFT_OUT_FIRST]
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    for name in shown:
+        table.add_column(name, overflow="fold", no_wrap=name not in ("method", "setting"))
+    for row in rows:
+        said = dict(zip(COLUMNS, cells(row), strict=True))
+        table.add_row(*(said[name] for name in shown))
+    return table
 
 
 def whole_numbers(text: str, *, option: str) -> list[int]:
@@ -121,27 +152,33 @@ def compare(
         Path, typer.Option(help="Folder for runs, table and picture; what is finished there is kept.")
     ] = Path("runs/comparison"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Put runs side by side: a table, comparison.csv, comparison.md and comparison.png."""
+    talk(verbose=verbose)
     folders = [Path(run) for run in runs if (Path(run) / "summary.json").exists()]
-    recipes = [str(recipe_path(run)) for run in runs if not (Path(run) / "summary.json").exists()]
+    recipes = [str(recipe_file(run)) for run in runs if not (Path(run) / "summary.json").exists()]
     numbers = whole_numbers(seeds, option="--seeds")
     planned = plan(recipes, sweep or [], numbers, overrides or [], out, variant or [])
     console = Console(stderr=True)
     found = [finished(folder) for folder in folders]
-    run = partial(run_on_screen, store=store_beside(out))
-    swept = run_missing(planned, run, say=lambda text: console.rule(text, align="left"))
-    found += swept
-    if repeat is not None:
-        again = repeated(swept, recipes, whole_numbers(repeat, option="--repeat"), overrides or [], out, variant or [])
-        found += run_missing(again, run, say=lambda text: console.rule(text, align="left"))
+    run = partial(run_on_screen, store=store_beside(out), quiet=quiet)
+    say = partial(console.rule, align="left")
+    try:
+        swept = run_missing(planned, run, say=say)
+        found += swept
+        if repeat is not None:
+            seeds_again = whole_numbers(repeat, option="--repeat")
+            again = repeated(swept, recipes, seeds_again, overrides or [], out, variant or [])
+            found += run_missing(again, run, say=say)
+    except InterruptedRunError:
+        raise the_same_again() from None
     best, everything = best_rows(found), all_rows(found)
     write_outputs(best, everything, out)
     if as_json:
         typer.echo(json.dumps([dict(zip(COLUMNS, cells(row), strict=True)) for row in everything], indent=2))
         return
-    table = Table(*COLUMNS)
-    for row in best:
-        table.add_row(*cells(row))
-    Console().print(table)
+    printed = Console()
+    printed.print(compared(best, width=printed.width))
     typer.echo(f"Best setting of each method by the reported test set; all settings in {out}/comparison.csv.")

@@ -122,15 +122,24 @@ class Simulate(Protocol):
 
 
 def run_missing(planned: Sequence[Planned], simulate: Simulate, *, say: Callable[[str], None]) -> list[Run]:
-    """Do what is not done yet: a finished folder has a summary.json, one that was interrupted a checkpoint."""
+    """Do what is not done yet: a finished folder has a whole summary.json, one that was interrupted a checkpoint."""
     runs = []
     for number, item in enumerate(planned, start=1):
-        if not (item.folder / "summary.json").exists():
+        if not is_finished(item.folder):
             say(" ".join([f"{number} of {len(planned)}:", item.method, item.settings, f"seed {item.seed}"]))
             begun = (item.folder / "checkpoint.safetensors").exists()
             simulate(load(item.recipe, item.overrides), item.folder, resume=begun)
         runs.append(finished(item.folder, method=item.method, settings=item.settings))
     return runs
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run's folder holds a summary, and of a run that was not stopped on the way."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except OSError:
+        return False
+    return bool(summary.get("state", "finished") == "finished")
 
 
 def finished(folder: Path, *, method: str | None = None, settings: str = "") -> Run:
@@ -139,6 +148,8 @@ def finished(folder: Path, *, method: str | None = None, settings: str = "") -> 
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except OSError:
         raise SettingsError(f"{folder} holds no finished run (no summary.json); run it, or --resume it.") from None
+    if not is_finished(folder):
+        raise SettingsError(f"{folder} was stopped after round {summary['rounds']}; --resume it.")
     return Run(method or str(summary["name"]), settings, int(summary["seed"]), folder, summary)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from fedlora.config import load
 from fedlora.privacy.commands import plan
-from simulations.commands import Overrides, recipe_path
+from simulations.commands import Overrides
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Plan a private run's noise; audit a recipe's claim by canaries."
@@ -44,7 +44,7 @@ def audit(
         client=client, canaries=canaries, guesses=guesses, confidence=confidence, rounds=rounds, longest=longest,
         rows=rows, take_out=take_out,
     )  # fmt: skip
-    found = run_audit(load(recipe_path(recipe), overrides or []), asked)
+    found = run_audit(load(recipe, overrides or []), asked)
     if as_json:
         typer.echo(json.dumps({**asdict(found), "refuted": found.refuted, "conclusive": found.conclusive}))
     else:

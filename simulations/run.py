@@ -23,15 +23,18 @@ from fedlora.files import write_atomically
 from fedlora.folder_names import folder_name
 from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.spent import privacy_note, privacy_summary
+from fedlora.protocol import recorded
 from fedlora.resident import Resident, resident
 from fedlora.settings import SettingsError
 from fedlora.task import Evaluation
 from fedlora.versions import versions
+from server import checkpoint
 from server.checkpoint import Progress
 from server.coordinate import Coordination, coordinate, load_state
 from server.packing_summary import packing_summary
 from server.records import Watch
-from server.summary import first_step_spent, largest_error, read_rounds, spent_in
+from server.summary import first_step_spent, largest_error, read_rounds, spent_in, summary_of
+from server.verdict import Guessing, verdict
 from simulations.attacks import app_of, attackers, corrupted
 from simulations.local_grid import FIRST_NODE, Faults, LocalGrid, run_apps
 from simulations.on_ray import run_on_ray
@@ -103,8 +106,8 @@ def simulate(
     for folder, clients in groups.items():
         name = f"{out.name}/{folder.name}" if alone else out.name
         with recorder_of(store, name) as recorder:
-            outcomes.append(
-                federate(
+            try:
+                outcome = federate(
                     simulation,
                     clients,
                     folder,
@@ -114,7 +117,10 @@ def simulate(
                     engine=engine,
                     recorder=recorder,
                 )
-            )
+            except KeyboardInterrupt:
+                keep_partial(simulation, folder)
+                raise
+            outcomes.append(outcome)
     summary = summarise(simulation, outcomes, out, seconds=time.monotonic() - started)
     recipe = simulation.recipe.model_dump(mode="json")
     write_atomically(out / "config.yaml", yaml_text(recipe).encode())
@@ -169,6 +175,25 @@ def federate(
     if keeps_personal(recipe):
         export_personal(simulation, names, progress, folder)
     return Outcome(tuple(names), progress, by_client(simulation, names, progress, folder), folder)
+
+
+def keep_partial(simulation: Simulation, folder: Path) -> None:
+    """Summary and picture of a run that was stopped, by its last whole round; its adapter is there already."""
+    kept = folder / "checkpoint.safetensors"
+    if not kept.exists():
+        return
+    progress = checkpoint.read(kept, recipe=recorded(simulation.recipe))
+    if progress.round == 0:
+        return
+    summary = {**summary_of(simulation.recipe, progress, folder), **judged(simulation, [read_rounds(folder)])}
+    write_atomically(folder / "summary.json", json.dumps({**summary, "state": "stopped"}, indent=2).encode())
+    draw_curves(folder, title=f"{simulation.recipe.name}, stopped after round {progress.round}")
+
+
+def judged(simulation: Simulation, rounds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """What the figures mean (`server.verdict`): all sentences of one federation, the majority alone of several."""
+    guessing = Guessing.on(simulation.data.held_out.labels_n.tolist(), classes=len(simulation.data.labels))
+    return verdict([line["evaluation"] for line in rounds[0]] if len(rounds) == 1 else [], guessing)
 
 
 @contextmanager
@@ -236,6 +261,7 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
     final = [lines[-1]["evaluation"] for lines in rounds]
     return {
         "name": recipe.name,
+        "state": "finished",
         "mode": recipe.mode,
         "strategy": recipe.strategy.name,
         "rounds": max(outcome.progress.round for outcome in outcomes),
@@ -252,6 +278,7 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
         "adapter_dir": adapter_dir(recipe, out),
         "initialisation": recipe.adapter.start,
         **first_step_spent(recipe, folders),
+        **judged(simulation, rounds),
         **packing_summary(rounds),
         **attack_summary(simulation),
         **privacy_summary(

@@ -17,8 +17,8 @@ HEADER = "round  accuracy    loss    clients  agg. error    MB up  MB down      
 class Screen:
     """Watches a run's events; use it as a context around the run."""
 
-    def __init__(self, *, rounds: int, done: int = 0, title: str) -> None:
-        self._console = Console(stderr=True)
+    def __init__(self, *, rounds: int, done: int = 0, title: str, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet)
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),

@@ -24,7 +24,7 @@ from fedlora.wire.changes import next_links, packed_changes
 from fedlora.wire.choice import choose
 from fedlora.wire.message import NAMES, Header, encode
 from fedlora.wire.state import encode_state
-from simulations.commands import Overrides, recipe_path
+from simulations.commands import Overrides
 from strategies.base import Strategy
 from strategies.registry import build
 
@@ -92,7 +92,7 @@ def plan(
     """Megabytes per client and round, up and down, from really packed messages of the recipe's own model."""
     named = {"model.id": model, "strategy.name": strategy, "wire.codec": codec, "wire.density": density}
     short = [f"{key}={value}" for key, value in named.items() if value is not None]
-    loaded = load(recipe_path(recipe), [*(overrides or []), *short])
+    loaded = load(recipe, [*(overrides or []), *short])
     sizes = planned_bytes(loaded, clients=clients)
     if as_json:
         typer.echo(json.dumps(sizes, indent=2))

@@ -18,7 +18,7 @@ app.command()(show)
 
 @app.command()
 def check(
-    recipe: Annotated[str, typer.Argument(help="Recipe file.")],
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, as in a run.")] = None,
 ) -> None:
     """Read RECIPE and say what is wrong with it, or print it as resolved; what should be known goes to stderr."""

@@ -13,7 +13,6 @@ import yaml
 from fedlora.cli import COMMANDS, load_command
 from fedlora.config import Recipe, load
 from fedlora.settings import parse
-from simulations.commands import recipe_path
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -50,7 +49,7 @@ def test_every_command_of_the_readme_parses(line):
     overrides = context.params.get("overrides") or []
     for recipe in [context.params.get("recipe"), *(context.params.get("runs") or [])]:
         if isinstance(recipe, str) and words[0] in ("simulate", "compare"):
-            load(recipe_path(recipe), overrides)
+            load(recipe, overrides)
 
 
 def blocks(document: Path, *languages: str) -> list[str]:

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedlora.config.packaged import recipe_file
 from fedlora.config.recipe import Recipe
 from fedlora.plain_yaml import Written, YamlError, read_scalar
 from fedlora.settings import SettingsError, parse, read_mapping
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe file and apply `key.path=value` overrides. SettingsError on any problem."""
-    values = read_mapping(Path(path), f"the recipe {path}", may_be_empty=True)
+    """A recipe file, or a packaged one by its name, with `key.path=value` overrides. SettingsError on any problem."""
+    values = read_mapping(recipe_file(path), f"the recipe {path}", may_be_empty=True)
     return parse(Recipe, override(values, overrides))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict, field_validator, model_validator
 
 from fedlora.attack import AttackSettings
 from fedlora.config.adapter import AdapterSettings
@@ -27,7 +27,12 @@ class StrategySettings(Settings):
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
     name: str = "fedsvd"
-    """fedit, ffa, fedsvd, fedex, fair, fedsb, ..."""
+    """fedit (or fedavg, which is the same), ffa, fedsvd, fedex, fair, fedsb, ..."""
+
+    @field_validator("name")
+    @classmethod
+    def _plain_averaging(cls, name: str) -> str:
+        return "fedit" if name.lower() == "fedavg" else name  # of A and of B: what FedIT is
 
     @property
     def options(self) -> dict[str, Any]:

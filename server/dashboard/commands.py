@@ -38,7 +38,7 @@ def dashboard(
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than loopback need users and TLS.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8470,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8470,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM, readable by its owner alone.")] = None,
@@ -91,7 +91,11 @@ def list_users(store: Store = None, access: AccessFile = None) -> None:
 
 
 @users.command("rm")
-def remove_user(name: str, store: Store = None, access: AccessFile = None) -> None:
+def remove_user(
+    name: Annotated[str, typer.Argument(help="Who is to go; `user list` names all.")],
+    store: Store = None,
+    access: AccessFile = None,
+) -> None:
     """Remove a user, whose sessions end at once."""
     accounts(store, access).remove_user(name)
     console.print(f"{name} is removed.")
@@ -120,7 +124,11 @@ def list_tokens(store: Store = None, access: AccessFile = None) -> None:
 
 
 @tokens.command("rm")
-def remove_token(name: str, store: Store = None, access: AccessFile = None) -> None:
+def remove_token(
+    name: Annotated[str, typer.Argument(help="Which is to go; `token list` names all.")],
+    store: Store = None,
+    access: AccessFile = None,
+) -> None:
     """Remove a token, which is refused at once."""
     accounts(store, access).remove_token(name)
     console.print(f"{name} is removed.")

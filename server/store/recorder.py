@@ -97,6 +97,9 @@ class Recorder:
         except StoppedError as stopped:
             self._end("stopped", str(stopped))
             raise
+        except KeyboardInterrupt:
+            self._end("stopped", "stopped at the terminal")
+            raise
         except BaseException as error:
             self._end("failed", f"{type(error).__name__}: {error}")
             raise

@@ -14,7 +14,6 @@ from pathlib import Path
 from client import own_rows
 from fedlora.config import load
 from simulations.audit import Asked, Audit, audit
-from simulations.commands import recipe_path
 from tests.attack.faults import FAULTS
 from tests.attack.report import table, write_between
 
@@ -40,7 +39,7 @@ class Tried:
 def tried(recipe: str, fault: str | None) -> Tried:
     own_rows._rows_in.cache_clear()  # what another split made of these rows
     started = time.process_time()
-    loaded = load(recipe_path(recipe), [])
+    loaded = load(recipe)
     if fault is None:
         found = audit(loaded, Asked())
     else:

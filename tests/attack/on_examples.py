@@ -18,7 +18,6 @@ from fedlora.settings import SettingsError
 from simulations.audit import Asked, audit
 from simulations.audit_rows import TOLERANCE, clipped_sum, moved_by_rows
 from simulations.audit_site import spread, write_rows
-from simulations.commands import recipe_path
 from tests.attack import padding
 from tests.attack.attack import Gain
 from tests.attack.faults import FAULTS
@@ -27,7 +26,7 @@ from tests.attack.scene import asked, messages, run_of, site_with, small_recipe
 
 def dropout(folder: Path) -> Gain:
     """Demo model, packaged recipe, 128 rows of one airline; the first, the 43rd and the 86th taken out."""
-    recipe = load(recipe_path("private-fedit"), [])
+    recipe = load("private-fedit", [])
     rows = spread([row for row in read_rows("airlines", Columns()) if row.client == "jetblue"], 128)
     labels = tuple(sorted({row.label for row in rows}))
     run = run_of(recipe, site_with(folder / "site", rows), folder, labels)

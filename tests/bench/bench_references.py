@@ -20,7 +20,6 @@ from fedlora.config import Recipe, load
 from fedlora.examples import Examples
 from fedlora.models import load_base
 from fedlora.rows import Row, read_rows
-from simulations.commands import recipe_path
 from simulations.partition import assign, columns_of, tokenised
 
 TRAINED = 3000
@@ -28,7 +27,7 @@ TRAINED = 3000
 
 
 def main() -> None:
-    recipe = load(recipe_path("six-airlines"))
+    recipe = load("six-airlines")
     rows = read_rows(recipe.data.source, columns_of(recipe.data))
     held_out, clients = assign(rows, recipe.data, seed=recipe.seed)
     train = [index for indices, _ in clients.values() for index in indices]

@@ -131,7 +131,6 @@ def measured(action: Callable[[], Any]) -> tuple[float, float, Any]:
 def overhead(folder: Path) -> None:
     """Two rounds of the demo; the recorder's own time is taken inside each of its calls."""
     from fedlora.config import load
-    from simulations.commands import recipe_path
     from simulations.run import prepare, simulate
 
     spent = {"wall": 0.0, "cpu": 0.0, "calls": 0.0}
@@ -148,7 +147,7 @@ def overhead(folder: Path) -> None:
 
     for name in ("watch", "before_round", "between_rounds", "during_round", "excluded"):
         setattr(Recorder, name, timed(getattr(Recorder, name)))
-    simulation = prepare(load(recipe_path("six-airlines"), ["rounds.count=2"]))
+    simulation = prepare(load("six-airlines", ["rounds.count=2"]))
     wall, cpu, _ = measured(
         lambda: simulate(simulation, folder / "run", watch=lambda event: None, store=str(folder / "fedlora.db"))
     )

@@ -31,7 +31,6 @@ from fedlora.privacy.receipt import verified
 from fedlora.resident import resident
 from fedlora.task import Task
 from fedlora.wire.state import encode_state
-from simulations.commands import recipe_path
 from strategies.registry import build
 from tests.federations import save_tiny_model
 from tests.privacy.rounds import ADAPTER
@@ -224,7 +223,7 @@ def test_the_data_are_tokenised_once_the_charge_is_on_the_disk(folders, recorder
 @pytest.mark.parametrize("name", ["private-fedit", "private-fedsb", "private-fedsvd", "private-ffa"])
 def test_the_packaged_private_recipes_keep_the_order_on_the_demo_model(recorder, tmp_path, name):
     """Under a policy that allows that base and that strategy; the same task on another base is refused unseen."""
-    recipe = load(recipe_path(name), ["train.steps=1", "train.batch_size=4"])
+    recipe = load(name, ["train.steps=1", "train.batch_size=4"])
     home = resident(recipe.model, recipe.adapter, LABELS)
     asked = task(
         model=recipe.model, adapter=recipe.adapter, train=recipe.train.model_dump(), labels=LABELS, wire=recipe.wire,

@@ -9,7 +9,6 @@ from fedlora.settings import SettingsError
 from fedlora.task import JSON_KEY, TASK_RECORD, Task
 from server.checkpoint import read
 from server.records import ClientAnswered, RoundFinished
-from simulations.commands import recipe_path
 from simulations.local_grid import Fault
 from tests.federations import NODES, run
 from tests.simulations.test_run import KilledError, adapter_bytes, kind_for, rounds_without_timings
@@ -61,7 +60,7 @@ def test_both_ways_sparse_a_run_learns_sends_less_and_resumes_to_the_same_bits(r
 
 def test_the_flasc_recipe_starts_where_a_dense_run_does_and_sends_a_fraction_both_ways(recipe, tmp_path):
     """From round 2 on; on so small an adapter half of what is left of a download is the task beside it."""
-    sparse = load(recipe_path("flasc")).wire
+    sparse = load("flasc").wire
     assert sparse.density == sparse.download_density == 0.25
     assert sparse.download == "changes"
     assert sparse.error_feedback

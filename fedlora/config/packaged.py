@@ -1,0 +1,35 @@
+"""The recipes that come with fedlora: wherever a recipe file is asked for, one of their names will do."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from fedlora.settings import SettingsError
+from fedlora.units_path import units_folder
+
+
+def packaged() -> dict[str, Path]:
+    """Every packaged recipe by its name."""
+    return {path.stem: path for path in sorted((units_folder() / "simulations" / "recipes").glob("*.yaml"))}
+
+
+def recipe_file(name: str | Path) -> Path:
+    """The file of that path, or of the packaged recipe of that name; SettingsError with the nearest names otherwise."""
+    path, known = Path(name), packaged()
+    if path.is_file():
+        return path
+    if str(name) in known:
+        return known[str(name)]
+    near = difflib.get_close_matches(path.stem, known, n=3)
+    guess = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise SettingsError(
+        f"cannot read the recipe {name}: there is no such file, and no packaged recipe has that name.{guess} `fedlora "
+        "recipes` lists the packaged ones."
+    )
+
+
+def sentence_of(recipe: Path) -> str:
+    """What a recipe's first line, a comment, says of it; nothing where there is none."""
+    first = recipe.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""

@@ -1,0 +1,56 @@
+"""Ctrl-C and `kill` on a simulation: it stops where its last whole round left it, and says how to go on."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from fedlora.settings import RunError
+from server.summary import read_rounds
+
+
+class InterruptedRunError(RunError):
+    """A person stopped the run. The text says what there is, and the command that goes on."""
+
+    status = 130  # a shell's number for what Ctrl-C has ended
+
+
+@contextmanager
+def kill_is_ctrl_c() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt as SIGINT does, in the main thread, until the end."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def rounds_done(folder: Path) -> int:
+    """How many rounds of a run are complete."""
+    return len(read_rounds(folder)) if (folder / "rounds.jsonl").exists() else 0
+
+
+def how_to_go_on(folder: Path, *, rounds: int) -> InterruptedRunError:
+    """What to say of a run in `folder` that was stopped, in the words of the command that ran it."""
+    given = ["fedlora", *sys.argv[1:]]
+    if not any(folder.rglob("checkpoint.safetensors")):  # of mode `alone`, one below it for every client
+        return InterruptedRunError(f"stopped before its first round; nothing is kept. Again: {shlex.join(given)}")
+    again = shlex.join(given if "--resume" in given else [*given, "--resume"])
+    done = rounds_done(folder)
+    kept = f" Summary, picture and adapter of that round are in {folder}." if done else ""
+    return InterruptedRunError(f"stopped after round {done} of {rounds}.{kept} To go on: {again}")
+
+
+def the_same_again() -> InterruptedRunError:
+    """What a comparison says in the place of one run's words."""
+    again = shlex.join(["fedlora", *sys.argv[1:]])
+    return InterruptedRunError(f"stopped. What is finished is kept, and the same command goes on: {again}")
