@@ -8,7 +8,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help install demo test test-slow test-all check fix bench fuzz chaos attack audit deploy-demo sbom clean
+.PHONY: help install demo test test-slow test-long test-all check fix bench fuzz chaos attack audit deploy-demo sbom clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -29,8 +29,12 @@ demo: $(STAMP)  ## Six airlines train one model together: a few minutes
 test: $(STAMP)  ## The fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
+# Three at once on two cores: most of their time they wait. The longest stand first.
 test-slow: $(STAMP)  ## The slow tests only: real processes, real models
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m 'slow and not gpu and not bench'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder -m 'slow and not long and not gpu and not bench'
+
+test-long: $(STAMP)  ## What CI leaves out: thorougher forms of slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'long'
 
 test-all: test-slow test  ## Slow and fast
 

@@ -62,13 +62,17 @@ def test_by_piece_is_the_same_measure():
     assert fast.by_index == pytest.approx(slow.by_index, rel=1e-12)
 
 
+PLAIN = "model.dtype=float32"
+WAYS = (PLAIN, "train.microbatch_size=5", "model.gradient_checkpointing=true", "model.dtype=bfloat16")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", PRIVATE_RECIPES)
-@pytest.mark.parametrize("count", [32, 128])
 @pytest.mark.parametrize(
-    "override",
-    ["model.dtype=float32", "train.microbatch_size=5", "model.gradient_checkpointing=true", "model.dtype=bfloat16"],
+    ("count", "override"),
+    [(32, way) for way in WAYS]
+    + [pytest.param(128, way, marks=[] if way == PLAIN else pytest.mark.long) for way in WAYS],
 )
 def test_every_position_of_32_and_128_real_texts(name, count, override):
     subject = shipped(name, override, examples=count)
