@@ -103,6 +103,25 @@ def test_a_residual_that_starts_elsewhere_is_refused_and_changes_nothing(tmp_pat
     assert not (tmp_path / "base.safetensors").exists()
 
 
+def test_a_whole_sum_takes_the_place_of_what_a_site_already_holds(tmp_path):
+    """A site at version 2, between 0 and what the coordinator has merged, is sent everything: it is not added to 2."""
+    strategy = built("fedex")
+    state = strategy.init(random_adapter(0))
+    every: list[Mapping[str, Product]] = []
+    for number in range(1, ROUNDS + 1):
+        state = strategy.step(state, strategy.combine(updates_for(strategy, state, round_number=number)))
+        every.append(state.residuals[-1])
+        if number == 2:
+            first = strategy.broadcast(state, Recipient("a", 0))
+            assert hold(tmp_path, "run", 2, first.residual, since=first.residual_since).version == 2
+    assert 2 < state.merged
+    sent = strategy.broadcast(state, Recipient("a", 2))
+    assert (sent.residual_since, sent.base_version) == (0, ROUNDS)
+    reached = hold(tmp_path, "run", ROUNDS, sent.residual, since=0).total
+    for name, product in reached.items():
+        assert_close(product.dense(), sum(residual[name].dense() for residual in every), atol=1e-9, rtol=1e-9)
+
+
 def test_another_run_starts_from_the_base_as_it_was_loaded(tmp_path):
     strategy = built("fedex")
     state = strategy.init(random_adapter(0))
