@@ -4,10 +4,10 @@ Cho et al., "Heterogeneous LoRA for Federated Fine-tuning of On-Device Foundatio
 
     w_k = ‖ΔW_k‖_F / Σ_j ‖ΔW_j‖_F,   ΔW_k = s_k B_k A_k,   A' = Σ w_k A_k,   B' = Σ w_k B_k
 
-The paper writes ‖B_k A_k‖_F; with its scale s_k it is what the client's model gained, and the same weights where all s_k are
-equal. A client of rank r_k gets the leading r_k rows of A and columns of B. Not exact, like FedIT. The norms are traces of r
-x r products. When every ΔW_k is zero the examples decide. The paper's local rank pruning is not part of this; the
-weights depend on the data, so under privacy they are post-processing of updates that are already private.
+The paper writes ‖B_k A_k‖_F: the same weights where all scales s_k are equal. With its scale it is what the client's
+model gained. A client of rank r_k gets the leading r_k rows of A and columns of B. Not exact, like FedIT. The norms are
+traces of r x r products. Where every ΔW_k is zero the examples decide. The paper's rank pruning is not part of this.
+The weights depend on the data, so under privacy they are post-processing of updates that are already private.
 """
 
 from __future__ import annotations
