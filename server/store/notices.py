@@ -11,6 +11,7 @@ from collections.abc import Container
 from sqlalchemy import Connection, select, update
 
 from fedlora.privacy.receipt import Receipt
+from fedlora.protocol import recorded_json
 from server.records import BAD_RECEIPT, RoundRecord
 from server.store.audit import append_event, read_events
 from server.store.keys import RunKey
@@ -48,7 +49,7 @@ def _warn(connection: Connection, key: RunKey, site: str, receipt: Receipt, *, a
     fresh = connection.execute(
         update(accounts)
         .where(accounts.c.site_id == of_site, accounts.c.dataset == plain(receipt.dataset), ~accounts.c.warned)
-        .where(accounts.c.newest == receipt.model_dump_json())
+        .where(accounts.c.newest == recorded_json(receipt))
         .values(warned=True)
     )
     if fresh.rowcount:
