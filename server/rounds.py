@@ -157,6 +157,8 @@ class Rounds(FlowerStrategy):
         combined = self.strategy.combine(chain([first], updates))
         if intake.accepted < self._quorum():
             raise QuorumError(self._too_few(server_round))
+        if self.recipe.privacy.client_level is not None:
+            self._around.journal.count_noised(server_round)
         state = self.strategy.step(old.state, combined)
         record = RoundRecord(
             round=server_round,

@@ -14,6 +14,7 @@ from fedlora.versions import versions
 from server.checkpoint import Progress
 from server.coordinate import FIRST_STEP
 from server.gradient_recipe import gradient_recipe
+from server.journal import NOISED
 from server.packing_summary import packing_summary
 from server.sent import SentTasks
 
@@ -46,7 +47,7 @@ def summary_of(recipe: Recipe, progress: Progress, folder: Path) -> dict[str, An
         "initialisation": recipe.adapter.start,
         **first_step_spent(recipe, [folder]),
         **packing_summary([rounds]),
-        **privacy_summary(recipe, spent_in(recipe, [folder]), rounds=progress.round),
+        **privacy_summary(recipe, spent_in(recipe, [folder]), rounds=noised_rounds(folder, progress)),
     }
 
 
@@ -54,6 +55,12 @@ def largest_error(rounds: Iterable[Iterable[Mapping[str, Any]]]) -> float | None
     """The largest aggregation error of all rounds of all federations; None where none was measured."""
     errors = [row["aggregation_error"] for lines in rounds for row in lines if row["aggregation_error"] is not None]
     return max(errors) if errors else None
+
+
+def noised_rounds(folder: Path, progress: Progress) -> int:
+    """Rounds that client-level privacy is charged for: those that were done again as often as they were done."""
+    found = folder / NOISED
+    return max(progress.round, found.stat().st_size if found.exists() else 0)
 
 
 def spent_in(recipe: Recipe, folders: Iterable[Path]) -> dict[str, SiteSpent]:
