@@ -185,12 +185,5 @@ def require_both(settings: ClientSettings, own: OwnRows) -> None:
         )
 
 
-def split(settings: ClientSettings) -> tuple[list[Row], list[Row]]:
-    """Rows to train and to test on; SettingsError where there are too few."""
-    own = own_rows(settings)
-    require_both(settings, own)
-    return list(own.train), list(own.test)
-
-
 def _failed(settings: ClientSettings, code: str, round_number: int) -> Report:
     return Report(client=settings.site, outcome="failed", code=code, round=round_number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -102,6 +103,7 @@ def private_steps(
         microbatch=largest_microbatch(settings),
         gradients=gradients,
         shapes=examples.shapes(most=on.max_tokens),
+        computes_in=getattr(torch, on.dtype),
     )
     require_no_dropout(adapter_dropout(model))
     with engine:
@@ -137,7 +139,10 @@ def rehearse_privately(
     mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=1, expected_batch=1.0)  # no step is taken
     size = largest_microbatch(settings)
     tried = (on, gradients, size, tuple(parameter.shape for parameter in parameters))
-    engine = PrivateEngine(model, mechanism, examples=len(texts), source=SecureSource(), gradients=gradients)
+    engine = PrivateEngine(
+        model, mechanism, examples=len(texts), source=SecureSource(), gradients=gradients,
+        computes_in=getattr(torch, on.dtype),
+    )  # fmt: skip
     try:
         with engine:
             loss = loss_on(model, texts, on)
@@ -158,6 +163,22 @@ def rehearse_privately(
     finally:
         for parameter in parameters:
             parameter.grad = None
+
+
+def require_moving(
+    model: nn.Module, parameters: Sequence[nn.Parameter], settings: TrainSettings, *, clip: float
+) -> None:
+    """Refuse a learning rate that is not finite, or with which a step of C (of AdamW: of 1) leaves a parameter as it is
+    in float32. What is then released would be nothing, and paid for."""
+    for group in make_optimizer(model, parameters, settings).param_groups:
+        step = group["lr"] * (1.0 if settings.optimizer == "adamw" else clip)
+        for parameter in group["params"]:
+            if not math.isfinite(step) or torch.equal(parameter.detach() + step, parameter):
+                raise Refusal(
+                    Code.UNSUPPORTED_MODEL,
+                    f"a learning rate of {group['lr']} with privacy.clip {clip} moves nothing that trains by a number "
+                    "that float32 can tell; set another train.lr or train.head_lr.",
+                )
 
 
 _TRIED: WeakKeyDictionary[nn.Module, set[tuple[object, ...]]] = WeakKeyDictionary()

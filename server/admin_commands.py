@@ -181,27 +181,33 @@ def accept_new_ledger(
     dataset: Annotated[str | None, typer.Option(help="Which of its datasets; needed where it has several.")] = None,
     yes: Yes = False,
 ) -> None:
-    """Agree that a site's privacy ledger is lost and a new one begins, which counts what was spent before."""
+    """Agree that a site's privacy ledger is lost and a new one begins, which states what was spent before."""
     from server.ledger_loss import give_up, lost_ledger, to_carry
     from server.settings import load_server
     from server.store.spending import fingerprint_of
 
     settings = load_server(config)
-    receipt, key = lost_ledger(settings, require_name(site, what="site"), dataset)
+    lost = lost_ledger(settings, require_name(site, what="site"), dataset)
+    receipt, waiting = lost.receipt, lost.unconfirmed
     console.print(
         f"The ledger of {site} for {receipt.dataset}, as its newest receipt has it: epsilon "
         f"[bold]{receipt.epsilon_lifetime:.4f}[/] at delta {receipt.delta_lifetime:g}, entry {receipt.sequence}, run "
-        f"{receipt.run} round {receipt.round}, key {fingerprint_of(key)}"
+        f"{receipt.run} round {receipt.round}, key {fingerprint_of(lost.public_key)}"
     )
     console.print(
-        "If it can be restored, have the site do that instead. What it spent after this receipt is in no receipt: only "
-        "the site can say it, and must state more by that much."
+        f"Sent to it and never confirmed: {sum(item.tasks for item in waiting)} task(s), by themselves epsilon "
+        f"{to_carry(sum(item.epsilon for item in waiting))} at delta {sum(item.delta for item in waiting):g} at most."
+    )
+    console.print(f"Together: epsilon [bold]{to_carry(lost.epsilon)}[/] at delta {lost.delta}.")
+    console.print(
+        "If it can be restored, have the site do that instead. What it spent for other coordinators after that receipt "
+        "only the site can say: it must state more by that much."
     )
     agree(f"Give that ledger of {site} up for ever?", yes=yes)
-    give_up(settings, receipt, key)
+    give_up(settings, lost)
     console.print(
         f"At the site, before it trains again: fedlora ledger carry state --dataset {receipt.dataset} --epsilon "
-        f"{to_carry(receipt)} --delta {receipt.delta_lifetime:g} --reason ..., or with more."
+        f"{to_carry(lost.epsilon)} --delta {lost.delta} --reason ..., or with more."
     )
 
 

@@ -30,6 +30,9 @@ from server.sent import FILE, SentTasks
 
 log = logging.getLogger("fedlora.journal")
 
+NOISED = "noised_rounds"
+"""A byte for every round whose sum got client-level noise, those that a crash made the loop do again included."""
+
 
 class Journal:
     """Writes a run's records. The line of a round is written before its checkpoint, so that none is ever missing."""
@@ -48,6 +51,7 @@ class Journal:
         self._previous = folder / "checkpoint.previous.safetensors"
         self._digest = hashlib.sha256()
         self._sent_file = folder / FILE
+        self._noised = folder / NOISED
 
     @property
     def has_checkpoint(self) -> bool:
@@ -67,7 +71,7 @@ class Journal:
             raise SettingsError(
                 f"{self.folder} already holds a run. Go on with it by --resume, or choose another folder with --out."
             )
-        for left_over in (self._rounds, self._previous, self._sent_file):
+        for left_over in (self._rounds, self._previous, self._sent_file, self._noised):
             left_over.unlink(missing_ok=True)
         if self._private and self._runs is not None:
             write_atomically(self._earlier, json.dumps(earlier(self._runs, than=self.folder)).encode())
@@ -106,6 +110,14 @@ class Journal:
     def spent(self, *, after_round: int | None = None) -> dict[str, SiteSpent]:
         """What the run may have cost every site so far; nothing without privacy."""
         return self.sent.spent(self._settings, after_round=after_round) if self._private else {}
+
+    def count_noised(self, number: int) -> None:
+        """Before anything sees round `number`'s sum with client-level noise: it is counted, and on the disk."""
+        before = self._noised.stat().st_size if self._noised.exists() else number - 1
+        with self._noised.open("ab") as file:
+            file.write(b"." * (before - file.tell() + 1))
+            file.flush()
+            os.fsync(file.fileno())
 
     def bytes_up(self) -> dict[int, int]:
         """What every node has sent in the recorded rounds."""

@@ -1,8 +1,8 @@
 """A site that lost its disk begins a new ledger: what the coordinator's administrator agrees to, and what stays held.
 
-    site           fedlora ledger carry             a new ledger whose first entry is the epsilon that was spent
-    coordinator    fedlora admin accept-new-ledger  the old key is given up; receipts of a new one are taken if they
-                                                    count at least what the lost ledger's newest receipt said
+    coordinator    fedlora admin accept-new-ledger  the old key is given up, and what may have been spent is said
+    site           fedlora ledger carry             a new ledger that states it; its receipts say what it states, and
+                                                    are taken if that is no less
 
 runs/accepted_ledgers.json lies beside the runs whose receipts it amends.
 """
@@ -28,7 +28,7 @@ class Accepted(Settings):
     """PEM; no receipt with this key is taken any more."""
 
     epsilon: float
-    """What the site must go on counting, at `delta`."""
+    """What a new ledger must state, at `delta`: confirmed or not."""
 
     delta: float
     sequence: int

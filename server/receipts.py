@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.privacy.receipt import Receipt, ReceiptError, Signature, require_later
+from fedlora.protocol import recorded
 from server.new_ledgers import Accepted, read_accepted
 
 log = logging.getLogger("fedlora.receipts")
+
+ROUNDING = 1 - 1e-9
+"""Of what is added up from several statements."""
 
 Ledgers = Mapping[tuple[str, str], "Held"]
 """By site and dataset."""
@@ -72,7 +76,7 @@ def earlier(runs: Path, *, than: Path) -> list[dict[str, Any]]:
     """The client records that hold the newest receipts of all runs beside this one."""
     return [
         {
-            "receipt": kept.receipt.model_dump(),
+            "receipt": recorded(kept.receipt),
             "signature": kept.public_key and {"public_key": kept.public_key},
         }
         for kept in held_in(runs, but=than).values()
@@ -83,7 +87,8 @@ def earlier(runs: Path, *, than: Path) -> list[dict[str, Any]]:
 def require_continues(now: Receipt, signature: Signature | None, held: Held | None) -> None:
     """ReceiptError unless `now` comes after what is held of the same ledger, signed with the same key.
 
-    Of a new ledger, which was agreed on, also unless it still counts what the lost one had spent.
+    Of a new ledger, which was agreed on, also unless it states what the lost one may have spent: that it spends as much
+    itself is no such thing.
     """
     if held is None:
         return
@@ -95,10 +100,10 @@ def require_continues(now: Receipt, signature: Signature | None, held: Held | No
     if held.public_key is not None and key != held.public_key:
         raise ReceiptError(
             f"the ledger of {now.client} is signed with another key than before: its state folder was replaced by a "
-            "new one, which has forgotten what was spent. Have the site restore it. If it is lost, the site counts in "
-            f"the new one what was spent, epsilon {held.receipt.epsilon_lifetime:.3f} at delta "
-            f"{held.receipt.delta_lifetime:g} or more (fedlora ledger carry), and you take it (fedlora admin "
-            "accept-new-ledger)."
+            "new one, which has forgotten what was spent. Have the site restore it. If it is lost, fedlora admin "
+            "accept-new-ledger says what the site has to count in the new one (fedlora ledger carry), and takes it: "
+            f"epsilon {held.receipt.epsilon_lifetime:.3f} at delta {held.receipt.delta_lifetime:g} by its newest "
+            "receipt, and what no receipt covers."
         )
     require_later(now, held.receipt)
 
@@ -109,11 +114,11 @@ def _require_counted(now: Receipt, key: str | None, lost: Accepted) -> None:
             f"the ledger of {now.client} is the one that was given up as lost; a copy of it was put back. Have the "
             "site put back the newer one."
         )
-    if now.epsilon_lifetime < lost.epsilon:  # whatever its delta: a stated epsilon is added to, and so is its delta
+    if now.epsilon_stated < lost.epsilon * ROUNDING or now.delta_stated < lost.delta * ROUNDING:
         raise ReceiptError(
-            f"the new ledger of {now.client} says epsilon {now.epsilon_lifetime:.4g} at delta {now.delta_lifetime:g}, "
-            f"and {lost.epsilon:.4g} at {lost.delta:g} were spent before it: have the site state that, with fedlora "
-            "ledger carry."
+            f"the new ledger of {now.client} states epsilon {now.epsilon_stated:.4g} at delta {now.delta_stated:g} of "
+            f"before it, and {lost.epsilon:.4g} at {lost.delta:g} may have been spent: have the site state that, with "
+            "fedlora ledger carry."
         )
 
 

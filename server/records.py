@@ -9,6 +9,7 @@ from typing import Any
 from fedlora.config import DeviceSettings
 from fedlora.machine import Machine
 from fedlora.privacy.receipt import Receipt, Signature
+from fedlora.protocol import recorded
 from fedlora.task import Evaluation
 from fedlora.wire.choice import Packing
 from server.outcomes import Outcome as Outcome
@@ -90,7 +91,7 @@ class RoundRecord:
             client["packing"] = None if record.packing is None else record.packing.model_dump(exclude_none=True)
             client["resources"] = None if record.resources is None else record.resources.model_dump(exclude_none=True)
             client["machine"] = None if record.machine is None else record.machine.model_dump(exclude_none=True)
-            client["receipt"] = None if record.receipt is None else record.receipt.model_dump()
+            client["receipt"] = None if record.receipt is None else recorded(record.receipt)
             client["signature"] = None if record.signature is None else record.signature.model_dump()
         return {**plain, "bytes_up": self.bytes_up, "bytes_down": self.bytes_down}
 

@@ -157,6 +157,8 @@ class Rounds(FlowerStrategy):
         combined = self.strategy.combine(chain([first], updates))
         if intake.accepted < self._quorum():
             raise QuorumError(self._too_few(server_round))
+        if self.recipe.privacy.client_level is not None:
+            self._around.journal.count_noised(server_round)
         state = self.strategy.step(old.state, combined)
         record = RoundRecord(
             round=server_round,
@@ -280,8 +282,9 @@ class Rounds(FlowerStrategy):
     def _answered(self, event: Event) -> None:
         """A receipt is kept whatever becomes of its round."""
         if isinstance(event, ClientAnswered) and event.record.receipt is not None:
-            node = event.record.node
-            self._around.journal.sent.confirm(event.round, node, self._sent[node].digest, event.record.receipt)
+            node, signature = event.record.node, event.record.signature
+            key = None if signature is None else signature.public_key
+            self._around.journal.sent.confirm(event.round, node, self._sent[node].digest, event.record.receipt, key)
         self._around.watch(event)
 
     def _waiting(self, connected: int, seconds_left: float) -> None:

@@ -1,7 +1,7 @@
 """sent.jsonl: what every site is sent in a private run, on the disk before it goes out, and the receipts for it.
 
     {"round": 3, "sent": [[node, "site" or null, "digest of the task"], ...]}      before round 3's messages are sent
-    {"round": 3, "node": 17, "task": "digest of the task", "receipt": {...}}       as each answer comes in
+    {"round": 3, "node": 17, "task": "digest of the task", "receipt": {...}, "key": "PEM"}     as each answer comes in
 
 Rounds that fail, and rounds that a resume does again, stay in it. A crash between the line and the sending leaves a
 task that nobody got: ε is then said too high, never too low. Only whole lines count; the first kind is fsynced.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from fedlora.config import Recipe
 from fedlora.privacy.receipt import Receipt
 from fedlora.privacy.unconfirmed import Confirmed, Sent, SiteSpent, spent_by_site
+from fedlora.protocol import recorded
 from fedlora.settings import SettingsError
 
 FILE = "sent.jsonl"
@@ -45,6 +46,8 @@ class Returned:
     node: int
     task: str
     receipt: Receipt
+    key: str | None
+    """That signed it."""
 
 
 class SentTasks:
@@ -52,23 +55,32 @@ class SentTasks:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
+        self._whole = False
         self._posted: list[Posted] = []
         self._returned: list[Returned] = []
-        for line in self._whole_lines():
+        for line in _lines(self._path):
             self._remember(line)
-        known = {item.round for item in self._posted}
+        known, later = {item.round for item in self._posted}, self._returned
+        self._returned = []
         for line in _lines(folder / "rounds.jsonl"):
             if line["round"] not in known:
                 self._recall(line)
+        self._returned += later  # in the order in which they came: the numbers of a ledger rise
 
     def post(self, number: int, tasks: Iterable[tuple[int, str | None, str]]) -> None:
         """Write down the round's tasks (node, site, digest); they may be sent when this returns."""
         line = {"round": number, "sent": [list(task) for task in tasks]}
         self._append(line, to_disk=True)
 
-    def confirm(self, number: int, node: int, task: str, receipt: Receipt) -> None:
-        """Write down a receipt. Lost in a crash, it is missing until the site sends it again, or a newer one."""
-        line = {"round": number, "node": node, "task": task, "receipt": receipt.model_dump()}
+    @property
+    def returned(self) -> Sequence[Returned]:
+        """Every receipt, in the order in which they came."""
+        return self._returned
+
+    def confirm(self, number: int, node: int, task: str, receipt: Receipt, key: str | None) -> None:
+        """Write down a receipt and the key that signed it. Lost in a crash, it is missing until the site sends it
+        again, or a newer one."""
+        line = {"round": number, "node": node, "task": task, "receipt": recorded(receipt), "key": key}
         self._append(line, to_disk=False)
 
     def spent(self, recipe: Recipe, *, after_round: int | None = None) -> dict[str, SiteSpent]:
@@ -81,10 +93,15 @@ class SentTasks:
         sent = (
             Sent(item.site or names.get(item.node, str(item.node)), item.task) for item in filter(counts, self._posted)
         )
-        confirmed = (Confirmed(item.receipt.client, item.task, item.receipt) for item in filter(counts, self._returned))
+        confirmed = (
+            Confirmed(item.receipt.client, item.task, item.receipt, item.key) for item in filter(counts, self._returned)
+        )
         return spent_by_site(recipe, sent, confirmed)
 
     def _append(self, line: Mapping[str, Any], *, to_disk: bool) -> None:
+        if not self._whole:
+            _cut_to_whole_lines(self._path)
+            self._whole = True
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
@@ -98,7 +115,7 @@ class SentTasks:
             self._posted += [Posted(number, node, site, task) for node, site, task in line["sent"]]
         else:
             receipt = Receipt.model_validate(line["receipt"])
-            self._returned.append(Returned(number, line["node"], line["task"], receipt))
+            self._returned.append(Returned(number, line["node"], line["task"], receipt, line.get("key")))
 
     def _recall(self, line: Mapping[str, Any]) -> None:
         """Everybody in a round's record was asked, once; a receipt names its task."""
@@ -107,15 +124,16 @@ class SentTasks:
             task = receipt["task"] if receipt else f"round {line['round']}"
             self._posted.append(Posted(line["round"], client["node"], client["client"], task))
             if receipt:
-                found = Receipt.model_validate(receipt)
-                self._returned.append(Returned(line["round"], client["node"], task, found))
+                found, signature = Receipt.model_validate(receipt), client.get("signature")
+                key = signature["public_key"] if signature else None
+                self._returned.append(Returned(line["round"], client["node"], task, found, key))
 
-    def _whole_lines(self) -> list[dict[str, Any]]:
-        """Also cuts off what a crash left of a line: what it announced was not sent."""
-        content = self._path.read_bytes() if self._path.exists() else b""
-        if content and not content.endswith(b"\n"):
-            os.truncate(self._path, content.rfind(b"\n") + 1)
-        return _lines(self._path)
+
+def _cut_to_whole_lines(path: Path) -> None:
+    """Before the first line of a writer, and of nobody who only reads: what a crash left of a line was not sent."""
+    content = path.read_bytes() if path.exists() else b""
+    if content and not content.endswith(b"\n"):
+        os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from fedlora.versions import versions
 from server.checkpoint import Progress
 from server.coordinate import FIRST_STEP
 from server.gradient_recipe import gradient_recipe
+from server.journal import NOISED
 from server.packing_summary import packing_summary
 from server.sent import SentTasks
 
@@ -46,7 +47,7 @@ def summary_of(recipe: Recipe, progress: Progress, folder: Path) -> dict[str, An
         "initialisation": recipe.adapter.start,
         **first_step_spent(recipe, [folder]),
         **packing_summary([rounds]),
-        **privacy_summary(recipe, spent_in(recipe, [folder]), rounds=progress.round),
+        **privacy_summary(recipe, spent_in(recipe, [folder]), rounds=noised_rounds(folder, progress)),
     }
 
 
@@ -54,6 +55,12 @@ def largest_error(rounds: Iterable[Iterable[Mapping[str, Any]]]) -> float | None
     """The largest aggregation error of all rounds of all federations; None where none was measured."""
     errors = [row["aggregation_error"] for lines in rounds for row in lines if row["aggregation_error"] is not None]
     return max(errors) if errors else None
+
+
+def noised_rounds(folder: Path, progress: Progress) -> int:
+    """Rounds that client-level privacy is charged for: those that were done again as often as they were done."""
+    found = folder / NOISED
+    return max(progress.round, found.stat().st_size if found.exists() else 0)
 
 
 def spent_in(recipe: Recipe, folders: Iterable[Path]) -> dict[str, SiteSpent]:
@@ -66,8 +73,8 @@ def spent_in(recipe: Recipe, folders: Iterable[Path]) -> dict[str, SiteSpent]:
 def first_step_spent(recipe: Recipe, folders: Iterable[Path]) -> dict[str, Any]:
     """What a first step from the clients' gradients may have cost them besides the run, and both together.
 
-    Together is the ledger's own figure (everything that the site's data have ever spent) where receipts cover all that
-    was sent; otherwise the sum of both, at the sum of both δ.
+    Together is the ledger's own figure (everything that the site's data have ever spent) where receipts of one ledger
+    cover all that was sent; otherwise the sum of both, at the sum of both δ.
     """
     asked = [folder for folder in folders if (folder / FIRST_STEP).exists()]
     if not asked or not recipe.privacy.enabled:
@@ -75,7 +82,7 @@ def first_step_spent(recipe: Recipe, folders: Iterable[Path]) -> dict[str, Any]:
     first = spent_in(gradient_recipe(recipe, width=1), [folder / FIRST_STEP for folder in asked])
     run, delta = spent_in(recipe, asked), recipe.privacy.delta
     sites = [[spent[name] for spent in (first, run) if name in spent] for name in first.keys() | run.keys()]
-    waiting = any(site.unconfirmed for both in sites for site in both)
+    waiting = any(map(_is_unsure, sites))
     return {
         "first_step_epsilon_max": epsilon_max(first),
         "epsilon_max_with_first_step": max((_together(both) for both in sites), default=0.0),
@@ -84,8 +91,10 @@ def first_step_spent(recipe: Recipe, folders: Iterable[Path]) -> dict[str, Any]:
 
 
 def _together(both: Sequence[SiteSpent]) -> float:
-    newest = max((site.newest for site in both if site.newest), key=lambda receipt: receipt.sequence, default=None)
-    lifetime = newest.epsilon_lifetime if newest is not None else 0.0
-    if not any(site.unconfirmed for site in both):
-        return lifetime
-    return max(lifetime, sum(site.epsilon for site in both))
+    lifetime = max((site.newest.epsilon_lifetime for site in both if site.newest), default=0.0)
+    return max(lifetime, sum(site.epsilon for site in both)) if _is_unsure(both) else lifetime
+
+
+def _is_unsure(both: Sequence[SiteSpent]) -> bool:
+    """Whether no ledger says what both have cost: tasks without a receipt, or several ledgers."""
+    return any(site.unconfirmed for site in both) or len({name for site in both for name in site.ledgers}) > 1

@@ -33,7 +33,7 @@ from server.checkpoint import Progress
 from server.coordinate import Coordination, coordinate, load_state
 from server.packing_summary import packing_summary
 from server.records import Watch
-from server.summary import first_step_spent, largest_error, read_rounds, spent_in, summary_of
+from server.summary import first_step_spent, largest_error, noised_rounds, read_rounds, spent_in, summary_of
 from server.verdict import Guessing, verdict
 from simulations.attacks import app_of, attackers, corrupted
 from simulations.local_grid import FIRST_NODE, Faults, LocalGrid, run_apps
@@ -282,7 +282,9 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
         **packing_summary(rounds),
         **attack_summary(simulation),
         **privacy_summary(
-            recipe, spent_in(recipe, folders), rounds=max(outcome.progress.round for outcome in outcomes)
+            recipe,
+            spent_in(recipe, folders),
+            rounds=max(noised_rounds(outcome.folder, outcome.progress) for outcome in outcomes),
         ),
     }
 

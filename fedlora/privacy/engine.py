@@ -82,7 +82,9 @@ class PrivateEngine:
         microbatch: int | None = None,
         gradients: Literal["fedlora", "opacus"] = "fedlora",
         shapes: Sequence[int] | None = None,
+        computes_in: torch.dtype = torch.float32,
     ) -> None:
+        """`computes_in`: what the loss is computed in, autocast included: how far its rounding may move an example."""
         if examples < 1:
             raise ValueError(f"examples must be >= 1, got {examples}.")
         if microbatch is not None and microbatch < 1:
@@ -97,6 +99,7 @@ class PrivateEngine:
         self._source = source
         self._microbatch = microbatch
         self._shapes_n = None if shapes is None else torch.as_tensor(shapes)
+        self._computes_in = computes_in
         self._backend = BACKENDS[gradients]()
         self._steps = 0
         self._uncoupled = self._rehearsed = False
@@ -279,7 +282,7 @@ class PrivateEngine:
     def _examples_are_alone(self, triple: Tensor, loss_per_example: LossPerExample) -> bool:
         """Refuse what couples examples or draws; False when non-finite values hide the answer: then ask again later."""
         backward = lambda indices, weights_n: self._backward(indices, loss_per_example, weights_n)  # noqa: E731
-        return examples_are_alone(backward, triple, clip=self.mechanism.clip)
+        return examples_are_alone(backward, triple, clip=self.mechanism.clip, computes_in=self._computes_in)
 
     def _name(self, parameter: Tensor) -> str:
         return next(name for name, other in self._model.named_parameters() if other is parameter)

@@ -208,6 +208,8 @@ class Guard:
             epsilon_run=spending.run_epsilon(task.privacy.delta),
             epsilon_lifetime=spending.lifetime_epsilon(spending.counted_at(bounds, task)),
             delta_lifetime=spending.counted_at(bounds, task),
+            epsilon_stated=spending.before.stated_epsilon,
+            delta_stated=spending.before.stated_delta,
             epsilon_allowed=bounds.largest_epsilon,
             secure=spending.secure,
             sequence=entry.sequence,

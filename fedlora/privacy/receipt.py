@@ -7,11 +7,12 @@ put back to an older state, which the site's own disk cannot show: the sequence 
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 from fedlora.privacy.accounting import ADJACENCY
 from fedlora.privacy.chain import canonical
 from fedlora.privacy.signing import PrivateKey, public_text, require_signed, sign
-from fedlora.protocol import recorded
+from fedlora.protocol import Since, recorded
 from fedlora.settings import Settings, parse
 
 
@@ -37,6 +38,12 @@ class Receipt(Settings):
     """ε of everything ever charged to the dataset, this task included, at `delta_lifetime`."""
 
     delta_lifetime: float
+    epsilon_stated: Annotated[float, Since(2)] = 0.0
+    """Of `epsilon_lifetime`, what the ledger counts because somebody stated it (`fedlora ledger carry`) ..."""
+
+    delta_stated: Annotated[float, Since(2)] = 0.0
+    """... at this δ, which is part of `delta_lifetime`."""
+
     epsilon_allowed: float
     """The site's lifetime budget for the dataset."""
 

@@ -27,6 +27,8 @@ class Spending:
         self._run = [*map(event_of, of_run), now]
         self._order = order
         self._chosen_on_the_way = task.privacy.adapt is not None or len(set(self._run)) > 1
+        self.before = spent_of(self._entries)
+        """Of before this task: also what is only stated."""
         self.participations = len(of_run)
         carried = (entry.fields["runs"] for entry in ledger.entries if entry.kind == "carried")
         self.began_elsewhere = any(task.run in runs for runs in carried)
@@ -52,7 +54,7 @@ class Spending:
         """δ of the lifetime's ε: never above the site's. What the charges are composed at is at most the task's, so
         that a task can only make ε larger; a stated (ε, δ) that is carried has its δ beside that."""
         assert bounds.largest_delta is not None
-        return min(bounds.largest_delta, task.privacy.delta + spent_of(self._entries).stated_delta)
+        return min(bounds.largest_delta, task.privacy.delta + self.before.stated_delta)
 
     def _with_now(self, entries: Iterable[Entry]) -> Spent:
         before = spent_of(entries)

@@ -11,8 +11,16 @@ what was sent, and a receipt says less: its ε covers every charge of the run on
 Where σ changed on the way (privacy.adapt, another size) the charged cannot be counted, and the bound is the target.
 Where no receipt has come, nothing is known of the site's size: the target again, or without one σ at q = 1.
 
-Guarantee: an upper bound on what the site's ledger holds for the run, as long as each task that was sent is charged at
-most once and the site's size and policy stay as they were at its newest receipt.
+A ledger is a dataset's and a key's, and its numbers rise. Receipts of several (a disk was lost, a dataset renamed, an
+older copy put back) mean that each knows nothing of what the others charged, and each by itself may reach the target:
+
+    ε            of every receipt's charge, and of every sending that brought none at the largest q and smallest σ seen,
+                 in one composition; under privacy.adapt the target, once for each ledger (Rényi filters of one order
+                 add), and no bound where they had other sizes, and with them other orders
+
+Guarantee: an upper bound on what the site's ledgers hold for the run together, as long as each task that was sent is
+charged at most once, the site's size and policy stay as its receipts say, and of every ledger that was charged, where
+there were several, one receipt came.
 """
 
 from __future__ import annotations
@@ -20,12 +28,13 @@ from __future__ import annotations
 import bisect
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from fedlora.config import Recipe
+from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.receipt import Receipt
-from fedlora.privacy.terms import epsilon_at_most, mechanism_for, target_of
+from fedlora.privacy.terms import epsilon_at_most, event_of, mechanism_for, target_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,12 @@ class Confirmed:
     site: str
     task: str
     receipt: Receipt
+    key: str | None = None
+    """That signed it."""
+
+
+LedgerName = tuple[str, str | None, int]
+"""Dataset, key, and how often its numbers went back before."""
 
 
 @dataclass(frozen=True)
@@ -53,37 +68,76 @@ class SiteSpent:
     epsilon: float
     """At most, whatever has become of the tasks that were sent."""
     confirmed: float
-    """By the newest receipt; 0 before the first."""
+    """By the newest receipt, or of several ledgers by all receipts; 0 before the first."""
     unconfirmed: int
     """Tasks that were sent, that may have been charged, and that no receipt covers."""
     newest: Receipt | None
-    """The receipt with the highest number; None before the first."""
+    """The receipt with the highest number, of the last ledger; None before the first."""
     secure: bool
+    ledgers: frozenset[LedgerName] = frozenset()
+    """Whose receipts came."""
 
 
 def spent_by_site(recipe: Recipe, sent: Iterable[Sent], confirmed: Iterable[Confirmed]) -> dict[str, SiteSpent]:
     """Every site that was sent a private task of one run, by name."""
     tasks: dict[str, Counter[str]] = defaultdict(Counter)
-    receipts: dict[str, dict[str, Receipt]] = defaultdict(dict)
+    answers: dict[str, list[Confirmed]] = defaultdict(list)
     for item in sent if recipe.privacy.enabled else ():
         tasks[item.site][item.task] += 1
     for answer in confirmed:
-        receipts[answer.site][answer.task] = answer.receipt
-    return {site: _spent(recipe, tasks[site], receipts[site]) for site in sorted(tasks.keys() | receipts.keys())}
+        answers[answer.site].append(answer)
+    return {site: _spent(recipe, tasks[site], answers[site]) for site in sorted(tasks.keys() | answers.keys())}
 
 
-def _spent(recipe: Recipe, tasks: Mapping[str, int], receipts: Mapping[str, Receipt]) -> SiteSpent:
-    """One site; of several ledgers (a dataset that was renamed on the way) the one that may have cost most."""
-    secure = recipe.privacy.insecure_seed is None and all(receipt.secure for receipt in receipts.values())
-    waiting = sum(count for task, count in tasks.items() if task not in receipts)
-    if not receipts:
-        unheard = min(waiting, recipe.most_charges)
+def _spent(recipe: Recipe, tasks: Mapping[str, int], answers: Sequence[Confirmed]) -> SiteSpent:
+    """One site, whose answers are in the order in which they came."""
+    secure = recipe.privacy.insecure_seed is None and all(answer.receipt.secure for answer in answers)
+    if not answers:
+        unheard = min(sum(tasks.values()), recipe.most_charges)
         return SiteSpent(_unheard(recipe, unheard), 0.0, unheard, None, secure)
-    ledgers: dict[str, dict[str, Receipt]] = defaultdict(dict)
-    for task, receipt in receipts.items():
-        ledgers[receipt.dataset][task] = receipt
-    found = [_of_ledger(recipe, tasks, ledger, waiting, secure=secure) for ledger in ledgers.values()]
-    return max(found, key=lambda spent: spent.epsilon)
+    ledgers = _by_ledger(answers)
+    if len(ledgers) > 1:
+        back = Counter(answer.task for answer in answers)
+        waiting = sum(max(0, count - back[task]) for task, count in tasks.items())
+        found = _of_several(recipe, list(ledgers.values()), waiting, secure=secure)
+    else:
+        (receipts,) = ledgers.values()
+        waiting = sum(count for task, count in tasks.items() if task not in receipts)
+        found = _of_ledger(recipe, tasks, receipts, waiting, secure=secure)
+    return replace(found, ledgers=frozenset(ledgers))
+
+
+def _by_ledger(answers: Iterable[Confirmed]) -> dict[LedgerName, dict[str, Receipt]]:
+    """Receipts by task. One that came before is a retried task's; a number that goes back is another ledger's."""
+    found: dict[LedgerName, dict[str, Receipt]] = {}
+    newest: dict[tuple[str, str | None], tuple[int, int]] = {}
+    seen: set[str] = set()
+    for answer in answers:
+        receipt, name = answer.receipt, (answer.receipt.dataset, answer.key)
+        if receipt.digest in seen:
+            continue
+        seen.add(receipt.digest)
+        turn, last = newest.get(name, (0, 0))
+        turn += receipt.sequence <= last
+        newest[name] = turn, receipt.sequence
+        found.setdefault((*name, turn), {})[answer.task] = receipt
+    return found
+
+
+def _of_several(recipe: Recipe, ledgers: Sequence[Mapping[str, Receipt]], waiting: int, *, secure: bool) -> SiteSpent:
+    receipts = [receipt for ledger in ledgers for receipt in ledger.values()]
+    newest = max(ledgers[-1].values(), key=lambda receipt: receipt.sequence)
+    target = target_of(recipe.privacy)
+    if recipe.privacy.adapt is not None and target is not None:
+        confirmed = sum(max(receipt.epsilon_run for receipt in ledger.values()) for ledger in ledgers)
+        one_order = len({receipt.rate for receipt in receipts}) == 1
+        return SiteSpent(len(ledgers) * target if one_order else math.inf, confirmed, waiting, newest, secure)
+    known = [event_of(receipt) for receipt in receipts]
+    unknown = event_of(dearest(receipts), waiting)
+    least = max(receipt.epsilon_run for receipt in receipts)
+    confirmed = max(least, epsilon(known, delta=recipe.privacy.delta))
+    at_most = max(confirmed, epsilon([*known, unknown], delta=recipe.privacy.delta))
+    return SiteSpent(at_most, confirmed, waiting, newest, secure)
 
 
 def _unheard(recipe: Recipe, trainings: int) -> float:
@@ -121,13 +175,16 @@ def _with_more(
         return epsilon_at_most(recipe.privacy, newest, trainings=charged + unconfirmed, target=target)
     if target is not None:
         return target
-    dearest = newest.model_copy(
-        update={
-            "rate": max(receipt.rate for receipt in receipts),
-            "noise_multiplier": min(receipt.noise_multiplier for receipt in receipts),
-        }
+    return epsilon_at_most(recipe.privacy, dearest(receipts), trainings=recipe.most_charges, target=None)
+
+
+def dearest(receipts: Collection[Receipt]) -> Event:
+    """A training at the largest q and the smallest σ among them."""
+    return Event(
+        rate=max(receipt.rate for receipt in receipts),
+        noise_multiplier=min(receipt.noise_multiplier for receipt in receipts),
+        steps=max(receipt.steps for receipt in receipts),
     )
-    return epsilon_at_most(recipe.privacy, dearest, trainings=recipe.most_charges, target=None)
 
 
 def charges_in(receipt: Receipt, recipe: Recipe, *, least: int, most: int) -> int | None:

@@ -10,11 +10,11 @@ from collections.abc import Container
 
 from sqlalchemy import Connection, select, update
 
-from fedlora.privacy.receipt import Receipt
 from server.records import BAD_RECEIPT, RoundRecord
 from server.store.audit import append_event, read_events
 from server.store.keys import RunKey
-from server.store.rows import EventRow
+from server.store.privacy import read_privacy
+from server.store.rows import EventRow, PrivacyRow
 from server.store.tables import accounts, run_sites, sites
 from server.store.values import plain
 
@@ -36,20 +36,18 @@ def write_notices(
 ) -> None:
     """After a round, in its transaction. `fraction`: of the connected clients that a round asks; `excluded`: sites that
     nobody asks, which are not missed."""
-    for client in record.clients:
-        if client.receipt is not None and client.receipt.epsilon_lifetime >= NEARLY * client.receipt.epsilon_allowed:
-            _warn(connection, key, plain(client.client), client.receipt, at=at)
+    asked = {plain(client.client) for client in record.clients}
+    for row in read_privacy(connection, patience_s=0.0):
+        if row.kind == key.kind and row.site in asked and row.at_most >= NEARLY * row.budget:
+            _warn(connection, key, row, at=at)
     _refused(connection, key, record, at=at)
     _missing(connection, key, record, rounds=math.ceil(MISSES / fraction), excluded=excluded, at=at)
 
 
-def _warn(connection: Connection, key: RunKey, site: str, receipt: Receipt, *, at: float) -> None:
-    of_site = select(sites.c.id).where(sites.c.kind == key.kind, sites.c.name == site).scalar_subquery()
+def _warn(connection: Connection, key: RunKey, row: PrivacyRow, *, at: float) -> None:
+    """By what the page shows: what was sent and never confirmed is in it."""
     fresh = connection.execute(
-        update(accounts)
-        .where(accounts.c.site_id == of_site, accounts.c.dataset == plain(receipt.dataset), ~accounts.c.warned)
-        .where(accounts.c.newest == receipt.model_dump_json())
-        .values(warned=True)
+        update(accounts).where(accounts.c.id == row.account, ~accounts.c.warned).values(warned=True)
     )
     if fresh.rowcount:
         append_event(
@@ -58,11 +56,11 @@ def _warn(connection: Connection, key: RunKey, site: str, receipt: Receipt, *, a
             who="coordinator",
             at=at,
             run=key.run,
-            site=site,
-            dataset=receipt.dataset,
-            epsilon=receipt.epsilon_lifetime,
-            budget=receipt.epsilon_allowed,
-            delta=receipt.delta_lifetime,
+            site=row.site,
+            dataset=row.dataset,
+            epsilon=row.at_most,
+            budget=row.budget,
+            delta=row.delta,
         )
 
 

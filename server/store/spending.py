@@ -16,6 +16,7 @@ from sqlalchemy import Connection, case, select, update
 from fedlora.privacy.chain import canonical
 from fedlora.privacy.receipt import Receipt, Signature
 from fedlora.privacy.signing import SignatureError, require_signed
+from fedlora.protocol import recorded, recorded_json
 from fedlora.settings import SettingsError
 from server.records import RoundRecord
 from server.store.audit import append_event
@@ -38,7 +39,7 @@ def write_receipt(
     connection: Connection, run: str, receipt: Receipt, signature: Signature | None, *, site_id: int, at: float
 ) -> None:
     """One receipt, and what it adds to its account."""
-    verified = is_signed(receipt.model_dump(), signature)
+    verified = is_signed(recorded(receipt), signature)
     key = signature.public_key if signature is not None and verified else ""
     account = _account(connection, site_id, receipt, key, at=at)
     added = connection.execute(
@@ -50,7 +51,7 @@ def write_receipt(
             "run": run,
             "round": whole(receipt.round),
             "at": at,
-            "receipt": receipt.model_dump_json(),
+            "receipt": recorded_json(receipt),
             "signature": None if signature is None else signature.signature,
             "verified": verified,
         },
@@ -67,7 +68,7 @@ def write_receipt(
             unverified=accounts.c.unverified + int(not verified),
             insecure=accounts.c.insecure + int(not receipt.secure),
             last_at=case((accounts.c.last_at > at, accounts.c.last_at), else_=at),
-            newest=case((newer, receipt.model_dump_json()), else_=accounts.c.newest),
+            newest=case((newer, recorded_json(receipt)), else_=accounts.c.newest),
             sequence=case((newer, sequence), else_=accounts.c.sequence),
         )
     )
@@ -158,7 +159,7 @@ def _account(connection: Connection, site_id: int, receipt: Receipt, key: str, *
             "first_at": at,
             "last_at": at,
             "sequence": 0,
-            "newest": receipt.model_dump_json(),
+            "newest": recorded_json(receipt),
         }
         _tell_of_another(connection, site_id, receipt, at=at)
         connection.execute(upsert(connection, accounts).on_conflict_do_nothing(), new)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from client.deployed import policy_of, respond, split
+from client.deployed import policy_of, require_both, respond
 from client.own_rows import OwnRows, own_rows, require_classes, require_usable
 from client.settings import ClientSettings, SiteData
 from fedlora.privacy.refusal import Code, Refusal
@@ -150,8 +150,10 @@ def test_there_is_always_something_to_test_on(tmp_path):
         rows = own_rows(site(tmp_path, [(f"note {number}", "yes") for number in range(count)]))
         assert len(rows.test) >= 1
         assert len(rows.train) + len(rows.test) == count
+    alone = site(tmp_path, [("note", "yes")])
+    rows = own_rows(alone)
     with pytest.raises(SettingsError, match="leaves 0 example"):
-        split(site(tmp_path, [("note", "yes")]))
+        require_both(alone, rows)
 
 
 def test_a_file_is_read_again_when_it_has_changed(tmp_path):

@@ -13,6 +13,7 @@ from fedlora.privacy.noise import SeededSource
 from fedlora.privacy.settings import ClientLevelSettings
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, Factor, LowRank, Update, norm, subtract
+from server import checkpoint
 from server.client_level import NOISE, clipped, protected, require_linear
 from simulations.run import federate, prepare
 from strategies.ffa import FFALoRA
@@ -97,6 +98,26 @@ def test_both_units_stand_side_by_side_in_the_summary(recipe, tmp_path):
     assert any("trust" in leak or "added by it" in leak for leak in summary["leaks"])
     lines = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
     assert all(line["aggregation_error"] is None for line in lines), "it depends on single updates without noise"
+
+
+def test_a_round_that_a_crash_makes_the_loop_do_again_is_counted_again(recipe, tmp_path, monkeypatch):
+    """Its first noise was seen: by the evaluation, and by whoever reads rounds.jsonl."""
+    settings = recipe("privacy.client_level={clip: 0.5, noise_multiplier: 2.0, clients: 4}", "rounds.count=2")
+    write = checkpoint.write
+
+    def die(path, progress, **options) -> None:
+        if progress.round == 2:
+            raise OSError("the disk is gone")
+        write(path, progress, **options)
+
+    monkeypatch.setattr("server.journal.checkpoint.write", die)
+    with pytest.raises(OSError, match="the disk is gone"):
+        run(settings, tmp_path)
+    monkeypatch.setattr("server.journal.checkpoint.write", write)
+    summary = run(settings, tmp_path, resume=True)
+    assert (summary["rounds"], summary["client_level"]["rounds"]) == (2, 3)
+    expected = client_level_epsilon([ClientLevel(noise_multiplier=2.0, rounds=3)], delta=1e-5)
+    assert summary["client_level"]["epsilon"] == expected
 
 
 def test_two_runs_with_one_seed_have_different_client_level_noise(recipe, tmp_path):

@@ -155,6 +155,9 @@ REFUSED = {
     "a delta for fewer examples": (
         {"privacy": {"epsilon": 3.0, "delta": 0.09}}, {"largest_delta": 0.09}, "delta-too-large",
     ),
+    "a learning rate that moves nothing": (
+        {"train": {"batch_size": 8, "steps": 2, "lr": 1e-12}}, {}, "private-engine-unsupported",
+    ),
     "an epsilon out of reach": (
         {"privacy": {"epsilon": 1e-6}, "train": {"batch_size": 8, "steps": 10**6}}, {}, "budget-unreachable",
     ),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from client.training import rehearse_privately, train_adapter_privately
+from client.training import rehearse_privately, require_moving, train_adapter_privately
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.examples import Examples
 from fedlora.models import load_base
@@ -87,6 +87,32 @@ def test_what_couples_examples_only_at_full_length_or_in_a_whole_microbatch_is_r
     model.encoder.encoder.layer[1].attention.output.LayerNorm = Mixes(norm, **where)
     with refused("depends on another one in its batch"):
         rehearse(model, parameters, on)
+
+
+@pytest.mark.parametrize(("share", "dtype"), [(0.01, "float32"), (0.001, "float32"), (0.03, "bfloat16")])
+def test_a_gradient_that_another_batch_size_moves_is_refused(share, dtype, tmp_path):
+    model, parameters, on = loaded("bert", tmp_path, dtype=dtype)
+
+    def more(_, args, y):
+        return y + share * (y.shape[0] > 1) * (y - y.detach())  # the loss does not show it
+
+    model.register_forward_hook(more)
+    with refused("the gradient of one example depends on another one in its batch"):
+        rehearse(model, parameters, on)
+
+
+@pytest.mark.parametrize(
+    "train",
+    [{"lr": float("inf")}, {"lr": 1e-12}, {"head_lr": 1e-12}, {"lr": 1e-12, "optimizer": "adamw"}],
+    ids=["infinite", "tiny", "head", "adamw"],
+)
+def test_a_learning_rate_that_moves_nothing_is_refused_before_a_charge(train, tmp_path):
+    model, parameters, _ = loaded("bert", tmp_path)
+    require_moving(model, parameters, TRAIN, clip=1.0)
+    with refused(r"moves nothing that trains.*set another train\.lr"):
+        require_moving(model, parameters, TRAIN.model_copy(update=train), clip=1.0)
+    with refused("moves nothing that trains"):
+        require_moving(model, parameters, TRAIN, clip=1e-12)
 
 
 class Breaks(nn.Module):

@@ -186,6 +186,8 @@ def test_a_line_that_a_crash_cut_short_was_not_sent_and_the_next_one_is_whole(re
     run(recipe(TARGET, "rounds.count=1"), out)
     path = out / "sent.jsonl"
     path.write_bytes(path.read_bytes() + b'{"round": 2, "sent": [[1000, "bl')
+    SentTasks(out)
+    assert path.read_bytes().endswith(b'"bl'), "who only reads may do so while the line is being written"
     SentTasks(out).post(2, [(NODES["blue"], "blue", "d2")])
     spent = SentTasks(out).spent(recipe(TARGET, "rounds.count=2"))
     assert [spent[site].unconfirmed for site in CLIENTS] == [1, 0, 0, 0]

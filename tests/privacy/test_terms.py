@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 import random
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from client.settings import ClientSettings, SiteData
 from fedlora.config import TrainSettings
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.calibration import UnreachableError, noise_multiplier_for
+from fedlora.privacy.gaussian_audit import Claim
 from fedlora.privacy.plan import plan_client, planned_epsilon, planned_mechanism
-from fedlora.privacy.policy import Policy
+from fedlora.privacy.policy import SIMULATION, Policy
 from fedlora.privacy.receipt import Receipt, verified
 from fedlora.privacy.refusal import Refusal
 from fedlora.privacy.settings import PrivacySettings
 from fedlora.task import Task
+from simulations.audit_run import Federation
+from tests.privacy.shipped import PRIVATE_RECIPES, recipe
 from tests.privacy.tasks import STATE, guard, task
 
 OPEN = Policy(largest_epsilon=1e9, largest_delta=0.1, smallest_noise_multiplier=1e-3)
@@ -55,6 +61,36 @@ def some_terms(draw: random.Random) -> tuple[int, PrivacySettings, TrainSettings
     privacy = PrivacySettings(**budget, spare_rounds=draw.choice([0, 0, 2]))
     train = TrainSettings(batch_size=draw.choice([8, 32, 64]), steps=draw.choice([1, 6, 20]))
     return draw.choice([3, 20, 499, 1990, draw.randint(10, 30_000)]), privacy, train, draw.randint(1, 4)
+
+
+@pytest.mark.parametrize("name", PRIVATE_RECIPES)
+def test_the_steps_that_an_audit_holds_a_packaged_recipe_to_are_the_guards(tmp_path, name):
+    asked = recipe(name)
+    granted = [
+        guard(tmp_path, SIMULATION)
+        .authorise(
+            task(
+                round=number,
+                rounds=asked.most_charges,
+                privacy=asked.privacy.model_dump(),
+                train=asked.train.model_dump(),
+            ),
+            STATE,
+            examples=1990,
+        )
+        .mechanism
+        for number in (1, 2)
+    ]
+    site = ClientSettings(
+        site="a", coordinator="c:1", state=tmp_path, data=SiteData(train=tmp_path / "rows.csv", dataset="tickets")
+    )
+    audited = Federation.claims(cast(Federation, SimpleNamespace(site=site)))
+    assert audited == [
+        Claim(rate=one.rate, noise_multiplier=one.noise_multiplier, clip=one.clip, batch=one.expected_batch)
+        for one in granted
+        for _ in range(one.steps)
+    ]
+    assert len(audited) == 2 * asked.train.steps
 
 
 def analytic_delta(target: float, sigma: float) -> float:

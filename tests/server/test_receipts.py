@@ -10,16 +10,28 @@ from pathlib import Path
 import pytest
 
 import simulations.run as run_module
+from fedlora.config import Recipe
+from fedlora.plain_yaml import yaml_text
+from fedlora.privacy.accounting import Event, epsilon
+from fedlora.privacy.carried import Spent, carry_over, event_of
+from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.receipt import Receipt, ReceiptError, Signature
+from fedlora.privacy.signing import load_or_create_key
+from fedlora.privacy.terms import mechanism_for
+from fedlora.privacy.unconfirmed import Confirmed, Sent, spent_by_site
+from fedlora.protocol import recorded
 from fedlora.settings import SettingsError
 from server.coordinate import Coordination
-from server.ledger_loss import give_up, lost_ledger
+from server.ledger_loss import give_up, lost_ledger, to_carry
 from server.new_ledgers import Accepted, accept, read_accepted
 from server.receipts import Held, clients_in, earlier, held_in, newest, require_continues
+from server.records import RoundFinished
+from server.sent import SentTasks
 from server.settings import ServerSettings
 from server.store.audit import read_events
 from server.store.opening import open_existing
-from tests.federations import run, save_messages, save_tiny_model, tiny_recipe
+from simulations.local_grid import Fault
+from tests.federations import NODES, run, save_messages, save_tiny_model, tiny_recipe
 
 
 def receipt(sequence: int, **changes) -> Receipt:
@@ -110,14 +122,27 @@ def lost(**changes) -> Accepted:
     return Accepted(**{**values, **changes})
 
 
-def test_a_new_ledger_that_was_agreed_on_is_taken_if_it_counts_what_was_spent():
+def stating(epsilon: float, delta: float = 1e-5, **changes) -> Receipt:
+    """The first receipt of a new ledger that states this of before."""
+    return receipt(1, epsilon_lifetime=epsilon + 1, epsilon_stated=epsilon, delta_stated=delta, **changes)
+
+
+def test_a_new_ledger_that_was_agreed_on_is_taken_if_it_states_what_was_spent():
     (held,) = newest([record(9)], [lost()]).values()
-    require_continues(receipt(1, epsilon_lifetime=3.0), NEW, held)
-    require_continues(receipt(1, epsilon_lifetime=3.5, delta_lifetime=2e-5), NEW, held)  # deltas are added up too
-    with pytest.raises(ReceiptError, match=r"epsilon 2\.9 at delta 1e-05, and 3 at 1e-05 were spent.*ledger carry"):
-        require_continues(receipt(1, epsilon_lifetime=2.9), NEW, held)
-    with pytest.raises(ReceiptError, match="ledger carry"):
-        require_continues(receipt(1, epsilon_lifetime=2.9, delta_lifetime=1e-3), NEW, held)
+    require_continues(stating(3.0), NEW, held)
+    require_continues(stating(3.5, 2e-5), NEW, held)
+    with pytest.raises(
+        ReceiptError, match=r"states epsilon 2\.9 at delta 1e-05.* 3 at 1e-05 may have been.*ledger carry"
+    ):
+        require_continues(stating(2.9), NEW, held)
+    with pytest.raises(ReceiptError, match="states epsilon 3 at delta 5e-06"):
+        require_continues(stating(3.0, 5e-6), NEW, held)
+
+
+def test_a_new_ledger_that_has_spent_as_much_afresh_has_stated_nothing():
+    (held,) = newest([record(9)], [lost()]).values()
+    with pytest.raises(ReceiptError, match="states epsilon 0 at delta 0"):
+        require_continues(receipt(1, epsilon_lifetime=9.0, delta_lifetime=1e-3), NEW, held)
 
 
 def test_a_ledger_that_was_given_up_does_not_come_back():
@@ -129,14 +154,14 @@ def test_a_ledger_that_was_given_up_does_not_come_back():
 def test_a_new_ledger_goes_on_by_its_own_numbers_and_a_third_one_needs_a_new_agreement():
     (held,) = newest([record(900), record(2, key="new", epsilon_lifetime=3.1)], [lost()]).values()
     assert (held.receipt.sequence, held.public_key) == (2, "new")
-    require_continues(receipt(3, epsilon_lifetime=3.2), NEW, held)
+    require_continues(stating(3.0).model_copy(update={"sequence": 3}), NEW, held)
     with pytest.raises(ReceiptError, match="went back"):
-        require_continues(receipt(1, epsilon_lifetime=3.2), NEW, held)
+        require_continues(stating(3.0), NEW, held)
     with pytest.raises(ReceiptError, match="another key than before"):
-        require_continues(receipt(1, epsilon_lifetime=9.0), Signature(public_key="third", signature="ab"), held)
+        require_continues(stating(9.0), Signature(public_key="third", signature="ab"), held)
     (held,) = newest([record(900), record(2, key="new")], [lost(), lost(public_key="new", epsilon=4.0)]).values()
-    with pytest.raises(ReceiptError, match="4 at 1e-05 were spent"):
-        require_continues(receipt(1, epsilon_lifetime=3.5), Signature(public_key="third", signature="ab"), held)
+    with pytest.raises(ReceiptError, match="4 at 1e-05 may have been spent"):
+        require_continues(stating(3.5), Signature(public_key="third", signature="ab"), held)
 
 
 def test_an_agreement_is_of_one_site_and_dataset():
@@ -170,19 +195,131 @@ def test_a_site_that_lost_its_disk_trains_again_when_both_sides_have_agreed(tmp_
     run(recipe, runs / "one")
     empty_red(runs / "one", runs / "two")
     run(recipe, runs / "two")
+    for name in ("one", "two"):
+        (runs / name / "recipe.yaml").write_text(yaml_text(recorded(recipe)))
     assert codes(runs / "two")[0]["red"] == "bad-receipt"
     whys = [c.get("why") for c in json.loads((runs / "two" / "rounds.jsonl").read_text())["clients"]]
     assert "accept-new-ledger" in next(filter(None, whys))
     assert "a receipt is refused" in caplog.text
     settings = ServerSettings(name="net", address="x:1", folder=tmp_path)
-    found, key = lost_ledger(settings, "red", None)
-    give_up(settings, found, key)
+    found = lost_ledger(settings, "red", None)
+    give_up(settings, found)
     empty_red(runs / "two", runs / "three")
-    run(recipe, runs / "three")  # its first round costs exactly what the lost ledger had spent
-    assert set(codes(runs / "three")[0].values()) == {None}
+    run(recipe, runs / "three")  # its first round costs exactly what the lost ledger's newest receipt says
+    assert codes(runs / "three")[0]["red"] == "bad-receipt"
+    empty_red(runs / "three", runs / "four")
+    states(runs / "four" / "sites" / "red", to_carry(found.epsilon), found.delta)
+    run(recipe, runs / "four")
+    assert set(codes(runs / "four")[0].values()) == {None}
     with open_existing(settings.store_url).reading() as connection:
         (event,) = read_events(connection, kind="new-ledger-accepted")
-    assert (event.fields["site"], event.fields["epsilon"]) == ("red", found.epsilon_lifetime)
+    assert (event.fields["site"], event.fields["epsilon"]) == ("red", found.epsilon)
+
+
+def states(site: Path, epsilon: float, delta: float) -> None:
+    """A new ledger at the site, and what its administrator states in it."""
+    key = load_or_create_key(site / "privacy" / "key.pem")
+    carry_over(site, "default", Spent((), epsilon, delta), key=key, source="", reason="disk lost")
+
+
+@pytest.mark.parametrize("lost_answers", [False, True])
+def test_a_ledger_that_is_lost_within_a_run_is_in_what_is_said_of_the_run(tmp_path, monkeypatch, lost_answers):
+    """Late answers included, of before and after the loss: neither ledger's newest receipt counts the other's."""
+    model, source = save_tiny_model(tmp_path / "model"), save_messages(tmp_path / "messages.csv")
+    runs = tmp_path / "runs"
+    monkeypatch.setattr(run_module, "Coordination", partial(Coordination, runs=runs))
+    recipe = tiny_recipe(model, source, "privacy.epsilon=3", "rounds.count=5", "rounds.quorum=0.25")
+    red, gone = runs / "one" / "sites" / "red", tmp_path / "gone"
+
+    def lose_the_disk(event) -> None:
+        if isinstance(event, RoundFinished) and event.record.round == 3:
+            (key,) = {c.signature.public_key for c in event.record.clients if c.client == "red" and c.signature}
+            red.rename(gone)
+            accept(runs, lost(epsilon=2.9, public_key=key))
+            states(red, 3.0, 1e-5)
+
+    def faults(node, message):
+        number = json.loads(str(message.content.config_records["task"]["json"]))["round"]
+        return Fault("delay", delay_s=60.0) if lost_answers and node == NODES["red"] and number in (1, 4) else None
+
+    summary = run(recipe, runs / "one", watch=lose_the_disk, faults=faults)
+    assert codes(runs / "one")[4]["red"] is None
+    charges = [
+        event_of(entry.fields)
+        for site in (gone, red)
+        for entry in read_ledger(LedgerFiles(site, "default"), public_key=None).entries
+        if entry.kind == "charge"
+    ]
+    spent = SentTasks(runs / "one").spent(recipe)["red"]
+    assert len(spent.ledgers) == 2
+    assert spent.unconfirmed == (2 if lost_answers else 0)
+    assert summary["epsilon_by_client"]["red"] == pytest.approx(epsilon(charges, delta=1e-5), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("adapt", "key", "dataset", "sequence"),
+    [
+        ((), "new", "default", 1),
+        ((), "key", "renamed", 1),
+        ((), "key", "default", 1),
+        (("privacy.adapt={below: 0.9}",), "new", "default", 1),
+    ],
+    ids=["another key", "renamed", "put back", "adapts"],
+)
+def test_several_ledgers_of_a_site_are_composed_and_may_pass_the_target_together(recipe, adapt, key, dataset, sequence):
+    asked = recipe("privacy.epsilon=3", "rounds.count=2", *adapt)
+    terms = mechanism_for(asked.privacy, asked.train, size=100, most_charges=2, target=3.0)
+    charge = {"rate": terms.rate, "noise_multiplier": terms.noise_multiplier, "steps": terms.steps}
+
+    def after(count: int) -> float:
+        return epsilon([event_of({**charge, "steps": count * terms.steps})], delta=1e-5)
+
+    def told(number: int, task: str, count: int, **changes) -> Receipt:
+        return receipt(number, digest=f"{changes} {number}", task=task, epsilon_run=after(count), **charge, **changes)
+
+    sent = [Sent("red", task) for task in ("d1", "d2", "d1", "d2")]
+    before = [Confirmed("red", task, told(7 + n, task, n), "key") for n, task in ((1, "d1"), (2, "d2"))]
+    now = [
+        Confirmed("red", task, told(sequence + n, task, n, dataset=dataset, run=key), key)
+        for n, task in ((1, "d1"), (2, "d2"))
+    ]
+    whole = spent_by_site(asked, sent, [*before, *now])["red"]
+    part = spent_by_site(asked, sent, [*before, now[0]])["red"]
+    assert (whole.unconfirmed, part.unconfirmed) == (0, 1)
+    assert part.epsilon == whole.epsilon == pytest.approx(6.0 if adapt else after(4))
+    assert whole.epsilon > 3.5 > 3.0 >= spent_by_site(asked, sent[:2], [*before, *before])["red"].epsilon
+
+
+def test_what_was_sent_and_never_confirmed_is_in_what_a_new_ledger_must_state(recipe, tmp_path):
+    """Both in one composition where receipts explain the newest one's epsilon; otherwise added, with their deltas."""
+    settings = ServerSettings(name="net", address="x:1", folder=tmp_path)
+    asked, one = recipe("privacy.noise_multiplier=2", "rounds.count=3"), tmp_path / "runs" / "one"
+    (one).mkdir(parents=True)
+    (one / "recipe.yaml").write_text(yaml_text(recorded(asked)))
+
+    def after(count: int) -> float:
+        return epsilon([Event(rate=0.1, noise_multiplier=2.0, steps=4 * count)], delta=1e-5)
+
+    def said(lifetime: float) -> None:
+        values = {"noise_multiplier": 2.0, "steps": 4, "epsilon_run": after(2), "epsilon_lifetime": lifetime}
+        for name in ("rounds.jsonl", "sent.jsonl"):
+            (one / name).unlink(missing_ok=True)
+        sent = SentTasks(one)
+        sent.post(1, [(7, "red", "d1")])
+        first = receipt(2, **{**values, "epsilon_run": after(1), "epsilon_lifetime": after(1)})
+        sent.confirm(1, 7, "d1", first, "key")
+        sent.post(2, [(7, "red", "d2")])
+        sent.confirm(2, 7, "d2", receipt(5, **values), "key")
+        sent.post(3, [(7, "red", "d3")])
+        (one / "rounds.jsonl").write_text(json.dumps({"round": 2, "clients": [record(5, **values)]}) + "\n")
+
+    said(after(2))
+    lost = lost_ledger(settings, "red", None)
+    assert (lost.epsilon, lost.delta) == (pytest.approx(after(3)), 1e-5)
+    assert [(item.tasks, item.epsilon) for item in lost.unconfirmed] == [(1, pytest.approx(after(1)))]
+    said(after(2) + 0.5)  # it was charged elsewhere too: nobody here knows what for
+    lost = lost_ledger(settings, "red", None)
+    assert (lost.epsilon, lost.delta) == (pytest.approx(after(2) + 0.5 + after(1)), 2e-5)
 
 
 def empty_red(before: Path, now: Path) -> None:
@@ -194,11 +331,13 @@ def empty_red(before: Path, now: Path) -> None:
 def test_which_ledger_was_lost_is_asked_where_there_are_several(tmp_path):
     settings = ServerSettings(name="net", address="x:1", folder=tmp_path)
     (tmp_path / "runs" / "one").mkdir(parents=True)
-    line = json.dumps({"clients": [record(4), record(9, dataset="scans")]})
+    found = [{**record(4), "client": "red", "node": 7}, {**record(9, dataset="scans"), "client": "red", "node": 7}]
+    line = json.dumps({"round": 1, "clients": found})
     (tmp_path / "runs" / "one" / "rounds.jsonl").write_text(f"{line}\n")
     with pytest.raises(SettingsError, match="default, scans"):
         lost_ledger(settings, "red", None)
-    assert lost_ledger(settings, "red", "scans")[0].sequence == 9
+    (tmp_path / "runs" / "one" / "recipe.yaml").write_text(yaml_text(recorded(Recipe())))
+    assert lost_ledger(settings, "red", "scans").receipt.sequence == 9
     with pytest.raises(SettingsError, match="no receipt of blue"):
         lost_ledger(settings, "blue", None)
 

@@ -7,7 +7,9 @@ import pytest
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.unconfirmed import SiteSpent
 from server.dashboard.page_privacy import Choice, ledger_table, waiting_table
+from server.store.audit import read_events
 from server.store.forecast import Account, at_least, at_most, counted, quick_at_most, rounds_left
+from server.store.notices import write_notices
 from server.store.opening import open_store
 from server.store.privacy import read_privacy
 from server.store.reading import find_run, read_rounds
@@ -57,6 +59,23 @@ def test_a_ledger_carries_what_was_sent_to_its_site(store):
     assert (sent["c"].epsilon, sent["c"].confirmed, sent["c"].unconfirmed) == (after(1), 0.0, 1)
     assert shown.count("<tr") == 1 + 2
     assert "2 tasks sent, not confirmed" in ledger_table(list(rows.values()), Choice())
+
+
+def test_a_budget_is_nearly_spent_when_the_page_shows_it_and_not_only_by_receipts(store):
+    """One receipt of ten times less than the budget, and tasks that no receipt covers."""
+    key, often = begun(store), 1
+    while after(often) < 0.8 * BUDGET:
+        often += 1
+    for waiting, told in ((1, []), (often, ["a"]), (often, ["a"])):
+        with store.writing() as connection:
+            write_spent(connection, key, {"a": spent(confirmed=1, unconfirmed=waiting)})
+            if waiting == 1:
+                write_round(connection, key, private(1), at=1010.0)
+            write_notices(connection, key, private(1), fraction=1.0, at=1010.0)
+        with store.reading() as connection:
+            events = read_events(connection, kind="budget-nearly-spent")
+        assert [event.fields["site"] for event in events] == told
+    assert events[0].fields["epsilon"] >= after(1 + often) > 0.8 * events[0].fields["budget"]
 
 
 def test_a_receipt_of_a_later_run_covers_what_an_ended_one_had_sent(store):
