@@ -34,6 +34,13 @@ def test_the_model_s_own_dropout_is_on_and_changes_nothing(gradients):
     assert all(m.training and m.p > 0 for m in dropouts), "and it is there again for whoever trains without privacy"
 
 
+def test_opacus_hooks_take_bfloat16_too():
+    subject = shipped("private-ffa", "model.dtype=bfloat16", examples=6)
+    with subject.steps(gradients="opacus") as (engine, loss):
+        found = sensitivity(engine, loss, torch.arange(6), leaving_out=(0,))
+    assert 0.5 < found.largest <= BOUND
+
+
 def test_a_longer_text_moves_nobody_else():
     """Its own length decides what a text is padded to, whoever else was drawn."""
     subject = shipped("private-ffa", examples=40)
