@@ -30,6 +30,9 @@ SHOWN_CHARS = 80
 Place = tuple[str | int, ...]
 """Keys and positions from the top."""
 
+TYPED = 0
+"""In the place of a line: the setting was typed on the command line."""
+
 NULL = re.compile(r"~|null|Null|NULL|")
 TRUTH = re.compile(r"(?P<yes>true|True|TRUE)|false|False|FALSE")
 WHOLE = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")

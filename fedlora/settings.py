@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from fedlora.plain_yaml import Place, Written, YamlError, read_yaml, shortened, text_of
+from fedlora.plain_yaml import TYPED, Place, Written, YamlError, read_yaml, shortened, text_of
 
 MOST_PROBLEMS = 20
 MOST_CHARS = 4000
@@ -113,7 +113,8 @@ def mapping_in(text: str, what: str, *, may_be_empty: bool = False) -> Written:
 def _where(location: tuple[int | str, ...], lines: Mapping[Place, int]) -> str:
     """The line of the setting, or of the one that it is in, where it was read from a text."""
     places = (location[:length] for length in range(len(location), 0, -1))
-    return next((f" (line {lines[place]})" for place in places if place in lines), "")
+    line = next((lines[place] for place in places if place in lines), TYPED)
+    return "" if line == TYPED else f" (line {line})"
 
 
 def _as_text(value: Any) -> Any:

@@ -54,3 +54,8 @@ def test_the_words_of_other_libraries_lead_to_ours(setting, meant):
 
 def test_fedavg_is_fedit():
     assert load("fedsvd", ["strategy.name=fedavg"]).strategy.name == "fedit"
+
+
+def test_a_typed_setting_is_not_said_to_stand_in_a_line_of_the_file():
+    with pytest.raises(SettingsError, match=r"train\.lr must be greater than 0, got -1\.$"):
+        load("six-airlines", ["train.lr=-1"])
