@@ -34,6 +34,8 @@ class Fault:
     act: Callable[[Scene], Seen]
     """Does it, makes sure that it happened, and undoes what an administrator would undo."""
     at: At
+    beside: bool = False
+    """It lasts, and is at a site: those that follow, at the coordinator and at other sites, do not wait for it."""
 
 
 SITE, SLOW_SITE, COORDINATOR = At
@@ -59,34 +61,34 @@ FAULTS: dict[str, Fault] = {
     "64 file descriptors at the coordinator": Fault(bounds.few_files_at_coordinator, COORDINATOR),
     "no more memory for a site's executor": Fault(bounds.no_memory_for_executor, SITE),
     "full disk for the ServerApp": Fault(disks.fill_serverapps_disk, COORDINATOR),
+    "executor stopped for 65 s in training": Fault(stops.stop_executor_training, SITE, beside=True),
+    "coordinator's executor stopped for 65 s": Fault(stops.stop_server_executor, COORDINATOR),
     "agent killed while it trains": Fault(kills.kill_agent_training, SITE),
-    "SuperLink stopped for 70 s": Fault(stops.stop_superlink, COORDINATOR),
-    "executor stopped for 70 s in training": Fault(stops.stop_executor_training, SITE),
     "no more memory for the ServerApp": Fault(bounds.no_memory_for_serverapp, COORDINATOR),
-    "slow start of a site (a tenth of a core)": Fault(bounds.slow_start_of_site, SITE),
     "whole coordinator killed": Fault(kills.kill_coordinator, COORDINATOR),
     "slow site's link cut for 10 s": Fault(damage.cut_link, SLOW_SITE),
     "superlink.db locked for 10 s": Fault(database.lock_database, COORDINATOR),
+    "SuperNode stopped for 65 s": Fault(stops.stop_supernode, SITE, beside=True),
+    "coordinator's supervisor stopped for 65 s": Fault(stops.stop_coordinator, COORDINATOR),
     "site's supervisor killed, nobody starts it for 20 s": Fault(kills.leave_site_alone, SITE),
     "coordinator's executor killed": Fault(kills.kill_server_executor, COORDINATOR),
-    "SuperNode stopped for 70 s": Fault(stops.stop_supernode, SITE),
     "no more memory for the SuperLink": Fault(bounds.no_memory_for_superlink, COORDINATOR),
     "SIGTERM to the executor in training": Fault(kills.terminate_executor_training, SITE),
     "superlink.db lost": Fault(database.lose_database, COORDINATOR),
+    "agent's supervisor stopped for 65 s": Fault(stops.stop_agent, SITE, beside=True),
+    "SuperLink stopped for 65 s": Fault(stops.stop_superlink, COORDINATOR),
     "revoked site, enrolled again": Fault(damage.revoke_site, SITE),
     "coordinator's supervisor killed, nobody starts it for 20 s": Fault(kills.leave_coordinator_alone, COORDINATOR),
     "site's clock two days behind": Fault(wrong_clocks.site_clock_behind, SITE),
     "full disk for the SuperLink": Fault(disks.fill_superlinks_disk, COORDINATOR),
     "site's supervisor killed, its SuperNode stopped": Fault(kills.orphan_supernode, SITE),
     "expired server certificate": Fault(certificates.expire_certificate, COORDINATOR),
+    "slow start of a site (a tenth of a core)": Fault(bounds.slow_start_of_site, SITE, beside=True),
+    "ServerApp stopped for 130 s": Fault(stops.stop_serverapp, COORDINATOR),
     "64 file descriptors at a site": Fault(bounds.few_files_at_site, SITE),
     "corrupt pages in superlink.db, SuperLink killed": Fault(database.corrupt_and_kill, COORDINATOR),
-    "agent's supervisor stopped for 70 s": Fault(stops.stop_agent, SITE),
     "SIGTERM to the ServerApp": Fault(kills.terminate_serverapp, COORDINATOR),
     "coordinator's supervisor killed, its SuperLink stopped": Fault(kills.orphan_superlink, COORDINATOR),
     "slow start of the coordinator (a tenth of a core)": Fault(bounds.slow_start_of_coordinator, COORDINATOR),
-    "coordinator's executor stopped for 70 s": Fault(stops.stop_server_executor, COORDINATOR),
-    "coordinator's supervisor stopped for 70 s": Fault(stops.stop_coordinator, COORDINATOR),
-    "ServerApp stopped for 130 s": Fault(stops.stop_serverapp, COORDINATOR),
     "coordinator's clock two hours ahead, then back": Fault(wrong_clocks.server_clock_ahead, COORDINATOR),
 }

@@ -12,9 +12,11 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 
 import yaml
@@ -70,10 +72,10 @@ class Pace:
 
 
 QUIET = Pace(
-    share=None, pause_s=6.0, moment_s=90.0, everybody_s=300.0, deadline_s=40.0, grace_s=6.0, wait_s=120.0
+    share=None, pause_s=6.0, moment_s=60.0, everybody_s=300.0, deadline_s=40.0, grace_s=6.0, wait_s=120.0
 )  # fmt: skip
 HELD = Pace(
-    share=0.25, pause_s=8.0, moment_s=180.0, everybody_s=900.0, deadline_s=120.0, grace_s=20.0, wait_s=600.0
+    share=0.25, pause_s=8.0, moment_s=90.0, everybody_s=900.0, deadline_s=120.0, grace_s=20.0, wait_s=600.0
 )  # fmt: skip
 
 
@@ -97,13 +99,11 @@ def drill(folder: Path, names: Sequence[str], *, pace: Pace = QUIET, for_s: floa
                 began = time.monotonic()
                 wait_until(lambda: completed_rounds(run) > 0, until=began + pace.everybody_s, run=run)
                 with RoundWatch(run) as watch:
-                    injected = []
-                    for number, name in enumerate(names):
-                        if time.monotonic() - began > for_s:
-                            break
-                        target = CLIENTS[number // 2 % (len(CLIENTS) - 1)]
-                        scene = Scene(deployment, run, link, clocks, holds, target, SLOW, pace.moment_s)
-                        injected.append(inject(scene, name, watch, pause_s=pace.pause_s, began=began))
+                    scenes = {
+                        site: Scene(deployment, run, link, clocks, holds, site, SLOW, pace.moment_s)
+                        for site in CLIENTS[:-1]
+                    }
+                    injected = inject_all(scenes, names, watch, pause_s=pace.pause_s, began=began, for_s=for_s)
                     over = time.monotonic()
                     everybody = over + pace.everybody_s
                     wait_until(lambda: watch.all_trained(CLIENTS, since=over), until=everybody, run=run)
@@ -136,8 +136,35 @@ def prepare(folder: Path, pace: Pace) -> tuple[Deployment, Recipe, Clocks]:
     return deployment, recipe, clocks
 
 
+def inject_all(
+    scenes: Mapping[str, Scene], names: Sequence[str], watch: RoundWatch, *, pause_s: float, began: float, for_s: float
+) -> list[Injected]:
+    """One after the other, sites in turn; one that lasts (`Fault.beside`) goes on beside those that follow."""
+    injected: list[Future[Injected]] = []
+    beside: tuple[str, Future[Injected]] | None = None
+    sites = cycle(scenes)
+    with ThreadPoolExecutor(1) as background, ThreadPoolExecutor(1) as foreground:
+        for name in names:
+            if time.monotonic() - began > for_s:
+                break
+            site = next(sites)
+            if beside is not None and not beside[1].done():
+                if FAULTS[name].beside:
+                    beside[1].result()
+                elif site == beside[0]:
+                    site = next(sites)
+            pool = background if FAULTS[name].beside else foreground
+            done = pool.submit(inject, scenes[site], name, watch, pause_s=pause_s, began=began)
+            injected.append(done)
+            if FAULTS[name].beside:
+                beside = site, done
+            else:
+                done.result()
+    return [future.result() for future in injected]
+
+
 def inject(scene: Scene, name: str, watch: RoundWatch, *, pause_s: float, began: float) -> Injected:
-    """Do it, then wait for a round that began after it, but not longer than five pauses: faults may overlap."""
+    """Do it, then wait for a round that began after it, but not longer than three pauses: faults may overlap."""
     fault, before, start = FAULTS[name], completed_rounds(scene.run), time.monotonic()
     try:
         seen = fault.act(scene)
@@ -146,7 +173,7 @@ def inject(scene: Scene, name: str, watch: RoundWatch, *, pause_s: float, began:
         seen = Seen(f"{type(error).__name__}: {error}", happened=False)
     over = time.monotonic()
     site = {At.COORDINATOR: None, At.SLOW_SITE: scene.slow, At.SITE: scene.target}[fault.at]
-    while time.monotonic() < over + 5 * pause_s and watch.rounds_since(over) == 0:
+    while time.monotonic() < over + 3 * pause_s and watch.rounds_since(over) == 0:
         time.sleep(0.2)
     where = site or "the coordinator"
     print(f"{over - began:5.0f} s: {name} ({where}) after round {before}, in {over - start:.0f} s: {seen}", flush=True)

@@ -124,9 +124,9 @@ class Scene:
         """Until so much of the slow site's update has gone up, and more is to come."""
         return self.wait_for(lambda: self.link.burst_up >= least_bytes)
 
-    def wait_for(self, condition: Callable[[], bool], *, look_s: float = 0.005) -> bool:
+    def wait_for(self, condition: Callable[[], bool], *, look_s: float = 0.005, at_least_s: float = 0.0) -> bool:
         """Whether it came true in time; looked at often, for the moment is short."""
-        give_up = time.monotonic() + self.moment_s
+        give_up = time.monotonic() + max(self.moment_s, at_least_s)
         while not condition():
             if time.monotonic() > give_up:
                 return False

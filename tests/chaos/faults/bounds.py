@@ -13,8 +13,8 @@ from tests.chaos.report import Seen
 from tests.chaos.scene import Scene
 from tests.chaos.slowness import Slowness, cpu_s, tree
 
-FILES, FILES_S = 64, 30.0
-MEMORY_S = 40.0
+FILES, FILES_S = 64, 20.0
+MEMORY_S = 25.0
 SHORT = (
     b"MemoryError",
     b"can't allocate",
@@ -23,7 +23,7 @@ SHORT = (
     b"out-of-memory",
     b"bad_alloc",
 )
-SLOW_SHARE, SLOW_S = 0.1, 40.0
+SLOW_SHARE, SLOW_S = 0.1, 30.0
 
 
 def few_files_at_site(scene: Scene) -> Seen:

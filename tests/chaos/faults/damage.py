@@ -25,16 +25,16 @@ def damage_checkpoint(scene: Scene) -> Seen:
             turned = file.read(1)[0] ^ 1
             file.seek(-1, os.SEEK_CUR)
             file.write(bytes([turned]))
-            damaged = os.fstat(file.fileno()).st_ino
+        damaged = path.read_bytes()
         os.kill(process.pid, signal.SIGKILL)
     began = time.monotonic()
-    found = scene.wait_for(lambda: inode(scene.run / aside) == damaged, look_s=0.1)
+    found = scene.wait_for(lambda: content(scene.run / aside) == damaged, look_s=0.1)
     said = f"set aside {time.monotonic() - began:.0f} s later" if found else "not set aside"
     return Seen(said, not is_alive(process))
 
 
-def inode(path: Path) -> int | None:
-    return path.stat().st_ino if path.exists() else None
+def content(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
 
 
 def cut_link(scene: Scene) -> Seen:

@@ -12,7 +12,7 @@ from tests.chaos.scene import Scene
 
 LATE_S = 12.0
 """Longer than a round waits for those who are not there: see `drill.recipe`."""
-HEARTBEAT_S = 70.0
+HEARTBEAT_S = 65.0
 """Longer than a node's and a ClientApp's heartbeat, 60 s."""
 START_S = 60
 """`patience.start_s` of the drill's coordinator: Flower fails a ServerApp after twice as long without a heartbeat."""
