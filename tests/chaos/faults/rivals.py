@@ -32,7 +32,7 @@ def second(scene: Scene, name: str, unit: str) -> Seen:
         env={**os.environ, **QUIET, **MODEST, "PYTHONPATH": str(units_folder()), **scene.deployment.environment(name)},
         capture_output=True,
         text=True,
-        timeout=scene.moment_s,
+        timeout=UNANSWERED_S,
     )
     output = " ".join((ended.stdout + ended.stderr).split())
     named = "is in use by" in output and f"process {first}," in output
