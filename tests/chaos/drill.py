@@ -75,7 +75,7 @@ QUIET = Pace(
     share=None, pause_s=6.0, moment_s=60.0, everybody_s=300.0, deadline_s=40.0, grace_s=6.0, wait_s=120.0
 )  # fmt: skip
 HELD = Pace(
-    share=0.25, pause_s=8.0, moment_s=90.0, everybody_s=900.0, deadline_s=120.0, grace_s=20.0, wait_s=600.0
+    share=0.25, pause_s=30.0, moment_s=180.0, everybody_s=900.0, deadline_s=120.0, grace_s=20.0, wait_s=600.0
 )  # fmt: skip
 
 
