@@ -55,7 +55,7 @@ deploy-demo: $(STAMP)  ## A coordinator and two sites: real processes, real TLS,
 	rm -rf runs/deployment
 	$(BIN)/python -m simulations.deployment --out runs/deployment
 
-chaos: $(STAMP)  ## Fifty faults in one deployed run: half an hour; writes the table into docs/reliability.md
+chaos: $(STAMP)  ## Fifty faults in one deployed run; writes the table into docs/reliability.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.drill --report docs/reliability.md
 
 chaos-slow: $(STAMP)  ## The same on a quarter of a core: longer
