@@ -8,7 +8,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help install demo test test-slow test-long test-all check fix bench fuzz chaos attack audit deploy-demo sbom clean
+.PHONY: help install demo test test-slow test-long test-all check fix bench fuzz chaos chaos-slow attack audit deploy-demo sbom clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -59,8 +59,11 @@ deploy-demo: $(STAMP)  ## A coordinator and two sites: real processes, real TLS,
 	rm -rf runs/deployment
 	$(BIN)/python -m simulations.deployment --out runs/deployment
 
-chaos: $(STAMP)  ## Thirty-two faults in one deployed run; writes the table into docs/reliability.md
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.drill --faults 32 --report docs/reliability.md
+chaos: $(STAMP)  ## Fifty faults in one deployed run; writes the table into docs/reliability.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.drill --report docs/reliability.md
+
+chaos-slow: $(STAMP)  ## The same on a quarter of a core: longer
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.drill --share 0.25 --report docs/reliability.md
 
 # Of another environment: make sbom SBOM_OF=/opt/fedlora/bin/python. The tool has a place of its own and is not listed.
 SBOM_OF ?= $(BIN)/python

@@ -1,8 +1,8 @@
 """Whether a site has a coordinator, and whether its SuperNode still speaks with it.
 
-When the coordinator answers with an error that it does not expect (a locked database is enough), the loop of Flower's
-SuperNode ends, and its process stays, because the server for its executor goes on. No exit, so nothing to restart: such
-a one is started afresh. Where the coordinator itself is away, nothing is: an executor that trains keeps its SuperNode.
+A SuperNode whose loop has ended ends (`supernode.py`), and its supervisor starts another; this is for one that is
+there, has no connection and does not try, whatever keeps it. Where the coordinator itself is away, nothing is done: an
+executor that trains keeps its SuperNode.
 """
 
 from __future__ import annotations

@@ -1,14 +1,21 @@
 """`python -m client.supernode CERTIFICATE KEY ARGUMENTS...`: Flower's SuperNode, which shows this site's certificate.
 
-Flower 1.39 has no setting for it. The one private name of Flower's that it takes is in this file alone; where it is not
-as it is here, the SuperNode does not start.
+Two threads of Flower's can end by an answer that they do not expect, and leave a process behind that looks alive: the
+one that sends heartbeats, after which the coordinator asks this site no more, and the one that receives messages. Here
+the first goes on, and the process ends with the second, so that its supervisor starts another.
+
+Flower 1.39 has no setting for any of it. The private names of Flower's that it takes are in this file alone; where they
+are not as they are here, the SuperNode does not start.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
+import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +23,57 @@ import grpc
 
 from client.identity import channel_credentials
 
+log = logging.getLogger("fedlora.supernode")
+
 CONNECTION, COMMAND = "flwr.client.grpc_rere_client.connection", "flwr.supernode.cli.flower_supernode"
 
 
 def main() -> None:
-    """Become the SuperNode."""
+    """Become the SuperNode, and end when it does."""
     certificate, key, *arguments = sys.argv[1:]
     sys.argv = ["flower-supernode", *arguments, "--auth-supernode-private-key", key]
     show_certificate(Path(key), Path(certificate))
-    importlib.import_module(COMMAND).flower_supernode()
+    beat_on()
+    run_to_the_end(importlib.import_module(COMMAND).flower_supernode)
+
+
+def run_to_the_end(supernode: Callable[[], object]) -> None:
+    """Ends this process with it: the server for the executor would keep it there."""
+    status = 1
+    try:
+        supernode()
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def beat_on() -> None:
+    """From now on a heartbeat that the coordinator answers with an error is sent again, as one that got no answer is;
+    where the coordinator does not know this node any more, the process ends."""
+    connection = importlib.import_module(CONNECTION)
+    if not hasattr(connection, "HeartbeatSender"):
+        raise RuntimeError("flwr sends its heartbeats in another way: they cannot be kept going")
+    make = connection.HeartbeatSender
+
+    def sender(heartbeat: Callable[[], bool]) -> Any:
+        def beat() -> bool:
+            try:
+                return heartbeat()
+            except grpc.RpcError as error:
+                log.warning("a heartbeat failed, and is sent again", extra={"why": str(error)})
+                return False
+            except Exception:
+                traceback.print_exc()
+                sys.stderr.flush()
+                os._exit(1)
+
+        return make(beat)
+
+    vars(connection)["HeartbeatSender"] = sender
 
 
 def show_certificate(key: Path, certificate: Path) -> None:

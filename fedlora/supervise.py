@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -65,6 +66,8 @@ class Running:
     next_start: float = 0.0
     last_exit: int | None = None
     lacks: str | None = NOT_RUNNING
+    kill_at: float = math.inf
+    """It was asked to stop, and is ended if it has not by then."""
     look_at: float = 0.0
     rotate_at: float = 0.0
 
@@ -113,6 +116,7 @@ class Supervisor:
         """Look at every child once: reap the dead, start what is due, in order."""
         for running in self._all.values():
             self._reap(running)
+            self._end_if_overdue(running)
             if running.child.log is not None:
                 self._rotate(running, running.child.log)
         for running in self._all.values():
@@ -127,10 +131,11 @@ class Supervisor:
         self._stopping = True
 
     def restart(self, name: str) -> None:
-        """Ask a child to stop; the loop starts it again at once."""
+        """Ask a child to stop; the loop starts it again at once, and ends one that has not stopped after STOP_S."""
         running = self._all[name]
         if running.alive and running.process is not None:
             running.started_at = -STEADY_S  # asked for, so not a quick death
+            running.kill_at = min(running.kill_at, self._clock() + STOP_S)
             running.process.terminate()
 
     def pid(self, name: str) -> int | None:
@@ -223,6 +228,7 @@ class Supervisor:
             if output is not None:
                 output.close()
         running.starts += 1
+        running.kill_at = math.inf
         running.started_at = self._clock()
         log.info("started", extra={"child": child.name, "pid": running.process.pid, "starts": running.starts})
         self._try("record of processes", self._write_record)
@@ -253,6 +259,12 @@ class Supervisor:
             running.quick_deaths, running.next_start = 0, self._clock()
         pause = running.next_start - self._clock()
         log.warning("exited", extra={"child": running.child.name, "status": status, "restart_in_s": pause})
+
+    def _end_if_overdue(self, running: Running) -> None:
+        if running.alive and running.process is not None and self._clock() >= running.kill_at:
+            running.kill_at = math.inf
+            log.warning("a child that was asked to stop has not", extra={"child": running.child.name})
+            running.process.kill()
 
     def _put_off(self, running: Running) -> None:
         """The next start, later with every death or failure that followed a start quickly."""

@@ -86,7 +86,7 @@ def signer_in(folder: Path, key_file: str = "ca.key") -> Signer:
     raise SettingsError(f"{path} is not the key of a certificate in {folder / 'ca.crt'}: restore pki/ from a backup.")
 
 
-def issue_server_certificate(folder: Path, *, hosts: Iterable[str], days: int = SERVER_DAYS) -> None:
+def issue_server_certificate(folder: Path, *, hosts: Iterable[str], days: float = SERVER_DAYS) -> None:
     """server.pem (0600) for these names and addresses, signed by the folder's authority, for no longer than it lasts.
 
     The file is the old one or the new one, whatever happens; SettingsError or OSError leaves the old one.
@@ -163,7 +163,7 @@ def days_to(end: datetime) -> float:
     return (end - datetime.now(UTC)) / timedelta(days=1)
 
 
-def _end(signer: Signer, days: int) -> datetime:
+def _end(signer: Signer, days: float) -> datetime:
     last = signer.certificate.not_valid_after_utc
     if last <= datetime.now(UTC):
         raise SettingsError(
@@ -173,7 +173,7 @@ def _end(signer: Signer, days: int) -> datetime:
 
 
 def _signed_by(
-    signer: Signer, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, days: int
+    signer: Signer, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, days: float
 ) -> x509.CertificateBuilder:
     issuer = signer.certificate.subject
     return _unsigned(subject, issuer, key, by=signer.key, end=_end(signer, days))

@@ -213,6 +213,7 @@ class Duties:
         """When it is due, gone or damaged; whoever changes it has it looked at, too."""
         now = time.monotonic()
         if now >= self._next_renewal or stamp(self._settings.pki) != self._certificate:
+            self._next_renewal = now  # one that fails is tried again, though the present one is taken up meanwhile
             renew_if_due(self._settings)
             self._next_renewal = now + RENEW_LOOK_S
 

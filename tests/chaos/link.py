@@ -35,13 +35,14 @@ class Link:
         last, size = self._burst
         return size if time.monotonic() - last < LULL_S else 0
 
-    def cut(self) -> None:
-        """Drop every connection, refuse new ones."""
-        self._up = False
+    def cut(self) -> int:
+        """Drop every connection, refuse new ones; how many there were."""
+        self._up, count = False, len(self._pairs)
         for pair in self._pairs:
             for end in pair:
                 end.close()
         self._pairs.clear()
+        return count
 
     def heal(self) -> None:
         self._up = True

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from tests.chaos.holds import Holds
 
 PERIOD_S = 0.5
 """They are continued when so long a period's share is theirs again."""
@@ -49,8 +50,10 @@ def cpu_s(pids: Iterable[int]) -> dict[int, float]:
 class Slowness:
     """While it is entered, the trees of `roots()` together get no more than `share` of a core."""
 
-    def __init__(self, roots: Callable[[], Iterable[int]], *, share: float) -> None:
+    def __init__(self, roots: Callable[[], Iterable[int]], *, share: float, holds: Holds | None = None) -> None:
+        """`holds`: of all who stop some of these processes; none but this one when not given."""
         self._roots = roots
+        self._holds = holds or Holds()
         self._share = share
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._hold, name="slowness", daemon=True)
@@ -75,14 +78,9 @@ class Slowness:
             used, last, self.used_s = {**used, **found}, now, self.used_s + spent_s
             if not stopped and left_s <= 0.0:
                 pids, stopped = tree(self._roots()), True
-                send(pids, signal.SIGSTOP)
+                self._holds.stop(pids)
             elif stopped and left_s >= 0.9 * self._share * PERIOD_S:
-                send(pids, signal.SIGCONT)
+                self._holds.let_go(pids)
                 stopped = False
-        send(pids, signal.SIGCONT)
-
-
-def send(pids: Iterable[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+        if stopped:
+            self._holds.let_go(pids)

@@ -14,6 +14,7 @@ import pytest
 from server.submissions import completed_rounds, look_at, read_submission, state_of
 from simulations.deployment import Deployment, make_deployment
 from simulations.site_files import write_site_files
+from tests.chaos.holds import is_stopped
 from tests.chaos.slowness import Slowness, tree
 from tests.federations import CLIENTS, save_messages, save_tiny_model, tiny_recipe
 
@@ -84,10 +85,6 @@ def test_a_tree_is_held_to_its_share_and_let_go():
         with Slowness(lambda: [process.pid], share=TENTH) as held:
             time.sleep(4.0)
         share = held.used_s / (time.monotonic() - began)
-        assert not any(state(pid) == "T" for pid in tree([process.pid]))
+        assert not any(is_stopped(pid) for pid in tree([process.pid]))
         os.killpg(process.pid, signal.SIGKILL)
     assert share < 2 * TENTH  # a look may come late
-
-
-def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

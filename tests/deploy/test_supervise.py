@@ -16,7 +16,7 @@ import pytest
 from fedlora import supervise
 from fedlora.health import serve_health, serve_metrics
 from fedlora.settings import SettingsError
-from fedlora.supervise import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Child, JsonLines, Supervisor
+from fedlora.supervise import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, STOP_S, Child, JsonLines, Supervisor
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 DIE = [sys.executable, "-c", "raise SystemExit(3)"]
@@ -64,6 +64,31 @@ def test_a_child_that_lived_long_is_started_again_at_once():
         settle(supervisor, "a", wanted=False)
         supervisor.step()
         assert supervisor.health()["a"]["alive"]
+    finally:
+        supervisor.stop_children()
+
+
+def test_a_child_that_is_to_be_started_afresh_and_does_not_stop_is_ended(tmp_path):
+    """Uvicorn waits for every open connection, without a bound; its SuperLink has closed its ports by then."""
+    clock, deaf = Clock(), tmp_path / "deaf"
+    script = f"import pathlib, signal, time; signal.signal(15, signal.SIG_IGN); pathlib.Path({str(deaf)!r}).touch()"
+    supervisor = Supervisor([Child("a", [sys.executable, "-c", f"{script}; time.sleep(600)"])], clock=clock)
+    try:
+        supervisor.step()
+        give_up = time.monotonic() + 20
+        while not deaf.exists():
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+        supervisor.restart("a")
+        clock.now += STOP_S - 1
+        supervisor.restart("a")  # asked again, it has no longer for it
+        supervisor.step()
+        assert supervisor.health()["a"]["alive"]
+        clock.now += 1
+        supervisor.step()
+        settle(supervisor, "a", wanted=False)
+        supervisor.step()
+        assert (supervisor.health()["a"]["starts"], supervisor.health()["a"]["last_exit"]) == (2, -signal.SIGKILL)
     finally:
         supervisor.stop_children()
 

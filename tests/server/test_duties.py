@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from client.enroll import ask
+from fedlora import duties as retried
 from server import up
 from server.certificates import days_left, issue_server_certificate
 from server.provision import approve, initialise
@@ -95,3 +96,18 @@ def test_an_authority_whose_key_is_elsewhere_renews_nothing_says_so_and_runs_on(
     assert days_left(settings.pki) < 3
     assert "could not be renewed" in wrong(duties)["certificate"]
     assert control.asked == 1
+
+
+def test_a_renewal_that_fails_for_a_certificate_that_was_put_there_is_tried_again(settings, clocks, monkeypatch):
+    """It was once forgotten for an hour, and called well, as soon as the certificate that is due had been taken up."""
+    monkeypatch.setattr(retried, "RETRY_S", 0.0)
+    duties, supervisor = Duties(settings, FakeControl()), FakeSupervisor(pid=1)
+    ticks(duties, supervisor, 1)
+    issue_server_certificate(settings.pki, hosts=["x"], days=3)
+    key = (settings.pki / "ca.key").rename(settings.folder / "elsewhere.key")
+    ticks(duties, supervisor, 3)
+    assert "could not be renewed" in wrong(duties)["certificate"]
+    key.rename(settings.pki / "ca.key")
+    ticks(duties, supervisor, 3)
+    assert days_left(settings.pki) > RENEW_DAYS
+    assert wrong(duties) == {}
