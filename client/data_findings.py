@@ -15,6 +15,7 @@ from fedlora.privacy.policy import Policy
 from fedlora.privacy.refusal import Refusal
 from fedlora.privacy.rows_key import stored_key
 from fedlora.privacy.sketch import known_elsewhere
+from fedlora.rows import MOST_SHOWN
 
 
 def rows_of(settings: ClientSettings) -> OwnRows:
@@ -32,10 +33,14 @@ def data(settings: ClientSettings) -> Finding:
         said += f"; {rows.also_tested} left out of training as they are in the test file"
     if rows.test_counts is not None:
         said += f"; test file: {rows.test_counts}"
+    if rows.malformed:
+        said = "\n".join([said, *rows.malformed[:MOST_SHOWN]])
     try:
         require_usable(settings, rows)
     except Refusal as refusal:
         return bad("data", said, f"Private tasks are refused: {refusal}")
+    if rows.malformed:
+        return doubtful("data", said, "Mend these rows: a task leaves them out and says nothing of it.")
     if len(rows.train) < 100:
         return doubtful("data", said, "Privacy needs more: with few examples the noise outweighs them.")
     if settings.data.labels is None:

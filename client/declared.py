@@ -51,6 +51,14 @@ def declared(state: Path, train: Path | None) -> Declared:
     return Declared(tuple(sorted({row.label for row in (*rows.train, *rows.test)})), len(rows.train))
 
 
+def malformed(state: Path, train: Path | None) -> tuple[str, ...]:
+    """The first rows of a training file that are left out as they are written, with their lines."""
+    try:
+        return () if train is None else rows_in(SiteData(train=train), rows_key(state)).malformed
+    except SettingsError as error:
+        return (str(error),)
+
+
 def size_lines(dataset: str, examples: int) -> str:
     """The part of a policy that declares a size."""
     return (

@@ -19,7 +19,7 @@ from fedlora.examples import Examples, tokenise
 from fedlora.membership import first_of, held_out, key_of, place, split
 from fedlora.models import load_tokenizer
 from fedlora.randomness import chooser
-from fedlora.rows import PACKAGED, Columns, Read, Row, files_of, read_source
+from fedlora.rows import PACKAGED, Columns, Read, Row, files_of, read_whole
 from fedlora.settings import SettingsError
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,11 @@ def federation(settings: DataSettings, *, model: ModelSettings, seed: int) -> Fe
 
 
 def columns_of(settings: DataSettings) -> Columns:
-    """The columns that are read: of clients only where they are the partition."""
-    return Columns(settings.text, settings.label, settings.client_column if settings.partition == "natural" else None)
+    """The columns that are read: of clients only where they are the partition; a file each where none is named."""
+    if settings.partition != "natural":
+        return Columns(settings.text, settings.label)
+    unnamed = settings.client_column == DataSettings.model_fields["client_column"].default
+    return Columns(settings.text, settings.label, settings.client_column, client_by_file=unnamed)
 
 
 def assign(
@@ -99,7 +102,7 @@ def tokenised(
     source: str, columns: Columns, labels: tuple[str, ...] | None, model: ModelSettings, version: object
 ) -> Corpus:
     """Read and tokenised once per process, however many runs share it; `version` tells a changed file."""
-    read = read_source(source, columns, labels=labels)
+    read = read_whole(source, columns, labels=labels)
     log.info("%s: %s", source, read.counts)
     found = labels or tuple(sorted({row.label for row in read.rows}))
     if len(found) < 2:

