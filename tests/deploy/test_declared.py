@@ -16,6 +16,7 @@ from client.enroll import accept, ask
 from client.own_rows import own_rows, require_own_name
 from client.settings import load_client
 from fedlora.cli import load_command
+from fedlora.files import write_atomically
 from fedlora.privacy.rows_key import rows_key
 from server.provision import approve, initialise
 from tests.privacy.tasks import STATE, guard, task
@@ -57,6 +58,25 @@ def test_a_site_that_takes_its_grant_with_its_data_declares_classes_and_a_size(g
     assert "change it as you like" in text
     for check in ("data", "public size", "dataset"):
         assert finding(tmp_path / "site", check).grade == "good"
+
+
+def test_the_doctor_lists_the_first_malformed_rows_with_their_lines(grant, tmp_path):
+    train = write(tmp_path / "train.csv", [*lines(200), *["one,two,three"] * 12])
+    accept(tmp_path / "site", grant, train=train)
+    found = finding(tmp_path / "site", "data")
+    assert found.grade == "doubtful"
+    assert f"{train}:202: more cells than columns" in found.said
+    assert (f"{train}:211: " in found.said, f"{train}:212: " in found.said) == (True, False)
+    assert "leaves them out" in found.remedy
+
+
+def test_who_takes_a_grant_is_told_which_rows_are_malformed(grant, tmp_path):
+    train = write(tmp_path / "train.csv", [*lines(200), 'a 5" pipe,yes'])
+    write_atomically(tmp_path / "grant.json", grant.model_dump_json().encode())
+    words = ["accept", str(tmp_path / "site"), str(tmp_path / "grant.json"), "--train", str(train), "--yes"]
+    done = CliRunner().invoke(load_command("client"), words)
+    assert done.exit_code == 0, done.output
+    assert f"{train}:202: a quote inside the cell of column 'text'" in done.output.replace("\n", "")
 
 
 def test_the_declared_size_is_what_a_receipt_is_made_of_whatever_comes_or_goes(grant, tmp_path):
