@@ -13,11 +13,9 @@ from pathlib import Path
 
 from client.own_rows import rows_in
 from client.settings import SiteData
+from fedlora.classes import MOST_CLASSES
 from fedlora.privacy.rows_key import rows_key
 from fedlora.settings import SettingsError
-
-MOST_CLASSES = 100
-"""A column with more different values is not taken for one of classes."""
 
 LATER = """\
 # Once the data are there, declare how many they are (fedlora client doctor says how): datasets, public_examples.

@@ -13,6 +13,7 @@ import torch
 from flwr.serverapp import Grid
 
 from fedlora.adapters import initial_adapter, write
+from fedlora.adapters.shape import require_ranks
 from fedlora.config import Recipe
 from fedlora.export import export_adapter
 from fedlora.privacy.spent import privacy_note
@@ -104,8 +105,9 @@ def recorded(rounds: Rounds, recipe: Recipe, needs: Coordination, journal: Journ
 
 def begin(grid: Grid, journal: Journal, recipe: Recipe, strategy: Strategy, needs: Coordination) -> Progress:
     """Round 0: the coordinator's initial adapter, stored before anything else is sent."""
-    journal.begin()
     resident = needs.resident
+    require_ranks(resident.template, recipe.adapter)
+    journal.begin()
     write(resident.model, resident.template)  # a run before this one may have left other ranks
     adapter = initial_adapter(resident.model, recipe.adapter, seed=recipe.seed)
     if recipe.adapter.init == "gradient":

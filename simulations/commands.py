@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
@@ -81,11 +82,29 @@ def simulate(
         typer.echo(f"In a browser, now or while a run goes on: fedlora dashboard --open{where}")
 
 
+def said_once() -> Callable[[str], None]:
+    """Prints to the terminal what it was not told before: runs that are compared share their data."""
+    console, said = Console(stderr=True, soft_wrap=True), set[str]()
+
+    def say(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            console.print(text, markup=False, highlight=False)
+
+    return say
+
+
 def run_on_screen(
-    recipe: Recipe, folder: Path, *, resume: bool = False, engine: Engine = "local", store: str | None = None
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    engine: Engine = "local",
+    store: str | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Run with a progress bar."""
-    simulation = prepare(recipe)
+    """Say what is in the data, then run with a progress bar."""
+    simulation = prepare(recipe, say=say or said_once())
     with Screen(rounds=recipe.rounds.count, title=recipe.name) as screen:
         return run_simulation(simulation, folder, watch=screen.watch, resume=resume, engine=engine, store=store)
 
@@ -129,7 +148,7 @@ def compare(
     planned = plan(recipes, sweep or [], numbers, overrides or [], out, variant or [])
     console = Console(stderr=True)
     found = [finished(folder) for folder in folders]
-    run = partial(run_on_screen, store=store_beside(out))
+    run = partial(run_on_screen, store=store_beside(out), say=said_once())
     swept = run_missing(planned, run, say=lambda text: console.rule(text, align="left"))
     found += swept
     if repeat is not None:
