@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from fedlora.classes import require_classes
 from fedlora.config import DataSettings, ModelSettings
-from fedlora.examples import Examples, tokenise
+from fedlora.examples import Examples, digest_of, tokenise
 from fedlora.lengths import lengths_of
 from fedlora.membership import first_of, held_out, key_of, place, split
 from fedlora.models import load_tokenizer
@@ -43,6 +43,11 @@ class Federation:
     """The shared test set, no text of which is at any client."""
     found: Found
     """What the source holds."""
+
+    def digests(self, names: Iterable[str]) -> dict[str, str]:
+        """What tells one set of examples from another: of these clients, and of the shared test set."""
+        whole = {f"client {name}": (self.clients[name].train, self.clients[name].test) for name in names}
+        return {who: digest_of(*parts) for who, parts in {**whole, "the test set": (self.held_out,)}.items()}
 
     @property
     def sizes(self) -> dict[str, tuple[int, int]]:

@@ -161,6 +161,7 @@ def federate(
         evaluate=lambda state: on_held_out(simulation, state),
         watch=watch,
         site_of=None if engine == "ray" else lambda node: names[node - FIRST_NODE],
+        data_digests=simulation.data.digests(names),
         recorder=recorder,
     )
     finished: list[Progress] = []
