@@ -60,6 +60,12 @@ def classes_of(settings: ServerSettings, recipe: Recipe, seen: Counter[str]) -> 
     return labels
 
 
+def known_classes(settings: ServerSettings, recipe: Recipe) -> tuple[str, ...]:
+    """The classes that a run of this recipe would have here."""
+    read = None if recipe.data.labels or settings.labels else held_out(settings)
+    return classes_of(settings, recipe, Counter(row.label for row in read.rows) if read else Counter())
+
+
 def doubts(settings: ServerSettings, recipe: Recipe, labels: tuple[str, ...], *, has_test_set: bool) -> Iterator[str]:
     """What may still come right: sites can be approved after a run was submitted."""
     for group in alike(labels):

@@ -131,7 +131,7 @@ def _rows(lines: Lines, separator: str, names: Sequence[str], columns: Sequence[
 NOT_CSV = "a quote that is not closed, or text after one"
 QUOTES = 'a cell with a quote in it is written "5"" wide"'
 TOO_MANY, TOO_FEW = "more cells than columns", "fewer cells than columns"
-RAGGED = "a cell with a separator or a line break in it stands in quotes"
+RAGGED = "a cell with a separator or a line break in it stands in quotes, and no separator ends a row"
 
 
 def stray_quote(record: str, cells: Sequence[str]) -> int | None:
