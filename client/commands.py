@@ -44,6 +44,7 @@ def accept(
     yes: Yes = False,
 ) -> None:
     """Take the coordinator's grant; asks before another authority than the present one is trusted."""
+    from client.declared import malformed
     from client.enroll import accept as take
     from client.enroll import change_of
 
@@ -67,6 +68,9 @@ def accept(
         console.print("[yellow]The grant brings no certificate for this site:[/] its coordinator is of version 0.1.0.")
     if train is not None and not train.exists():
         console.print(f"[yellow]{train.resolve()} is not there yet; `fedlora client up` needs it.[/]")
+    elif train is not None and (lines := malformed(folder / "state", train)):
+        console.print("[yellow]These rows of your data are left out as they are written; mend them first:[/]")
+        console.print("\n".join(lines), markup=False)
     console.print(f"Read {folder / 'client.yaml'} and {folder / 'policy.yaml'}, then: fedlora client doctor, client up")
 
 

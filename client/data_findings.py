@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 
 from client.declared import two_digits
 from client.own_rows import OwnRows, require_usable, rows_in
 from client.settings import ClientSettings
+from fedlora.classes import MOST_CLASSES, alike
+from fedlora.config import ModelSettings
 from fedlora.findings import Finding, bad, doubtful, good
+from fedlora.lengths import lengths_of, percent
 from fedlora.membership import KEY_BYTES
+from fedlora.models import load_tokenizer
 from fedlora.privacy.calibration import public_size as ladder_size
 from fedlora.privacy.calibration import size_bound
 from fedlora.privacy.policy import Policy
 from fedlora.privacy.refusal import Refusal
 from fedlora.privacy.rows_key import stored_key
 from fedlora.privacy.sketch import known_elsewhere
+from fedlora.rows import MOST_SHOWN
+
+LENGTH = 1
+"""Every text has as many tokens, so that each is counted whole."""
+MOST_LISTED = 12
 
 
 def rows_of(settings: ClientSettings) -> OwnRows:
@@ -32,16 +42,52 @@ def data(settings: ClientSettings) -> Finding:
         said += f"; {rows.also_tested} left out of training as they are in the test file"
     if rows.test_counts is not None:
         said += f"; test file: {rows.test_counts}"
+    if rows.malformed:
+        said = "\n".join([said, *rows.malformed[:MOST_SHOWN]])
     try:
         require_usable(settings, rows)
     except Refusal as refusal:
         return bad("data", said, f"Private tasks are refused: {refusal}")
+    if rows.malformed:
+        return doubtful("data", said, "Mend these rows: a task leaves them out and says nothing of it.")
     if len(rows.train) < 100:
         return doubtful("data", said, "Privacy needs more: with few examples the noise outweighs them.")
     if settings.data.labels is None:
         remedy = f"Declare the classes under data in client.yaml, if these are all: labels: [{', '.join(labels)}]"
         return doubtful("data", said, remedy)
     return good("data", said)
+
+
+def classes(settings: ClientSettings) -> Finding:
+    """The classes with their shares; names that differ only where nobody looks. Said here, and to nobody else."""
+    rows = rows_of(settings)
+    seen = Counter(row.label for row in (*rows.train, *rows.test))
+    whole, most = sum(seen.values()), seen.most_common(MOST_LISTED)
+    said = ", ".join(f"{label} {count} ({percent(count, whole)})" for label, count in most)
+    said += f", and {len(seen) - len(most)} more" if len(seen) > len(most) else ""
+    groups = alike(seen)
+    if groups:
+        same = "; ".join(" and ".join(map(repr, group)) for group in groups)
+        return doubtful("classes", f"{said}; these differ only in case or spaces: {same}", "Write each in one way.")
+    if len(seen) > MOST_CLASSES:
+        remedy = "Is data.label in client.yaml the column of the classes?"
+        return doubtful("classes", f"{len(seen)} different values: {said}", remedy)
+    missing = sorted(set(settings.data.labels or ()) - seen.keys())
+    if missing:
+        return doubtful("classes", f"{said}; declared, and in no row: {', '.join(missing)}", "Mend data.labels.")
+    if len(seen) < 2:
+        return doubtful("classes", f"{said or 'none'}", "With one class a site teaches only its name.")
+    return good("classes", said)
+
+
+def texts(settings: ClientSettings, model: str | None) -> Finding:
+    """How long the texts are, by the base model's own tokenizer where it is here."""
+    rows = rows_of(settings)
+    found = [row.text for row in (*rows.train, *rows.test)]
+    if model is None or not found:
+        return good("texts", f"the longest has {max(map(len, found), default=0)} characters")
+    counted = lengths_of(found, [LENGTH] * len(found), load_tokenizer(ModelSettings(id=model)), limit=LENGTH)
+    return good("texts", f"the longest has {counted.longest} tokens; a run cuts what is above its model.max_tokens")
 
 
 def public_size(settings: ClientSettings, policy: Policy) -> Finding:

@@ -13,11 +13,9 @@ from pathlib import Path
 
 from client.own_rows import rows_in
 from client.settings import SiteData
+from fedlora.classes import MOST_CLASSES
 from fedlora.privacy.rows_key import rows_key
 from fedlora.settings import SettingsError
-
-MOST_CLASSES = 100
-"""A column with more different values is not taken for one of classes."""
 
 LATER = """\
 # Once the data are there, declare how many they are (fedlora client doctor says how): datasets, public_examples.
@@ -49,6 +47,14 @@ def declared(state: Path, train: Path | None) -> Declared:
     except SettingsError:
         return Declared()
     return Declared(tuple(sorted({row.label for row in (*rows.train, *rows.test)})), len(rows.train))
+
+
+def malformed(state: Path, train: Path | None) -> tuple[str, ...]:
+    """The first rows of a training file that are left out as they are written, with their lines."""
+    try:
+        return () if train is None else rows_in(SiteData(train=train), rows_key(state)).malformed
+    except SettingsError as error:
+        return (str(error),)
 
 
 def size_lines(dataset: str, examples: int) -> str:

@@ -50,6 +50,8 @@ def examine(config: Path, *, model: str | None = None) -> list[Finding]:
             ("device", lambda: checks.device(settings.device or "cpu")),
             ("base model", lambda: base_model(settings, model)),
             ("data", lambda: data_findings.data(settings)),
+            ("classes", lambda: data_findings.classes(settings)),
+            ("texts", lambda: data_findings.texts(settings, model)),
             ("dataset", lambda: data_findings.own_name(settings)),
             ("public size", lambda: data_findings.public_size(settings, policy_of(settings))),
             ("policy", lambda: policy(settings)),

@@ -43,6 +43,8 @@ class OwnRows:
     """Of the texts that are trained on (`fedlora.privacy.sketch`)."""
     also_tested: int = 0
     """Training rows left out because their text is in the test file."""
+    malformed: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """The first of them, with file and line: for this site's people (`client doctor`), never for a task's answer."""
 
 
 def own_rows(settings: ClientSettings) -> OwnRows:
@@ -79,10 +81,12 @@ def _rows_in(data: SiteData, key: bytes, version: object) -> OwnRows:
         tested = {row.text for row in test.rows}
         kept = tuple(row for row in train.rows if row.text not in tested)
         left_out = len(train.rows) - len(kept)
-        return OwnRows(kept, test.rows, train.counts, test.counts, _hashes(kept, key), left_out)
+        malformed = train.malformed + test.malformed
+        return OwnRows(kept, test.rows, train.counts, test.counts, _hashes(kept, key), left_out, malformed)
     chosen, tests = split([row.text for row in train.rows], key, test_fraction=TEST_FRACTION)
     kept = tuple(train.rows[index] for index in chosen)
-    return OwnRows(kept, tuple(train.rows[index] for index in tests), train.counts, None, _hashes(kept, key))
+    test_rows = tuple(train.rows[index] for index in tests)
+    return OwnRows(kept, test_rows, train.counts, None, _hashes(kept, key), malformed=train.malformed)
 
 
 def _hashes(rows: Sequence[Row], key: bytes) -> Hashes:

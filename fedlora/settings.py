@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -38,6 +38,17 @@ class SettingsError(ValueError):
 
     def __init__(self, text: object = "") -> None:
         super().__init__(shortened(str(text), MOST_CHARS))
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that somebody may have meant: case and spaces apart the same, or nearly the same letters.
+
+    >>> nearest("Label", ["text", " label"]), nearest("lable", ["label"]), nearest("mood", ["label"])
+    (' label', 'label', None)
+    """
+    plain = {one.strip().casefold(): one for one in known}
+    near = difflib.get_close_matches(name.strip().casefold(), plain, n=1)
+    return plain[near[0]] if near else None
 
 
 class RunError(RuntimeError):

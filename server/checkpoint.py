@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,11 @@ def write(path: Path, progress: Progress, *, recipe: Mapping[str, Any]) -> None:
     write_atomically(path, save(whole, metadata={"fedlora": text, "sha256": _digest(text, whole)}))
 
 
-def read(path: Path, *, recipe: Mapping[str, Any]) -> Progress:
-    """The progress stored at `path`. CheckpointError if one bit of it is damaged, or it belongs to another recipe."""
+def read(path: Path, *, recipe: Mapping[str, Any], may_differ: Collection[str] = ()) -> Progress:
+    """The progress stored at `path`. CheckpointError if one bit of it is damaged, or it belongs to another recipe.
+
+    `may_differ`: settings whose values are no part of what a run is.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             text, digest = file.metadata()["fedlora"], file.metadata()["sha256"]
@@ -99,7 +102,7 @@ def read(path: Path, *, recipe: Mapping[str, Any]) -> Progress:
             f"the checkpoint {path} is damaged ({type(error).__name__}); it was not changed. Restore it from a backup, "
             "or start again without --resume in another --out folder."
         ) from None
-    changed = sorted(_differences(about["recipe"], recipe))
+    changed = sorted(set(_differences(about["recipe"], recipe)) - set(may_differ))
     if changed:
         raise CheckpointError(
             f"the checkpoint {path} was made with another recipe; {', '.join(changed)} differ(s). Resume with the "

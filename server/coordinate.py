@@ -13,6 +13,7 @@ import torch
 from flwr.serverapp import Grid
 
 from fedlora.adapters import initial_adapter, write
+from fedlora.adapters.shape import require_ranks
 from fedlora.config import Recipe
 from fedlora.export import export_adapter
 from fedlora.privacy.spent import privacy_note
@@ -25,6 +26,7 @@ from server.declared import Declared, planned_for
 from server.first_step import first_step
 from server.intake import SiteOf, Verify
 from server.journal import Journal
+from server.made_of import MadeOf
 from server.outgoing import Brief
 from server.planner import planned, shape_of
 from server.records import Event, Watch
@@ -56,6 +58,8 @@ class Coordination:
     """What sites have said that they can carry."""
     runs: Path | None = None
     """The folder of all runs with these sites: no ledger may go back between two of them."""
+    data_digests: Mapping[str, str] = field(default_factory=dict)
+    """Of everybody's examples, where the coordinator is a simulation's and has them."""
     recorder: Recorder | None = None
     """Writes the run to a store, and obeys what people ask of it there."""
 
@@ -65,7 +69,7 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     strategy = build(recipe.strategy.name, recipe.strategy.options)
     require_fit(recipe, strategy)
     journal = Journal(needs.folder, recipe, runs=needs.runs)
-    progress = journal.resume() if resume else begin(grid, journal, recipe, strategy, needs)
+    progress = journal.resume(made_of(needs)) if resume else begin(grid, journal, recipe, strategy, needs)
     shape = shape_of(needs.resident.model, needs.resident.template, recipe)
     ranks = planned(planned_for(recipe, needs.declared, shape), shape, needs.site_of)
     brief = Brief(needs.resident.base.fingerprint, needs.labels, needs.coordinator, ranks)
@@ -77,6 +81,11 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
             if rounds.progress.round:
                 export(needs.folder / "adapter", rounds.progress.state, recipe, needs, spent=journal.spent())
     return rounds.progress
+
+
+def made_of(needs: Coordination) -> MadeOf:
+    """What a run is bound to."""
+    return MadeOf(needs.labels, needs.resident.base.fingerprint, needs.data_digests)
 
 
 def surroundings(journal: Journal, needs: Coordination) -> Surroundings:
@@ -107,8 +116,9 @@ def recorded(rounds: Rounds, recipe: Recipe, needs: Coordination, journal: Journ
 
 def begin(grid: Grid, journal: Journal, recipe: Recipe, strategy: Strategy, needs: Coordination) -> Progress:
     """Round 0: the coordinator's initial adapter, stored before anything else is sent."""
-    journal.begin()
     resident = needs.resident
+    require_ranks(resident.template, recipe.adapter)
+    journal.begin(made_of(needs))
     write(resident.model, resident.template)  # a run before this one may have left other ranks
     adapter = initial_adapter(resident.model, recipe.adapter, seed=recipe.seed)
     if recipe.adapter.init == "gradient":

@@ -25,7 +25,7 @@ from fedlora.files import write_atomically
 from fedlora.models import load_tokenizer
 from fedlora.privacy.signing import SignatureError, require_signed
 from fedlora.resident import Resident, resident
-from fedlora.rows import Columns, Row, read_rows
+from fedlora.rows import Columns, Row, read_whole
 from fedlora.settings import SettingsError
 from fedlora.supervise import JsonLines
 from fedlora.task import Evaluation
@@ -133,7 +133,7 @@ def held_out_rows(settings: ServerSettings) -> list[Row]:
     held_out = settings.held_out
     if held_out is None:
         return []
-    return read_rows(str(held_out.file), Columns(held_out.text, held_out.label))
+    return list(read_whole(str(held_out.file), Columns(held_out.text, held_out.label)).rows)
 
 
 def evaluation(recipe: Recipe, home: Resident, rows: list[Row], labels: tuple[str, ...]) -> Evaluate:

@@ -27,7 +27,7 @@ from fedlora.examples import Examples, tokenise
 from fedlora.models import autocast, load_tokenizer
 from fedlora.randomness import chooser, seed_of
 from fedlora.resident import Resident
-from fedlora.rows import Columns, read_rows
+from fedlora.rows import Columns, read_whole
 from fedlora.settings import SettingsError
 from fedlora.tasks import TASKS
 from fedlora.updates import Adapter, LowRank
@@ -63,7 +63,7 @@ def public_examples(public: PublicDataSettings, recipe: Recipe, labels: tuple[st
     """A seeded choice of the public rows; SettingsError when there are none."""
     rows = [
         row
-        for row in read_rows(public.source, Columns(public.text, public.label))
+        for row in read_whole(public.source, Columns(public.text, public.label)).rows
         if row.label in labels and public.client in (None, row.client)
     ]
     if not rows:

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from fedlora.protocol import recorded
 from fedlora.settings import SettingsError
 from server import checkpoint
 from server.checkpoint import DamagedCheckpointError, Progress
+from server.made_of import MAY_MOVE, MadeOf, bind, bound, require_same
 from server.new_ledgers import read_accepted
 from server.newest_receipts import NewestReceipts
 from server.receipts import Ledgers, earlier, newest
@@ -50,6 +52,7 @@ class Journal:
         self._checkpoint = folder / "checkpoint.safetensors"
         self._previous = folder / "checkpoint.previous.safetensors"
         self._digest = hashlib.sha256()
+        self._may_differ: Collection[str] = ()
         self._sent_file = folder / FILE
         self._noised = folder / NOISED
 
@@ -57,8 +60,8 @@ class Journal:
     def has_checkpoint(self) -> bool:
         return self._checkpoint.exists()
 
-    def begin(self) -> None:
-        """Make the folder, refuse one that cannot be written or that already holds a run."""
+    def begin(self, made_of: MadeOf | None = None) -> None:
+        """Make the folder, refuse one that cannot be written or that already holds a run; bind it to what it is of."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.folder / ".writable", b"")
@@ -73,11 +76,15 @@ class Journal:
             )
         for left_over in (self._rounds, self._previous, self._sent_file, self._noised):
             left_over.unlink(missing_ok=True)
+        if made_of is not None:
+            bind(self.folder, made_of)
         if self._private and self._runs is not None:
             write_atomically(self._earlier, json.dumps(earlier(self._runs, than=self.folder)).encode())
 
-    def resume(self) -> Progress:
+    def resume(self, made_of: MadeOf | None = None) -> Progress:
         """The progress of the last complete round; lines of rounds after it are dropped.
+
+        Refused, before anything is changed, where the recipe is another one or the run is not of `made_of`.
 
         A damaged checkpoint is set aside, and the one of the round before goes on: sites that had trained the lost
         round give the answer that they had given, and are charged nothing. So does a checkpoint whose rounds are not
@@ -85,10 +92,15 @@ class Journal:
         """
         if not self.has_checkpoint:
             raise SettingsError(f"{self.folder} holds no checkpoint to resume from; start the run without --resume.")
+        then = None if made_of is None else bound(self.folder)
+        self._may_differ = () if then is None else MAY_MOVE
         try:
             progress = self._read(self._checkpoint)
         except DamagedCheckpointError as error:
             progress = self._fall_back(error)
+        if made_of is not None:
+            require_same(self.folder, then or made_of, made_of)
+            bind(self.folder, made_of)
         kept = self._first(progress.round)
         write_atomically(self._rounds, kept)
         self._digest = hashlib.sha256(kept)
@@ -158,7 +170,7 @@ class Journal:
 
     def _read(self, path: Path) -> Progress:
         """The checkpoint, if its rounds are all in rounds.jsonl, as they were; DamagedCheckpointError otherwise."""
-        progress = checkpoint.read(path, recipe=self._recipe)
+        progress = checkpoint.read(path, recipe=self._recipe, may_differ=self._may_differ)
         lines = self._first(progress.round)
         whole = lines.count(b"\n") == progress.round
         if not whole or progress.journal not in (None, hashlib.sha256(lines).hexdigest()):

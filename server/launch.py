@@ -22,6 +22,7 @@ from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.plan import planned_epsilon as epsilon_at_most
 from fedlora.settings import SettingsError, mapping_in, parse
 from server.gradient_recipe import gradient_recipe
+from server.look_before import known_classes
 from server.planning import child_environment, sizes
 from server.recipe_files import confined
 from server.settings import ServerSettings, load_server
@@ -83,7 +84,9 @@ def planned(pad: Launchpad, recipe: Recipe, *, examples: int) -> Plan:
     simulated = pad.deployment is None
     spent, first = (price(recipe, examples=examples) for price in (planned_epsilon, first_step_epsilon))
     asked = confined(recipe, pad.files, simulated=simulated)
-    found = sizes(asked if simulated else asked.model_copy(update={"data": DataSettings(labels=recipe.data.labels)}))
+    if pad.deployment is not None:
+        asked = asked.model_copy(update={"data": DataSettings(labels=known_classes(pad.deployment, recipe))})
+    found = sizes(asked)
     return Plan(
         rounds=recipe.rounds.count,
         bytes_up=found["bytes_up"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
@@ -89,6 +89,22 @@ def talk(*, verbose: bool) -> None:
     logging.getLogger("fedlora").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
+def silent(text: str) -> None:
+    """In the place of `said_once`, where nobody wants to hear it."""
+
+
+def said_once() -> Callable[[str], None]:
+    """Prints to the terminal what it was not told before: runs that are compared share their data."""
+    console, said = Console(stderr=True, soft_wrap=True), set[str]()
+
+    def say(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            console.print(text, markup=False, highlight=False)
+
+    return say
+
+
 def run_on_screen(
     recipe: Recipe,
     folder: Path,
@@ -97,11 +113,12 @@ def run_on_screen(
     engine: Engine = "local",
     store: str | None = None,
     quiet: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Run with a progress bar. InterruptedRunError where a person ends it."""
+    """Say what is in the data, then run with a progress bar. InterruptedRunError where a person ends it."""
     try:
         with kill_is_ctrl_c():
-            simulation = prepare(recipe)
+            simulation = prepare(recipe, say=say or (silent if quiet else said_once()))
             done = rounds_done(folder) if resume else 0
             with Screen(rounds=recipe.rounds.count, done=done, title=recipe.name, quiet=quiet) as screen:
                 return run_simulation(simulation, folder, watch=screen.watch, resume=resume, engine=engine, store=store)
@@ -163,15 +180,15 @@ def compare(
     planned = plan(recipes, sweep or [], numbers, overrides or [], out, variant or [])
     console = Console(stderr=True)
     found = [finished(folder) for folder in folders]
-    run = partial(run_on_screen, store=store_beside(out), quiet=quiet)
-    say = partial(console.rule, align="left")
+    run = partial(run_on_screen, store=store_beside(out), quiet=quiet, say=silent if quiet else said_once())
+    announce = partial(console.rule, align="left")
     try:
-        swept = run_missing(planned, run, say=say)
+        swept = run_missing(planned, run, say=announce)
         found += swept
         if repeat is not None:
             seeds_again = whole_numbers(repeat, option="--repeat")
             again = repeated(swept, recipes, seeds_again, overrides or [], out, variant or [])
-            found += run_missing(again, run, say=say)
+            found += run_missing(again, run, say=announce)
     except InterruptedRunError:
         raise the_same_again() from None
     best, everything = best_rows(found), all_rows(found)

@@ -8,21 +8,21 @@ site: one row more or less in the source makes at most one join or leave at each
 from __future__ import annotations
 
 import itertools
-import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from fedlora.classes import require_classes
 from fedlora.config import DataSettings, ModelSettings
-from fedlora.examples import Examples, tokenise
+from fedlora.examples import Examples, digest_of, tokenise
+from fedlora.lengths import lengths_of
 from fedlora.membership import first_of, held_out, key_of, place, split
 from fedlora.models import load_tokenizer
 from fedlora.randomness import chooser
-from fedlora.rows import PACKAGED, Columns, Read, Row, files_of, read_source
+from fedlora.rows import PACKAGED, Columns, Read, Row, files_of, read_whole
 from fedlora.settings import SettingsError
-
-log = logging.getLogger(__name__)
+from simulations.found import Found, found_in
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,18 @@ class Federation:
     clients: Mapping[str, ClientExamples]
     held_out: Examples
     """The shared test set, no text of which is at any client."""
+    found: Found
+    """What the source holds."""
+
+    def digests(self, names: Iterable[str]) -> dict[str, str]:
+        """What tells one set of examples from another: of these clients, and of the shared test set."""
+        whole = {f"client {name}": (self.clients[name].train, self.clients[name].test) for name in names}
+        return {who: digest_of(*parts) for who, parts in {**whole, "the test set": (self.held_out,)}.items()}
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Examples to train and to test on, by client."""
+        return {name: (len(client.train), len(client.test)) for name, client in self.clients.items()}
 
 
 def federation(settings: DataSettings, *, model: ModelSettings, seed: int) -> Federation:
@@ -49,12 +61,15 @@ def federation(settings: DataSettings, *, model: ModelSettings, seed: int) -> Fe
     shared, clients = assign(corpus.read.rows, settings, seed=seed)
     take = corpus.examples.take
     parts = {name: ClientExamples(take(train), take(test)) for name, (train, test) in clients.items()}
-    return Federation(corpus.labels, parts, take(shared))
+    return Federation(corpus.labels, parts, take(shared), corpus.found)
 
 
 def columns_of(settings: DataSettings) -> Columns:
-    """The columns that are read: of clients only where they are the partition."""
-    return Columns(settings.text, settings.label, settings.client_column if settings.partition == "natural" else None)
+    """The columns that are read: of clients only where they are the partition; a file each where none is named."""
+    if settings.partition != "natural":
+        return Columns(settings.text, settings.label)
+    unnamed = settings.client_column == DataSettings.model_fields["client_column"].default
+    return Columns(settings.text, settings.label, settings.client_column, client_by_file=unnamed)
 
 
 def assign(
@@ -92,6 +107,7 @@ class Corpus:
     read: Read
     labels: tuple[str, ...]
     examples: Examples
+    found: Found
 
 
 @lru_cache(maxsize=2)
@@ -99,14 +115,19 @@ def tokenised(
     source: str, columns: Columns, labels: tuple[str, ...] | None, model: ModelSettings, version: object
 ) -> Corpus:
     """Read and tokenised once per process, however many runs share it; `version` tells a changed file."""
-    read = read_source(source, columns, labels=labels)
-    log.info("%s: %s", source, read.counts)
+    read = read_whole(source, columns, labels=labels)
     found = labels or tuple(sorted({row.label for row in read.rows}))
     if len(found) < 2:
         raise SettingsError(
             f"data.source={source!r} has {len(found)} class(es) in {read.counts}; classification needs two."
         )
-    return Corpus(read, found, tokenise(read.rows, found, load_tokenizer(model), max_tokens=model.max_tokens))
+    if labels is None:
+        require_classes(found, columns.label, source)
+    tokenizer = load_tokenizer(model)
+    examples = tokenise(read.rows, found, tokenizer, max_tokens=model.max_tokens)
+    texts, cut = [row.text for row in read.rows], [len(ids) for ids in examples.token_ids]
+    lengths = lengths_of(texts, cut, tokenizer, limit=model.max_tokens)
+    return Corpus(read, found, examples, found_in(source, read.rows, found, read.counts, lengths))
 
 
 def version_of(source: str) -> object:

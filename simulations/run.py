@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +16,15 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from client.personal import Personal
+from fedlora.adapters.shape import require_ranks
 from fedlora.config import Recipe
+from fedlora.config.without_effect import refuse_without_effect
 from fedlora.evaluation import evaluate
 from fedlora.examples import concatenate
 from fedlora.export import export_adapter
 from fedlora.files import write_atomically
 from fedlora.folder_names import folder_name
+from fedlora.models import usable_device
 from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.spent import privacy_note, privacy_summary
 from fedlora.protocol import recorded
@@ -36,6 +40,8 @@ from server.records import Watch
 from server.summary import first_step_spent, largest_error, noised_rounds, read_rounds, spent_in, summary_of
 from server.verdict import Guessing, verdict
 from simulations.attacks import app_of, attackers, corrupted
+from simulations.contradictions import refuse_contradictions
+from simulations.found import lines
 from simulations.local_grid import FIRST_NODE, Faults, LocalGrid, run_apps
 from simulations.on_ray import run_on_ray
 from simulations.partition import ClientExamples, Federation, federation
@@ -46,6 +52,8 @@ from strategies.registry import build
 
 if TYPE_CHECKING:
     from server.store.recorder import Recorder
+
+log = logging.getLogger(__name__)
 
 Engine = Literal["local", "ray"]
 
@@ -69,9 +77,16 @@ class Outcome:
     folder: Path
 
 
-def prepare(recipe: Recipe) -> Simulation:
-    """Load data and model, or say what is wrong with the recipe, before anything is written."""
+def prepare(recipe: Recipe, *, say: Callable[[str], None] = log.info) -> Simulation:
+    """Load data and model, or say what is wrong with the recipe, before anything is written.
+
+    `say` hears what is in the data before the model is loaded.
+    """
+    refuse_without_effect(recipe)
+    usable_device(recipe.model.device)
     data = federation(recipe.data, model=recipe.model, seed=recipe.seed)
+    say("\n".join(lines(data.found, data.sizes, held_out=len(data.held_out), batch_size=recipe.train.batch_size)))
+    refuse_contradictions(recipe, data.clients)
     if recipe.mode == "pooled":
         whole = ClientExamples(
             concatenate([client.train for client in data.clients.values()]),
@@ -80,7 +95,9 @@ def prepare(recipe: Recipe) -> Simulation:
         steps = recipe.train.steps * len(data.clients)  # as many steps as the clients of a federation take together
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": steps})})
         data = replace(data, clients={"pooled": whole})
-    return Simulation(recipe, data, resident(recipe.model, recipe.adapter, data.labels))
+    home = resident(recipe.model, recipe.adapter, data.labels)
+    require_ranks(home.template, recipe.adapter)
+    return Simulation(recipe, data, home)
 
 
 def simulate(
@@ -150,6 +167,7 @@ def federate(
         evaluate=lambda state: on_held_out(simulation, state),
         watch=watch,
         site_of=None if engine == "ray" else lambda node: names[node - FIRST_NODE],
+        data_digests=simulation.data.digests(names),
         recorder=recorder,
     )
     finished: list[Progress] = []

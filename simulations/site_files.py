@@ -9,13 +9,13 @@ from pathlib import Path
 
 from fedlora.config import Recipe
 from fedlora.folder_names import folder_name
-from fedlora.rows import Row, read_source
+from fedlora.rows import Row, read_whole
 from simulations.partition import assign, columns_of
 
 
 def write_site_files(recipe: Recipe, out: Path) -> list[str]:
     """<out>/held-out.csv and <out>/<client>/{train,test}.csv; returns the clients' names."""
-    rows = read_source(recipe.data.source, columns_of(recipe.data), labels=recipe.data.labels).rows
+    rows = read_whole(recipe.data.source, columns_of(recipe.data), labels=recipe.data.labels).rows
     held_out, clients = assign(rows, recipe.data, seed=recipe.seed)
     _write(out / "held-out.csv", (rows[index] for index in held_out))
     for name, (train, test) in clients.items():

@@ -5,28 +5,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 import typer
 from google.protobuf.message import DecodeError
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-from fedlora.adapters import initial_adapter
-from fedlora.config import Recipe, load
-from fedlora.resident import resident
+from fedlora.config import load
 from fedlora.settings import SettingsError
-from fedlora.updates import Adapter, Factor, Tensors, Update, add
 from fedlora.wire import update_pb2 as pb
-from fedlora.wire.changes import next_links, packed_changes
-from fedlora.wire.choice import choose
-from fedlora.wire.message import NAMES, Header, encode
-from fedlora.wire.state import encode_state
+from fedlora.wire.message import NAMES
 from simulations.commands import Overrides
-from strategies.base import Strategy
-from strategies.registry import build
+from simulations.planned_bytes import planned_bytes
 
 STATE_HASH = 16  # bytes; a message's SHA-256 has 32
 
@@ -86,80 +77,23 @@ def plan(
     strategy: Annotated[str | None, typer.Option(help="Short for --set strategy.name=...")] = None,
     codec: Annotated[str | None, typer.Option(help="Short for --set wire.codec=...")] = None,
     density: Annotated[float | None, typer.Option(help="Short for --set wire.density=...")] = None,
-    clients: Annotated[int, typer.Option(help="Clients per round, for strategies that move the base.")] = 6,
+    clients: Annotated[int, typer.Option(min=1, help="Clients per round, for strategies that move the base.")] = 6,
+    classes: Annotated[
+        int | None, typer.Option(min=2, help="Number of classes, where neither data.labels nor the data say them.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Megabytes per client and round, up and down, from really packed messages of the recipe's own model."""
     named = {"model.id": model, "strategy.name": strategy, "wire.codec": codec, "wire.density": density}
     short = [f"{key}={value}" for key, value in named.items() if value is not None]
     loaded = load(recipe, [*(overrides or []), *short])
-    sizes = planned_bytes(loaded, clients=clients)
+    labels = None if classes is None else [f"class {number}" for number in range(classes)]
+    sizes = planned_bytes(loaded, clients=clients, labels=labels)
     if as_json:
         typer.echo(json.dumps(sizes, indent=2))
         return
     table = Table("", "per client and round", f"per client, {loaded.rounds.count} rounds", "against fp32 A and B")
     for way in ("up", "down"):
-        one = sizes[f"bytes_{way}"]
-        first = sizes["bytes_down_first"] - one if way == "down" else 0
-        whole = one * loaded.rounds.count + first
+        one, whole = sizes[f"bytes_{way}"], sizes[f"bytes_{way}_run"]
         table.add_row(way, f"{one / 1e6:.3f} MB", f"{whole / 1e6:.2f} MB", f"{sizes['dense_fp32'] / one:.1f} x less")
     Console().print(table)
-
-
-def planned_bytes(recipe: Recipe, *, clients: int) -> dict[str, Any]:
-    """Lengths of packed messages with Gaussian values, as the recipe's own strategy makes them of its updates."""
-    home = resident(recipe.model, recipe.adapter, ("a", "b", "c"))
-    adapter = initial_adapter(home.model, recipe.adapter, seed=0)
-    strategy = build(recipe.strategy.name, recipe.strategy.options)
-    trains = strategy.trains(1) - ({Factor.HEAD} if recipe.train.head == "frozen" else set())
-    update = noise_like(adapter.tensors(trains), seed=0)
-    choice = choose(update, recipe.wire)
-    header = Header("update", "0" * 32, 1, "client", recipe.strategy.name, b"0" * 16)
-    both = adapter.tensors([Factor.A, Factor.B, Factor.HEAD])
-    whole = bytes_of_state(recipe, strategy, adapter, clients=clients)
-    return {
-        "strategy": recipe.strategy.name,
-        "codec": choice.codec,
-        "density": choice.density,
-        "bytes_up": len(encode(update, header, codec=choice.codec, density=choice.quotas)),
-        "bytes_down": whole if recipe.wire.download == "whole" else bytes_of_changes(recipe, strategy, adapter),
-        "bytes_down_first": whole,
-        "dense_fp32": sum(4 * tensor.numel() for tensor in both.values()),
-    }
-
-
-def bytes_of_state(recipe: Recipe, strategy: Strategy, adapter: Adapter, *, clients: int) -> int:
-    """A whole state; a moved base adds its residual, of the rank that it can have."""
-    name = recipe.strategy.name
-    codec = recipe.wire.download_codec if recipe.wire.download == "whole" else "fp32"
-    state = encode_state(adapter, {}, run="0" * 32, round_number=1, strategy=name, codec=codec)
-    if not strategy.traits.moves_base:
-        return len(state)
-    rank = clients if name == "flora" else clients - 1
-    shapes = [(layer.shape, layer.rank) for layer in adapter.layers.values()]
-    return len(state) + sum(4 * min(m * n, rank * r * (m + n)) for (m, n), r in shapes)
-
-
-def bytes_of_changes(recipe: Recipe, strategy: Strategy, adapter: Adapter) -> int:
-    """What leads from the state after one round to that after two."""
-    state, before = strategy.init(adapter), adapter
-    for number in (1, 2):
-        before = state.adapter
-        start = before.tensors(strategy.trains(number))
-        trained = before.with_tensors(add(start, noise_like(start, seed=number), scale=0.01))
-        state = strategy.step(state, strategy.combine([Update("client", 1.0, trained)]))
-    step = next_links(
-        before,
-        state.adapter,
-        run="0" * 32,
-        round_number=3,
-        strategy=recipe.strategy.name,
-        codec=recipe.wire.download_codec,
-        density=recipe.wire.download_density,
-    )
-    return len(packed_changes(step.links, step.held))
-
-
-def noise_like(tensors: Tensors, *, seed: int) -> dict[str, Tensor]:
-    draw = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(tensor.shape, generator=draw) for name, tensor in tensors.items()}

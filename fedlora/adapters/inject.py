@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fedlora.config import AdapterSettings
-from fedlora.settings import SettingsError
+from fedlora.settings import SettingsError, nearest
 
 ADAPTER = "default"
 QUERY_AND_VALUE = frozenset({"query", "value", "q_proj", "v_proj", "q", "v", "q_lin", "v_lin"})
@@ -77,6 +77,7 @@ def target_names(encoder: nn.Module, settings: AdapterSettings) -> list[str]:
         if isinstance(module, (nn.Linear, Conv1D)) and not any(part in name for part in NEVER_ADAPTED)
     ]
     chosen = [name for name in linears if _is_target(name, settings)]
+    require_each_there(linears, chosen, settings)
     if settings.layers is not None:
         chosen = [name for name in chosen if layer_index(name) in settings.layers]
     if not chosen:
@@ -86,6 +87,26 @@ def target_names(encoder: nn.Module, settings: AdapterSettings) -> list[str]:
             f"model; its linear layers are called: {last_parts}."
         )
     return chosen
+
+
+def require_each_there(linears: Sequence[str], chosen: Sequence[str], settings: AdapterSettings) -> None:
+    """SettingsError for a target or a layer that stands in the settings and nowhere in the model."""
+    if isinstance(settings.targets, tuple):
+        last_parts = sorted({name.rpartition(".")[2] for name in linears})
+        for wanted in settings.targets:
+            if not any(_is_called(name, wanted) for name in linears):
+                near = nearest(wanted, [*last_parts, *linears])
+                raise SettingsError(
+                    f"adapter.targets: {wanted!r} matches no matrix of this model; "
+                    + (f"did you mean {near!r}? Its" if near else "its")
+                    + f" linear layers are called: {', '.join(last_parts)}."
+                )
+    there = {index for name in chosen if (index := layer_index(name)) is not None}
+    beyond = sorted(set(settings.layers or ()) - there)
+    if beyond and there:
+        raise SettingsError(
+            f"adapter.layers: nothing is adapted in layer {beyond[0]}; the model's are {min(there)} to {max(there)}."
+        )
 
 
 def adapted_shapes(encoder: nn.Module, settings: AdapterSettings) -> dict[str, tuple[int, int]]:
@@ -104,7 +125,11 @@ def _is_target(name: str, settings: AdapterSettings) -> bool:
         return True
     if settings.targets == "attention":
         return last in QUERY_AND_VALUE or last in FUSED_ATTENTION
-    return any(name == wanted or name.endswith(f".{wanted}") for wanted in settings.targets)
+    return any(_is_called(name, wanted) for wanted in settings.targets)
+
+
+def _is_called(name: str, wanted: str) -> bool:
+    return name == wanted or name.endswith(f".{wanted}")
 
 
 def layer_index(name: str) -> int | None:

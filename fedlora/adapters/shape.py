@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fedlora.config import AdapterSettings
+from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, LowRank
 
 
@@ -15,6 +16,17 @@ def scale_of(settings: AdapterSettings, r: int) -> float:
     if r == 0:
         return 1.0
     return settings.alpha / (math.sqrt(r) if settings.rslora else r)
+
+
+def require_ranks(template: Adapter, settings: AdapterSettings) -> None:
+    """SettingsError for a rank above a side of an adapted matrix: B A has no more than that, and costs as if it had."""
+    for name, layer in template.layers.items():
+        if settings.r > min(layer.shape):
+            m, n = layer.shape
+            raise SettingsError(
+                f"adapter.r={settings.r} is above the smaller side of {name} ({m} x {n}); set it to {min(m, n)} or "
+                "less, or leave that matrix out of adapter.targets."
+            )
 
 
 def shaped(template: Adapter, settings: AdapterSettings, ranks: Mapping[str, int] | None) -> Adapter:

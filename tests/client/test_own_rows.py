@@ -80,6 +80,26 @@ def test_one_row_more_or_less_moves_at_most_one_example(tmp_path, declared, own_
             assert len(before ^ after) <= 1
 
 
+BROKEN = ['"open,yes', 'a 5" pipe,yes', "one,two,three", "one", ',"yes', '"shut"text,no', "caf\udce9,yes", '"",']
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_line_that_is_no_row_moves_nothing_and_is_shown_to_this_site_alone(tmp_path, broken):
+    lines = [(f"note {number}", "yes") for number in range(30)]
+    settings = site(tmp_path, lines, test=[("apart", "yes")])
+    before = own_rows(settings)
+    text = settings.data.train.read_text().splitlines()
+    for place in (1, 15, len(text)):
+        content = "\n".join([*text[:place], broken, *text[place:]]) + "\n"
+        settings.data.train.write_text(content, errors="surrogateescape")
+        after = own_rows(settings)
+        assert examples(after) == examples(before)
+        assert after.counts.read == before.counts.read + 1
+        if broken != '"",':
+            assert after.malformed[0].startswith(f"{settings.data.train}:{place + 1}: ")
+            assert "train.csv:" not in repr(after)
+
+
 def test_one_row_of_an_airline_moves_at_most_one_example(tmp_path):
     """Real texts, with their repeats and conflicts, as they came."""
     draw = random.Random(0)

@@ -16,6 +16,7 @@ from client.enroll import accept, ask
 from client.own_rows import own_rows, require_own_name
 from client.settings import load_client
 from fedlora.cli import load_command
+from fedlora.files import write_atomically
 from fedlora.privacy.rows_key import rows_key
 from server.provision import approve, initialise
 from tests.privacy.tasks import STATE, guard, task
@@ -57,6 +58,45 @@ def test_a_site_that_takes_its_grant_with_its_data_declares_classes_and_a_size(g
     assert "change it as you like" in text
     for check in ("data", "public size", "dataset"):
         assert finding(tmp_path / "site", check).grade == "good"
+
+
+def test_the_doctor_lists_the_first_malformed_rows_with_their_lines(grant, tmp_path):
+    train = write(tmp_path / "train.csv", [*lines(200), *["one,two,three"] * 12])
+    accept(tmp_path / "site", grant, train=train)
+    found = finding(tmp_path / "site", "data")
+    assert found.grade == "doubtful"
+    assert f"{train}:202: more cells than columns" in found.said
+    assert (f"{train}:211: " in found.said, f"{train}:212: " in found.said) == (True, False)
+    assert "leaves them out" in found.remedy
+
+
+def test_the_doctor_says_the_classes_with_their_shares_and_those_that_are_written_in_two_ways(grant, tmp_path):
+    train = write(tmp_path / "train.csv", lines(300))
+    accept(tmp_path / "site", grant, train=train)
+    found = finding(tmp_path / "site", "classes")
+    assert (found.grade, found.said) == ("good", "yes 200 (67 %), no 100 (33 %)")
+    edit(tmp_path / "site" / "client.yaml", data={"train": str(train)})
+    write(train, [*lines(300), "shout,Yes"])
+    found = finding(tmp_path / "site", "classes")
+    assert (found.grade, "differ only in case or spaces: 'yes' and 'Yes'" in found.said) == ("doubtful", True)
+    edit(tmp_path / "site" / "client.yaml", data={"train": str(train), "labels": ["no", "yes", "perhaps"]})
+    assert "declared, and in no row: perhaps" in finding(tmp_path / "site", "classes").said
+
+
+def test_the_doctor_says_how_long_texts_are_by_a_models_tokenizer(grant, tmp_path, tiny_model):
+    accept(tmp_path / "site", grant, train=write(tmp_path / "train.csv", [*lines(50), "the flight " * 30 + ",yes"]))
+    assert "the longest has 330 characters" in finding(tmp_path / "site", "texts").said
+    found = examine(tmp_path / "site" / "client.yaml", model=tiny_model)
+    assert "the longest has 62 tokens" in next(one.said for one in found if one.check == "texts")
+
+
+def test_who_takes_a_grant_is_told_which_rows_are_malformed(grant, tmp_path):
+    train = write(tmp_path / "train.csv", [*lines(200), 'a 5" pipe,yes'])
+    write_atomically(tmp_path / "grant.json", grant.model_dump_json().encode())
+    words = ["accept", str(tmp_path / "site"), str(tmp_path / "grant.json"), "--train", str(train), "--yes"]
+    done = CliRunner().invoke(load_command("client"), words)
+    assert done.exit_code == 0, done.output
+    assert f"{train}:202: a quote inside the cell of column 'text'" in done.output.replace("\n", "")
 
 
 def test_the_declared_size_is_what_a_receipt_is_made_of_whatever_comes_or_goes(grant, tmp_path):

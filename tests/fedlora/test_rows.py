@@ -49,12 +49,12 @@ GAPS = {
 }
 WHY = {
     "gap.csv": {
-        "nothing in column 'text'": 2, "nothing in column 'label'": 2, "more cells than columns": 1,
-        "not UTF-8 in column 'text'": 1,
+        "nothing in column 'text'": 2, "nothing in column 'label'": 1, "more cells than columns": 1,
+        "fewer cells than columns": 1, "not UTF-8 in column 'text'": 1,
     },
     "gap.jsonl": {
         "nothing in column 'text'": 2, "nothing in column 'label'": 1, "not JSON": 1, "not a JSON object": 1,
-        "no single value in column 'text'": 1, "not UTF-8 in column 'text'": 1,
+        "a list in column 'text'": 1, "not UTF-8 in column 'text'": 1,
     },
 }  # fmt: skip
 
@@ -107,7 +107,7 @@ def test_one_odd_cell_of_a_parquet_file_takes_its_row_alone(tmp_path):
     parquet.write_table(pyarrow.table({"text": texts, "label": ["a"] * 3, "when": times}), tmp_path / "a.parquet")
     read = read_source(str(tmp_path / "a.parquet"), Columns())
     assert [row.text for row in read.rows] == ["hello", "bye"]
-    assert dict(read.counts.unusable) == {"a value that cannot be read": 1}
+    assert dict(read.counts.unusable) == {"not UTF-8 in column 'text'": 1}
 
 
 @pytest.mark.parametrize("gap", [",", "no number,7", ",3"])
@@ -122,7 +122,7 @@ def test_how_a_row_is_read_does_not_depend_on_the_others(tmp_path, gap):
 def test_one_value_of_another_type_spoils_no_json_file(tmp_path):
     lines = '{"text": "a", "label": 0}\n{"text": "b", "label": "1"}\n{"text": 5, "label": true}\n'
     rows = read_rows(write(tmp_path, "mixed.jsonl", lines), Columns())
-    assert [(row.text, row.label) for row in rows] == [("a", "0"), ("b", "1"), ("5", "True")]
+    assert [(row.text, row.label) for row in rows] == [("a", "0"), ("b", "1"), ("5", "true")]
 
 
 def test_a_json_file_may_be_one_list(tmp_path):

@@ -11,7 +11,7 @@ from fedlora.config import override
 from fedlora.settings import SettingsError, parse
 from server import planning
 from server.planning import MOST_AT_ONCE, PlanError, sizes
-from simulations.wire_commands import planned_bytes
+from simulations.planned_bytes import planned_bytes
 from tests.federations import tiny_recipe
 
 

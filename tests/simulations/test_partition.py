@@ -178,8 +178,8 @@ def test_concatenating_keeps_order(build):
         ({"text": "words"}, r"data\.text='words': .* no such column; it has text, label, client"),
         ({"label": "class"}, r"data\.label='class'"),
         ({"client_column": "site"}, r"data\.client_column='site'"),
-        ({"source": "nowhere.csv"}, r"data\.source='nowhere.csv': give"),
-        ({"source": "corpus.xlsx"}, r"\.parquet file"),
+        ({"source": "nowhere.csv"}, r"data\.source='nowhere.csv': there is no such file or folder; give"),
+        ({"source": "corpus.xlsx"}, r"corpus\.xlsx: it is a spreadsheet or an archive; save it as UTF-8 CSV"),
         ({"held_out": 160}, r"data\.held_out=160 takes all of the 160"),
         (
             {"held_out": 158, "partition": "iid", "clients": 2},

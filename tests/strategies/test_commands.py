@@ -13,8 +13,10 @@ from click.testing import CliRunner
 from fedlora.adapters import inject, read
 from fedlora.cli import load_command
 from fedlora.config import AdapterSettings
+from fedlora.plain_yaml import yaml_text
 from fedlora.settings import SettingsError
 from fedlora.updates import Factor
+from simulations.planned_bytes import planned_bytes
 from strategies.registry import STRATEGIES, build
 from tests.federations import run
 
@@ -113,15 +115,46 @@ def test_the_probe_prints_a_verdict():
     assert (row["exact"], sorted(row["exact_when_frozen"])) == (False, ["lora_A", "lora_B"])
 
 
-@pytest.mark.parametrize("strategy", ["fedit", "ffa"])
-def test_planned_bytes_are_those_of_a_run(recipe, tmp_path, strategy):
-    from simulations.wire_commands import planned_bytes
+IID = ("data.partition=iid", "data.clients=4")
 
-    settings = recipe(f"strategy.name={strategy}", "rounds.count=1", "wire.codec=int4")
+
+@pytest.mark.parametrize("classes", [2, 12, 200])
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_planned_bytes_are_those_of_a_run_to_a_hundredth(recipe, tmp_path, strategy, classes):
+    """Whatever is counted in a run: task and report, a head of so many classes, residuals, factors that take turns."""
+    lines = "".join(f"the {n} flight,class {n % classes}\n" for n in range(200 + 4 * classes))
+    (tmp_path / "rows.csv").write_text(f"text,label\n{lines}")
+    kind = "lora_xs" if strategy == "fedsb" else "lora"
+    own = (f"data.source={tmp_path / 'rows.csv'}", f"strategy.name={strategy}", f"adapter.kind={kind}")
+    settings = recipe(*own, *IID, "rounds.count=4", "train.steps=1")
     planned = planned_bytes(settings, clients=4)
     summary = run(settings, tmp_path / "run")
-    assert 0 < summary["bytes_up"] / 4 - planned["bytes_up"] < 500  # the report
-    assert 0 < summary["bytes_down"] / 4 - planned["bytes_down"] < 2500
+    for way in ("up", "down"):
+        assert 4 * planned[f"bytes_{way}_run"] == pytest.approx(summary[f"bytes_{way}"], rel=0.01)
+
+
+@pytest.mark.parametrize("codec", [("wire.codec=int4",), ("wire.codec=sign", "wire.density=0.5")])
+def test_packed_updates_are_planned_as_they_are_sent(recipe, tmp_path, codec):
+    settings = recipe("strategy.name=ffa", *IID, "rounds.count=2", *codec)
+    planned = planned_bytes(settings, clients=4)
+    assert 4 * planned["bytes_up_run"] == pytest.approx(run(settings, tmp_path / "run")["bytes_up"], rel=0.02)
+
+
+def test_a_private_report_is_planned_with_its_receipt(recipe, tmp_path):
+    settings = recipe("strategy.name=ffa", *IID, "rounds.count=2", "privacy.epsilon=8", "privacy.delta=1e-3")
+    planned = planned_bytes(settings, clients=4)
+    assert 4 * planned["bytes_up_run"] == pytest.approx(run(settings, tmp_path / "run")["bytes_up"], rel=0.01)
+
+
+def test_a_plan_without_classes_says_how_to_give_them(recipe, tmp_path):
+    (tmp_path / "r.yaml").write_text(yaml_text(recipe("data.source=nowhere.csv").model_dump(mode="json")))
+    result = CliRunner().invoke(load_command("wire"), ["plan", str(tmp_path / "r.yaml"), "--json"])
+    assert re.search(r"(?s)no such file.*set data\.labels, or give --classes", str(result.exception))
+    few, many = (
+        json.loads(invoke("wire", "plan", str(tmp_path / "r.yaml"), "--json", "--classes", str(count)))
+        for count in (2, 200)
+    )
+    assert many["bytes_up"] > 3 * few["bytes_up"]
 
 
 def test_a_plan_may_name_model_strategy_and_codec_alone(recipe):
@@ -131,15 +164,13 @@ def test_a_plan_may_name_model_strategy_and_codec_alone(recipe):
 
 
 def test_planned_changes_are_those_of_a_run(recipe, tmp_path):
-    from simulations.wire_commands import planned_bytes
-
     both = ("wire.codec=int4", "wire.density=0.25", "wire.download=changes", "wire.download_codec=int4")
-    settings = recipe("adapter.r=8", "rounds.count=2", *both, "wire.download_density=0.25")
+    settings = recipe("adapter.r=8", "rounds.count=3", *IID, *both, "wire.download_density=0.25")
     planned = planned_bytes(settings, clients=4)
     run(settings, tmp_path / "run")
-    second = json.loads((tmp_path / "run/rounds.jsonl").read_text().splitlines()[1])
-    assert 0 < second["bytes_up"] / 4 - planned["bytes_up"] < 500
-    assert 0 < second["bytes_down"] / 4 - planned["bytes_down"] < 2500
+    last = json.loads((tmp_path / "run/rounds.jsonl").read_text().splitlines()[2])
+    assert 4 * planned["bytes_up"] == pytest.approx(last["bytes_up"], rel=0.02)
+    assert 4 * planned["bytes_down"] == pytest.approx(last["bytes_down"], rel=0.03)
     assert planned["bytes_down"] < planned["bytes_down_first"]
 
 

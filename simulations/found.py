@@ -1,0 +1,101 @@
+"""What is in the data, in a dozen lines, said before a model is loaded: nobody waits to learn it from a result."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedlora.classes import alike
+from fedlora.lengths import Lengths, percent
+from fedlora.one_per_text import Counts
+from fedlora.rows import Row
+
+MOST_LISTED = 12
+NAME_CHARS = 40
+LARGE_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a source holds, before it is spread over clients."""
+
+    source: str
+    counts: Counts
+    classes: Mapping[str, int]
+    """Rows of every class; none of one that is declared and not there."""
+    lengths: Lengths
+    disputed: int
+    """Texts that several clients have, with several classes: each trains on its own."""
+
+
+def found_in(source: str, rows: Sequence[Row], labels: Sequence[str], counts: Counts, lengths: Lengths) -> Found:
+    by_text: dict[str, set[str]] = {}
+    for row in rows:
+        by_text.setdefault(row.text, set()).add(row.label)
+    disputed = sum(len(classes) > 1 for classes in by_text.values())
+    seen = Counter(row.label for row in rows)
+    return Found(source, counts, {label: seen[label] for label in labels}, lengths, disputed)
+
+
+Sizes = Mapping[str, tuple[int, int]]
+"""Examples to train and to test on, by client."""
+
+
+def lines(found: Found, sizes: Sizes, *, held_out: int, batch_size: int) -> list[str]:
+    """For a person at a terminal; names are made printable."""
+    said = [
+        ("data", f"{found.source}: {found.counts}"),
+        ("classes", _classes(found.classes)),
+        ("clients", _clients(sizes)),
+        ("test set", f"{held_out} texts that no client has"),
+        ("texts", str(found.lengths)),
+        *(("careful", doubt) for doubt in doubts(found, sizes, batch_size=batch_size)),
+    ]
+    return [f"{what:<9} {text}" for what, text in said]
+
+
+def doubts(found: Found, sizes: Sizes, *, batch_size: int) -> Iterator[str]:
+    """What is allowed, and is seldom meant."""
+    for group in alike(found.classes):
+        yield f"the classes {' and '.join(map(repr, group))} differ only in case or spaces"
+    for label in [label for label, count in found.classes.items() if not count]:
+        yield f"the class {_name(label)} is declared, and no row has it"
+    if found.counts.unusable_share > LARGE_SHARE:
+        yield f"{found.counts.unusable_share:.0%} of the rows cannot be used"
+    if found.counts.conflicting:
+        yield f"{found.counts.conflicting} rows are left out because their text comes with several classes"
+    if found.disputed:
+        yield f"{found.disputed} texts are at several clients with different classes; each trains on its own"
+    small = [name for name, (train, _) in sizes.items() if train < batch_size]
+    if small:
+        listed = ", ".join(map(_name, small[:MOST_LISTED])) + (", ..." if len(small) > MOST_LISTED else "")
+        yield f"{len(small)} clients have fewer examples than one batch (train.batch_size={batch_size}): {listed}"
+    if found.lengths.cut > LARGE_SHARE * found.lengths.texts:
+        yield f"{percent(found.lengths.cut, found.lengths.texts)} of the texts are cut; raise model.max_tokens"
+
+
+def _classes(classes: Mapping[str, int]) -> str:
+    whole = sum(classes.values())
+    shares = [f"{_name(label)} {count} ({percent(count, whole)})" for label, count in classes.items()]
+    if len(classes) <= MOST_LISTED:
+        return ", ".join(shares)
+    order = sorted(classes, key=lambda label: classes[label])
+    least, most = order[0], order[-1]
+    return f"{len(classes)}, from {_name(least)} with {classes[least]} rows to {_name(most)} with {classes[most]}"
+
+
+def _clients(sizes: Sizes) -> str:
+    if len(sizes) <= MOST_LISTED:
+        listed = ", ".join(f"{_name(name)} {train} + {test}" for name, (train, test) in sizes.items())
+        return f"{len(sizes)}, to train + to test: {listed}"
+    order = sorted(sizes, key=lambda name: sum(sizes[name]))
+    least, middle, most = (f"{_name(name)} {sizes[name][0]} + {sizes[name][1]}"
+                           for name in (order[0], order[len(order) // 2], order[-1]))  # fmt: skip
+    return f"{len(sizes)}, to train + to test: from {least} to {most}; the middle one is {middle}"
+
+
+def _name(name: str) -> str:
+    """As it is, where a terminal shows it as it is."""
+    shown = name if name.isprintable() and name == name.strip() else repr(name)
+    return shown if len(shown) <= NAME_CHARS else f"{shown[: NAME_CHARS - 3]}..."
