@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
@@ -13,6 +14,7 @@ from server.arrivals import MissingClientsError
 from server.records import RoundFinished
 from server.rounds import QuorumError
 from simulations.local_grid import Fault
+from simulations.run import prepare, simulate
 from tests.federations import NODES, run
 from tests.wire.test_message import flip, rebuilt, with_crc
 
@@ -144,8 +146,10 @@ def test_nobody_answering_changes_nothing(recipe, tmp_path):
 
 
 def test_missing_clients_end_the_wait_with_what_to_do(recipe, tmp_path):
+    """As in a deployment: a simulation whose data have fewer clients is refused before (`test_found`)."""
+    waiting = replace(prepare(recipe()), recipe=recipe("rounds.min_clients=9"))
     with pytest.raises(MissingClientsError, match=r"4 of 9 clients connected.*rounds.min_clients"):
-        run(recipe("rounds.min_clients=9"), tmp_path / "run")
+        simulate(waiting, tmp_path / "run", watch=lambda event: None)
 
 
 def test_a_site_is_told_which_of_its_answers_was_used_last(recipe, tmp_path, monkeypatch):
