@@ -12,7 +12,7 @@ from pathlib import Path
 
 from peft import LoraConfig
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlora.files import write_atomically
 from fedlora.lowrank import Product, compact, product_of, stack
@@ -55,13 +55,15 @@ def export_adapter(
     *,
     total: Mapping[str, Product],
     base: str,
+    encoder: type[nn.Module],
     labels: tuple[str, ...],
     max_tokens: int,
     privacy: str | None = None,
 ) -> None:
     """Write the adapter folder; `total` is what the run added to the base, matrix by matrix.
 
-    `privacy`: a paragraph on what the run has cost the sites' data, for the folder's README.
+    `encoder`: the base model's class, by which PEFT's AutoPeftModel knows what to load. `privacy`: a paragraph on what
+    the run has cost the sites' data, for the folder's README.
     """
     folder.mkdir(parents=True, exist_ok=True)
     factors = {name: exported_factors(adapter, total, name) for name in sorted(adapter.layers)}
@@ -75,6 +77,7 @@ def export_adapter(
         rank_pattern={name: rank for name, rank in ranks.items() if rank != common_rank},
         alpha_pattern={name: alpha for name, alpha in alphas.items() if alpha != common_alpha},
         base_model_name_or_path=base,
+        auto_mapping={"base_model_class": encoder.__name__, "parent_library": encoder.__module__},
         inference_mode=True,
     ).save_pretrained(str(folder))
     tensors: dict[str, Tensor] = {}

@@ -265,6 +265,7 @@ def export_personal(simulation: Simulation, names: Sequence[str], progress: Prog
             own,
             total={},
             base=simulation.resident.base.source,
+            encoder=type(simulation.resident.model.get_submodule("encoder")),
             labels=simulation.data.labels,
             max_tokens=simulation.recipe.model.max_tokens,
             privacy=privacy_note(simulation.recipe, spent),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -13,8 +14,12 @@ from transformers.pytorch_utils import Conv1D
 from fedlora.config import AdapterSettings
 from fedlora.settings import SettingsError, nearest
 
+log = logging.getLogger("fedlora.adapters")
+
 ADAPTER = "default"
-QUERY_AND_VALUE = frozenset({"query", "value", "q_proj", "v_proj", "q", "v", "q_lin", "v_lin"})
+QUERY_AND_VALUE = frozenset(
+    {"query", "value", "q_proj", "v_proj", "q", "v", "q_lin", "v_lin", "query_proj", "value_proj"}
+)
 FUSED_ATTENTION = frozenset({"c_attn", "query_key_value", "qkv_proj", "qkv", "in_proj", "Wqkv"})
 # Not on the path from the input to a mean-pooled output, or not part of the frozen base.
 NEVER_ADAPTED = ("pooler", "lm_head", "embed_out")
@@ -47,6 +52,8 @@ def inject(encoder: nn.Module, settings: AdapterSettings) -> None:
     """Add an adapter to `encoder` in place and freeze everything else; its output is unchanged (B or R is zero)."""
     encoder.requires_grad_(False)
     names = target_names(encoder, settings)
+    if settings.targets == "all-linear" and (fused := fused_experts(encoder)):
+        log.warning("all-linear adapts no expert of %s: they are fused in one tensor, which stays as it is", fused[0])
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,  # PEFT divides it by r; a fraction is fine
@@ -60,6 +67,15 @@ def inject(encoder: nn.Module, settings: AdapterSettings) -> None:
     if settings.kind == "lora_xs":
         for _, layer in adapted_layers(encoder):
             layer.lora_B[ADAPTER] = CoredB(layer.lora_B[ADAPTER])
+
+
+def fused_experts(encoder: nn.Module) -> list[str]:
+    """Modules that hold the matrices of several experts in one parameter (experts, m, n): no linear layers."""
+    return [
+        name
+        for name, module in encoder.named_modules()
+        if any(parameter.ndim == 3 for parameter in module.parameters(recurse=False)) and "expert" in name
+    ]
 
 
 def adapted_layers(encoder: nn.Module) -> Iterator[tuple[str, LoraLayer]]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.testing import assert_close
+from transformers import AutoModel
 
 from fedlora.adapters import fold, initial_adapter, inject, read, set_trainable, unfold, write
+from fedlora.adapters.inject import target_names
 from fedlora.config import AdapterSettings
 from fedlora.lowrank import Product
 from fedlora.settings import SettingsError
 from fedlora.updates import Factor
+from tests.privacy.architectures import save
 
 IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 0]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
@@ -147,3 +150,16 @@ def test_only_the_chosen_factors_train(tiny_bert, kind, factors, count):
     parameters = set_trainable(tiny_bert, factors)
     assert len(parameters) == count
     assert {id(p) for p in parameters} == {id(p) for p in tiny_bert.parameters() if p.requires_grad}
+
+
+def test_all_linear_says_which_experts_it_leaves_out(tmp_path, caplog):
+    """transformers holds a mixture's experts in one tensor: no linear layers, whatever the name promises."""
+    mixture = AutoModel.from_pretrained(save("mixtral", tmp_path))
+    inject(mixture, AdapterSettings(r=2, targets="all-linear"))
+    assert "adapts no expert of layers.0.mlp.experts" in caplog.text
+
+
+def test_deberta_s_attention_is_attention(tmp_path):
+    deberta = AutoModel.from_pretrained(save("deberta", tmp_path))
+    names = target_names(deberta, AdapterSettings(r=2))
+    assert {name.rpartition(".")[2] for name in names} == {"query_proj", "value_proj"}

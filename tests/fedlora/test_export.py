@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import AutoPeftModel, PeftModel
 from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import AutoModel
@@ -56,7 +56,13 @@ def test_logits_are_those_of_the_served_model(tiny_model, tmp_path, strategy, ki
     fold(home.model, total(state))
     write(home.model, state.adapter.to(torch.float32))
     served = home.model(IDS, MASK)
-    export_adapter(tmp_path, state.adapter, total=total(state), base=tiny_model, labels=LABELS, max_tokens=16)
+    export_adapter(
+        tmp_path, state.adapter, total=total(state), base=tiny_model, encoder=type(home.model.encoder), labels=LABELS,
+        max_tokens=16,
+    )  # fmt: skip
     exported = logits_of_the_export(tiny_model, tmp_path)
     assert_close(exported, served, atol=2e-5, rtol=2e-5)
     assert served.std() > 1e-3
+    loaded = AutoPeftModel.from_pretrained(str(tmp_path)).eval()
+    plain = PeftModel.from_pretrained(AutoModel.from_pretrained(tiny_model), str(tmp_path)).eval()
+    assert torch.equal(loaded(IDS, MASK).last_hidden_state, plain(IDS, MASK).last_hidden_state)
