@@ -2,10 +2,12 @@
 
     Σ_k clip(Δ_k, S) + N(0, z² S²)    over a fixed denominator: the clients that the recipe expects, plus one
 
-Every update is clipped as a whole, over all factors together, and weighs one. The noise enters as one more update, and
-every expected client that was not connected, or did not answer, as one that changed nothing: so neither noise nor
-denominator depends on who is connected or answers, and each strategy whose state depends on weighted sums of what is
-sent needs no change. Who is connected beyond the expected number is not asked in that round.
+Every update is clipped as a whole, over all factors together, and weighs one; every expected client that was not
+connected, or did not answer, changed nothing. So neither noise nor denominator depends on who is connected or answers.
+The sum is made in float64, noise is added to it, and the noisy sum is snapped to a grid, as at example level: single
+clipped updates beside the noise would show in its low bits. One update, the noisy mean, is all that a strategy is
+given: each whose state depends on weighted sums of what is sent needs no change. Who is connected beyond the expected
+number is not asked in that round.
 
 Adjacency: add or remove one client's updates, the clients that are asked being given. Where more are connected than are
 asked, whoever else would have been asked in the removed one's place is another client: replacing one costs twice the S.
@@ -14,10 +16,11 @@ The coordinator is trusted with the single updates; against the coordinator ther
 privacy. The two ε have different units and are never added.
 
 Source: McMahan et al., Learning Differentially Private Recurrent Language Models (arXiv 1710.06963), with a fixed
-denominator.
+denominator; the grid is Mironov's (see `fedlora.privacy.noise`).
 
 Guarantee: adding or removing one client's update moves the sum by at most S in L2 norm, and the denominator not at all;
-updates that are not finite are taken as no change; noise is from `source` alone, added once for all factors.
+updates that are not finite are taken as no change; noise is from `source` alone, added once for all factors; what is
+given on is a function of the snapped noisy sum and of what was sent.
 """
 
 from __future__ import annotations
@@ -31,10 +34,10 @@ from torch import Tensor
 from fedlora.privacy.noise import Source, privatise
 from fedlora.privacy.settings import ClientLevelSettings
 from fedlora.settings import SettingsError
-from fedlora.updates import Adapter, Factor, Tensors, Update, add, norm, subtract
+from fedlora.updates import Adapter, Factor, Tensors, Update, norm, subtract
 from strategies.base import Strategy
 
-NOISE = "(noise)"
+NOISY_MEAN = "(noisy mean)"
 
 
 def require_linear(strategy: Strategy, name: str) -> None:
@@ -55,22 +58,20 @@ def protected(
     settings: ClientLevelSettings,
     source: Source,
 ) -> Iterator[Update]:
-    """The clipped updates as they come, then one without change for everybody missing, then the noise.
+    """One update in the place of all, when they are in: what was sent plus the noisy sum over `expected` + 1.
 
     ValueError where there are more updates than `expected`: the noise would be less than what is accounted.
     """
     start = sent.tensors(trains)
-    answered = 0
-    for update in updates:
-        answered += 1
+    total = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in start.items()}
+    for answered, update in enumerate(updates, start=1):
         if answered > expected:
             raise ValueError(f"more than the {expected} updates that a round of client-level privacy is made for.")
-        delta = clipped(subtract(update.adapter.tensors(trains), start), settings.clip)
-        yield Update(update.client, 1.0, sent.with_tensors(add(start, delta)))
-    for _ in range(expected - answered):
-        yield Update("(did not answer)", 1.0, sent)
-    noise = noise_like(start, source, noise_std=settings.noise_multiplier * settings.clip)
-    yield Update(NOISE, 1.0, sent.with_tensors(add(start, noise)))
+        for name, delta in clipped(subtract(update.adapter.tensors(trains), start), settings.clip).items():
+            total[name].add_(delta)
+    noisy = with_noise(total, source, noise_std=settings.noise_multiplier * settings.clip)
+    mean = {name: (start[name].double() + noisy[name] / (expected + 1)).to(start[name]) for name in start}
+    yield Update(NOISY_MEAN, float(expected + 1), sent.with_tensors(mean))
 
 
 def clipped(delta: Tensors, bound: float) -> dict[str, Tensor]:
@@ -82,12 +83,8 @@ def clipped(delta: Tensors, bound: float) -> dict[str, Tensor]:
     return {name: tensor * factor for name, tensor in delta.items()}
 
 
-def noise_like(tensors: Tensors, source: Source, *, noise_std: float) -> dict[str, Tensor]:
-    """Independent noise of this standard deviation for every value, from one fresh stream."""
-    sizes = [tensor.numel() for tensor in tensors.values()]
-    flat = privatise(torch.zeros(sum(sizes), dtype=torch.float64), source.fresh(), noise_std=noise_std)
-    pieces = torch.split(flat, sizes)
-    return {
-        name: piece.view(tensor.shape).to(tensor.dtype)
-        for (name, tensor), piece in zip(tensors.items(), pieces, strict=True)
-    }
+def with_noise(total: Tensors, source: Source, *, noise_std: float) -> dict[str, Tensor]:
+    """The sum plus independent noise of this standard deviation on every value, snapped, from one fresh stream."""
+    flat = privatise(torch.cat([tensor.flatten() for tensor in total.values()]), source.fresh(), noise_std=noise_std)
+    pieces = torch.split(flat, [tensor.numel() for tensor in total.values()])
+    return {name: piece.view(tensor.shape) for (name, tensor), piece in zip(total.items(), pieces, strict=True)}

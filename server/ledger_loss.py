@@ -2,12 +2,13 @@
 
     confirmed    ε and δ of everything, by the ledger's newest receipt
     unconfirmed  tasks of all runs that were sent to the site and that no receipt covers
-    total        what the site has to state: both in one composition, where the receipts that are held, and some of
-                 these tasks, are all that the newest receipt counts; otherwise ε and δ of both, added up
+    total        what the site has to state: both in one composition, where the receipts that are held, and so many
+                 more trainings like these tasks, are all that the newest receipt counts; otherwise ε and δ of both,
+                 added up
 
 Guarantee: the total is an upper bound on what the ledger counted for this and all other coordinators up to its newest
-receipt, and for this one after it, under what `fedlora.privacy.unconfirmed` assumes of single runs. A task of a run
-that the newest receipt counts already may be counted again.
+receipt, and for this one after it, under what `fedlora.privacy.unconfirmed` assumes of single runs. No task without a
+receipt is taken for one that the newest receipt counts: it may be another coordinator's, or one that died.
 """
 
 from __future__ import annotations
@@ -150,11 +151,13 @@ def _total(newest: Receipt, known: Sequence[Receipt], waiting: Sequence[Unconfir
     more = [item.training for item in waiting if item.training is not None for _ in range(item.tasks)]
 
     def after(count: int) -> float:
-        return Spent((*seen, *more[:count]), newest.epsilon_stated, newest.delta_stated).epsilon(delta=delta)
+        """Of `count` trainings besides those that are seen."""
+        unseen = (*more, *more)[:count]
+        return Spent((*seen, *unseen), newest.epsilon_stated, newest.delta_stated).epsilon(delta=delta)
 
     counts, counted = range(len(more) + 1), newest.epsilon_lifetime
     found = bisect.bisect_left(counts, counted * (1 - 1e-6), key=after)
     explained = found < len(counts) and math.isclose(after(found), counted, rel_tol=1e-6)
     if explained and all(item.training is not None for item in waiting):
-        return max(counted, after(len(more))), delta
+        return max(counted, after(found + len(more))), delta
     return counted + sum(item.epsilon for item in waiting), delta + sum(item.delta for item in waiting)

@@ -176,6 +176,8 @@ def _all_noise(seen: Seen) -> tuple[float, int]:
 def _sampling_z(seen: Seen) -> float:
     sums_m = seen.scores_tm.sum(0)
     inside, outside = sums_m[seen.included_m], sums_m[~seen.included_m]
+    if not len(inside) or not len(outside):  # few canaries, all of them on one side: nothing to compare
+        return 0.0
     alone = sum(claim.noise_multiplier**2 for claim in seen.claims)
     drawn = sum(claim.rate * (1 - claim.rate) for claim in seen.claims)
     deviation = math.sqrt((alone + drawn) / len(inside) + alone / len(outside))

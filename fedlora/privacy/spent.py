@@ -20,6 +20,7 @@ ALWAYS = (
 
 
 CLIENT_LEVEL_LEAKS = (
+    "whether a round reached its quorum (`rounds.quorum`, `rounds.min_clients`), which one client can decide",
     "single updates and what clients report beside them, to the coordinator: client-level noise is added by it",
     "evaluations that are published beside the adapters, unless the examples are public",
 )

@@ -3,8 +3,10 @@
 The header alone decides how the file is read. Its separator is a tab in `.tsv`; in `.csv` that of comma, semicolon and
 tab with which the header has most of the columns that are asked for (then: most columns).
 
-A record that is no CSV costs its first line alone; the next is read as a new record. Python's own `csv` reads, and what
-it lets pass is looked at again: `a"b` in a cell without quotes around it.
+Python's own `csv` says where a record ends, and one that is refused is dropped whole: lines inside a quoted text are
+never read as rows of their own, however many they are. Only where no quote ends it before the file does, its first line
+alone is dropped: there is none in the lines behind it. What `csv` lets pass is looked at again: `a"b` in a cell without
+quotes around it.
 """
 
 from __future__ import annotations
@@ -18,8 +20,6 @@ from typing import TextIO
 
 from fedlora.tables.table import Cells, Complaint, Table, is_unicode, whole_or_not
 
-MOST_LINES = 1000
-"""Of one record: a quote that is never closed must not cost the rest of the file, nor the time to look for its end."""
 SEPARATORS = {".tsv": "\t", ".csv": ",;\t"}
 
 
@@ -79,7 +79,7 @@ def require_once(names: Sequence[str]) -> None:
 
 
 class Lines:
-    """A file's lines. Those of a broken record, but for its first, can be read again."""
+    """A file's lines, with those of the present record. Those of one that does not end can be read again."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -88,21 +88,25 @@ class Lines:
         """The lines of the present record."""
         self.number = 0
         """Of the line that was read last."""
+        self.ended = False
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        if len(self.taken) == MOST_LINES:
-            raise csv.Error("a record that does not end")
-        line = self._again.popleft() if self._again else next(self._file)
+        line = self._again.popleft() if self._again else next(self._file, None)
+        if line is None:
+            self.ended = True
+            raise StopIteration
         self.taken.append(line)
         self.number += 1
         return line
 
     def put_back(self) -> None:
+        """All lines of the present record but its first."""
         self._again.extendleft(reversed(self.taken[1:]))
         self.number -= len(self.taken) - 1
+        self.ended = False
 
 
 def _rows(lines: Lines, separator: str, names: Sequence[str], columns: Sequence[str]) -> Iterator[Cells | Complaint]:
@@ -116,7 +120,8 @@ def _rows(lines: Lines, separator: str, names: Sequence[str], columns: Sequence[
         except StopIteration:
             return
         except csv.Error:
-            lines.put_back()
+            if lines.ended:
+                lines.put_back()
             yield Complaint(line, NOT_CSV, QUOTES)
             continue
         if len(cells) != len(names):

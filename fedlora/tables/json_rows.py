@@ -1,6 +1,9 @@
 """JSON: one object a line, or one list of objects. The columns are whatever the rows name.
 
 One that a row lacks is empty there, and no row decides for another. Types: `fedlora.tables.cells`.
+
+An element of a list ends where its brackets do, outside of text in quotes: one that is no JSON, or nested too deep to
+be read, costs itself alone. A `.json` file that begins with `[` and ends with `]` is a list.
 """
 
 from __future__ import annotations
@@ -24,10 +27,11 @@ Value = tuple[int, dict[str, Any] | str]
 
 
 def json_rows(path: Path, columns: Sequence[str]) -> Table:
-    """The file's table: a list in `.json` that begins with `[`, lines otherwise."""
+    """The file's table: a list in `.json` between `[` and `]`, lines otherwise."""
     with open_text(path) as file:
         content = file.read()
-    is_list = path.suffix.lower() == ".json" and content.lstrip().startswith("[")
+    bare = content.strip()
+    is_list = path.suffix.lower() == ".json" and bare.startswith("[") and bare.endswith("]")
     kinds, names, rows = Kinds(), dict[str, None](), []
     for line, value in _elements(content) if is_list else _lines(content.split("\n")):
         if isinstance(value, dict) and len(names) < MOST_NAMES:
@@ -57,14 +61,28 @@ def _elements(content: str) -> Iterator[Value]:
     while (found := _AFTER.match(content, place)) is not None and found.end() < len(content):
         start = found.end()
         line, before = line + content.count("\n", before, start), start
+        place = _end(content, start)
         try:
-            value, place = _DECODER.raw_decode(content, start)
+            value = _DECODER.decode(content[start:place])
         except (ValueError, RecursionError):
             yield line + 1, NOT_JSON
-            return
-        yield line + 1, _object_or_why(value)
+        else:
+            yield line + 1, _object_or_why(value)
 
 
+def _end(content: str, start: int) -> int:
+    """Where the element that begins at `start` ends: at the comma or bracket of the list, or with the file."""
+    depth = 0
+    for found in _MARKS.finditer(content, start):
+        mark = found[0]
+        if depth == 0 and mark in ",]":
+            return found.start()
+        depth += (mark in "[{") - (mark in "]}")
+    return len(content)
+
+
+_MARKS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
+"""A text in quotes, or what opens, closes and separates."""
 _AFTER = re.compile(r"[\s,]*(?![\s,\]])")
 """What may stand before an element; nothing where the list ends."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
 import random
 import stat
 from collections.abc import Iterable
@@ -244,3 +246,56 @@ def test_read_rows_agrees_with_what_a_site_reads(tmp_path):
     lines = any_lines(random.Random(3))
     settings = site(tmp_path, lines, test=[("apart", "yes")])
     assert list(own_rows(settings).train) == read_rows(str(settings.data.train), Columns())
+
+
+def changed(tmp_path, name: str, content: str, more: str) -> tuple[int, int]:
+    """How many examples leave and join with `more` in the place of `content`."""
+    settings = site(tmp_path, [("a", "yes")], test=[("apart", "yes")])
+    path = settings.data.train.with_suffix(name)
+    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"train": path})})
+    seen = []
+    for text in (content, more):
+        path.write_text(text)
+        seen.append(examples(own_rows(settings)))
+    return len(seen[0] - seen[1]), len(seen[1] - seen[0])
+
+
+def csv_text(rows) -> str:
+    out = io.StringIO()
+    csv.writer(out).writerows([("text", "label"), *rows])
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("lines", [3, 1001, 5000])
+def test_a_text_of_many_lines_that_look_like_rows_is_one_row(tmp_path, lines):
+    """A bound of a thousand lines made the rest of such a text rows of their own: 1,078 joined."""
+    rows = [(f"note {number}", "yes") for number in range(300)]
+    long = ("\n".join(f"line {number},yes" for number in range(lines)), "yes")
+    left, joined = changed(tmp_path, ".csv", csv_text(rows), csv_text([*rows[:100], long, *rows[100:]]))
+    assert left + joined <= 1
+    spoilt = csv_text([*rows[:100], long, *rows[100:]]).replace(f'line {lines - 1},yes"', f'line {lines - 1},yes"x')
+    assert changed(tmp_path, ".csv", csv_text(rows), spoilt) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"text": "x", "label": "yes", "deep": ' + "[" * 20_000 + "]" * 20_000 + "}",
+        "{nonsense}",
+        '{"text": "a]b\\"]", "label": "no"}',
+        "[1, [2]]",
+        '"only text, with ] and }"',
+        "12",
+    ],
+    ids=range(6),
+)
+def test_one_row_of_a_json_list_costs_or_adds_itself_alone(tmp_path, row):
+    rows = [json.dumps({"text": f"note {number}", "label": "yes"}) for number in range(300)]
+    for place in (0, 11, 300):
+        more = "[" + ",\n".join([*rows[:place], row, *rows[place:]]) + "]"
+        assert sum(changed(tmp_path, ".json", "[" + ",\n".join(rows) + "]", more)) <= 1
+
+
+def test_a_first_line_that_is_a_list_makes_no_list_of_a_file_of_lines(tmp_path):
+    rows = [json.dumps({"text": f"note {number}", "label": "yes"}) for number in range(300)]
+    assert changed(tmp_path, ".json", "\n".join(rows), "\n".join(['["x", "a"]', *rows])) == (0, 0)

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from fedlora.privacy.accounting import ClientLevel, client_level_epsilon
-from fedlora.privacy.noise import SeededSource
+from fedlora.privacy.noise import SeededSource, grid
 from fedlora.privacy.settings import ClientLevelSettings
 from fedlora.settings import SettingsError
-from fedlora.updates import Adapter, Factor, LowRank, Update, norm, subtract
+from fedlora.updates import Adapter, Factor, LowRank, Update
 from server import checkpoint
-from server.client_level import NOISE, clipped, protected, require_linear
+from server.client_level import clipped, protected, require_linear
 from simulations.run import federate, prepare
 from strategies.ffa import FFALoRA
 from tests.federations import run, save_messages, save_tiny_model, tiny_recipe
@@ -36,22 +36,47 @@ def through(values: list[float], *, expected: int, settings: ClientLevelSettings
     )
 
 
-def total(updates) -> torch.Tensor:
-    flat = [torch.cat([t.flatten() for t in u.adapter.tensors(TRAINS).values()]) for u in updates if u.client != NOISE]
-    return torch.stack(flat).sum(0)
+def flat(update: Update) -> torch.Tensor:
+    return torch.cat([tensor.flatten() for tensor in update.adapter.tensors(TRAINS).values()]).double()
+
+
+def noise_alone(expected: int, seed: int = 0) -> torch.Tensor:
+    (silent,) = through([], expected=expected, seed=seed)
+    return flat(silent) * (expected + 1)
 
 
 def test_every_update_is_clipped_as_a_whole_and_weighs_one():
-    small, large, noise = through([0.01, 5.0], expected=2)
-    assert norm(small.adapter.tensors(TRAINS)) == pytest.approx(0.01 * 14**0.5)
-    assert norm(large.adapter.tensors(TRAINS)) == pytest.approx(1.0)
-    assert {update.weight for update in (small, large, noise)} == {1.0}
+    """The same noise in both: what is left is the sum of the clipped updates."""
+    (mean,) = through([0.01, 5.0], expected=2)
+    wanted = torch.full((14,), 0.01 + 1 / 14**0.5, dtype=torch.float64)
+    torch.testing.assert_close(3 * flat(mean) - noise_alone(2), wanted, atol=1e-5, rtol=0)
+    assert mean.weight == 3.0
 
 
 def test_one_client_moves_the_sum_by_at_most_the_clip_and_the_denominator_not_at_all():
-    everyone, fewer = through([5.0, -3.0, 0.1], expected=3), through([5.0, 0.1], expected=3)
-    assert (total(everyone) - total(fewer)).norm() <= 1.0 + 1e-6
-    assert len(everyone) == len(fewer) == 4
+    (everyone,), (fewer,) = through([5.0, -3.0, 0.1], expected=3), through([5.0, 0.1], expected=3)
+    assert 0.9 < float(4 * (flat(everyone) - flat(fewer)).norm()) <= 1.0 + 1e-4
+    assert everyone.weight == fewer.weight == 4.0
+
+
+def test_what_is_published_lies_on_the_noise_s_grid_whoever_took_part():
+    """0.1.0 put the noise alone on it: the rest modulo the grid was the sum of the updates, without any noise."""
+    step = grid(SETTINGS.noise_multiplier * SETTINGS.clip)
+    for values in ([0.0123], [0.0123, 0.4567], []):
+        (mean,) = through(values, expected=3)  # 4 is a power of two: dividing by it rounds nothing
+        assert torch.equal((4 * flat(mean)) % step, torch.zeros(14, dtype=torch.float64))
+
+
+def test_a_start_off_the_grid_adds_nothing_of_the_updates():
+    """What an observer subtracts is what was sent; the residue is then the rounding of float32, the same for all."""
+    sent = adapter(0.02)
+    common = {"sent": sent, "trains": TRAINS, "expected": 3, "settings": SETTINGS}
+    step = grid(SETTINGS.noise_multiplier * SETTINGS.clip)
+    for values in ([0.0323], [0.0323, 0.4767], []):
+        updates = [Update(str(value), 1.0, adapter(value)) for value in values]
+        (mean,) = protected(updates, source=SeededSource(0), **common)
+        whole = 4 * (flat(mean) - flat(Update("sent", 1.0, sent)))
+        assert float((whole / step - (whole / step).round()).abs().max()) * step < 4 * 2**-24
 
 
 def test_more_updates_than_expected_end_the_round():
@@ -60,8 +85,8 @@ def test_more_updates_than_expected_end_the_round():
 
 
 def test_an_update_that_is_not_finite_changes_nothing():
-    broken, _ = through([float("nan")], expected=1)
-    assert norm(subtract(broken.adapter.tensors(TRAINS), adapter(0.0).tensors(TRAINS))) == 0.0
+    (broken,) = through([float("nan")], expected=1)
+    assert torch.equal(2 * flat(broken), noise_alone(1))
     assert all(not torch.any(tensor) for tensor in clipped({"x": torch.tensor([float("inf"), 1.0])}, 1.0).values())
 
 
@@ -69,8 +94,7 @@ def test_the_noise_has_the_size_that_is_accounted():
     big = Adapter({"layer": LowRank(torch.zeros(300, 2), torch.zeros(2, 200), 1.0)})
     settings = ClientLevelSettings(clip=2.0, noise_multiplier=1.5)
     (noise,) = protected([], sent=big, trains=TRAINS, expected=0, settings=settings, source=SeededSource(1))
-    values = torch.cat([tensor.flatten() for tensor in noise.adapter.tensors(TRAINS).values()])
-    assert float(values.std()) == pytest.approx(3.0, rel=0.08)
+    assert float(flat(noise).std()) == pytest.approx(3.0, rel=0.08)
 
 
 def test_a_strategy_that_looks_at_single_updates_is_refused():
@@ -137,22 +161,22 @@ def test_noise_and_denominator_do_not_follow_who_is_connected(tmp_path, monkeypa
     model, source = save_tiny_model(tmp_path / "model"), save_messages(tmp_path / "messages.csv", per_client=12)
     settings = ("privacy.client_level={clip: 0.5, noise_multiplier: 2.0, clients: 8}", "rounds.count=1")
     simulation = prepare(tiny_recipe(model, source, *settings, "data.held_out=9"))
-    rounds = []
+    rounds, answered = [], []
 
     def seen(updates, **given):
-        rounds.append(list(protected(updates, **given)))
+        answered.append(list(updates))
+        rounds.append(list(protected(answered[-1], **given)))
         return iter(rounds[-1])
 
     monkeypatch.setattr("server.rounds.protected", seen)
     for connected in (7, 8, 9):
         folder = tmp_path / str(connected)
         federate(simulation, names[:connected], folder, watch=print, resume=False, faults=None, engine="local")
-    assert [sum(update.weight for update in updates) for updates in rounds] == [9.0, 9.0, 9.0]
-    assert [sum(update.client in names for update in updates) for updates in rounds] == [7, 8, 8]
-    for *_, noise in rounds:
-        assert noise.client == NOISE
-        values = torch.cat([tensor.flatten() for tensor in noise.adapter.tensors((Factor.B,)).values()])
-        assert float(values.std()) == pytest.approx(1.0, rel=0.2), "B starts at zero: what is there is z S"
+    assert [[update.weight for update in updates] for updates in rounds] == [[9.0], [9.0], [9.0]]
+    assert [len(found) for found in answered] == [7, 8, 8]
+    for (mean,) in rounds:
+        values = torch.cat([tensor.flatten() for tensor in mean.adapter.tensors((Factor.B,)).values()])
+        assert float(9 * values.std()) == pytest.approx(1.0, rel=0.2), "B starts at zero: what is there is z S"
 
 
 @pytest.mark.parametrize(

@@ -317,6 +317,8 @@ def test_what_was_sent_and_never_confirmed_is_in_what_a_new_ledger_must_state(re
     lost = lost_ledger(settings, "red", None)
     assert (lost.epsilon, lost.delta) == (pytest.approx(after(3)), 1e-5)
     assert [(item.tasks, item.epsilon) for item in lost.unconfirmed] == [(1, pytest.approx(after(1)))]
+    said(after(3))  # one more charge: a task that died after it and was sent again, or another coordinator's; not d3
+    assert lost_ledger(settings, "red", None).epsilon == pytest.approx(after(4))
     said(after(2) + 0.5)  # it was charged elsewhere too: nobody here knows what for
     lost = lost_ledger(settings, "red", None)
     assert (lost.epsilon, lost.delta) == (pytest.approx(after(2) + 0.5 + after(1)), 2e-5)

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from fedlora.config import load
+from fedlora.config.packaged import packaged
 from fedlora.config.without_effect import without_effect
 from fedlora.settings import SettingsError
 from simulations import run
-from simulations.commands import RECIPES, said_once
+from simulations.commands import said_once
 from simulations.run import prepare
 from tests.federations import tiny_recipe
 
@@ -135,6 +136,6 @@ def test_hundreds_of_classes_are_a_mistake_unless_they_are_listed(tiny_model, tm
     assert len(prepare(tiny_recipe(tiny_model, str(path), f"data.labels={labels}")).data.labels) == 201
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", packaged().values(), ids=lambda path: path.stem)
 def test_every_setting_of_a_packaged_recipe_does_something(path):
     assert list(without_effect(load(path))) == []
