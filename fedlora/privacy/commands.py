@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +23,7 @@ from fedlora.privacy.chain import Chain
 from fedlora.privacy.ledger import LedgerFiles, datasets, inspect_ledger
 from fedlora.privacy.plan import ClientPlan, Release, Shape, plan_client, releases
 from fedlora.privacy.settings import PrivacySettings
-from fedlora.settings import SettingsError
+from fedlora.settings import SettingsError, parse
 
 ledger_app = typer.Typer(no_args_is_help=True, add_completion=False, help="What a site's data have spent.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
@@ -44,25 +45,26 @@ SiteFolder = Annotated[
 
 def plan(
     examples: Annotated[
-        list[int], typer.Option(help="A client's number of training examples; repeat it for every client.")
+        list[int], typer.Option(min=1, help="A client's number of training examples; repeat it for every client.")
     ],
     target: Annotated[float, typer.Option("--epsilon", help="Target ε of the whole run.")] = 6.0,
     delta: Annotated[float, typer.Option(help="δ; below 1 / examples.")] = 1e-5,
-    batch: Annotated[int, typer.Option(help="Expected batch.")] = 32,
-    rounds: Annotated[int, typer.Option(help="Most rounds that a client may be called in.")] = 10,
-    steps: Annotated[int, typer.Option(help="Local steps a round.")] = 10,
-    spare_rounds: Annotated[int, typer.Option(help="Trainings that a client may begin in vain.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Expected batch.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="Most rounds that a client may be called in.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Local steps a round.")] = 10,
+    spare_rounds: Annotated[int, typer.Option(min=0, help="Trainings that a client may begin in vain.")] = 0,
     clip: Annotated[float, typer.Option(help="C: largest norm of one example's gradient.")] = 1.0,
-    rank: Annotated[int, typer.Option(help="r of FedIT, FFA and FedSVD.")] = 8,
-    core_rank: Annotated[int, typer.Option(help="r of Fed-SB's core.")] = 16,
-    width: Annotated[int, typer.Option(help="Rows and columns of one adapted matrix.")] = 384,
+    rank: Annotated[int, typer.Option(min=1, help="r of FedIT, FFA and FedSVD.")] = 8,
+    core_rank: Annotated[int, typer.Option(min=1, help="r of Fed-SB's core.")] = 16,
+    width: Annotated[int, typer.Option(min=1, help="Rows and columns of one adapted matrix.")] = 384,
     lr: Annotated[float, typer.Option(help="Learning rate, for the noise in ΔW.")] = 0.1,
     as_json: AsJson = False,
 ) -> None:
     """What a private run would cost: σ per client, ε by round, one more round, and what each strategy releases."""
     try:
-        privacy = PrivacySettings(epsilon=target, delta=delta, clip=clip, spare_rounds=spare_rounds)
-        train = TrainSettings(batch_size=batch, steps=steps)
+        asked = {"epsilon": target, "delta": delta, "clip": clip, "spare_rounds": spare_rounds}
+        privacy = parse(PrivacySettings, asked, prefix="privacy")
+        train = parse(TrainSettings, {"batch_size": batch, "steps": steps, "lr": lr}, prefix="train")
         plans = [plan_client(n, privacy=privacy, train=train, rounds=rounds) for n in examples]
     except (UnreachableError, ValueError) as error:
         raise SettingsError(str(error)) from None
@@ -85,6 +87,15 @@ def plan(
     console.print(_release_table(sent, shape, noisiest * clip / batch))
 
 
+def at_most(epsilon: float) -> str:
+    """ε in three figures behind the point, never less than it is.
+
+    >>> at_most(2.9991), at_most(3.0)
+    ('3.000', '3.000')
+    """
+    return f"{math.ceil(epsilon * 1000 - 1e-9) / 1000:.3f}"
+
+
 def _client_table(plans: list[ClientPlan]) -> Table:
     table = Table("examples", "public size", "q", "σ", "ε in the end", "at most", "one more round costs")
     for client in plans:
@@ -93,9 +104,9 @@ def _client_table(plans: list[ClientPlan]) -> Table:
             str(client.public_examples),
             f"{client.rate:.4f}",
             f"{client.noise_multiplier:g}",
-            f"{client.epsilon_by_round[-1][1]:.3f}",
-            f"{client.epsilon_at_most:.3f}",
-            f"+{client.one_more_round:.3f}",
+            at_most(client.epsilon_by_round[-1][1]),
+            at_most(client.epsilon_at_most),
+            f"+{at_most(client.one_more_round)}",
         )
     return table
 
@@ -103,7 +114,7 @@ def _client_table(plans: list[ClientPlan]) -> Table:
 def _round_table(plans: list[ClientPlan]) -> Table:
     table = Table("after round", *(f"ε, {client.examples} examples" for client in plans))
     for row in zip(*(client.epsilon_by_round for client in plans), strict=True):
-        table.add_row(str(row[0][0]), *(f"{spent:.3f}" for _, spent in row))
+        table.add_row(str(row[0][0]), *(at_most(spent) for _, spent in row))
     return table
 
 
@@ -147,7 +158,7 @@ def _show(rows: list[dict[str, Any]], damaged: dict[str, str], delta: float) -> 
     for row in rows:
         noise = "secure" if row["secure"] else "INSECURE (seeded)"
         table.add_row(
-            row["dataset"], row["run"], str(row["charges"]), str(row["answers"]), f"{row['epsilon']:.3f}", noise
+            row["dataset"], row["run"], str(row["charges"]), str(row["answers"]), at_most(row["epsilon"]), noise
         )
     Console().print(table)
     for name, problem in damaged.items():

@@ -111,3 +111,27 @@ def test_export_of_a_dataset_that_is_not_there_names_those_that_are(site):
     found = run("ledger", "export", str(site), "--dataset", "tickets")
     assert isinstance(found.exception, SettingsError)
     assert str(found.exception) == "name one of this site's datasets by --dataset: default."
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--epsilon=-1", "privacy.epsilon must be greater than 0, got -1.0"),
+        ("--rounds=0", "0 is not in the range x>=1"),
+        ("--steps=0", "0 is not in the range x>=1"),
+        ("--examples=0", "0 is not in the range x>=1"),
+        ("--clip=-1", "privacy.clip must be"),
+        ("--lr=nan", "train.lr must be a finite number"),
+        ("--delta=0", "privacy.delta must be greater than 0"),
+    ],
+)
+def test_a_plan_of_nothing_is_refused_by_name(option, said):
+    result = run("privacy", "plan", "--examples=400", option)
+    assert result.exit_code != 0
+    assert said in str(result.exception) + result.output
+
+
+def test_a_small_epsilon_is_found_by_the_exact_bound():
+    result = run("privacy", "plan", "--examples=2400", "--epsilon=0.01", "--json")
+    (client,) = json.loads(result.output)["clients"]
+    assert 0.0097 < client["epsilon_by_round"][-1][1] <= 0.01
