@@ -24,7 +24,8 @@ OTHER_WORDS = {
     "per_device_train_batch_size": "batch_size", "num_rounds": "count", "rank": "r", "lora_alpha": "alpha",
     "lora_dropout": "dropout", "target_modules": "targets", "max_length": "max_tokens", "max_seq_length": "max_tokens",
     "model_name_or_path": "id", "num_clients": "clients", "noise": "noise_multiplier", "max_grad_norm": "clip",
-    "aggregation": "name", "optim": "optimizer", "fraction_fit": "fraction", "bf16": "dtype",
+    "text_column": "text", "label_column": "label", "dataset_text_field": "text", "aggregation": "name",
+    "optim": "optimizer", "fraction_fit": "fraction", "bf16": "dtype",
 }  # fmt: skip
 """What Flower, PEFT, transformers, TRL and Opacus call a setting, and its name here."""
 

@@ -1,0 +1,89 @@
+"""Mistakes typed on purpose: each is answered by a message that names the thing and the way out, no traceback."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from typer.testing import CliRunner
+
+from fedlora.cli import app
+from fedlora.plain_yaml import yaml_text
+from fedlora.settings import RunError, SettingsError
+from tests.federations import save_messages, save_tiny_model, tiny_recipe
+
+MISTAKES = [
+    ("simulat six-airlines", "No such command 'simulat'"),
+    ("simulate six-airline", "Did you mean six-airlines?"),
+    ("simulate nothing.yaml", "`fedlora recipes` lists"),
+    ("simulate .", "cannot read the recipe"),
+    ("simulate --engin ray", "Did you mean '--engine'?"),
+    ("simulate R --engine spark", "choose one of local, ray"),
+    ("simulate R --set train.lr", "write it as key=value"),
+    ("simulate R --set train.lr=abc", "train.lr must be a valid number"),
+    ("simulate R --set train.lr=0", "train.lr must be greater than 0, got 0"),
+    ("simulate R --set train.lr=nan", "train.lr must be a finite number"),
+    ("simulate R --set train.learning_rate=1", "did you mean train.lr?"),
+    ("simulate R --set train.epochs=3", "did you mean train.steps?"),
+    ("simulate R --set trian.lr=3", "did you mean train?"),
+    ("simulate R --set train.optimizer=adam", "train.optimizer must be 'sgd' or 'adamw'"),
+    ("simulate R --set train.optimizer=adamw --set train.momentum=0.9", "has no effect with train.optimizer=adamw"),
+    ("simulate R --set strategy.name=fedsdv", "did you mean 'fedsvd'?"),
+    ("simulate R --set strategy.name=fedsb", "set adapter.kind=lora_xs"),
+    ("simulate R --set adapter.r=0", "adapter.r must be greater than or equal to 1"),
+    ("simulate R --set adapter.r=10000", "adapter.r=10000 is above the smaller side"),
+    ("simulate R --set adapter.targets=[querry]", "did you mean 'query'?"),
+    ("simulate R --set adapter.layers=[99]", "nothing is adapted in layer 99"),
+    ("simulate R --set model.id=./nowhere", "./nowhere"),
+    ("simulate R --set model.device=cuda:7", "not available here; try model.device=cpu"),
+    ("simulate R --set model.dtype=float64", "model.dtype must be 'float32' or 'bfloat16'"),
+    ("simulate R --set model.max_tokens=100000", "lower it"),
+    ("simulate R --set data.source=missing.csv", "there is no such file or folder"),
+    ("simulate R --set data.text=txt", "has no such column; did you mean 'text'?"),
+    ("simulate R --set data.text_column=text", "did you mean data.text?"),
+    ("simulate R --set data.clients=4", "data.clients=4 has no effect with data.partition=natural"),
+    ("simulate R --set data.held_out=1000000", "data.held_out=1000000 takes all of the"),
+    ("simulate R --set rounds.count=0", "rounds.count must be greater than or equal to 1"),
+    ("simulate R --set rounds.min_clients=50", "the data have 4 clients; lower it"),
+    ("simulate R --set rounds.quorum=2", "rounds.quorum must be less than or equal to 1"),
+    ("simulate R --set privacy.epsilon=0", "privacy.epsilon must be greater than 0"),
+    ("simulate R --set privacy.epsilon=3 --set adapter.dropout=0.1", "Remove adapter.dropout"),
+    ("simulate R --set privacy.epsilon=3 --set privacy.delta=1", "privacy.delta must be less than 1"),
+    ("simulate R --set privacy.epsilon=3 --set data.max_examples=10", "Use data.train_fraction"),
+    ("simulate R --set wire.codec=int3", "wire.codec must be 'fp32'"),
+    ("simulate R --set wire.density=2", "wire.density must be less than or equal to 1"),
+    ("simulate R --set seed=one", "seed must be a valid integer"),
+    ("simulate R --resume", "start the run without --resume"),
+    ("compare R --seeds a,b", "write whole numbers with commas"),
+    ("compare R --sweep train.lr", "write it as key=value1,value2"),
+    ("compare nothing", "cannot read the recipe nothing"),
+    ("config show trian", "there is no section 'trian'; there are:"),
+    ("privacy plan --epsilon -1 --examples 100", "privacy.epsilon must be greater than 0"),
+    ("ledger show nowhere", "holds no ledger"),
+    ("client doctor", "fedlora client enroll"),
+    ("client up", "cannot read client.yaml"),
+    ("server up", "cannot read server.yaml"),
+    ("server run R", "cannot read server.yaml"),
+    ("admin approve request.json", "cannot read server.yaml"),
+    ("dashboard --port 99999", "99999 is not in the range 1<=x<=65535"),
+]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mistakes")
+    asked = tiny_recipe(save_tiny_model(folder / "model"), save_messages(folder / "messages.csv"))
+    path = folder / "recipe.yaml"
+    path.write_text(yaml_text(asked.model_dump(mode="json")))
+    return path
+
+
+@pytest.mark.parametrize(("typed", "said"), MISTAKES, ids=[typed for typed, _ in MISTAKES])
+def test_a_mistake_is_answered_with_the_way_out(recipe, tmp_path, monkeypatch, typed, said):
+    monkeypatch.chdir(tmp_path)
+    words = [str(recipe) if word == "R" else word for word in shlex.split(typed)]
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "200", "FEDLORA_STORE": "none"})
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SettingsError | RunError | SystemExit), repr(result.exception)
+    assert said in " ".join(f"{result.exception} {result.output}".split())
+    assert not (tmp_path / "runs").exists(), "nothing was begun"
