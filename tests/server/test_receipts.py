@@ -324,6 +324,25 @@ def test_what_was_sent_and_never_confirmed_is_in_what_a_new_ledger_must_state(re
     assert (lost.epsilon, lost.delta) == (pytest.approx(after(2) + 0.5 + after(1)), 2e-5)
 
 
+def test_a_task_that_was_sent_twice_may_have_been_charged_twice(recipe):
+    """By two processes of Flower's own executor: the second is charged, and gives the first's receipt."""
+    asked = recipe("privacy.noise_multiplier=2", "rounds.count=3")
+
+    def after(count: int) -> float:
+        return epsilon([Event(rate=0.1, noise_multiplier=2.0, steps=4 * count)], delta=1e-5)
+
+    values = {"noise_multiplier": 2.0, "steps": 4}
+    first = receipt(1, **values, epsilon_run=after(1), epsilon_lifetime=after(1))
+    later = receipt(3, **values, epsilon_run=after(3), epsilon_lifetime=after(3))
+    back = Confirmed("red", "d1", first, "key")
+    once, twice = (spent_by_site(asked, [Sent("red", "d1")] * count, [back])["red"] for count in (1, 2))
+    assert (once.epsilon, once.unconfirmed) == (pytest.approx(after(1)), 0)
+    assert (twice.epsilon, twice.unconfirmed) == (pytest.approx(after(2)), 1)
+    sent = [Sent("red", "d1"), Sent("red", "d1"), Sent("red", "d2")]
+    covered = spent_by_site(asked, sent, [back, Confirmed("red", "d2", later, "key")])["red"]
+    assert (covered.epsilon, covered.unconfirmed) == (pytest.approx(after(3)), 0)
+
+
 def empty_red(before: Path, now: Path) -> None:
     """All sites as they were after a run, but red, whose disk is new."""
     shutil.copytree(before / "sites", now / "sites")
