@@ -18,6 +18,7 @@ from fedlora.config import Recipe, load
 from fedlora.config.packaged import recipe_file
 from fedlora.settings import SettingsError
 from server.packing_summary import packed_as
+from server.records import Event
 from server.store.opening import store_beside, store_here
 from simulations.compare import (
     COLUMNS,
@@ -117,11 +118,16 @@ def run_on_screen(
 ) -> dict[str, Any]:
     """Say what is in the data, then run with a progress bar. InterruptedRunError where a person ends it."""
     try:
-        with kill_is_ctrl_c():
+        with kill_is_ctrl_c() as raise_if_asked:
             simulation = prepare(recipe, say=say or (silent if quiet else said_once()))
             done = rounds_done(folder) if resume else 0
             with Screen(rounds=recipe.rounds.count, done=done, title=recipe.name, quiet=quiet) as screen:
-                return run_simulation(simulation, folder, watch=screen.watch, resume=resume, engine=engine, store=store)
+
+                def watch(event: Event) -> None:
+                    raise_if_asked()
+                    screen.watch(event)
+
+                return run_simulation(simulation, folder, watch=watch, resume=resume, engine=engine, store=store)
     except KeyboardInterrupt:
         raise how_to_go_on(folder, rounds=recipe.rounds.count) from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -21,17 +21,29 @@ class InterruptedRunError(RunError):
 
 
 @contextmanager
-def kill_is_ctrl_c() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt as SIGINT does, in the main thread, until the end."""
+def kill_is_ctrl_c() -> Iterator[Callable[[], None]]:
+    """SIGTERM raises KeyboardInterrupt as SIGINT does, in the main thread, until the end; what is given, once more.
+
+    Where the interpreter is in a callback from C an exception is printed and lost: so ask now and then.
+    """
+    asked: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def raise_if_asked() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # a background job's: it stays so
+    numbers = [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGINT]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
-        yield
+        yield raise_if_asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def rounds_done(folder: Path) -> int:

@@ -35,6 +35,7 @@ def running(tmp_path):
     command = [sys.executable, "-m", "fedlora", "simulate", str(path), "--out", str(out)]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's are ignored
         env={**os.environ, "FEDLORA_STORE": str(tmp_path / "store.db")},
     )  # fmt: skip
     give_up = time.monotonic() + 240
