@@ -102,7 +102,7 @@ def connected(folder: Path) -> Gain:
 
     def watched(*given: Any, **options: Any) -> Any:
         made = list(protect(*given, **options))
-        counted.append(len(made))
+        counted.append(round(sum(update.weight for update in made)))
         return iter(made)
 
     names = list(simulation.data.clients)
