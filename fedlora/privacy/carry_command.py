@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fedlora.privacy.carried import Spent, carry_over, to_carry
 from fedlora.privacy.refusal import Refusal
+from fedlora.privacy.shown import at_most
 from fedlora.privacy.signing import load_or_create_key
 from fedlora.settings import SettingsError, read_mapping
 
@@ -38,7 +39,7 @@ def carry(
         raise SettingsError("give either --from, or --epsilon with --delta and --reason; for both, carry twice.")
     what = f"what {source} has spent" if source else f"the stated epsilon {epsilon:g} at delta {delta:g}"
     total = spent.epsilon(delta=at) if source else spent.stated_epsilon
-    console.print(f"{dataset} will count {what}: epsilon {total:.3f}" + (f" at delta {at:g}." if source else "."))
+    console.print(f"{dataset} will count {what}: epsilon {at_most(total)}" + (f" at delta {at:g}." if source else "."))
     if spent.stated_delta:
         console.print(
             f"Its largest_delta in policy.yaml must be above {spent.stated_delta:g} for anything more: the "

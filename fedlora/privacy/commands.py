@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +22,7 @@ from fedlora.privacy.chain import Chain
 from fedlora.privacy.ledger import LedgerFiles, datasets, inspect_ledger
 from fedlora.privacy.plan import ClientPlan, Release, Shape, plan_client, releases
 from fedlora.privacy.settings import PrivacySettings
+from fedlora.privacy.shown import at_most
 from fedlora.settings import SettingsError, parse
 
 ledger_app = typer.Typer(no_args_is_help=True, add_completion=False, help="What a site's data have spent.")
@@ -85,15 +85,6 @@ def plan(
     console.print(_client_table(plans))
     console.print(_round_table(plans))
     console.print(_release_table(sent, shape, noisiest * clip / batch))
-
-
-def at_most(epsilon: float) -> str:
-    """ε in three figures behind the point, never less than it is.
-
-    >>> at_most(2.9991), at_most(3.0)
-    ('3.000', '3.000')
-    """
-    return f"{math.ceil(epsilon * 1000 - 1e-9) / 1000:.3f}"
 
 
 def _client_table(plans: list[ClientPlan]) -> Table:

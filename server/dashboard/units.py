@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from fedlora.privacy.shown import at_most
+
 NOTHING = "–"
 LARGE = 1000
 """An ε from here on is a budget that nobody means as one; its decimals say nothing."""
@@ -75,7 +77,7 @@ def epsilon(value: float | None) -> str:
         return NOTHING
     if math.isinf(value):
         return "∞"
-    return f"{math.ceil(value):,}" if value >= LARGE else f"{math.ceil(value * 1000 - 1e-9) / 1000:.3f}"
+    return f"{math.ceil(value):,}" if value >= LARGE else at_most(value)
 
 
 def epsilon_left(value: float) -> str:

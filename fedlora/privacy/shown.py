@@ -1,0 +1,14 @@
+"""ε as it is shown: never less than it is."""
+
+from __future__ import annotations
+
+import math
+
+
+def at_most(epsilon: float) -> str:
+    """Three figures behind the point, rounded up.
+
+    >>> at_most(2.9991), at_most(3.0)
+    ('3.000', '3.000')
+    """
+    return f"{math.ceil(epsilon * 1000 - 1e-9) / 1000:.3f}"
