@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from fedlora.classes import once_each
+from fedlora.classes import Classes
 from fedlora.config import DeviceSettings
 from fedlora.deployment import load_settings
 from fedlora.settings import Settings
@@ -31,15 +31,10 @@ class SiteData(Settings):
     label: str = "label"
     """Column with the class."""
 
-    labels: tuple[str, ...] | None = Field(None, min_length=2)
+    labels: Classes | None = Field(None, min_length=2)
     """The classes that these data have. Rows of another one are left out, and a task that lacks one of these is refused
     before anything is opened or charged. Not given: what the file holds, and under privacy a row of a class that a task
     does not have is left out of that task."""
-
-    @field_validator("labels")
-    @classmethod
-    def _once_each(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return once_each(labels)
 
     largest_unusable_share: float = Field(0.2, ge=0, le=1)
     """Rows that cannot be read, have an empty cell or another class are left out; if they are more than this share of

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from fedlora.settings import SettingsError
 
@@ -32,9 +35,13 @@ def alike(labels: Iterable[str]) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def once_each(labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+def once_each(labels: tuple[str, ...]) -> tuple[str, ...]:
     """The labels; ValueError where one of them stands twice."""
-    twice = sorted({label for label in labels or () if (labels or ()).count(label) > 1})
+    twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise ValueError(f"{twice[0]!r} stands there twice; the head has one output for every class.")
     return labels
+
+
+Classes = Annotated[tuple[str, ...], AfterValidator(once_each)]
+"""Names in the order of the head's outputs, each once."""

@@ -14,7 +14,7 @@ differently is refused with its line, and nothing written costs more to read tha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,10 +29,6 @@ SHOWN_CHARS = 80
 
 Place = tuple[str | int, ...]
 """Keys and positions from the top."""
-
-TYPED = 0
-"""In the place of a line: the setting was typed on the command line."""
-
 NULL = re.compile(r"~|null|Null|NULL|")
 TRUTH = re.compile(r"(?P<yes>true|True|TRUE)|false|False|FALSE")
 WHOLE = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -46,9 +42,9 @@ class YamlError(ValueError):
 
 
 class Written(dict[str, Any]):
-    """Settings as a text holds them; `lines` says where each is written."""
+    """Settings as a text holds them; `lines` says where each is written: None, it was typed on the command line."""
 
-    def __init__(self, values: dict[str, Any], lines: dict[Place, int]) -> None:
+    def __init__(self, values: dict[str, Any], lines: Mapping[Place, int | None]) -> None:
         super().__init__(values)
         self.lines = lines
 

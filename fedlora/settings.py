@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from fedlora.plain_yaml import TYPED, Place, Written, YamlError, read_yaml, shortened, text_of
+from fedlora.plain_yaml import Place, Written, YamlError, read_yaml, shortened, text_of
 
 MOST_PROBLEMS = 20
 MOST_CHARS = 4000
@@ -122,11 +122,11 @@ def mapping_in(text: str, what: str, *, may_be_empty: bool = False) -> Written:
     return values
 
 
-def _where(location: tuple[int | str, ...], lines: Mapping[Place, int]) -> str:
+def _where(location: tuple[int | str, ...], lines: Mapping[Place, int | None]) -> str:
     """The line of the setting, or of the one that it is in, where it was read from a text."""
     places = (location[:length] for length in range(len(location), 0, -1))
-    line = next((lines[place] for place in places if place in lines), TYPED)
-    return "" if line == TYPED else f" (line {line})"
+    line = next((lines[place] for place in places if place in lines), None)
+    return "" if line is None else f" (line {line})"
 
 
 def _as_text(value: Any) -> Any:
@@ -157,14 +157,15 @@ def _explain(model: type[Settings], item: Any, prefix: str) -> str:
         parent = ".".join([prefix, *path[:-1]] if prefix else path[:-1])
         here = _fields_at(model, path[:-1])
         word = OTHER_WORDS.get(path[-1], path[-1])
-        elsewhere = [place for place in _places(model) if place.rpartition(".")[2] == word]
+        start = f"{prefix}." if prefix else ""
+        elsewhere = [place for place in _places(model, start) if place.rpartition(".")[2] in (path[-1], word)]
         if word in here:
             near = [f"{parent}.{word}" if parent else word]
         elif word != path[-1] and elsewhere:
             near = elsewhere[:3]
         else:
-            found = difflib.get_close_matches(path[-1], here, n=1)
-            near = [f"{parent}.{name}" if parent else name for name in found] or elsewhere[:3]
+            close = nearest(path[-1], here)
+            near = elsewhere[:3] if close is None else [f"{parent}.{close}" if parent else close]
         if near:
             return f"unknown setting {key}; did you mean {' or '.join(near)}?"
         return f"unknown setting {key}; known here: {shortened(', '.join(sorted(here)), KNOWN_CHARS)}."

@@ -41,13 +41,11 @@ def run(
 ) -> None:
     """Submit a run; a coordinator that is up starts it, and starts it again from its checkpoint if it dies."""
     from fedlora.config import load
-    from server.look_before import look_before
+    from server.preflight import look_before
     from server.settings import load_server
     from server.submissions import submit
 
     parsed = load(recipe, overrides or [])
-    if parsed.mode != "federated":
-        raise SettingsError(f"mode={parsed.mode!r} is a simulation's reference; a deployed run is `federated`.")
     settings = load_server(config)
     for line in look_before(settings, parsed):
         console.print(line, markup=False)

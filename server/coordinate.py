@@ -26,11 +26,11 @@ from server.declared import Declared, planned_for
 from server.first_step import first_step
 from server.intake import SiteOf, Verify
 from server.journal import Journal
-from server.made_of import MadeOf
 from server.outgoing import Brief
 from server.planner import planned, shape_of
 from server.records import Event, Watch
 from server.rounds import Evaluate, Rounds, Surroundings
+from server.run_identity import MadeOf
 from strategies.base import State, Strategy
 from strategies.fit import require_fit
 from strategies.registry import build

@@ -25,12 +25,13 @@ from fedlora.files import write_atomically
 from fedlora.models import load_tokenizer
 from fedlora.privacy.signing import SignatureError, require_signed
 from fedlora.resident import Resident, resident
-from fedlora.rows import Columns, Row, read_whole
+from fedlora.rows import Row
 from fedlora.settings import SettingsError
 from fedlora.supervise import JsonLines
 from fedlora.task import Evaluation
 from server.coordinate import Coordination, coordinate, load_state
 from server.declared import readable, remember
+from server.held_out import classes_of, held_out
 from server.orders import StoppedError
 from server.prompt_grid import PromptGrid
 from server.provision import Registry, read_registry
@@ -77,12 +78,9 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     """The recipe's rounds, from the checkpoint if there is one."""
     recipe = load(folder / "recipe.yaml")
     refuse_attack(recipe)
-    rows = held_out_rows(settings)
-    labels = recipe.data.labels or settings.labels or tuple(sorted({row.label for row in rows}))
-    if len(labels) < 2:
-        raise SettingsError(
-            "set data.labels in the recipe, or labels or held_out in server.yaml: the head needs its classes."
-        )
+    read = held_out(settings)
+    rows = list(read.rows) if read else []
+    labels = classes_of(settings, recipe, (row.label for row in rows))
     home = resident(recipe.model, recipe.adapter, labels)
     store = open_or_go_without(settings)
     recorder = Recorder(store, name=folder.name, kind="deployment", coordinator=settings.name) if store else None
@@ -102,7 +100,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     progress = coordinate(grid, recipe, needs, resume=(folder / "checkpoint.safetensors").exists())
     summary = {**summary_of(recipe, progress, folder), "name": folder.name}  # a coordinator's runs share recipes
     if rows:
-        guessing = Guessing.on([labels.index(row.label) for row in rows], classes=len(labels))
+        guessing = Guessing.on((row.label for row in rows), classes=len(labels))
         summary |= verdict([line["evaluation"] for line in read_rounds(folder)], guessing)
     write_atomically(folder / "summary.json", json.dumps(summary, indent=2).encode())
 
@@ -126,14 +124,6 @@ def signed_by(registry: Registry, node: int, digest: bytes, signature: bytes) ->
     except SignatureError:
         return False
     return True
-
-
-def held_out_rows(settings: ServerSettings) -> list[Row]:
-    """The coordinator's own test set, in file order."""
-    held_out = settings.held_out
-    if held_out is None:
-        return []
-    return list(read_whole(str(held_out.file), Columns(held_out.text, held_out.label)).rows)
 
 
 def evaluation(recipe: Recipe, home: Resident, rows: list[Row], labels: tuple[str, ...]) -> Evaluate:

@@ -16,7 +16,7 @@ from fedlora.deployment import split_address
 from fedlora.findings import Finding, bad, doubtful, examine_all, good
 from fedlora.settings import SettingsError
 from fedlora.sockets import accepts
-from server.deployed import held_out_rows
+from server.held_out import held_out
 from server.provision import is_reconciled, read_registry
 from server.renewal import ROLL_DAYS
 from server.settings import ServerSettings, load_server
@@ -118,7 +118,8 @@ def store(settings: ServerSettings) -> Finding:
 
 def classes(settings: ServerSettings) -> Finding:
     """The head needs its classes; rounds are evaluated only with a test set."""
-    rows = held_out_rows(settings)
+    read = held_out(settings)
+    rows = read.rows if read else ()
     labels = settings.labels or tuple(sorted({row.label for row in rows}))
     if len(labels) < 2:
         remedy = "Set labels or held_out in server.yaml; or data.labels in every recipe."

@@ -23,11 +23,11 @@ from fedlora.protocol import recorded
 from fedlora.settings import SettingsError
 from server import checkpoint
 from server.checkpoint import DamagedCheckpointError, Progress
-from server.made_of import MAY_MOVE, MadeOf, bind, bound, require_same
 from server.new_ledgers import read_accepted
 from server.newest_receipts import NewestReceipts
 from server.receipts import Ledgers, earlier, newest
 from server.records import RoundRecord
+from server.run_identity import MAY_MOVE, MadeOf, bind, bound, require_same
 from server.sent import FILE, SentTasks
 
 log = logging.getLogger("fedlora.journal")

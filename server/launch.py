@@ -22,8 +22,9 @@ from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.plan import planned_epsilon as epsilon_at_most
 from fedlora.settings import SettingsError, mapping_in, parse
 from server.gradient_recipe import gradient_recipe
-from server.look_before import known_classes
+from server.held_out import known_classes
 from server.planning import child_environment, sizes
+from server.preflight import look_before
 from server.recipe_files import confined
 from server.settings import ServerSettings, load_server
 from server.submissions import resume as go_on
@@ -137,8 +138,7 @@ def start(pad: Launchpad, recipe: Recipe, *, name: str) -> Path:
     require_name(name, what="run")
     recipe = confined(recipe, pad.files, simulated=pad.deployment is None)
     if pad.deployment is not None:
-        if recipe.mode != "federated":
-            raise SettingsError(f"mode={recipe.mode!r} is a simulation's reference; a deployed run is `federated`.")
+        look_before(pad.deployment, recipe)
         return submit(pad.deployment, recipe, name=name)
     folder = pad.runs / name
     if folder.exists():

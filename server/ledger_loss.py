@@ -151,7 +151,7 @@ def _total(newest: Receipt, known: Sequence[Receipt], waiting: Sequence[Unconfir
     more = [item.training for item in waiting if item.training is not None for _ in range(item.tasks)]
 
     def after(count: int) -> float:
-        """Of `count` trainings besides those that are seen."""
+        """Of `count` trainings besides those that are seen: what the newest receipt may count, then what came later."""
         unseen = (*more, *more)[:count]
         return Spent((*seen, *unseen), newest.epsilon_stated, newest.delta_stated).epsilon(delta=delta)
 

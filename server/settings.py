@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from fedlora.classes import Classes
 from fedlora.deployment import load_settings
 from fedlora.settings import Settings
 from server.webhooks import Webhook, located
@@ -78,7 +79,7 @@ class ServerSettings(Settings):
     webhooks: tuple[Webhook, ...] = ()
     """Where budgets that are nearly spent, missing sites and finished runs are told."""
 
-    labels: tuple[str, ...] = ()
+    labels: Classes = ()
     """Class names in the order of the head's outputs; taken from `held_out` when not given."""
 
     held_out: HeldOut | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class Guessing:
     classes: int
 
     @classmethod
-    def on(cls, labels: Iterable[int], *, classes: int) -> Guessing:
+    def on(cls, labels: Iterable[Hashable], *, classes: int) -> Guessing:
         """Of the labels of a test set; ValueError where there are none."""
         counts = Counter(labels)
         if not counts:
@@ -43,7 +43,7 @@ def standard_error(share: float, examples: int) -> float:
 
 
 def verdict(evaluations: Sequence[Mapping[str, float] | None], guessing: Guessing) -> dict[str, Any]:
-    """The keys `majority`, `standard_error` and `verdict` of summary.json; no sentence without an evaluation."""
+    """The keys `majority`, `test_examples`, `standard_error` and `verdict` of summary.json; the last may be empty."""
     seen = [evaluation for evaluation in evaluations if evaluation is not None]
     said: dict[str, Any] = {"majority": guessing.majority, "test_examples": guessing.examples}
     if not seen:

@@ -20,6 +20,7 @@ from fedlora.settings import SettingsError
 from server.packing_summary import packed_as
 from server.records import Event
 from server.store.opening import store_beside, store_here
+from server.submissions import completed_rounds
 from simulations.compare import (
     COLUMNS,
     Row,
@@ -32,10 +33,10 @@ from simulations.compare import (
     run_missing,
     write_outputs,
 )
+from simulations.interruption import InterruptedRunError, how_to_go_on, kill_is_ctrl_c, the_same_again
 from simulations.run import Engine, prepare
 from simulations.run import simulate as run_simulation
 from simulations.screen import Screen
-from simulations.stopping import InterruptedRunError, how_to_go_on, kill_is_ctrl_c, rounds_done, the_same_again
 
 WIDE = 110
 LEFT_OUT_FIRST = ("agg. error", "seeds", "s")
@@ -120,7 +121,7 @@ def run_on_screen(
     try:
         with kill_is_ctrl_c() as raise_if_asked:
             simulation = prepare(recipe, say=say or (silent if quiet else said_once()))
-            done = rounds_done(folder) if resume else 0
+            done = completed_rounds(folder) if resume else 0
             with Screen(rounds=recipe.rounds.count, done=done, title=recipe.name, quiet=quiet) as screen:
 
                 def watch(event: Event) -> None:

@@ -136,10 +136,10 @@ def run_missing(planned: Sequence[Planned], simulate: Simulate, *, say: Callable
 def is_finished(folder: Path) -> bool:
     """Whether a run's folder holds a summary, and of a run that was not stopped on the way."""
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except OSError:
+        finished(folder)
+    except SettingsError:
         return False
-    return bool(summary.get("state", "finished") == "finished")
+    return True
 
 
 def finished(folder: Path, *, method: str | None = None, settings: str = "") -> Run:
@@ -148,7 +148,7 @@ def finished(folder: Path, *, method: str | None = None, settings: str = "") -> 
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except OSError:
         raise SettingsError(f"{folder} holds no finished run (no summary.json); run it, or --resume it.") from None
-    if not is_finished(folder):
+    if summary.get("state", "finished") != "finished":
         raise SettingsError(f"{folder} was stopped after round {summary['rounds']}; --resume it.")
     return Run(method or str(summary["name"]), settings, int(summary["seed"]), folder, summary)
 

@@ -22,7 +22,7 @@ from fedlora.models import load_tokenizer
 from fedlora.randomness import chooser
 from fedlora.rows import PACKAGED, Columns, Read, Row, files_of, read_whole
 from fedlora.settings import SettingsError
-from simulations.found import Found, found_in
+from simulations.data_summary import DataSummary, summary_of_data
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Federation:
     clients: Mapping[str, ClientExamples]
     held_out: Examples
     """The shared test set, no text of which is at any client."""
-    found: Found
+    found: DataSummary
     """What the source holds."""
 
     def digests(self, names: Iterable[str]) -> dict[str, str]:
@@ -107,7 +107,7 @@ class Corpus:
     read: Read
     labels: tuple[str, ...]
     examples: Examples
-    found: Found
+    found: DataSummary
 
 
 @lru_cache(maxsize=2)
@@ -127,7 +127,7 @@ def tokenised(
     examples = tokenise(read.rows, found, tokenizer, max_tokens=model.max_tokens)
     texts, cut = [row.text for row in read.rows], [len(ids) for ids in examples.token_ids]
     lengths = lengths_of(texts, cut, tokenizer, limit=model.max_tokens)
-    return Corpus(read, found, examples, found_in(source, read.rows, found, read.counts, lengths))
+    return Corpus(read, found, examples, summary_of_data(source, read.rows, found, read.counts, lengths))
 
 
 def version_of(source: str) -> object:

@@ -37,11 +37,12 @@ from server.checkpoint import Progress
 from server.coordinate import Coordination, coordinate, load_state
 from server.packing_summary import packing_summary
 from server.records import Watch
+from server.run_identity import MAY_MOVE
 from server.summary import first_step_spent, largest_error, noised_rounds, read_rounds, spent_in, summary_of
 from server.verdict import Guessing, verdict
 from simulations.attacks import app_of, attackers, corrupted
 from simulations.contradictions import refuse_contradictions
-from simulations.found import lines
+from simulations.data_summary import lines
 from simulations.local_grid import FIRST_NODE, Faults, LocalGrid, run_apps
 from simulations.on_ray import run_on_ray
 from simulations.partition import ClientExamples, Federation, federation
@@ -135,7 +136,8 @@ def simulate(
                     recorder=recorder,
                 )
             except KeyboardInterrupt:
-                keep_partial(simulation, folder)
+                if not alone:
+                    keep_partial(simulation, folder)
                 raise
             outcomes.append(outcome)
     summary = summarise(simulation, outcomes, out, seconds=time.monotonic() - started)
@@ -200,7 +202,7 @@ def keep_partial(simulation: Simulation, folder: Path) -> None:
     kept = folder / "checkpoint.safetensors"
     if not kept.exists():
         return
-    progress = checkpoint.read(kept, recipe=recorded(simulation.recipe))
+    progress = checkpoint.read(kept, recipe=recorded(simulation.recipe), may_differ=MAY_MOVE)
     if progress.round == 0:
         return
     summary = {**summary_of(simulation.recipe, progress, folder), **judged(simulation, [read_rounds(folder)])}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from fedlora.classes import once_each
+from fedlora.classes import Classes
 from fedlora.protocol import Since
 from fedlora.settings import Settings
 
@@ -24,7 +24,7 @@ class DataSettings(Settings):
     label: str = "label"
     """Column with the class."""
 
-    labels: tuple[str, ...] | None = Field(None, min_length=2)
+    labels: Classes | None = Field(None, min_length=2)
     """Class names in the order of the head's outputs; those that the source holds, sorted, when not given."""
 
     partition: Literal["natural", "iid", "dirichlet", "label"] = "natural"
@@ -51,11 +51,6 @@ class DataSettings(Settings):
     max_examples: int | None = Field(None, ge=1)
     """Use at most this many training examples per client. Not under example-level privacy: one example more would push
     another out; give `train_fraction` there."""
-
-    @field_validator("labels")
-    @classmethod
-    def _once_each(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return once_each(labels)
 
     @model_validator(mode="after")
     def _fractions_fit(self) -> DataSettings:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedlora.config.packaged import recipe_file
 from fedlora.config.recipe import Recipe
-from fedlora.plain_yaml import TYPED, Written, YamlError, read_scalar
+from fedlora.plain_yaml import Written, YamlError, read_scalar
 from fedlora.settings import SettingsError, parse, read_mapping
 
 
@@ -38,7 +38,7 @@ def override(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, A
             here = here[part]
         here[last] = _typed(item, text)
         lines = {place: line for place, line in lines.items() if place[: len(path) + 1] != (*path, last)}
-        lines[*path, last] = TYPED
+        lines[*path, last] = None
     return Written(result, lines)
 
 

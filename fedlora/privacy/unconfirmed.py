@@ -155,11 +155,11 @@ def _of_ledger(
 ) -> SiteSpent:
     newest = max(receipts.values(), key=lambda receipt: receipt.sequence)
     entries = len({receipt.digest for receipt in receipts.values()})
-    again = sum(tasks.get(task, 1) - 1 for task, receipt in receipts.items() if receipt.digest == newest.digest)
-    waiting += max(0, again)  # two processes may have charged for one task, and the later charge has no receipt
+    again = sum(max(0, tasks.get(task, 1) - 1) for task, receipt in receipts.items() if receipt.digest == newest.digest)
+    waiting += again  # two processes may have charged for one task, and the later charge has no receipt
     most = max(recipe.most_charges, entries)
     charged = charges_in(newest, recipe, least=entries, most=most) if waiting else entries
-    answered = sum(tasks.get(task, 1) for task in receipts) - max(0, again)
+    answered = sum(tasks.get(task, 1) for task in receipts) - again
     unconfirmed = min(waiting, most - entries)
     if charged is not None:
         unconfirmed = max(0, min(waiting - max(0, charged - answered), most - charged))

@@ -62,12 +62,7 @@ def _elements(content: str) -> Iterator[Value]:
         start = found.end()
         line, before = line + content.count("\n", before, start), start
         place = _end(content, start)
-        try:
-            value = _DECODER.decode(content[start:place])
-        except (ValueError, RecursionError):
-            yield line + 1, NOT_JSON
-        else:
-            yield line + 1, _object_or_why(value)
+        yield line + 1, _object_or_why(content[start:place])
 
 
 def _end(content: str, start: int) -> int:
@@ -91,12 +86,7 @@ def _lines(lines: Iterable[str]) -> Iterator[Value]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        try:
-            value = _DECODER.decode(line)
-        except (ValueError, RecursionError):
-            yield number, NOT_JSON
-        else:
-            yield number, _object_or_why(value)
+        yield number, _object_or_why(line)
 
 
 class _Twice(dict[str, Any]):
@@ -108,7 +98,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found if len(found) == len(pairs) else _Twice(found)
 
 
-def _object_or_why(value: object) -> dict[str, Any] | str:
+def _object_or_why(text: str) -> dict[str, Any] | str:
+    try:
+        value = _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return NOT_JSON
     if isinstance(value, _Twice):
         return TWICE
     return value if isinstance(value, dict) else NO_OBJECT

@@ -75,9 +75,7 @@ def epsilon(value: float | None) -> str:
     """
     if value is None:
         return NOTHING
-    if math.isinf(value):
-        return "∞"
-    return f"{math.ceil(value):,}" if value >= LARGE else at_most(value)
+    return f"{math.ceil(value):,}" if LARGE <= value < math.inf else at_most(value)
 
 
 def epsilon_left(value: float) -> str:

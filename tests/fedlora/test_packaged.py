@@ -45,6 +45,7 @@ def test_the_command_lists_all():
         ("learning_rate=1", "train.lr"),
         ("num_rounds=3", "rounds.count"),
         ("privacy.max_grad_norm=1", "privacy.clip"),
+        ("max_grad_norm=1", "train.max_grad_norm"),
     ],
 )
 def test_the_words_of_other_libraries_lead_to_ours(setting, meant):

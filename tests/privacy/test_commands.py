@@ -135,3 +135,12 @@ def test_a_small_epsilon_is_found_by_the_exact_bound():
     result = run("privacy", "plan", "--examples=2400", "--epsilon=0.01", "--json")
     (client,) = json.loads(result.output)["clients"]
     assert 0.0097 < client["epsilon_by_round"][-1][1] <= 0.01
+
+
+def test_an_epsilon_without_a_bound_is_shown_as_one(site):
+    """Of a ledger that states as much δ as is asked for: nothing of it is left for the rest."""
+    stated = ("--epsilon", "1", "--delta", "1e-5", "--reason", "lost", "--yes")
+    assert run("ledger", "carry", str(site), "--dataset", "default", *stated).exit_code == 0
+    shown = run("ledger", "show", str(site), "--delta", "1e-5")
+    assert shown.exit_code == 0, shown.exception
+    assert "∞" in shown.output

@@ -50,7 +50,7 @@ def test_beside_a_coordinator_a_run_is_submitted_to_it_once(tmp_path):
     folder = tmp_path / "coordinator"
     initialise(folder, name="net", address="localhost:9092")
     pad = launchpad(str(folder / "store.db"))
-    recipe = read_recipe(packaged_recipes()["fedsvd"])
+    recipe = read_recipe("data: {labels: [bad, good]}")
     assert start(pad, recipe, name="first") == pad.deployment.runs / "first"
     assert (pad.deployment.runs / "first" / "submission.json").exists()
     with pytest.raises(SettingsError, match="there is already a run 'first'"):
@@ -125,3 +125,16 @@ def test_the_round_that_asks_for_gradients_is_planned_as_the_run_of_its_own_that
     asks = recipe.model_copy(update={"adapter": adapter})
     assert 1.9 < first_step_epsilon(asks, examples=1000) <= 2.0
     assert planned_epsilon(asks, examples=1000) == planned_epsilon(recipe, examples=1000)
+
+
+def test_the_page_refuses_what_the_terminal_refuses(tmp_path):
+    """Both look before they submit: `server.preflight`."""
+    settings = initialise(tmp_path / "net", name="net", address="127.0.0.1:1")
+    settings = settings.model_copy(update={"labels": ("bad", "good")})
+    pad = Launchpad(settings.runs, settings.store_url, settings)
+    idle = read_recipe("train: {optimizer: adamw, momentum: 0.9}")
+    with pytest.raises(SettingsError, match=r"momentum=0\.9 has no effect"):
+        start(pad, idle, name="first")
+    with pytest.raises(SettingsError, match="mode='alone' is a simulation's reference"):
+        start(pad, read_recipe("mode: alone"), name="first")
+    assert not (settings.runs / "first").exists()

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from fedlora.resident import resident
 from server.checkpoint import CheckpointError
-from server.made_of import FILE
+from server.records import Event, RoundFinished
+from server.run_identity import FILE
 from tests.federations import run, save_tiny_model
 
 
@@ -25,9 +26,9 @@ def begun(recipe, messages, tiny_model, tmp_path):
     own = (f"data.source={source}", f"model.id={model}")
     run(recipe(*own, "rounds.count=1"), out)
 
-    def on(*overrides: str):
+    def on(*overrides: str, watch=lambda event: None):
         resident.cache_clear()
-        return run(recipe(*own, "rounds.count=2", *overrides), out, resume=True)
+        return run(recipe(*own, "rounds.count=2", *overrides), out, resume=True, watch=watch)
 
     return on
 
@@ -113,3 +114,29 @@ def test_references_are_bound_too(recipe, tmp_path, mode):
     other = save_tiny_model(tmp_path / "other", seed=1)
     with pytest.raises(CheckpointError, match="its base model has the fingerprint"):
         run(recipe(f"mode={mode}", "rounds.count=2", f"model.id={other}"), tmp_path / "run", resume=True)
+
+
+def test_a_moved_run_that_is_stopped_before_its_first_new_round_still_says_how_it_stands(begun, tmp_path):
+    moved = tmp_path / "elsewhere.csv"
+    shutil.copy(tmp_path / "rows.csv", moved)
+
+    def stop(event: Event) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        begun(f"data.source={moved}", watch=stop)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["state"], summary["rounds"]) == ("stopped", 1)
+
+
+def test_a_client_by_itself_that_was_stopped_leaves_no_summary_of_its_own(recipe, tmp_path):
+    """Nothing would replace it: a run of mode `alone` has one summary, of all clients."""
+
+    def stop(event: Event) -> None:
+        if isinstance(event, RoundFinished):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe("mode=alone"), tmp_path / "run", watch=stop)
+    assert list((tmp_path / "run").rglob("checkpoint.safetensors"))
+    assert not list((tmp_path / "run").rglob("summary.json"))

@@ -17,7 +17,7 @@ LARGE_SHARE = 0.2
 
 
 @dataclass(frozen=True)
-class Found:
+class DataSummary:
     """What a source holds, before it is spread over clients."""
 
     source: str
@@ -29,20 +29,22 @@ class Found:
     """Texts that several clients have, with several classes: each trains on its own."""
 
 
-def found_in(source: str, rows: Sequence[Row], labels: Sequence[str], counts: Counts, lengths: Lengths) -> Found:
+def summary_of_data(
+    source: str, rows: Sequence[Row], labels: Sequence[str], counts: Counts, lengths: Lengths
+) -> DataSummary:
     by_text: dict[str, set[str]] = {}
     for row in rows:
         by_text.setdefault(row.text, set()).add(row.label)
     disputed = sum(len(classes) > 1 for classes in by_text.values())
     seen = Counter(row.label for row in rows)
-    return Found(source, counts, {label: seen[label] for label in labels}, lengths, disputed)
+    return DataSummary(source, counts, {label: seen[label] for label in labels}, lengths, disputed)
 
 
 Sizes = Mapping[str, tuple[int, int]]
 """Examples to train and to test on, by client."""
 
 
-def lines(found: Found, sizes: Sizes, *, held_out: int, batch_size: int) -> list[str]:
+def lines(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int) -> list[str]:
     """For a person at a terminal; names are made printable."""
     said = [
         ("data", f"{found.source}: {found.counts}"),
@@ -55,7 +57,7 @@ def lines(found: Found, sizes: Sizes, *, held_out: int, batch_size: int) -> list
     return [f"{what:<9} {text}" for what, text in said]
 
 
-def doubts(found: Found, sizes: Sizes, *, batch_size: int) -> Iterator[str]:
+def doubts(found: DataSummary, sizes: Sizes, *, batch_size: int) -> Iterator[str]:
     """What is allowed, and is seldom meant."""
     for group in alike(found.classes):
         yield f"the classes {' and '.join(map(repr, group))} differ only in case or spaces"

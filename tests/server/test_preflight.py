@@ -12,7 +12,7 @@ from fedlora.cli import load_command
 from fedlora.config import Recipe, override
 from fedlora.plain_yaml import yaml_text
 from fedlora.settings import SettingsError, parse
-from server.look_before import look_before
+from server.preflight import look_before
 from server.provision import approve, initialise
 from server.settings import HeldOut, ServerSettings
 

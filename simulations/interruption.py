@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from fedlora.settings import RunError
-from server.summary import read_rounds
+from server.submissions import completed_rounds
 
 
 class InterruptedRunError(RunError):
@@ -46,18 +46,13 @@ def kill_is_ctrl_c() -> Iterator[Callable[[], None]]:
             signal.signal(number, handler)
 
 
-def rounds_done(folder: Path) -> int:
-    """How many rounds of a run are complete."""
-    return len(read_rounds(folder)) if (folder / "rounds.jsonl").exists() else 0
-
-
 def how_to_go_on(folder: Path, *, rounds: int) -> InterruptedRunError:
     """What to say of a run in `folder` that was stopped, in the words of the command that ran it."""
     given = ["fedlora", *sys.argv[1:]]
     if not any(folder.rglob("checkpoint.safetensors")):  # of mode `alone`, one below it for every client
         return InterruptedRunError(f"stopped before its first round; nothing is kept. Again: {shlex.join(given)}")
     again = shlex.join(given if "--resume" in given else [*given, "--resume"])
-    done = rounds_done(folder)
+    done = completed_rounds(folder)
     kept = f" Summary, picture and adapter of that round are in {folder}." if done else ""
     return InterruptedRunError(f"stopped after round {done} of {rounds}.{kept} To go on: {again}")
 

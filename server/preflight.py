@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from fedlora.classes import alike, require_classes
+from fedlora.classes import alike
 from fedlora.config import Recipe
 from fedlora.config.without_effect import refuse_without_effect
 from fedlora.lengths import percent
-from fedlora.rows import Columns, Read, read_whole
 from fedlora.settings import SettingsError, nearest
+from server.held_out import classes_of, held_out
 from server.planner import OTHERS
 from server.provision import read_registry
 from server.settings import ServerSettings
@@ -21,6 +21,8 @@ from server.settings import ServerSettings
 
 def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
     """Lines for the person who submits the run; SettingsError for what cannot work with these files."""
+    if recipe.mode != "federated":
+        raise SettingsError(f"mode={recipe.mode!r} is a simulation's reference; a deployed run is `federated`.")
     refuse_without_effect(recipe)
     read = held_out(settings)
     seen = Counter(row.label for row in read.rows) if read else Counter[str]()
@@ -39,31 +41,6 @@ def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
         said.append(("test set", f"{read.counts}: {shares}"))
     said += [("careful", doubt) for doubt in doubts(settings, recipe, labels, has_test_set=read is not None)]
     return [f"{what:<9} {text}" for what, text in said]
-
-
-def held_out(settings: ServerSettings) -> Read | None:
-    """The coordinator's own test set, whole; None where it has none."""
-    own = settings.held_out
-    return None if own is None else read_whole(str(own.file), Columns(own.text, own.label))
-
-
-def classes_of(settings: ServerSettings, recipe: Recipe, seen: Counter[str]) -> tuple[str, ...]:
-    """The recipe's classes, the coordinator's, or its test set's; SettingsError where there are none, or hundreds."""
-    declared = recipe.data.labels or settings.labels
-    labels = declared or tuple(sorted(seen))
-    if len(labels) < 2:
-        raise SettingsError(
-            "set data.labels in the recipe, or labels or held_out in server.yaml: the head needs its classes."
-        )
-    if not declared and settings.held_out is not None:
-        require_classes(labels, settings.held_out.label, str(settings.held_out.file))
-    return labels
-
-
-def known_classes(settings: ServerSettings, recipe: Recipe) -> tuple[str, ...]:
-    """The classes that a run of this recipe would have here."""
-    read = None if recipe.data.labels or settings.labels else held_out(settings)
-    return classes_of(settings, recipe, Counter(row.label for row in read.rows) if read else Counter())
 
 
 def doubts(settings: ServerSettings, recipe: Recipe, labels: tuple[str, ...], *, has_test_set: bool) -> Iterator[str]:
