@@ -39,9 +39,13 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Answer one task. Whatever goes wrong is logged here and leaves as a code."""
-    settings = load_client(Path(os.environ["FEDLORA_SITE"]))
-    stay_offline(settings)  # an executor of Flower's own has not asked for it
-    remember_node(settings, context.node_id)
+    try:
+        settings = load_client(Path(os.environ["FEDLORA_SITE"]))
+        stay_offline(settings)  # an executor of Flower's own has not asked for it
+        remember_node(settings, context.node_id)
+    except Exception:  # Flower would send its text
+        log.exception("this site's own settings or files are in the way of every task")
+        raise RuntimeError("settings") from None
     try:
         task, blob = read_task(message)
     except (ValueError, KeyError, TypeError) as error:

@@ -182,6 +182,7 @@ def accept_new_ledger(
     yes: Yes = False,
 ) -> None:
     """Agree that a site's privacy ledger is lost and a new one begins, which states what was spent before."""
+    from fedlora.privacy.shown import at_most
     from server.ledger_loss import give_up, lost_ledger, to_carry
     from server.settings import load_server
     from server.store.spending import fingerprint_of
@@ -191,8 +192,8 @@ def accept_new_ledger(
     receipt, waiting = lost.receipt, lost.unconfirmed
     console.print(
         f"The ledger of {site} for {receipt.dataset}, as its newest receipt has it: epsilon "
-        f"[bold]{receipt.epsilon_lifetime:.4f}[/] at delta {receipt.delta_lifetime:g}, entry {receipt.sequence}, run "
-        f"{receipt.run} round {receipt.round}, key {fingerprint_of(lost.public_key)}"
+        f"[bold]{at_most(receipt.epsilon_lifetime)}[/] at delta {receipt.delta_lifetime:g}, entry {receipt.sequence}, "
+        f"run {receipt.run} round {receipt.round}, key {fingerprint_of(lost.public_key)}"
     )
     console.print(
         f"Sent to it and never confirmed: {sum(item.tasks for item in waiting)} task(s), by themselves epsilon "

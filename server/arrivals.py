@@ -23,7 +23,8 @@ class MissingClientsError(RunError):
 class Patience:
     """How long a round waits. Once `quorum` valid updates are in, only `grace_s` more."""
 
-    quorum: int
+    quorum: float
+    """Updates from which on the grace period runs; infinite: only all of them, or the deadline, end a round."""
     deadline_s: float
     grace_s: float
     poll_s: float = 0.2

@@ -7,10 +7,11 @@ connected, or did not answer, changed nothing. So neither noise nor denominator 
 The sum is made in float64, noise is added to it, and the noisy sum is snapped to a grid, as at example level: single
 clipped updates beside the noise would show in its low bits. One update, the noisy mean, is all that a strategy is
 given: each whose state depends on weighted sums of what is sent needs no change. Who is connected beyond the expected
-number is not asked in that round.
+number is not asked in that round. A round ends when all that were asked have answered, or with its deadline, and never
+at a quorum: one client's answer decides nothing about the others'.
 
 Adjacency: add or remove one client's updates, the clients that are asked being given. Where more are connected than are
-asked, whoever else would have been asked in the removed one's place is another client: replacing one costs twice the S.
+asked, one client less draws other clients in its place, often several: nothing is claimed of that.
 
 The coordinator is trusted with the single updates; against the coordinator there is only the sites' own example-level
 privacy. The two ε have different units and are never added.

@@ -145,8 +145,6 @@ def _unconfirmed(recipe: Recipe, sent: SentTasks, site: str) -> Unconfirmed | No
 def _total(newest: Receipt, known: Sequence[Receipt], waiting: Sequence[Unconfirmed]) -> tuple[float, float]:
     """ε and δ of everything."""
     delta = newest.delta_lifetime
-    if not waiting:
-        return newest.epsilon_lifetime, delta
     seen = [event_of(receipt) for receipt in known]
     more = [item.training for item in waiting if item.training is not None for _ in range(item.tasks)]
 
@@ -155,7 +153,9 @@ def _total(newest: Receipt, known: Sequence[Receipt], waiting: Sequence[Unconfir
         unseen = (*more, *more)[:count]
         return Spent((*seen, *unseen), newest.epsilon_stated, newest.delta_stated).epsilon(delta=delta)
 
-    counts, counted = range(len(more) + 1), newest.epsilon_lifetime
+    counts, counted = range(len(more) + 1), max(newest.epsilon_lifetime, after(0))  # an older copy was put back
+    if not waiting:
+        return counted, delta
     found = bisect.bisect_left(counts, counted * (1 - 1e-6), key=after)
     explained = found < len(counts) and math.isclose(after(found), counted, rel_tol=1e-6)
     if explained and all(item.training is not None for item in waiting):

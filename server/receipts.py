@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.privacy.receipt import Receipt, ReceiptError, Signature, require_later
+from fedlora.privacy.shown import at_most
 from fedlora.protocol import recorded
 from server.new_ledgers import Accepted, read_accepted
 
@@ -102,7 +103,7 @@ def require_continues(now: Receipt, signature: Signature | None, held: Held | No
             f"the ledger of {now.client} is signed with another key than before: its state folder was replaced by a "
             "new one, which has forgotten what was spent. Have the site restore it. If it is lost, fedlora admin "
             "accept-new-ledger says what the site has to count in the new one (fedlora ledger carry), and takes it: "
-            f"epsilon {held.receipt.epsilon_lifetime:.3f} at delta {held.receipt.delta_lifetime:g} by its newest "
+            f"epsilon {at_most(held.receipt.epsilon_lifetime)} at delta {held.receipt.delta_lifetime:g} by its newest "
             "receipt, and what no receipt covers."
         )
     require_later(now, held.receipt)
@@ -117,8 +118,8 @@ def _require_counted(now: Receipt, key: str | None, lost: Accepted) -> None:
     if now.epsilon_stated < lost.epsilon * ROUNDING or now.delta_stated < lost.delta * ROUNDING:
         raise ReceiptError(
             f"the new ledger of {now.client} states epsilon {now.epsilon_stated:.4g} at delta {now.delta_stated:g} of "
-            f"before it, and {lost.epsilon:.4g} at {lost.delta:g} may have been spent: have the site state that, with "
-            "fedlora ledger carry."
+            f"before it, and {at_most(lost.epsilon)} at {lost.delta:g} may have been spent: have the site state that, "
+            "with fedlora ledger carry."
         )
 
 

@@ -203,7 +203,9 @@ class Rounds(FlowerStrategy):
         rounds, intake = self.recipe.rounds, self._intake
         intake.asked(push(grid, messages))
         self._around.watch(TasksSent(intake.number))
-        needed = max(self._quorum(), self.recipe.robust.least_updates)
+        needed: float = max(self._quorum(), self.recipe.robust.least_updates)
+        if self.recipe.privacy.client_level is not None:
+            needed = math.inf  # the deadline alone closes a round: no client's answer decides whose others are summed
         patience = Patience(needed, timeout or rounds.deadline_s, rounds.grace_s)
         clock = getattr(grid, "clock", time.monotonic)  # a simulated grid has a clock of its own
         return arrivals(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedlora.privacy.shown import at_most
 from simulations.audit import LEAST_POWER, Audit
 from simulations.audit_rows import TOLERANCE
 
@@ -38,8 +39,8 @@ def claim(audit: Audit) -> str:
     """What is held against what was seen."""
     return (
         f"{audit.client}: rounds: {audit.rounds}, steps: {audit.steps}, each charged at q <= {audit.rate:.4g} and "
-        f"σ >= {audit.noise_multiplier:g}: ε {audit.epsilon_claimed:.3f} at δ {audit.delta:g}, one example added or "
-        f"removed. What refutes it, at {audit.confidence:.2%}, is marked !"
+        f"σ >= {audit.noise_multiplier:g}: ε {at_most(audit.epsilon_claimed)} at δ {audit.delta:g}, one example "
+        f"added or removed. What refutes it, at {audit.confidence:.2%}, is marked !"
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedlora.config import Recipe, load
+from fedlora.privacy.shown import at_most
 from fedlora.settings import SettingsError
 from server.summary import read_rounds
 from simulations.pictures import draw_comparison
@@ -233,7 +234,7 @@ def cells(row: Row) -> tuple[str, ...]:
     """A row as text."""
     error = "-" if row.aggregation_error_max is None else f"{row.aggregation_error_max:.1e}"
     accuracy = f"{row.accuracy:.4f}" + (f" ± {row.accuracy_spread:.4f}" if row.seeds > 1 else "")
-    epsilon = "-" if row.epsilon is None else f"{row.epsilon:.2f}"
+    epsilon = "-" if row.epsilon is None else at_most(row.epsilon)
     return (
         row.method, row.settings or "-", str(row.seeds), accuracy, f"{row.loss:.4f}", error,
         f"{row.megabytes_up:.2f}", f"{row.megabytes_down:.2f}", epsilon, f"{row.seconds:.0f}",

@@ -80,6 +80,14 @@ class Answer:
         return Answer(content[8 : 8 + length].decode(), content[8 + length :])
 
 
+class AnsweredMeanwhile(Exception):  # noqa: N818  # nothing is wrong: here is the answer
+    """Another process was quicker."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__("the task was answered by another process meanwhile")
+        self.answer = answer
+
+
 class Guard:
     """One dataset at one site. See the top of this file."""
 
@@ -119,7 +127,10 @@ class Guard:
         return Answer.unpacked(content)
 
     def authorise(self, task: Task, state: bytes, *, examples: int) -> Grant:
-        """Check the policy, calibrate, check the budgets, charge. Raises Refusal; nothing is charged then."""
+        """Check the policy, calibrate, check the budgets, charge. Raises Refusal; nothing is charged then.
+
+        AnsweredMeanwhile, and nothing is charged either, where another process has answered this very task.
+        """
         self.require_allowed(task)
         digest = task_digest(task, state)
         if not task.privacy.enabled:
@@ -130,6 +141,8 @@ class Guard:
         mechanism = calibrated = self._mechanism(task, size)
         target = self._target(task)
         with exclusive_ledger(self._files, self._key) as ledger:
+            if (first := self._recorded(ledger, digest)) is not None:
+                raise AnsweredMeanwhile(first)
             order = order_of(ledger.entries, task, calibrated, target=target)
             if task.privacy.adapt is not None:
                 mechanism = self._adapted(task, calibrated, ledger, order)

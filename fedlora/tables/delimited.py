@@ -3,10 +3,10 @@
 The header alone decides how the file is read. Its separator is a tab in `.tsv`; in `.csv` that of comma, semicolon and
 tab with which the header has most of the columns that are asked for (then: most columns).
 
-Python's own `csv` says where a record ends, and one that is refused is dropped whole: lines inside a quoted text are
-never read as rows of their own, however many they are. Only where no quote ends it before the file does, its first line
-alone is dropped: there is none in the lines behind it. What `csv` lets pass is looked at again: `a"b` in a cell without
-quotes around it.
+Python's own `csv` says where a record ends, and one that is refused is dropped as far as it was read: lines inside a
+well quoted text are never read as rows of their own, however many they are. Only where no quote ends it before the file
+does, its first line alone is dropped: there is none in the lines behind it. What `csv` lets pass is looked at again:
+`a"b` in a cell without quotes around it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 One that a row lacks is empty there, and no row decides for another. Types: `fedlora.tables.cells`.
 
-An element of a list ends where its brackets do, outside of text in quotes: one that is no JSON, or nested too deep to
-be read, costs itself alone. A `.json` file that begins with `[` and ends with `]` is a list.
+A `.json` file that begins with `[` is a list, whatever stands at its end; what stands behind the list is read by lines.
+An element ends where its brackets do, outside of text in quotes: one that is no JSON, has a closing bracket too many or
+is nested too deep to be read costs itself alone. One with a closing bracket too few takes what follows with it.
 """
 
 from __future__ import annotations
@@ -27,13 +28,12 @@ Value = tuple[int, dict[str, Any] | str]
 
 
 def json_rows(path: Path, columns: Sequence[str]) -> Table:
-    """The file's table: a list in `.json` between `[` and `]`, lines otherwise."""
+    """The file's table: a list in `.json` that begins with `[`, lines otherwise."""
     with open_text(path) as file:
         content = file.read()
-    bare = content.strip()
-    is_list = path.suffix.lower() == ".json" and bare.startswith("[") and bare.endswith("]")
+    is_list = path.suffix.lower() == ".json" and content.lstrip().startswith("[")
     kinds, names, rows = Kinds(), dict[str, None](), []
-    for line, value in _elements(content) if is_list else _lines(content.split("\n")):
+    for line, value in _elements(content) if is_list else _lines(content.split("\n"), first=1):
         if isinstance(value, dict) and len(names) < MOST_NAMES:
             names.update(dict.fromkeys(value))
         rows.append(Complaint(line, value) if isinstance(value, str) else _row(line, value, columns, kinds))
@@ -55,14 +55,21 @@ def _row(line: int, value: dict[str, Any], columns: Sequence[str], kinds: Kinds)
 
 
 def _elements(content: str) -> Iterator[Value]:
-    """The elements of one list, each by itself as far as it can be told where it ends."""
-    place, line = content.index("[") + 1, content.count("\n", 0, content.index("["))
+    """The elements of one list, each by itself as far as it can be told where it ends; then the lines behind it."""
     before = content.index("[")
-    while (found := _AFTER.match(content, place)) is not None and found.end() < len(content):
-        start = found.end()
+    place, line = before + 1, content.count("\n", 0, before) + 1
+    while (start := _skipped(content, place)) < len(content) and not _ends_list(content, start):
         line, before = line + content.count("\n", before, start), start
         place = _end(content, start)
-        yield line + 1, _object_or_why(content[start:place])
+        yield line, _object_or_why(content[start:place])
+    line += content.count("\n", before, start)
+    yield from _lines(content[start + 1 :].split("\n"), first=line)
+
+
+def _skipped(content: str, place: int) -> int:
+    """Past what may stand before an element."""
+    found = _BETWEEN.match(content, place)
+    return place if found is None else found.end()
 
 
 def _end(content: str, start: int) -> int:
@@ -70,23 +77,27 @@ def _end(content: str, start: int) -> int:
     depth = 0
     for found in _MARKS.finditer(content, start):
         mark = found[0]
-        if depth == 0 and mark in ",]":
+        if depth == 0 and (mark == "," or _ends_list(content, found.start())):
             return found.start()
-        depth += (mark in "[{") - (mark in "]}")
+        depth = max(0, depth + (mark in "[{") - (mark in "]}"))
     return len(content)
 
 
-_MARKS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
-"""A text in quotes, or what opens, closes and separates."""
-_AFTER = re.compile(r"[\s,]*(?![\s,\]])")
-"""What may stand before an element; nothing where the list ends."""
+def _ends_list(content: str, place: int) -> bool:
+    """Whether the list's own bracket stands there: one that a comma follows is an element's mistake."""
+    return content[place] == "]" and not _COMMA.match(content, place + 1)
 
 
-def _lines(lines: Iterable[str]) -> Iterator[Value]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        yield number, _object_or_why(line)
+_BETWEEN = re.compile(r"[\s,]*")
+_COMMA = re.compile(r"\s*,")
+_MARKS = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\Z)|[\[\]{},]', re.DOTALL)
+"""A text in quotes, to the end of the file where it is not closed; or what opens, closes and separates."""
+
+
+def _lines(lines: Iterable[str], *, first: int) -> Iterator[Value]:
+    for number, line in enumerate(lines, start=first):
+        if line.strip():
+            yield number, _object_or_why(line)
 
 
 class _Twice(dict[str, Any]):

@@ -286,14 +286,33 @@ def test_a_text_of_many_lines_that_look_like_rows_is_one_row(tmp_path, lines):
         "[1, [2]]",
         '"only text, with ] and }"',
         "12",
+        '{"text": "x", "label": "yes"}]',
+        '{"text": "x", "label": "yes"}}',
+        "]",
     ],
-    ids=range(6),
+    ids=range(9),
 )
 def test_one_row_of_a_json_list_costs_or_adds_itself_alone(tmp_path, row):
     rows = [json.dumps({"text": f"note {number}", "label": "yes"}) for number in range(300)]
     for place in (0, 11, 300):
         more = "[" + ",\n".join([*rows[:place], row, *rows[place:]]) + "]"
         assert sum(changed(tmp_path, ".json", "[" + ",\n".join(rows) + "]", more)) <= 1
+
+
+@pytest.mark.parametrize("behind", ['\n{"text": "new", "label": "yes"}\n', ";", "\n# made by hand", "]"])
+def test_what_stands_behind_a_json_list_costs_nothing_of_it(tmp_path, behind):
+    """`echo row >> file.json`: a rule by the last character made 100 rows one."""
+    whole = "[" + ",\n".join(json.dumps({"text": f"note {number}", "label": "yes"}) for number in range(300)) + "]"
+    left, joined = changed(tmp_path, ".json", whole, whole + behind)
+    assert left == 0
+    assert joined == behind.count("new")
+    assert changed(tmp_path, ".json", whole, whole[:-1]) == (0, 0)
+
+
+def test_a_million_escaped_quotes_in_a_text_that_is_not_closed_are_read_once(tmp_path):
+    """The search for its end began again at each of them: 16,000 took three seconds, a million hours."""
+    rows = json.dumps({"text": "note", "label": "yes"})
+    assert changed(tmp_path, ".json", f"[{rows}]", f'[{rows}, {{"text": "' + '\\"' * 1_000_000 + "]") == (0, 0)
 
 
 def test_a_first_line_that_is_a_list_makes_no_list_of_a_file_of_lines(tmp_path):

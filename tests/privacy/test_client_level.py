@@ -15,9 +15,10 @@ from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from server import checkpoint
 from server.client_level import clipped, protected, require_linear
+from simulations.local_grid import Fault
 from simulations.run import federate, prepare
 from strategies.ffa import FFALoRA
-from tests.federations import run, save_messages, save_tiny_model, tiny_recipe
+from tests.federations import NODES, run, save_messages, save_tiny_model, tiny_recipe
 
 TRAINS = (Factor.A, Factor.B)
 SETTINGS = ClientLevelSettings(clip=1.0, noise_multiplier=0.5)
@@ -177,6 +178,33 @@ def test_noise_and_denominator_do_not_follow_who_is_connected(tmp_path, monkeypa
     for (mean,) in rounds:
         values = torch.cat([tensor.flatten() for tensor in mean.adapter.tensors((Factor.B,)).values()])
         assert float(9 * values.std()) == pytest.approx(1.0, rel=0.2), "B starts at zero: what is there is z S"
+
+
+@pytest.mark.parametrize("silent", [None, "blue"])
+def test_no_client_s_answer_decides_whose_others_are_summed(recipe, tmp_path, monkeypatch, silent):
+    """Two are late, by more than the grace period, and within the deadline: with blue's answer the quorum was there
+    early, and they were left out; without it they were not."""
+    settings = recipe(
+        "privacy.client_level={clip: 0.5, noise_multiplier: 2.0, clients: 4}", "rounds.count=1", "rounds.quorum=0.5",
+        "rounds.grace_s=0.1", "rounds.deadline_s=20",
+    )  # fmt: skip
+    summed: list[str] = []
+
+    def seen(updates, **given):
+        def told():
+            for update in updates:
+                summed.append(update.client)
+                yield update
+
+        return protected(told(), **given)
+
+    def faults(node, message):
+        site = next(name for name, number in NODES.items() if number == node)
+        return Fault("error") if site == silent else Fault("delay", delay_s=1.0) if site in ("red", "white") else None
+
+    monkeypatch.setattr("server.rounds.protected", seen)
+    run(settings, tmp_path, faults=faults)
+    assert sorted(summed) == sorted({"blue", "green", "red", "white"} - {silent})
 
 
 @pytest.mark.parametrize(

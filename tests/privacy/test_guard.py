@@ -9,7 +9,7 @@ import pytest
 
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.budget import DAY_S
-from fedlora.privacy.guard import Answer, Guard
+from fedlora.privacy.guard import Answer, AnsweredMeanwhile, Guard
 from fedlora.privacy.ledger import Ledger, LedgerFiles, read_ledger
 from fedlora.privacy.noise import SecureSource, SeededSource
 from fedlora.privacy.policy import SIMULATION, DatasetPolicy, Policy
@@ -139,6 +139,19 @@ def test_of_two_processes_with_one_task_the_first_answer_is_what_both_send(tmp_p
     assert ours.record(grants[0], first) == first
     assert theirs.record(grants[1], Answer("{}", b"second")) == first
     assert ours.answered(task(), STATE) == first
+    assert len(charges(tmp_path)) == 2
+
+
+def test_a_task_that_was_answered_meanwhile_is_not_charged_again(tmp_path):
+    """Both had asked before either answered, and in between the next task was charged: its receipt would cover less."""
+    ours, theirs = guard(tmp_path), guard(tmp_path)
+    assert theirs.answered(task(), STATE) is None
+    first = Answer("{}", b"first")
+    ours.record(ours.authorise(task(), STATE, examples=2400), first)
+    ours.authorise(task(round=2), STATE, examples=2400)
+    with pytest.raises(AnsweredMeanwhile) as caught:
+        theirs.authorise(task(), STATE, examples=2400)
+    assert caught.value.answer == first
     assert len(charges(tmp_path)) == 2
 
 
