@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
@@ -27,10 +24,10 @@ from flwr.app import Context, Error, Message
 from flwr.cli.install import install_from_fab
 from flwr.clientapp.utils import get_load_client_app_fn
 from flwr.common.constant import ErrorCode, SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, AcquireTaskResponse
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, pull_and_inflate_object_from_tree
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -54,15 +51,14 @@ log = logging.getLogger("fedlora.executor")
 
 POLL_S = 0.25
 PAUSE_S = 1.0  # after the SuperNode could not be reached
-STALE_S = 30.0  # a message that is whole is read in less, on a machine held to a tenth of a core too
 TASK = "flwr-clientapp"
 
 AnyClientApp = Callable[[Message, Context], Message]
 Input = tuple[Message, Context, Run, Fab]
 
 
-class StaleTaskError(Exception):
-    """A task whose message will never be whole: its run ended while the SuperNode was receiving it."""
+class GoneError(Exception):
+    """A task whose message the SuperNode has taken back: its run ended while it was being received."""
 
 
 def connect(address: str, *extra: ProtobufClientInterceptor) -> RuntimeHttpClient:
@@ -84,7 +80,6 @@ class Executor:
         self._allowed: frozenset[str] = frozenset() if allowed == "any" else frozenset(allowed)
         self._address = address
         self._apps: dict[str, AnyClientApp] = {}
-        self._next: AcquireTaskResponse | None = None
         secret = SuperExecAuthHttpInterceptor(
             master_secret=require_private(settings.secret).read_bytes(),
             protected_methods=frozenset({"/flwr.proto.Runtime/AcquireTask"}),
@@ -105,38 +100,13 @@ class Executor:
 
     def step(self) -> bool:
         """Acquire and answer one task if there is one."""
-        acquired, self._next = self._next or self._acquire(), None
-        if acquired is None:
+        acquired = self._node.AcquireTask(AcquireTaskRequest(supported_task_types=[TASK]))
+        if not acquired.HasField("task") or not acquired.token:
             return False
         started = time.monotonic()
         self._answer(acquired.token)
         log.info("answered", extra={"task": acquired.task.task_id, "seconds": round(time.monotonic() - started, 3)})
         return True
-
-    def _acquire(self) -> AcquireTaskResponse | None:
-        acquired = self._node.AcquireTask(AcquireTaskRequest(supported_task_types=[TASK]))
-        return acquired if acquired.HasField("task") and acquired.token else None
-
-    def _pull(self, client: RuntimeHttpClient) -> Input:
-        """The task's message, as soon as the SuperNode has received all of it.
-
-        When a run ends while its message is being received, Flower leaves the task behind, and whoever has acquired it
-        waits for two hours. A SuperNode receives one message at a time: once it hands out the next task, this one's
-        message is whole, or never will be.
-        """
-        pulled = in_background(partial(pull_task_input, client))
-        stale_at = math.inf
-        while True:
-            try:
-                return pulled.result(timeout=POLL_S)
-            except TimeoutError:
-                if pulled.done():
-                    raise  # it was the call's own
-            if self._next is None:
-                self._next = self._acquire()
-                stale_at = math.inf if self._next is None else time.monotonic() + STALE_S
-            if time.monotonic() > stale_at:
-                raise StaleTaskError
 
     def _answer(self, token: str) -> None:
         client = connect(self._address, RuntimeTokenHttpInterceptor(token))
@@ -145,12 +115,11 @@ class Executor:
         message = context = reply = None
         status, code = SubStatus.FAILED, "internal-error"
         try:
-            message, context, run, fab = self._pull(client)
+            message, context, run, fab = pull(client)
             reply = self._app(run, fab)(message, context)
             status, code = SubStatus.COMPLETED, ""
-        except StaleTaskError:
+        except GoneError:
             log.warning("a task is left: its run ended while its message was on the way")
-            code = "stale-task"
         except BundleError as error:
             log.error("a bundle is refused: %s", error)
             code = error.code
@@ -186,18 +155,12 @@ def ask_often() -> None:
     )
 
 
-def in_background(call: Callable[[], Input]) -> Future[Input]:
-    """The call's result, or its exception, when it ends."""
-    future: Future[Input] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
+def pull(client: RuntimeHttpClient) -> Input:
+    """The task's message, as soon as the SuperNode has received all of it."""
+    try:
+        return pull_task_input(client)
+    except (ObjectPullError, RuntimeError) as error:  # the second: none of it is there
+        raise GoneError from error
 
 
 def installed_client() -> AnyClientApp:

@@ -2,10 +2,11 @@
 
 Two threads of Flower's can end by an answer that they do not expect, and leave a process behind that looks alive: the
 one that sends heartbeats, after which the coordinator asks this site no more, and the one that receives messages. Here
-the first goes on, and the process ends with the second, so that its supervisor starts another.
+the first goes on, and the process ends with the second, so that its supervisor starts another. How it receives and
+sends is told in `client.turns`.
 
-Flower 1.39 has no setting for any of it. The private names of Flower's that it takes are in this file alone; where they
-are not as they are here, the SuperNode does not start.
+Flower 1.39 has no setting for any of it. Where the private names of Flower's are not as they are here, the SuperNode
+does not start.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import grpc
 
 from client.identity import channel_credentials
+from client.turns import take_turns
 
 log = logging.getLogger("fedlora.supernode")
 
@@ -34,6 +36,7 @@ def main() -> None:
     sys.argv = ["flower-supernode", *arguments, "--auth-supernode-private-key", key]
     show_certificate(Path(key), Path(certificate))
     beat_on()
+    take_turns()
     run_to_the_end(importlib.import_module(COMMAND).flower_supernode)
 
 

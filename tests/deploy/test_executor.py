@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import threading
 from importlib.metadata import version
 from pathlib import Path
 
@@ -55,57 +54,6 @@ def test_what_is_replaced_in_flower_is_what_it_calls():
     parameters = inspect.signature(executor.pull_and_inflate_object_from_tree).parameters
     assert {"initial_backoff", "backoff_cap", "max_tries_per_object"} <= set(parameters)
     assert executor.run_clientapp.pull_task_input is executor.pull_task_input
-
-
-class Node:
-    """Hands out these tasks in turn, and then none."""
-
-    def __init__(self, *tokens: str) -> None:
-        self.tokens = list(tokens)
-
-    def AcquireTask(self, request: executor.AcquireTaskRequest) -> executor.AcquireTaskResponse:
-        return executor.AcquireTaskResponse(task={"task_id": 1}, token=self.tokens.pop(0)) if self.tokens else nothing()
-
-
-def nothing() -> executor.AcquireTaskResponse:
-    return executor.AcquireTaskResponse()
-
-
-@pytest.fixture
-def idle(tmp_path, monkeypatch):
-    """An executor whose SuperNode is the test's."""
-    monkeypatch.setattr(executor, "STALE_S", 0.2)
-    monkeypatch.setattr(executor, "POLL_S", 0.05)
-    settings = site(tmp_path)
-    write_private(settings.secret, b"s")
-    return executor.Executor(settings, "127.0.0.1:1")
-
-
-def test_a_task_whose_message_never_comes_is_left_when_the_next_one_is_there(idle, monkeypatch):
-    idle._node = Node("second")
-    for_ever = threading.Event()
-    monkeypatch.setattr(executor, "pull_task_input", lambda client: for_ever.wait(30))
-    with pytest.raises(executor.StaleTaskError):
-        idle._pull(None)
-    assert idle._next.token == "second"  # it is answered next
-    for_ever.set()
-
-
-def test_a_message_that_takes_long_is_waited_for_while_nothing_else_is_there(idle, monkeypatch):
-    idle._node = Node()
-    arrives = threading.Event()
-    threading.Timer(1.0, arrives.set).start()  # five times STALE_S
-    monkeypatch.setattr(executor, "pull_task_input", lambda client: arrives.wait(30))
-    assert idle._pull(None) is True
-
-
-def test_an_error_while_reading_a_message_is_raised_as_it_is(idle, monkeypatch):
-    def fail(client: object) -> None:
-        raise TimeoutError("the SuperNode's")
-
-    monkeypatch.setattr(executor, "pull_task_input", fail)
-    with pytest.raises(TimeoutError, match="the SuperNode's"):
-        idle._pull(None)
 
 
 def test_private_modules_of_flower_are_named_in_the_executor_only():

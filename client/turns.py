@@ -1,0 +1,87 @@
+"""A message of the coordinator is answered, or given up, before a SuperNode receives the next.
+
+Flower 1.39 means to do so, and waits for *an* answer after each message. When a run ends while its message is on the
+way, that message's task stays, and so may its answer: from then on the answer that follows a message is the one before
+it, and the site is late in every round until its agent is started again. And where a message cannot be received, Flower
+ends the task, and with it the process that has just begun to read it.
+
+Here a message that was not received whole is taken back, its task is left to the executor, which finds it gone, and the
+next message is received when every task is over. The private names of Flower's are in this file alone; where they are
+not as they are here, the SuperNode does not start.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+LOOP = "flwr.supernode.start_client_internal"
+TAKEN = {"_pull_and_store_message": {"state", "object_store", "receive"}, "_push_messages": {"state", "object_store"}}
+UNFINISHED = ("pending", "starting", "running")
+LOOK_S = 0.1
+
+
+def take_turns() -> None:
+    """From now on Flower's loop receives and sends as told above."""
+    loop = importlib.import_module(LOOP)
+    for name, parameters in TAKEN.items():
+        if not hasattr(loop, name) or not parameters <= set(inspect.signature(getattr(loop, name)).parameters):
+            raise RuntimeError(f"flwr receives its messages in another way: {name} cannot be watched")
+    pull, push = loop._pull_and_store_message, loop._push_messages
+
+    def receive_whole(*, state: Any, object_store: Any, receive: Callable[[], Any], **others: Any) -> int | None:
+        begun: list[str] = []
+
+        def noted() -> Any:
+            found = receive()
+            begun.extend([] if found is None else [found[0].metadata.message_id])
+            return found
+
+        run: int | None = pull(state=Keeping(state), object_store=object_store, receive=noted, **others)
+        if run is None:
+            state.delete_messages(message_ids=begun)
+            for message in begun:
+                object_store.delete(message)
+        return run
+
+    def answer_all(*, state: Any, **others: Any) -> None:
+        while True:
+            if replies := state.get_messages(is_reply=True):
+                push(state=Holding(state, replies), **others)
+            elif not state.get_tasks(statuses=UNFINISHED):
+                return
+            else:
+                time.sleep(LOOK_S)
+
+    vars(loop).update(_pull_and_store_message=receive_whole, _push_messages=answer_all)
+
+
+class Seen:
+    """A SuperNode's state, as one of Flower's functions is to see it."""
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, name)
+
+
+class Keeping(Seen):
+    """A task is finished by the executor alone: the end of one that it is at would end its process."""
+
+    def finish_task(self, *_: object, **__: object) -> bool:
+        return True
+
+
+class Holding(Seen):
+    """With these answers, which were taken out."""
+
+    def __init__(self, state: Any, replies: Sequence[Any]) -> None:
+        super().__init__(state)
+        self._replies = replies
+
+    def get_messages(self, *_: object, **__: object) -> Sequence[Any]:
+        return self._replies
