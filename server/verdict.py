@@ -10,7 +10,11 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
+
+Standing = Literal["diverged", "worse than guessing", "no better than guessing", "better than guessing"]
+STANDINGS: tuple[Standing, ...] = get_args(Standing)
+"""From worst to best."""
 
 CLEARLY = 2.0
 """Standard errors that a difference must have to be called one."""
@@ -43,30 +47,52 @@ def standard_error(share: float, examples: int) -> float:
 
 
 def verdict(evaluations: Sequence[Mapping[str, float] | None], guessing: Guessing) -> dict[str, Any]:
-    """The keys `majority`, `test_examples`, `standard_error` and `verdict` of summary.json; the last may be empty."""
+    """The keys `majority`, `test_examples`, `standard_error`, `standing` and `verdict` of summary.json.
+
+    `standing` is None and `verdict` empty where nothing was evaluated.
+    """
     seen = [evaluation for evaluation in evaluations if evaluation is not None]
     said: dict[str, Any] = {"majority": guessing.majority, "test_examples": guessing.examples}
     if not seen:
-        return {**said, "standard_error": None, "verdict": []}
+        return {**said, "standard_error": None, "standing": None, "verdict": []}
     error = standard_error(seen[-1]["accuracy"], guessing.examples)
-    return {**said, "standard_error": error, "verdict": list(_sentences(seen, guessing, error))}
+    standing = stands(seen[-1], guessing, error)
+    return {
+        **said, "standard_error": error, "standing": standing,
+        "verdict": list(sentences(seen, guessing, error, standing)),
+    }  # fmt: skip
 
 
-def _sentences(seen: Sequence[Mapping[str, float]], guessing: Guessing, error: float) -> Iterable[str]:
+def stands(evaluation: Mapping[str, float], guessing: Guessing, error: float) -> Standing:
+    """What one evaluation is, against guessing and chance."""
+    if not math.isfinite(evaluation["loss"]) or evaluation["loss"] > 2 * math.log(guessing.classes):
+        return "diverged"
+    gain = evaluation["accuracy"] - guessing.majority
+    if abs(gain) <= CLEARLY * error:
+        return "no better than guessing"
+    return "better than guessing" if gain > 0 else "worse than guessing"
+
+
+ADVICE: Mapping[Standing, str] = {
+    "worse than guessing": " Lower train.lr, or train longer.",
+    "no better than guessing": " Try another train.lr, or more rounds.",
+    "better than guessing": "",
+}
+
+
+def sentences(
+    seen: Sequence[Mapping[str, float]], guessing: Guessing, error: float, standing: Standing
+) -> Iterable[str]:
     accuracy, loss = seen[-1]["accuracy"], seen[-1]["loss"]
     uniform = math.log(guessing.classes)
     nothing = f"ln({guessing.classes}) = {uniform:.2f}, that of knowing nothing"
-    if not math.isfinite(loss) or loss > 2 * uniform:
+    if standing == "diverged":
         yield f"It diverged: its loss is {loss:.3g}, twice {nothing}, and more. Lower train.lr."
         return
-    gain = accuracy - guessing.majority
-    than = f"guessing: always answering with the largest class gives {guessing.majority:.3f}."
-    if gain > CLEARLY * error:
-        yield f"Accuracy {accuracy:.3f} ± {error:.3f} is better than {than}"
-    elif gain < -CLEARLY * error:
-        yield f"Accuracy {accuracy:.3f} ± {error:.3f} is worse than {than} Lower train.lr, or train longer."
-    else:
-        yield f"Accuracy {accuracy:.3f} ± {error:.3f} is no better than {than} Try another train.lr, or more rounds."
+    yield (
+        f"Accuracy {accuracy:.3f} ± {error:.3f} is {standing}: always answering with the largest class gives "
+        f"{guessing.majority:.3f}.{ADVICE[standing]}"
+    )
     if loss > uniform:
         yield f"Its loss {loss:.3f} is above {nothing}: it is sure where it is wrong."
     before = [one["accuracy"] for one in seen[:-1]]

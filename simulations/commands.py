@@ -39,7 +39,7 @@ from simulations.run import simulate as run_simulation
 from simulations.screen import Screen
 
 WIDE = 110
-LEFT_OUT_FIRST = ("agg. error", "seeds", "s")
+LEFT_OUT_FIRST = ("loss", "agg. error", "seeds", "s")
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table of rounds.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also what fedlora logs, on stderr.")]
 Overrides = Annotated[
@@ -138,7 +138,7 @@ def compared(rows: Sequence[Row], *, width: int) -> Table:
     shown = [name for name in COLUMNS if width >= WIDE or name not in LEFT_OUT_FIRST]
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     for name in shown:
-        table.add_column(name, overflow="fold", no_wrap=name not in ("method", "setting"))
+        table.add_column(name, overflow="fold", no_wrap=name not in ("method", "setting", "verdict"))
     for row in rows:
         said = dict(zip(COLUMNS, cells(row), strict=True))
         table.add_row(*(said[name] for name in shown))

@@ -16,6 +16,7 @@ from fedlora.config import Recipe, load
 from fedlora.privacy.shown import at_most
 from fedlora.settings import SettingsError
 from server.summary import read_rounds
+from server.verdict import STANDINGS
 from simulations.pictures import draw_comparison
 
 
@@ -164,6 +165,8 @@ class Row:
     accuracy: float
     accuracy_spread: float
     loss: float
+    standing: str | None
+    """Against guessing, as `server.verdict` says it; of several seeds the worst."""
     aggregation_error_max: float | None
     megabytes_up: float
     megabytes_down: float
@@ -210,6 +213,7 @@ def row_of(method: str, settings: str, runs: Sequence[Run]) -> Row:
             )
     accuracies = [float(run.summary["accuracy"]) for run in runs]
     errors = [run.summary["aggregation_error_max"] for run in runs if run.summary["aggregation_error_max"] is not None]
+    standings = [said for run in runs if (said := run.summary.get("standing")) is not None]
     epsilons = [run.summary["epsilon_max"] for run in runs if run.summary.get("epsilon_max") is not None]
     return Row(
         method=method,
@@ -218,6 +222,7 @@ def row_of(method: str, settings: str, runs: Sequence[Run]) -> Row:
         accuracy=statistics.fmean(accuracies),
         accuracy_spread=statistics.stdev(accuracies) if len(runs) > 1 else 0.0,
         loss=mean("loss"),
+        standing=min(standings, key=STANDINGS.index) if standings else None,
         aggregation_error_max=max(errors) if errors else None,
         megabytes_up=mean("bytes_up") / 1e6,
         megabytes_down=mean("bytes_down") / 1e6,
@@ -227,7 +232,7 @@ def row_of(method: str, settings: str, runs: Sequence[Run]) -> Row:
     )
 
 
-COLUMNS = ("method", "setting", "seeds", "accuracy", "loss", "agg. error", "MB up", "MB down", "ε", "s")
+COLUMNS = ("method", "setting", "seeds", "accuracy", "verdict", "loss", "agg. error", "MB up", "MB down", "ε", "s")
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -236,7 +241,7 @@ def cells(row: Row) -> tuple[str, ...]:
     accuracy = f"{row.accuracy:.4f}" + (f" ± {row.accuracy_spread:.4f}" if row.seeds > 1 else "")
     epsilon = "-" if row.epsilon is None else at_most(row.epsilon)
     return (
-        row.method, row.settings or "-", str(row.seeds), accuracy, f"{row.loss:.4f}", error,
+        row.method, row.settings or "-", str(row.seeds), accuracy, row.standing or "-", f"{row.loss:.4f}", error,
         f"{row.megabytes_up:.2f}", f"{row.megabytes_down:.2f}", epsilon, f"{row.seconds:.0f}",
     )  # fmt: skip
 

@@ -28,6 +28,7 @@ from server.store.reading import (
     read_orders,
     read_rounds,
     read_run_sites,
+    verdict_of,
 )
 from server.store.rows import ClientRoundRow, FailureRow, OrderRow, RoundRow, RunDetail, RunRow, RunSiteRow
 
@@ -45,6 +46,8 @@ class Shown:
     failures: tuple[FailureRow, ...]
     orders: tuple[OrderRow, ...]
     log: tuple[str, ...] | None
+    standing: str | None
+    verdict: tuple[str, ...]
 
 
 @dataclass
@@ -83,6 +86,7 @@ async def show(board: Board, request: Request, name: str) -> None:
             tuple(read_failures(connection, run)),
             tuple(read_orders(connection, run)),
             None if log is None else tuple(log),
+            *verdict_of(run),
         )
 
     try:
@@ -101,6 +105,7 @@ async def show(board: Board, request: Request, name: str) -> None:
                     live.call(lambda value: buttons(value.run))
         live.html(lambda value: parts.alerts(value.run), classes="alert")
         live.html(lambda value: parts.summary(value.run, value.sites))
+        live.html(lambda value: parts.verdict(value.standing, value.verdict))
         charts(live, visit, detail)
         people(live, visit)
         with card("What was asked of it"):

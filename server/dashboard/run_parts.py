@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from fedlora.plain_yaml import yaml_text
-from server.dashboard.markup import Column, Figure, Row, badge, figures, moment, note, pairs, table
+from server.dashboard.markup import Column, Figure, Row, Tone, badge, figures, moment, note, pairs, table
 from server.dashboard.units import counted, duration, epsilon, error, number, saving, share, size
 from server.dashboard.words import OUTCOMES, STATES, clients_of, progress, state_badge
 from server.store.rows import FailureRow, OrderRow, RunDetail, RunRow, RunSiteRow
@@ -64,6 +64,15 @@ def summary(run: RunRow, sites: Sequence[RunSiteRow]) -> Markup:
                 "bad" if run.insecure else "plain",
             ),
         ]
+    )
+
+
+def verdict(standing: str | None, sentences: Sequence[str]) -> Markup:
+    """What a finished run's figures mean; nothing while it goes on or where it was never evaluated."""
+    tones: dict[str | None, Tone] = {"better than guessing": "good", "no better than guessing": "warn"}
+    tone = tones.get(standing, "bad")
+    return Markup("").join(
+        note(sentence, tone if number == 0 else "plain") for number, sentence in enumerate(sentences)
     )
 
 

@@ -182,6 +182,18 @@ def log_tail(run: RunRow, *, lines: int = 200) -> list[str] | None:
         return None
 
 
+def verdict_of(run: RunRow) -> tuple[str | None, tuple[str, ...]]:
+    """How a run that has ended stands against guessing, and what its summary says of it in sentences; (None, ()) where
+    it has no summary, or its folder is on another machine."""
+    if run.active:
+        return None, ()
+    try:
+        found = json.loads((Path(run.folder) / "summary.json").read_text(encoding="utf-8"))
+        return found["standing"], tuple(map(str, found["verdict"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, ()
+
+
 def _run(row: Any, now: float) -> RunRow:
     state = _state(row, now)
     left = row.rounds_wanted - row.rounds

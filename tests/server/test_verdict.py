@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from server.verdict import Guessing, standard_error, verdict
+from server.verdict import STANDINGS, Guessing, standard_error, verdict
 
 THREE = Guessing(majority=0.6, examples=400, classes=3)
 
@@ -53,4 +53,16 @@ def test_still_rising_is_against_the_evaluation_before_and_more_than_chance():
 
 
 def test_a_run_that_was_never_evaluated_has_no_verdict():
-    assert verdict([None], THREE) == {"majority": 0.6, "test_examples": 400, "standard_error": None, "verdict": []}
+    assert verdict([None], THREE) == {
+        "majority": 0.6, "test_examples": 400, "standard_error": None, "standing": None, "verdict": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "standing"),
+    [(0.7, 3.0, STANDINGS[0]), (0.5, 0.9, STANDINGS[1]), (0.62, 0.9, STANDINGS[2]), (0.7, 0.9, STANDINGS[3])],
+)
+def test_a_run_stands_in_one_of_four_places(accuracy, loss, standing):
+    found = verdict([{"accuracy": 0.1, "loss": 1.0}, {"accuracy": accuracy, "loss": loss}], THREE)
+    assert found["standing"] == standing
+    assert standing.split()[0] in found["verdict"][0]

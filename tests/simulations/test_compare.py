@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from rich.console import Console
 
 from fedlora.cli import load_command
 from fedlora.settings import SettingsError
 from server.summary import read_rounds
-from simulations.commands import whole_numbers
-from simulations.compare import Run, best_rows, plan, repeated, run_missing
+from simulations.commands import compared, whole_numbers
+from simulations.compare import Run, best_rows, plan, repeated, run_missing, write_outputs
 from simulations.pictures import curves_of, draw_comparison
 from tests.federations import run
 
 
-def finished_run(settings: str, seed: int, accuracy: float) -> Run:
+def finished_run(settings: str, seed: int, accuracy: float, standing: str | None = None) -> Run:
     summary = {
         "accuracy": accuracy, "loss": 1.0, "aggregation_error_max": None, "bytes_up": 0, "bytes_down": 0, "seconds": 1,
+        "standing": standing,
     }  # fmt: skip
     return Run("ffa", settings, seed, Path("nowhere"), summary)
 
@@ -38,6 +41,26 @@ def test_the_repeated_setting_is_reported_even_if_its_mean_fell_below_another_on
     (row,) = best_rows([*runs, finished_run("train.lr=0.2", 0, 0.79)])
     assert (row.settings, row.seeds, row.accuracy) == ("train.lr=0.1", 3, pytest.approx(0.7))
     assert row.accuracy_spread == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_worst_verdict_of_the_seeds_is_in_the_table_whole_at_every_width(width, tmp_path):
+    standings = ("better than guessing", "no better than guessing", "better than guessing")
+    runs = [finished_run("train.lr=0.1 adapter.r=16", seed, 0.6, said) for seed, said in enumerate(standings)]
+    rows = best_rows(runs)
+    console = Console(width=width, file=StringIO())
+    console.print(compared(rows, width=width))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    words = " ".join(lines).split()
+    assert {"no", "better", "than", "guessing", "0.6000", "±", "0.0000"} <= set(words)
+    write_outputs(rows, rows, tmp_path)
+    assert "| no better than guessing |" in (tmp_path / "comparison.md").read_text()
+
+
+def test_a_run_of_before_the_verdicts_is_compared_too():
+    (row,) = best_rows([finished_run("", 0, 0.6)])
+    assert row.standing is None
 
 
 def test_seeds_that_are_no_numbers_are_refused_by_the_option_s_name():

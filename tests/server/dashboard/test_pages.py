@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import json
 import re
+import time
 
 import pytest
 from fastapi.testclient import TestClient
@@ -23,7 +25,7 @@ from server.dashboard.serve import build
 from server.provision import approve, initialise
 from server.store.audit import append_event
 from server.store.opening import open_store
-from server.store.writing import begin_run, write_round
+from server.store.writing import begin_run, set_run, write_round
 from tests.store.examples import MACHINE, facts, private, record
 from tests.store.examples import client as client_record
 
@@ -128,6 +130,21 @@ def test_a_coordinators_page_says_how_long_its_authority_lasts_and_who_never_cam
     assert "never here" not in str(who_may(coordinator_in(settings)))
     assert f"{SERVER_DAYS - 1} days left" in shown
     assert "hospital-a" in shown
+
+
+def test_what_a_finished_runs_figures_mean_is_on_its_page(inside, store, tmp_path):
+    said = {"standing": "no better than guessing", "verdict": ["Accuracy 0.664 is no better.", "Was rising."]}
+    with store.writing() as connection:
+        key = begin_run(connection, facts("v" * 32, name="majority", folder=str(tmp_path)), at=time.time())
+    (tmp_path / "summary.json").write_text(json.dumps(said))
+    assert said["verdict"][0] not in inside.get("/run/majority").text  # it goes on: that is of an earlier turn
+    with store.writing() as connection:
+        set_run(connection, key, state="finished")
+    shown = inside.get("/run/majority").text
+    assert re.search("note warn[^>]*>Accuracy 0.664 is no better", html.unescape(shown))
+    assert "Was rising." in shown
+    (tmp_path / "summary.json").write_text("[]")
+    assert inside.get("/run/majority").status_code == 200
 
 
 def test_a_run_that_is_not_there_is_said(inside):
