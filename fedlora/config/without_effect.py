@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 from fedlora.config.data import DataSettings
 from fedlora.config.recipe import Recipe
+from fedlora.rows import PACKAGED
 from fedlora.settings import SettingsError
+
+COLUMNS = ("text", "label", "client_column")
 
 
 def refuse_without_effect(recipe: Recipe) -> None:
@@ -25,6 +28,10 @@ def without_effect(recipe: Recipe) -> Iterator[str]:
     if train.max_grad_norm is not None and recipe.privacy.enabled:
         yield _said(f"train.max_grad_norm={train.max_grad_norm:g}", "privacy, which clips every example",
                     "privacy.clip instead")  # fmt: skip
+    for name in COLUMNS if data.source in PACKAGED else ():
+        if (column := getattr(data, name)) != DataSettings.model_fields[name].default:
+            yield _said(f"data.{name}={column}", f"data.source={data.source}, which is packaged",
+                        "data.source with the path of your own file")  # fmt: skip
     if data.clients is not None and data.partition == "natural":
         yield _said(f"data.clients={data.clients}", f"data.partition=natural: clients are those of data.client_column "
                     f"{data.client_column!r}", "data.partition=iid, dirichlet or label")  # fmt: skip

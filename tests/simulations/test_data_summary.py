@@ -113,6 +113,10 @@ def test_what_was_said_is_not_said_again(capsys):
         (["adapter.targets=[query, valeu]"], r"'valeu' matches no matrix of this model; did you mean 'value'\?"),
         (["adapter.layers=[0, 7]"], r"adapter\.layers: nothing is adapted in layer 7; the model's are 0 to 1"),
         (["data.text=Text"], r"did you mean 'text'\?"),
+        (
+            ["data.source=airlines", "data.text=tweet"],
+            r"data\.text=tweet has no effect with .*airlines, which is packaged",
+        ),
     ],
 )
 def test_settings_that_contradict_the_data_or_do_nothing_are_refused_before_a_run(
