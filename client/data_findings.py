@@ -21,6 +21,7 @@ from fedlora.privacy.refusal import Refusal
 from fedlora.privacy.rows_key import stored_key
 from fedlora.privacy.sketch import known_elsewhere
 from fedlora.rows import MOST_SHOWN
+from fedlora.settings import SettingsError
 
 LENGTH = 1
 """Every text has as many tokens, so that each is counted whole."""
@@ -84,9 +85,14 @@ def texts(settings: ClientSettings, model: str | None) -> Finding:
     """How long the texts are, by the base model's own tokenizer where it is here."""
     rows = rows_of(settings)
     found = [row.text for row in (*rows.train, *rows.test)]
+    in_characters = f"the longest has {max(map(len, found), default=0)} characters"
     if model is None or not found:
-        return good("texts", f"the longest has {max(map(len, found), default=0)} characters")
-    counted = lengths_of(found, [LENGTH] * len(found), load_tokenizer(ModelSettings(id=model)), limit=LENGTH)
+        return good("texts", in_characters)
+    try:
+        tokenizer = load_tokenizer(ModelSettings(id=model))
+    except SettingsError:  # said of the base model already
+        return doubtful("texts", in_characters, "Mend the base model to know it in tokens.")
+    counted = lengths_of(found, [LENGTH] * len(found), tokenizer, limit=LENGTH)
     return good("texts", f"the longest has {counted.longest} tokens; a run cuts what is above its model.max_tokens")
 
 

@@ -6,7 +6,9 @@ them, which keeps `fedlora` below all other packages.
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -91,7 +93,8 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def main() -> None:
-    """Entry point. What the person can mend is printed without a traceback: exit status 2 for settings, 1 for a run."""
+    """Entry point. What the person can mend is printed without a traceback: exit status 2 for settings and for files
+    that cannot be used, 1 for a run."""
     add_units_to_path()
     try:
         app()
@@ -101,3 +104,21 @@ def main() -> None:
     except RunError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(error.status)
+    except OSError as error:
+        if error.filename is None:  # not of a file that a person named
+            raise
+        typer.secho(f"error: {error.filename}: {error.strerror}. {way_out(error)}", fg="red", err=True)
+        sys.exit(2)
+
+
+def way_out(error: OSError) -> str:
+    """What to do about a file or folder that cannot be used."""
+    match error.errno:
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return f"You are user {os.getuid()}: give another place, or have its owner let you in."
+        case errno.ENOSPC | errno.EDQUOT:
+            return "Make room there, and try again."
+        case errno.ENOENT | errno.ENOTDIR | errno.EISDIR:
+            return "Is the path right?"
+        case _:
+            return "Try again, or give another place."

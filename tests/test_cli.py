@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedlora.cli import COMMANDS, load_command
+from fedlora.cli import COMMANDS, load_command, main, way_out
 from fedlora.config import Recipe, load
 from fedlora.config_commands import settings_of
 from fedlora.settings import SettingsError
@@ -102,3 +103,37 @@ def test_config_show_of_an_unknown_section_names_those_that_there_are():
     done = subprocess.run([sys.executable, "-m", "fedlora", "config", "show", "trian"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "there is no section 'trian'; there are: name, mode, seed, model" in " ".join(done.stderr.split())
+
+
+def typed(*words: str | Path, **more: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fedlora", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **more)
+
+
+def test_a_place_that_cannot_be_used_is_said_in_a_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = typed("admin", "init", tmp_path / "file" / "net", "--name", "net", "--address", "localhost:1")
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"error: {tmp_path / 'file' / 'net'}: Not a directory. Is the path right?\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "let you in"), (errno.EROFS, "another place"), (errno.ENOSPC, "Make room"),
+        (errno.ENOENT, "Is the path right?"), (errno.EIO, "Try again"),
+    ],
+)  # fmt: skip
+def test_the_way_out_of_each_error_of_a_file(number, words):
+    assert words in way_out(OSError(number, "", "x"))
+
+
+def test_an_error_that_no_file_is_in_keeps_its_traceback(monkeypatch):
+    def refused() -> None:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+
+    monkeypatch.setattr("fedlora.cli.app", refused)
+    with pytest.raises(ConnectionRefusedError):
+        main()

@@ -4,36 +4,50 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from fedlora.privacy.refusal import Code, Refusal
 
+T = TypeVar("T")
 
-@contextmanager
-def without_draws(number: int) -> Iterator[None]:
-    """Start every global generator from `number`; refuse if the body draws from one; the states before come back."""
+SHARED, TRIES = "Python's", 5
+"""Other threads of the process draw from this one (heartbeats, retries), now and then; what a model draws, it draws in
+every try."""
+
+
+def without_draws(number: int, call: Callable[[], T]) -> T:
+    """The call's result, every global generator started from `number`; refused if it draws from one. The states before
+    come back. `call` must do the same each time: it may be tried more than once."""
+    for _ in range(TRIES):
+        result, drawn = _draws(number, call)
+        if drawn != [SHARED]:
+            break
+    if drawn:
+        raise Refusal(
+            Code.UNSUPPORTED_MODEL,
+            f"the model draws from {drawn[0]} random generator while it trains: dropout, router noise or the like "
+            "would tie an example's gradient to who else was drawn; switch it off in the model's config.json.",
+        )
+    return result
+
+
+def _draws(number: int, call: Callable[[], T]) -> tuple[T, list[str]]:
+    """The result, and the generators that were drawn from meanwhile."""
     before = _states()
     try:
         random.seed(number)
         np.random.seed(number)
         torch.manual_seed(number)
         started = _described(_states())
-        yield
+        result = call()
         ended = _described(_states())
     finally:
         _restore(before)
-    for name, state in started.items():
-        if ended[name] != state:
-            raise Refusal(
-                Code.UNSUPPORTED_MODEL,
-                f"the model draws from {name} random generator while it trains: dropout, router noise or the like "
-                "would tie an example's gradient to who else was drawn; switch it off in the model's config.json.",
-            )
+    return result, [name for name, state in started.items() if ended[name] != state]
 
 
 def _states() -> dict[str, Any]:

@@ -64,8 +64,7 @@ def examples_are_alone(backward: Backward, triple: Tensor, *, clip: float, compu
     i_beside_j, j_beside_i = _pair(backward, i, j, first=True, state=1)
     k_beside_j, j_beside_k = _pair(backward, k, j, first=False, state=2)
     i_beside_k, k_beside_i = _pair(backward, i, k, first=True, state=2)
-    with without_draws(1):
-        losses_n, gradients = backward(i, torch.ones(1))
+    losses_n, gradients = without_draws(1, lambda: backward(i, torch.ones(1)))
     i_alone = _seen(losses_n, gradients, 0)
     others = (j_beside_i, k_beside_j, k_beside_i)
     if not all(seen.finite for seen in (i_beside_j, j_beside_k, i_beside_k, i_alone, *others)):
@@ -87,8 +86,7 @@ def require_whole_batch(backward: Backward, indices: Tensor) -> None:
     """Refuse a model that couples examples in a batch of the largest size, or that the batch makes non-finite."""
     weights_n = torch.zeros(len(indices))
     weights_n[0] = 1.0
-    with without_draws(1):
-        losses_n, gradients = backward(indices, weights_n)
+    losses_n, gradients = without_draws(1, lambda: backward(indices, weights_n))
     if not _seen(losses_n, gradients, 0).finite:
         raise not_finite()
     for other in range(1, len(indices)):
@@ -106,8 +104,8 @@ def not_finite() -> Refusal:
 
 def _pair(backward: Backward, left: Tensor, right: Tensor, *, first: bool, state: int) -> tuple[Seen, Seen]:
     """Both examples, where only the first's (or only the second's) loss is differentiated."""
-    with without_draws(state):
-        losses_n, gradients = backward(torch.cat([left, right]), torch.tensor([1.0, 0.0] if first else [0.0, 1.0]))
+    both, weights_n = torch.cat([left, right]), torch.tensor([1.0, 0.0] if first else [0.0, 1.0])
+    losses_n, gradients = without_draws(state, lambda: backward(both, weights_n))
     return _seen(losses_n, gradients, 0), _seen(losses_n, gradients, 1)
 
 

@@ -110,6 +110,7 @@ def test_both_doctors_say_the_same_fingerprint_of_one_base_model_and_name_one_th
     there, _ = findings(client, sides[1] / "client.yaml", "--model", str(tmp_path / "nowhere"))
     assert there["base model"]["grade"] == "bad"
     assert "nowhere" in there["base model"]["said"]
+    assert there["texts"]["remedy"].startswith("Mend the base model")
 
 
 def test_a_base_model_that_the_policy_does_not_allow_is_said_before_a_run_is_refused(sides, tmp_path):

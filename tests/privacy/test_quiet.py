@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -109,6 +110,26 @@ def test_what_draws_in_every_mode_is_refused_in_the_rehearsal(draw, match, backe
     assert caught.value.code is Code.UNSUPPORTED_MODEL
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_draw_of_another_thread_is_not_the_model_s(backend):
+    """Flower's heartbeat draws how long it waits: on a slow machine it fell into a rehearsal, and a sound model was
+    refused."""
+    threads: list[threading.Thread] = []
+
+    def heartbeat() -> float:
+        if len(threads) < 3:
+            threads.append(threading.Thread(target=random.random))
+            threads[-1].start()
+            threads[-1].join()
+        return 0.0
+
+    model = classifier()
+    model.encoder["b"] = Draws(model.encoder["b"], heartbeat)
+    with engine_of(model, gradients=backend) as engine:
+        engine.rehearse(Examples(3).loss(model))
+    assert len(threads) == 3
+
+
 def test_a_dropout_that_shows_in_gradients_alone_is_found():
     """In front of A while B is zero, a mask changes no loss: A's input, and so B's gradient, it does."""
     model, examples = classifier(), Examples(3)
@@ -128,9 +149,13 @@ def test_a_dropout_that_shows_in_gradients_alone_is_found():
 
 def test_the_generators_are_left_as_they_were_also_after_an_error():
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    with pytest.raises(KeyError), without_draws(3):  # noqa: PT012 - the draws inside are the point
+
+    def fail() -> None:
         torch.rand(1), random.random(), np.random.random()
         raise KeyError
+
+    with pytest.raises(KeyError):
+        without_draws(3, fail)
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1:] == (random.getstate(), np.random.get_state()[1].tolist())
 
