@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 
 from fedlora.privacy.sensitivity import sensitivity, sensitivity_by_piece
 from tests.privacy.shipped import PRIVATE_RECIPES, shipped
@@ -71,16 +75,20 @@ def test_by_piece_is_the_same_measure():
 
 PLAIN = "model.dtype=float32"
 WAYS = (PLAIN, "train.microbatch_size=5", "model.gradient_checkpointing=true", "model.dtype=bfloat16")
+TRAINS_ALL, TRAINS_R = "private-fedit", "private-fedsb"
+
+
+def cases() -> Iterator[ParameterSet]:
+    """Every recipe, way and number of texts; in `make test-slow` 32 texts plainly with every recipe and each way with a
+    recipe that trains A and B and one that trains R, and 128 texts once."""
+    for name, way, count in itertools.product(PRIVATE_RECIPES, WAYS, (32, 128)):
+        short = way == PLAIN or name in (TRAINS_ALL, TRAINS_R) if count == 32 else (name, way) == (TRAINS_ALL, PLAIN)
+        yield pytest.param(name, count, way, marks=[] if short else pytest.mark.long)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("name", PRIVATE_RECIPES)
-@pytest.mark.parametrize(
-    ("count", "override"),
-    [(32, way) for way in WAYS]
-    + [pytest.param(128, way, marks=[] if way == PLAIN else pytest.mark.long) for way in WAYS],
-)
+@pytest.mark.parametrize(("name", "count", "override"), cases())
 def test_every_position_of_32_and_128_real_texts(name, count, override):
     subject = shipped(name, override, examples=count)
     with subject.steps() as (engine, loss):
