@@ -21,7 +21,7 @@ from client.held import Held
 from client.limits import code_of
 from client.personal import Personal
 from client.site import Site
-from client.training import rehearse_privately, require_moving, train_adapter, train_adapter_privately
+from client.training import rehearse_task, train_adapter, train_adapter_privately
 from fedlora.adapters import read, set_trainable, shaped, write
 from fedlora.evaluation import evaluate
 from fedlora.examples import Examples
@@ -111,17 +111,14 @@ def prepared(task: Task, blob: bytes, site: Site, guard: Guard) -> tuple[Residen
     guard.require_base(task, fingerprint=home.base.fingerprint)
     received = receive(task, blob, site, home)
     if task.privacy.enabled:
-        parameters = set_trainable(home.model, (*task.trains, *task.keeps))
-        require_moving(home.model, parameters, task.train, clip=task.privacy.clip)
-        with torch.random.fork_rng(devices=[]):
-            rehearse_privately(
-                home.model,
-                parameters,
-                task.train,
-                on=task.model,
-                pad_id=int(home.base.tokenizer.pad_token_id),
-                gradients=task.privacy.engine,
-            )
+        rehearse_task(
+            home.model,
+            (*task.trains, *task.keeps),
+            task.train,
+            on=task.model,
+            privacy=task.privacy,
+            pad_id=int(home.base.tokenizer.pad_token_id),
+        )
     return home, received
 
 

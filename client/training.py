@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from client.limits import OUT_OF_MEMORY, code_of
+from fedlora.adapters import set_trainable
 from fedlora.adapters.inject import ADAPTER, adapted_layers
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.examples import COMPANIES, Examples, invented
@@ -21,7 +22,9 @@ from fedlora.privacy.engine import LossPerExample, PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SecureSource, Source
 from fedlora.privacy.refusal import Code, Refusal
+from fedlora.privacy.settings import PrivacySettings
 from fedlora.tasks import TASKS
+from fedlora.updates import Factor
 
 
 def train_adapter(
@@ -110,6 +113,22 @@ def private_steps(
         rehearsed = invented(vocabulary, max_tokens=on.max_tokens, pad_id=examples.pad_id)
         engine.rehearse(loss_on(model, rehearsed, on), COMPANIES[:1])
         yield engine, loss_on(model, examples.within(vocabulary), on)
+
+
+def rehearse_task(
+    model: nn.Module,
+    factors: Iterable[Factor],
+    settings: TrainSettings,
+    *,
+    on: ModelSettings,
+    privacy: PrivacySettings,
+    pad_id: int,
+) -> None:
+    """Raise a Refusal where private steps on these factors would do nothing, or are refused: needs no data."""
+    parameters = set_trainable(model, factors)
+    require_moving(model, parameters, settings, clip=privacy.clip)
+    with torch.random.fork_rng(devices=[]):
+        rehearse_privately(model, parameters, settings, on=on, pad_id=pad_id, gradients=privacy.engine)
 
 
 def rehearse_privately(

@@ -132,7 +132,7 @@ def tokenise(
     max_tokens: int,
     ignore_unusable: bool = False,
 ) -> Examples:
-    """Texts to token ids, once; SettingsError on a class that is not in `labels`.
+    """Texts to token ids, once; SettingsError on a class that is not in `labels`, and where nothing comes of any text.
 
     With `ignore_unusable`, such a row, or one of which the tokenizer makes no ids, or too many, stays in and has no
     loss: a site under privacy must not fail because of what one row holds.
@@ -150,7 +150,11 @@ def tokenise(
         return found
 
     texts = [row.text for row in rows]
-    encoded = _each_by_itself(ids_of, texts, max_tokens=max_tokens) if ignore_unusable else ids_of(texts)
+    if ignore_unusable:
+        encoded = _each_by_itself(ids_of, texts, max_tokens=max_tokens)
+    else:
+        encoded = ids_of(texts)
+        _require_tokens(texts, encoded, nothing=ids_of([""])[0], tokenizer=tokenizer)
     numbered = [numbers.get(row.label, IGNORED) if ids else IGNORED for row, ids in zip(rows, encoded, strict=True)]
     if IGNORED in numbered:
         log.warning(
@@ -160,6 +164,17 @@ def tokenise(
         )
     tensors = [torch.tensor(ids or [pad_id], dtype=torch.long) for ids in encoded]
     return Examples(tensors, torch.tensor(numbered, dtype=torch.long), int(pad_id))
+
+
+def _require_tokens(
+    texts: list[str], encoded: list[list[int]], *, nothing: list[int], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """What a tokenizer whose files do not fit its class makes of every text is what it makes of none."""
+    if any(text.strip() for text in texts) and all(ids == nothing for ids in encoded):
+        raise SettingsError(
+            f"the tokenizer makes no tokens of any of {len(texts)} text(s): its files do not go with its class "
+            f"({type(tokenizer).__name__}); give model.id the tokenizer that the model was trained with."
+        )
 
 
 def _each_by_itself(

@@ -2,6 +2,10 @@
 
 What a strategy folded into the base (FedEx-LoRA, FLoRA) and a LoRA-XS core are merged into the exported A and B, so the
 folder always belongs to the *original* base. The task head, which PEFT does not know, is `head.safetensors` beside it.
+
+Guarantee: the lines in the folder's README.md compute the served model's logits, of many texts at once and whatever the
+base: in float32 as here and not in the checkpoint's own precision, padded on the right, and of what a tokenizer makes
+only ids and mask.
 """
 
 from __future__ import annotations
@@ -13,7 +17,9 @@ from pathlib import Path
 from peft import LoraConfig
 from safetensors.torch import save
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
+from fedlora.adapters.inject import adapted_layers
 from fedlora.files import write_atomically
 from fedlora.lowrank import Product, compact, product_of, stack
 from fedlora.updates import Adapter
@@ -28,17 +34,23 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
+texts = ["thanks for the quick help!", "my bag is lost"]
+
 folder, base = {folder!r}, {base!r}
-model = PeftModel.from_pretrained(AutoModel.from_pretrained(base), folder).eval()
+model = PeftModel.from_pretrained(AutoModel.from_pretrained(base, dtype=torch.float32), folder).eval()
 tokenizer = AutoTokenizer.from_pretrained(base)
+tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+tokenizer.padding_side = "right"
 head = load_file(f"{{folder}}/head.safetensors")
 
-batch = tokenizer(["thanks for the quick help!"], truncation=True, max_length={max_tokens}, return_tensors="pt")
-hidden = model(**batch).last_hidden_state
-mask = batch["attention_mask"].unsqueeze(-1)
-pooled = (hidden * mask).sum(1) / mask.sum(1)
-logits = pooled @ head["weight"].T + head["bias"]
-print({labels!r}[logits.argmax(-1).item()])
+batch = tokenizer(texts, padding=True, truncation=True, max_length={max_tokens}, return_tensors="pt")
+ids, mask = batch["input_ids"], batch["attention_mask"]
+with torch.inference_mode():
+    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    pooled = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+    logits = pooled @ head["weight"].T + head["bias"]
+labels = {labels!r}
+print([labels[number] for number in logits.argmax(-1).tolist()])
 ```
 """
 
@@ -55,15 +67,15 @@ def export_adapter(
     *,
     total: Mapping[str, Product],
     base: str,
-    encoder: type[nn.Module],
+    encoder: nn.Module,
     labels: tuple[str, ...],
     max_tokens: int,
     privacy: str | None = None,
 ) -> None:
     """Write the adapter folder; `total` is what the run added to the base, matrix by matrix.
 
-    `encoder`: the base model's class, by which PEFT's AutoPeftModel knows what to load. `privacy`: a paragraph on what
-    the run has cost the sites' data, for the folder's README.
+    `encoder`: the adapted base model, by whose class PEFT's AutoPeftModel knows what to load. `privacy`: a paragraph on
+    what the run has cost the sites' data, for the folder's README.
     """
     folder.mkdir(parents=True, exist_ok=True)
     factors = {name: exported_factors(adapter, total, name) for name in sorted(adapter.layers)}
@@ -76,8 +88,9 @@ def export_adapter(
         target_modules=sorted(factors),
         rank_pattern={name: rank for name, rank in ranks.items() if rank != common_rank},
         alpha_pattern={name: alpha for name, alpha in alphas.items() if alpha != common_alpha},
+        fan_in_fan_out=any(isinstance(layer.get_base_layer(), Conv1D) for _, layer in adapted_layers(encoder)),
         base_model_name_or_path=base,
-        auto_mapping={"base_model_class": encoder.__name__, "parent_library": encoder.__module__},
+        auto_mapping={"base_model_class": type(encoder).__name__, "parent_library": type(encoder).__module__},
         inference_mode=True,
     ).save_pretrained(str(folder))
     tensors: dict[str, Tensor] = {}

@@ -60,8 +60,7 @@ def outgoing(
 
     Nodes that hold the same get the same bytes, encoded once.
     """
-    frozen = {Factor.HEAD} if recipe.train.head == "frozen" else set()
-    trains, keeps = strategy.trains(number) - frozen, strategy.traits.keeps - frozen
+    trains, keeps = trained_in(number, recipe, strategy)
     recipe = without_feedback(recipe) if strategy.traits.redraws else recipe
     changes = recipe.wire.download == "changes"
     downlink = next_downlink(recipe, strategy, progress, number) if changes else None
@@ -89,6 +88,12 @@ def outgoing(
         )
         messages.append(Outgoing(node, task, ready.blob, ready.adapter, ready.base_hash))
     return messages, downlink
+
+
+def trained_in(number: int, recipe: Recipe, strategy: Strategy) -> tuple[frozenset[Factor], frozenset[Factor]]:
+    """What clients train and send in this round, and what they train and keep."""
+    frozen = {Factor.HEAD} if recipe.train.head == "frozen" else set()
+    return strategy.trains(number) - frozen, strategy.traits.keeps - frozen
 
 
 def without_feedback(recipe: Recipe) -> Recipe:

@@ -47,6 +47,7 @@ from simulations.local_grid import FIRST_NODE, Faults, LocalGrid, run_apps
 from simulations.on_ray import run_on_ray
 from simulations.partition import ClientExamples, Federation, federation
 from simulations.pictures import draw_curves
+from simulations.private_door import require_private_training
 from simulations.sites import site_of
 from strategies.base import State
 from strategies.registry import build
@@ -98,6 +99,7 @@ def prepare(recipe: Recipe, *, say: Callable[[str], None] = log.info) -> Simulat
         data = replace(data, clients={"pooled": whole})
     home = resident(recipe.model, recipe.adapter, data.labels)
     require_ranks(home.template, recipe.adapter)
+    require_private_training(recipe, home)
     return Simulation(recipe, data, home)
 
 
@@ -267,7 +269,7 @@ def export_personal(simulation: Simulation, names: Sequence[str], progress: Prog
             own,
             total={},
             base=simulation.resident.base.source,
-            encoder=type(simulation.resident.model.get_submodule("encoder")),
+            encoder=simulation.resident.model.get_submodule("encoder"),
             labels=simulation.data.labels,
             max_tokens=simulation.recipe.model.max_tokens,
             privacy=privacy_note(simulation.recipe, spent),

@@ -11,6 +11,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from fedlora.adapters.unfit import bare_attention, fused_experts, read_by_a_scan
 from fedlora.config import AdapterSettings
 from fedlora.settings import SettingsError, nearest
 
@@ -52,8 +53,8 @@ def inject(encoder: nn.Module, settings: AdapterSettings) -> None:
     """Add an adapter to `encoder` in place and freeze everything else; its output is unchanged (B or R is zero)."""
     encoder.requires_grad_(False)
     names = target_names(encoder, settings)
-    if settings.targets == "all-linear" and (fused := fused_experts(encoder)):
-        log.warning("all-linear adapts no expert of %s: they are fused in one tensor, which stays as it is", fused[0])
+    if settings.targets == "all-linear":
+        say_what_is_left_out(encoder)
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,  # PEFT divides it by r; a fraction is fine
@@ -69,13 +70,16 @@ def inject(encoder: nn.Module, settings: AdapterSettings) -> None:
             layer.lora_B[ADAPTER] = CoredB(layer.lora_B[ADAPTER])
 
 
-def fused_experts(encoder: nn.Module) -> list[str]:
-    """Modules that hold the matrices of several experts in one parameter (experts, m, n): no linear layers."""
-    return [
-        name
-        for name, module in encoder.named_modules()
-        if any(parameter.ndim == 3 for parameter in module.parameters(recurse=False)) and "expert" in name
-    ]
+def say_what_is_left_out(encoder: nn.Module) -> None:
+    """What `all-linear` promises and no adapter fits."""
+    if fused := fused_experts(encoder):
+        log.warning("all-linear adapts no expert of %s: they are fused in one tensor, which stays as it is", fused[0])
+    if scanned := [name for name in linear_names(encoder) if read_by_a_scan(encoder, name)]:
+        log.warning(
+            "all-linear leaves out %d matrices like %s: a fused scan reads them past their layers",
+            len(scanned),
+            scanned[0],
+        )
 
 
 def adapted_layers(encoder: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
@@ -87,22 +91,48 @@ def adapted_layers(encoder: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
 
 def target_names(encoder: nn.Module, settings: AdapterSettings) -> list[str]:
     """Full module paths of the matrices to adapt; SettingsError when nothing fits."""
-    linears = [
+    linears = linear_names(encoder)
+    chosen = [name for name in linears if _is_target(name, settings)]
+    require_each_there(linears, chosen, settings)
+    scanned = [name for name in chosen if read_by_a_scan(encoder, name)]
+    if settings.targets == "all-linear":
+        chosen = [name for name in chosen if name not in scanned]
+    elif scanned:
+        raise SettingsError(
+            f"adapter.targets: {scanned[0]} would never train: a fused scan reads its weight past the layer; name "
+            "others (in_proj), or use attention."
+        )
+    if settings.layers is not None:
+        chosen = [name for name in chosen if layer_index(name) in settings.layers]
+    if not chosen:
+        raise nothing_fits(encoder, linears, settings)
+    return chosen
+
+
+def linear_names(encoder: nn.Module) -> list[str]:
+    """Full module paths of all linear layers of the frozen base."""
+    return [
         name
         for name, module in encoder.named_modules()
         if isinstance(module, (nn.Linear, Conv1D)) and not any(part in name for part in NEVER_ADAPTED)
     ]
-    chosen = [name for name in linears if _is_target(name, settings)]
-    require_each_there(linears, chosen, settings)
-    if settings.layers is not None:
-        chosen = [name for name in chosen if layer_index(name) in settings.layers]
-    if not chosen:
-        last_parts = ", ".join(sorted({name.rpartition(".")[2] for name in linears}))
-        raise SettingsError(
-            f"adapter.targets={settings.targets!r} with adapter.layers={settings.layers!r} matches no matrix of this "
-            f"model; its linear layers are called: {last_parts}."
+
+
+def nothing_fits(encoder: nn.Module, linears: Sequence[str], settings: AdapterSettings) -> SettingsError:
+    """What a model without such matrices is refused with: what it keeps elsewhere, and what could be adapted."""
+    last_parts = ", ".join(sorted({name.rpartition(".")[2] for name in linears}))
+    asked = f"adapter.targets={settings.targets!r}"
+    asked += f" with adapter.layers={settings.layers!r}" if settings.layers is not None else ""
+    bare = bare_attention(encoder) if settings.targets == "attention" else None
+    return SettingsError(
+        f"{asked} matches no matrix of this model"
+        + (f": {bare} are bare parameters, which only a layer of their own could adapt" if bare else "")
+        + (
+            f"; its linear layers are called: {last_parts}. Name those to adapt in adapter.targets, or all-linear."
+            if linears
+            else "; it has no linear layers, so that nothing of it can be adapted. Choose another model."
         )
-    return chosen
+    )
 
 
 def require_each_there(linears: Sequence[str], chosen: Sequence[str], settings: AdapterSettings) -> None:

@@ -94,7 +94,7 @@ class Recorder:
         self._uses.setdefault(weight_oi, []).append(Use(zeros_nto, x_nti.detach(), x_nti._version))
         return y_nto + zeros_nto
 
-    def positions(self, x: Tensor) -> Tensor:
+    def positions(self, x: Tensor, *, layer: str) -> Tensor:
         """x as (n, t, i). Refuses a dim 0 that is not the declared batch, and gradients outside `begin` and `end`."""
         if self.batch is None:
             raise Refusal(
@@ -105,8 +105,9 @@ class Recorder:
         if x.dim() < 2 or x.shape[0] != self.batch:
             raise Refusal(
                 Code.UNSUPPORTED_MODEL,
-                f"a trained layer got an input of shape {tuple(x.shape)} where dim 0 must be the {self.batch} examples "
-                "of the microbatch; keep the batch first everywhere, and return one loss per index.",
+                f"the trained layer {layer} got an input of shape {tuple(x.shape)} where dim 0 must be the "
+                f"{self.batch} examples of the microbatch; keep the batch first everywhere and return one loss per "
+                "index, or leave this layer out of adapter.targets.",
             )
         return x.reshape(self.batch, -1, x.shape[-1])
 
@@ -115,11 +116,13 @@ class ExpandedLinear(nn.Linear):
     """An `nn.Linear` whose weight is a leaf with one copy (stride 0) per example."""
 
     recorder: Recorder
+    called: str
+    """Its path in the model, for whoever reads a refusal."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return functional.linear(input, self.weight, self.bias)
-        x_nti = self.recorder.positions(input)
+        x_nti = self.recorder.positions(input, layer=self.called)
         if self.weight.requires_grad:
             y_nto = self.recorder.product(x_nti, self.weight)
         else:
@@ -149,15 +152,17 @@ class ExpandedLinears:
     def attach(self, model: nn.Module) -> list[nn.Parameter]:
         """Swap; returns the parameters that now have per-example gradients."""
         self._modules = trained_linears(model)
+        names = {module: name for name, module in model.named_modules()}
         for module in self._modules:
             module.__class__ = ExpandedLinear
-            module.__dict__["recorder"] = self._recorder
+            module.__dict__ |= {"recorder": self._recorder, "called": names[module]}
         return [p for module in self._modules for p in module.parameters(recurse=False) if p.requires_grad]
 
     def detach(self) -> None:
         for module in self._modules:
             module.__class__ = nn.Linear
             module.__dict__.pop("recorder", None)
+            module.__dict__.pop("called", None)
         self._modules = []
 
     def begin(self, batch: int) -> None:

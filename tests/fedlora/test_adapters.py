@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 from transformers import AutoModel
 
 from fedlora.adapters import fold, initial_adapter, inject, read, set_trainable, unfold, write
-from fedlora.adapters.inject import target_names
+from fedlora.adapters.inject import ADAPTER, adapted_layers, target_names
 from fedlora.config import AdapterSettings
 from fedlora.lowrank import Product
 from fedlora.settings import SettingsError
@@ -34,6 +35,28 @@ def test_targets_are_detected_whatever_the_model_calls_them(tiny_bert, tiny_gpt2
 def test_an_unknown_target_is_refused_with_the_names_that_exist(tiny_bert):
     with pytest.raises(SettingsError, match=r"matches no matrix.*query"):
         inject(tiny_bert.encoder, AdapterSettings(targets=("nonsense",)))
+
+
+def test_an_attention_that_is_no_layer_is_named_with_what_could_be_adapted(tmp_path):
+    encoder = AutoModel.from_pretrained(save("xlnet", tmp_path))
+    with pytest.raises(
+        SettingsError, match=r"r_r_bias.* of its XLNetRelativeAttention are bare.*layer_1, layer_2\. Name"
+    ):
+        inject(encoder, AdapterSettings(r=2))
+    with pytest.raises(SettingsError, match="no linear layers, so that nothing of it can be adapted"):
+        inject(nn.Sequential(nn.LayerNorm(4)), AdapterSettings(r=2))
+
+
+def test_what_a_fused_scan_reads_past_its_layer_is_not_adapted(tmp_path, caplog):
+    """In training Mamba's mixer takes the weights out of these layers: an adapter beside them has no gradient."""
+    encoder = AutoModel.from_pretrained(save("mamba", tmp_path))
+    with pytest.raises(SettingsError, match=r"layers\.0\.mixer\.x_proj would never train.*name others \(in_proj\)"):
+        inject(encoder, AdapterSettings(r=2, targets=("x_proj",)))
+    inject(encoder, AdapterSettings(r=2, targets="all-linear"))
+    assert "all-linear leaves out 6 matrices like layers.0.mixer.x_proj" in caplog.text
+    assert {name.rpartition(".")[2] for name, _ in adapted_layers(encoder)} == {"in_proj"}
+    encoder.train()(input_ids=torch.tensor([[3, 4, 5]])).last_hidden_state.sum().backward()
+    assert all(layer.lora_B[ADAPTER].weight.grad is not None for _, layer in adapted_layers(encoder))
 
 
 def test_all_linear_leaves_out_the_pooler_and_layers_can_be_chosen(tiny_bert):

@@ -8,14 +8,20 @@ import pytest
 import torch
 from peft import AutoPeftModel, PeftModel
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
 from torch.testing import assert_close
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedTokenizerFast
 
 from fedlora.adapters import fold, initial_adapter, write
 from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.export import export_adapter
 from fedlora.resident import resident
 from strategies.versions import total
+from tests.exported import as_its_readme_says, distance
+from tests.privacy.architectures import save
 from tests.strategies.examples import built, updates_for
 
 LABELS = ("bad", "good")
@@ -57,7 +63,7 @@ def test_logits_are_those_of_the_served_model(tiny_model, tmp_path, strategy, ki
     write(home.model, state.adapter.to(torch.float32))
     served = home.model(IDS, MASK)
     export_adapter(
-        tmp_path, state.adapter, total=total(state), base=tiny_model, encoder=type(home.model.encoder), labels=LABELS,
+        tmp_path, state.adapter, total=total(state), base=tiny_model, encoder=home.model.encoder, labels=LABELS,
         max_tokens=16,
     )  # fmt: skip
     exported = logits_of_the_export(tiny_model, tmp_path)
@@ -66,3 +72,34 @@ def test_logits_are_those_of_the_served_model(tiny_model, tmp_path, strategy, ki
     loaded = AutoPeftModel.from_pretrained(str(tmp_path)).eval()
     plain = PeftModel.from_pretrained(AutoModel.from_pretrained(tiny_model), str(tmp_path)).eval()
     assert torch.equal(loaded(IDS, MASK).last_hidden_state, plain(IDS, MASK).last_hidden_state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_readme_s_lines_compute_the_served_logits_whatever_the_base_s_tokenizer_and_precision(tmp_path, dtype):
+    """The checkpoint may be bfloat16; the tokenizer pads left, has no padding token, and gives token types besides."""
+    base = save("bert", tmp_path / "base", dtype=dtype)
+    words = {f"word{number}": number for number in range(60)}
+    backend = Tokenizer(WordLevel(words, unk_token="word1"))
+    backend.pre_tokenizer = Whitespace()
+    backend.post_processor = TemplateProcessing(
+        single="$A:1", special_tokens=[]
+    )  # token types 1, as XLNet's has others
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="word0", padding_side="left",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    ).save_pretrained(base)  # fmt: skip
+    settings = AdapterSettings(r=2, alpha=3.0)
+    home = resident(ModelSettings(id=base, max_tokens=16), settings, LABELS)
+    federated = built("fedit")
+    state = federated.init(initial_adapter(home.model, settings, seed=0))
+    updates = updates_for(federated, state, round_number=1, clients=3)
+    adapter = federated.step(state, federated.combine(updates)).adapter.to(torch.float32)
+    write(home.model, adapter)
+    export_adapter(
+        tmp_path / "adapter", adapter, total={}, base=base, encoder=home.model.encoder, labels=LABELS, max_tokens=16
+    )
+    pasted = as_its_readme_says(tmp_path / "adapter", ["word3 word9", "word5 word6 word7 word8 word2"])
+    ids = torch.tensor([[3, 9, 0, 0, 0], [5, 6, 7, 8, 2]])
+    served = home.model.eval()(ids, torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]])).detach()
+    assert distance(pasted.logits_nc, served) <= 1e-6
+    assert distance(pasted.without_adapter_nc, served) > 1e-3

@@ -12,12 +12,13 @@ from transformers.utils import logging as transformers_logging
 
 from fedlora.adapters import inject
 from fedlora.config import AdapterSettings, ModelSettings
-from fedlora.examples import tokenise
+from fedlora.examples import IGNORED, tokenise
 from fedlora.models import load_base, load_tokenizer
 from fedlora.rows import Row
 from fedlora.settings import SettingsError
 from fedlora.tasks import TASKS
 from tests.federations import save_tiny_model
+from tests.privacy.architectures import save, tokenizer_for
 
 LABELS = ("bad", "good")
 
@@ -158,3 +159,17 @@ def test_bfloat16_on_a_cpu_attends_plainly_and_is_the_same_base(tiny_model):
     ids, mask = torch.tensor([[2, 6, 7, 3, 0]]), torch.tensor([[1, 1, 1, 1, 0]])
     hidden = [base.model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state for base in (fused, plain)]
     assert torch.allclose(*(tensor[:, :4] for tensor in hidden), atol=1e-5)
+
+
+def test_a_tokenizer_that_makes_nothing_of_any_text_is_refused(tmp_path):
+    """transformers makes Qwen2's tokenizer itself, whatever the files say: of a vocabulary of words it finds none."""
+    folder, rows = save("qwen2", tmp_path), [Row("word3", "bad", ""), Row("word5 word9", "good", "")]
+    assert len(tokenise(rows, LABELS, load_tokenizer(settings(folder)), max_tokens=16)) == 2
+    tokenizer_for("llama").save_pretrained(folder)
+    empty = load_tokenizer(settings(folder))
+    with pytest.raises(
+        SettingsError, match=r"no tokens of any of 2 text\(s\): its files do not go.*\(Qwen2Tokenizer\)"
+    ):
+        tokenise(rows, LABELS, empty, max_tokens=16)
+    private = tokenise(rows, LABELS, empty, max_tokens=16, ignore_unusable=True)
+    assert private.labels_n.tolist() == [IGNORED, IGNORED]
