@@ -17,6 +17,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 import server.messages
 from client.messages import read_task, reply_message, unreadable
+from fedlora import __version__
 from fedlora.config import Recipe, TrainSettings, load
 from fedlora.machine import Machine
 from fedlora.privacy.chain import read_chain
@@ -245,7 +246,7 @@ def test_what_a_site_does_not_know_is_refused_in_words_that_name_versions_and_se
     with pytest.raises(NewerProtocolError) as refused:
         read_task(message)
     assert str(refused.value) == (
-        f"the message is of protocol {PROTOCOL + 1}, this is fedlora 0.1.0 with protocol {PROTOCOL}: it has "
+        f"the message is of protocol {PROTOCOL + 1}, this is fedlora {__version__} with protocol {PROTOCOL}: it has "
         "train.padding, which is not known here. Upgrade fedlora on this side, or leave these settings out of the "
         "recipe."
     )
