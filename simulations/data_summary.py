@@ -10,10 +10,13 @@ from fedlora.classes import alike
 from fedlora.lengths import Lengths, percent
 from fedlora.one_per_text import Counts
 from fedlora.rows import Row
+from server.verdict import standard_error
 
 MOST_LISTED = 12
 NAME_CHARS = 40
 LARGE_SHARE = 0.2
+FEW_TEXTS = 50
+"""A test set below it tells little: an accuracy of a half would be ± 0.07 and more."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,12 @@ def lines(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int) -
         ("clients", _clients(sizes)),
         ("test set", f"{held_out} texts that no client has"),
         ("texts", str(found.lengths)),
-        *(("careful", doubt) for doubt in doubts(found, sizes, batch_size=batch_size)),
+        *(("careful", doubt) for doubt in doubts(found, sizes, held_out=held_out, batch_size=batch_size)),
     ]
     return [f"{what:<9} {text}" for what, text in said]
 
 
-def doubts(found: DataSummary, sizes: Sizes, *, batch_size: int) -> Iterator[str]:
+def doubts(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int) -> Iterator[str]:
     """What is allowed, and is seldom meant."""
     for group in alike(found.classes):
         yield f"the classes {' and '.join(map(repr, group))} differ only in case or spaces"
@@ -69,6 +72,9 @@ def doubts(found: DataSummary, sizes: Sizes, *, batch_size: int) -> Iterator[str
         yield f"{found.counts.conflicting} rows are left out because their text comes with several classes"
     if found.disputed:
         yield f"{found.disputed} texts are at several clients with different classes; each trains on its own"
+    if held_out < FEW_TEXTS:
+        error = standard_error(0.5, max(1, held_out))
+        yield f"the test set is small: an accuracy on {held_out} texts is ± {error:.2f}; raise data.held_out"
     small = [name for name, (train, _) in sizes.items() if train < batch_size]
     if small:
         listed = ", ".join(map(_name, small[:MOST_LISTED])) + (", ..." if len(small) > MOST_LISTED else "")

@@ -43,6 +43,7 @@ MISTAKES = [
     ("simulate R --set data.text_column=text", "did you mean data.text?"),
     ("simulate R --set data.clients=4", "data.clients=4 has no effect with data.partition=natural"),
     ("simulate R --set data.held_out=1000000", "data.held_out=1000000 takes all of the"),
+    ("simulate R --set data.held_out=1.0", "give a share between 0 and 1, such as 0.1, or a whole number of texts"),
     ("simulate R --set rounds.count=0", "rounds.count must be greater than or equal to 1"),
     ("simulate R --set rounds.min_clients=50", "the data have 4 clients; lower it"),
     ("simulate R --set rounds.quorum=2", "rounds.quorum must be less than or equal to 1"),
