@@ -19,6 +19,7 @@ from fedlora.settings import RunError, SettingsError
 from fedlora.units_path import add_units_to_path
 
 COMMANDS = {
+    "init": ("simulations.init_command:init", "Look at your file and write a recipe for it."),
     "simulate": ("simulations.commands:simulate", "Run a recipe: coordinator and clients in one process."),
     "recipes": ("fedlora.config_commands:recipes", "The packaged recipes, with a sentence each."),
     "compare": ("simulations.commands:compare", "Put finished or new runs side by side: table, CSV, picture."),
@@ -36,7 +37,7 @@ COMMANDS = {
 }
 
 
-SLOW_TO_LOAD = ("simulate", "compare")
+SLOW_TO_LOAD = ("init", "simulate", "compare")
 """What imports torch, transformers and Flower: seconds in which a person should not wonder."""
 
 
