@@ -43,7 +43,7 @@ class Tried:
         error = standard_error(self.accuracy, self.guessing.examples)
         if self.accuracy - self.guessing.majority > CLEARLY * error:
             return "learns"
-        return "learns slowly" if self.loss < min(uniform, self.losses[0]) else "does not learn"
+        return "learns slowly" if self.loss < uniform and self.loss <= self.losses[0] else "does not learn"
 
 
 def rates_around(rate: float) -> tuple[float, ...]:
