@@ -16,13 +16,14 @@ from rich.table import Column as Heading
 from rich.table import Table
 
 from fedlora.config import Recipe, load
-from fedlora.examples import concatenate
+from fedlora.examples import Examples, concatenate
 from fedlora.settings import SettingsError
 from server.rounds import QuorumError
 from server.summary import read_rounds
 from server.verdict import Guessing
 from simulations.commands import Overrides, said_once, talk
 from simulations.find_lr import Tried, best, rates_around, rates_of, why
+from simulations.partition import ClientExamples
 from simulations.run import Simulation, prepare, simulate
 
 MOST_STEPS, MOST_CLIENTS, MOST_TESTED = 10, 4, 200
@@ -81,21 +82,25 @@ def trials(recipe: Recipe, rates: Sequence[float], *, rounds: int, examples: int
 def small(simulation: Simulation, *, rounds: int, examples: int) -> Simulation:
     """The same with fewer examples, clients and steps, tested on what clients keep apart."""
     recipe, data = simulation.recipe, simulation.data
+    tested = -(-MOST_TESTED // len(data.clients))
     few = {
-        name: replace(client, train=client.train.take(range(min(examples, len(client.train)))))
+        name: ClientExamples(first(client.train, examples), first(client.test, tested))
         for name, client in data.clients.items()
     }
-    apart = concatenate([client.test for client in data.clients.values()])
-    every = max(1, -(-len(apart) // MOST_TESTED))  # each client's, not those of the first
+    asked = max(MOST_CLIENTS, recipe.robust.least_updates if recipe.robust.enabled else 0)
     settings = recipe.rounds.model_copy(
-        update={"count": rounds, "evaluate_every": 1, "fraction": min(recipe.rounds.fraction, MOST_CLIENTS / len(few))}
+        update={"count": rounds, "evaluate_every": 1, "fraction": min(recipe.rounds.fraction, asked / len(few))}
     )
     train = recipe.train.model_copy(update={"steps": min(recipe.train.steps, MOST_STEPS)})
     return replace(
         simulation,
         recipe=recipe.model_copy(update={"rounds": settings, "train": train, "mode": "federated"}),
-        data=replace(data, clients=few, held_out=apart.take(range(0, len(apart), every))),
+        data=replace(data, clients=few, held_out=concatenate([client.test for client in few.values()])),
     )
+
+
+def first(examples: Examples, count: int) -> Examples:
+    return examples.take(range(min(count, len(examples))))
 
 
 def trial(simulation: Simulation, rate: float) -> Tried:

@@ -14,6 +14,7 @@ from fedlora.config import load
 from fedlora.plain_yaml import yaml_text
 from fedlora.settings import SettingsError
 from server.verdict import Guessing
+from simulations import find_lr_command
 from simulations.find_lr import Tried, best, rates_around, rates_of, why
 from simulations.find_lr_command import small
 from simulations.run import prepare
@@ -64,7 +65,22 @@ def test_it_is_bounded_and_leaves_the_shared_test_set_alone(tiny_model, messages
     assert {len(client.train) for client in few.data.clients.values()} == {5}
     apart = [row for client in whole.data.clients.values() for row in client.test.token_ids]
     assert len(few.data.held_out) == len(apart)
+    assert sum(len(client.test) for client in few.data.clients.values()) == len(apart)
     assert all(torch.equal(a, b) for a, b in zip(few.data.held_out.token_ids, apart, strict=True))
+
+
+def test_of_a_large_source_few_examples_are_tested_on(tiny_model, messages, monkeypatch):
+    monkeypatch.setattr(find_lr_command, "MOST_TESTED", 8)
+    whole = prepare(tiny_recipe(tiny_model, messages, "data.test_fraction=0.5"))
+    few = small(whole, rounds=2, examples=5)
+    assert {name: len(client.test) for name, client in few.data.clients.items()} == dict.fromkeys(whole.data.clients, 2)
+    assert len(few.data.held_out) == 8
+
+
+def test_a_robust_rule_still_has_the_updates_that_it_needs(tiny_model, messages):
+    asked = ("data.partition=iid", "data.clients=10", "robust.rule=multi-krum", "robust.attackers=2")
+    few = small(prepare(tiny_recipe(tiny_model, messages, *asked)), rounds=2, examples=5).recipe
+    assert few.rounds.asked(10) >= few.robust.least_updates > 4
 
 
 def test_of_rates_that_are_as_good_the_lowest_is_taken():
