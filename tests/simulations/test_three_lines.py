@@ -34,6 +34,7 @@ def test_three_lines_learn(tiny_model, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["airlines", "twelve classes", "long texts"])
 def test_three_lines_learn_on_the_demos_model(tmp_path, name):
     """Three rounds of a part of the clients are enough to tell; SGD at 0.1, the default before, guesses on airlines."""
@@ -44,12 +45,9 @@ def test_three_lines_learn_on_the_demos_model(tmp_path, name):
     }[name]()
     path = recipe_of(tmp_path, source, text, label)
     few = (
-        "rounds.count=3",
-        "rounds.evaluate_every=3",
-        "rounds.fraction=0.5",
-        "data.held_out=200",
+        "rounds.count=3", "rounds.evaluate_every=3", "rounds.fraction=0.3", "model.max_tokens=32", "data.held_out=200",
         "data.test_fraction=0.01",
-    )
+    )  # fmt: skip
     said, _ = outcome(path, tmp_path, *few)
     assert "is better than guessing" in said
 
