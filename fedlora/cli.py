@@ -21,8 +21,10 @@ from fedlora.settings import RunError, SettingsError
 from fedlora.units_path import add_units_to_path
 
 COMMANDS = {
+    "init": ("simulations.init_command:init", "Look at your file and write a recipe for it."),
     "simulate": ("simulations.commands:simulate", "Run a recipe: coordinator and clients in one process."),
     "recipes": ("fedlora.config_commands:recipes", "The packaged recipes, with a sentence each."),
+    "find-lr": ("simulations.find_lr_command:find_lr", "Which learning rate a recipe should have, by short runs."),
     "compare": ("simulations.commands:compare", "Put finished or new runs side by side: table, CSV, picture."),
     "strategies": ("strategies.commands:strategies", "What every strategy trains, sends and guarantees."),
     "probe": ("strategies.commands:probe_adapters", "Is averaging a PEFT adapter type exact?"),
@@ -38,7 +40,7 @@ COMMANDS = {
 }
 
 
-SLOW_TO_LOAD = ("simulate", "compare")
+SLOW_TO_LOAD = ("init", "simulate", "find-lr", "compare")
 """What imports torch, transformers and Flower: seconds in which a person should not wonder."""
 
 

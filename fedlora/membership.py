@@ -2,7 +2,8 @@
 
     u(text) = BLAKE2b(key, purpose, text) as a number in [0, 1)
 
-    held_out   the N texts with the smallest u
+    held_out   a number: the N texts with the smallest u
+               a share: u < share, and the text with the smallest u in any case
     split      test:  u < test_fraction, and the text with the smallest u in any case
                train: the rest; with `train_fraction`, of these only u < test_fraction + train_fraction
 
@@ -20,8 +21,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 KEY_BYTES = 32
+
+
+def share_or_number(value: Any) -> float:
+    """A share as it is, a number of texts as an int; ValueError for what is neither.
+
+    >>> share_or_number(0.1), share_or_number(500), share_or_number(5e2)
+    (0.1, 500, 500)
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and 0 < value < 1:
+        return float(value)
+    if number and value >= 1 and (isinstance(value, int) or (value > 1 and value.is_integer())):
+        return int(value)
+    raise ValueError(
+        f"give a share between 0 and 1, such as 0.1, or a whole number of texts, such as 500; got {value!r}."
+    )
+
+
+ShareOrNumber = Annotated[int | float, BeforeValidator(share_or_number)]
 
 
 def key_of(seed: int) -> bytes:
@@ -40,9 +63,12 @@ def digest(text: str, key: bytes, purpose: str) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8, key=key, person=purpose.encode()).digest(), "big")
 
 
-def held_out(texts: Iterable[str], count: int, key: bytes) -> frozenset[str]:
-    """The `count` distinct texts with the smallest u; all of them where there are fewer."""
-    return frozenset(sorted(set(texts), key=lambda text: (place(text, key, "held out"), text))[:count])
+def held_out(texts: Iterable[str], wanted: float, key: bytes) -> frozenset[str]:
+    """So many distinct texts, those with the smallest u, or all where there are fewer; below 1, that share of them."""
+    order = sorted((place(text, key, "held out"), text) for text in set(texts))
+    if wanted >= 1:
+        return frozenset(text for _, text in order[: int(wanted)])
+    return frozenset(text for number, (u, text) in enumerate(order) if u < wanted or number == 0)
 
 
 def split(

@@ -64,6 +64,7 @@ class Read:
 
 
 MOST_SHOWN = 10
+NO_CLIENTS = " Where none says whose a row is, data.partition=iid and data.clients=4 deal the rows by chance."
 
 
 def read_rows(source: str, columns: Columns) -> list[Row]:
@@ -200,6 +201,7 @@ def require_columns(absent: Collection[str], columns: Columns, file: File) -> No
                 f"{key}={column!r}: {file.path} has no such column; "
                 + (f"did you mean {near!r}? It has " if near else "it has ")
                 + f"{', '.join(file.table.names) or 'none'}."
+                + (NO_CLIENTS if key == "data.client_column" else "")
             )
 
 

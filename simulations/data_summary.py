@@ -10,10 +10,13 @@ from fedlora.classes import alike
 from fedlora.lengths import Lengths, percent
 from fedlora.one_per_text import Counts
 from fedlora.rows import Row
+from server.verdict import standard_error
 
 MOST_LISTED = 12
 NAME_CHARS = 40
 LARGE_SHARE = 0.2
+FEW_TEXTS = 50
+"""A test set below it tells little: an accuracy of a half would be ± 0.07 and more."""
 
 
 @dataclass(frozen=True)
@@ -48,56 +51,61 @@ def lines(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int) -
     """For a person at a terminal; names are made printable."""
     said = [
         ("data", f"{found.source}: {found.counts}"),
-        ("classes", _classes(found.classes)),
-        ("clients", _clients(sizes)),
+        ("classes", classes_said(found.classes)),
+        ("clients", clients_said(sizes)),
         ("test set", f"{held_out} texts that no client has"),
         ("texts", str(found.lengths)),
-        *(("careful", doubt) for doubt in doubts(found, sizes, batch_size=batch_size)),
+        *(("careful", doubt) for doubt in doubts(found, sizes, held_out=held_out, batch_size=batch_size)),
     ]
     return [f"{what:<9} {text}" for what, text in said]
 
 
-def doubts(found: DataSummary, sizes: Sizes, *, batch_size: int) -> Iterator[str]:
+def doubts(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int) -> Iterator[str]:
     """What is allowed, and is seldom meant."""
     for group in alike(found.classes):
         yield f"the classes {' and '.join(map(repr, group))} differ only in case or spaces"
     for label in [label for label, count in found.classes.items() if not count]:
-        yield f"the class {_name(label)} is declared, and no row has it"
+        yield f"the class {printable(label)} is declared, and no row has it"
     if found.counts.unusable_share > LARGE_SHARE:
         yield f"{found.counts.unusable_share:.0%} of the rows cannot be used"
     if found.counts.conflicting:
         yield f"{found.counts.conflicting} rows are left out because their text comes with several classes"
     if found.disputed:
         yield f"{found.disputed} texts are at several clients with different classes; each trains on its own"
+    if held_out < FEW_TEXTS:
+        error = standard_error(0.5, max(1, held_out))
+        yield f"the test set is small: an accuracy on {held_out} texts is ± {error:.2f}; raise data.held_out"
     small = [name for name, (train, _) in sizes.items() if train < batch_size]
     if small:
-        listed = ", ".join(map(_name, small[:MOST_LISTED])) + (", ..." if len(small) > MOST_LISTED else "")
+        listed = ", ".join(map(printable, small[:MOST_LISTED])) + (", ..." if len(small) > MOST_LISTED else "")
         yield f"{len(small)} clients have fewer examples than one batch (train.batch_size={batch_size}): {listed}"
     if found.lengths.cut > LARGE_SHARE * found.lengths.texts:
         yield f"{percent(found.lengths.cut, found.lengths.texts)} of the texts are cut; raise model.max_tokens"
 
 
-def _classes(classes: Mapping[str, int]) -> str:
+def classes_said(classes: Mapping[str, int]) -> str:
     whole = sum(classes.values())
-    shares = [f"{_name(label)} {count} ({percent(count, whole)})" for label, count in classes.items()]
+    shares = [f"{printable(label)} {count} ({percent(count, whole)})" for label, count in classes.items()]
     if len(classes) <= MOST_LISTED:
         return ", ".join(shares)
     order = sorted(classes, key=lambda label: classes[label])
     least, most = order[0], order[-1]
-    return f"{len(classes)}, from {_name(least)} with {classes[least]} rows to {_name(most)} with {classes[most]}"
+    return (
+        f"{len(classes)}, from {printable(least)} with {classes[least]} rows to {printable(most)} with {classes[most]}"
+    )
 
 
-def _clients(sizes: Sizes) -> str:
+def clients_said(sizes: Sizes) -> str:
     if len(sizes) <= MOST_LISTED:
-        listed = ", ".join(f"{_name(name)} {train} + {test}" for name, (train, test) in sizes.items())
+        listed = ", ".join(f"{printable(name)} {train} + {test}" for name, (train, test) in sizes.items())
         return f"{len(sizes)}, to train + to test: {listed}"
     order = sorted(sizes, key=lambda name: sum(sizes[name]))
-    least, middle, most = (f"{_name(name)} {sizes[name][0]} + {sizes[name][1]}"
+    least, middle, most = (f"{printable(name)} {sizes[name][0]} + {sizes[name][1]}"
                            for name in (order[0], order[len(order) // 2], order[-1]))  # fmt: skip
     return f"{len(sizes)}, to train + to test: from {least} to {most}; the middle one is {middle}"
 
 
-def _name(name: str) -> str:
-    """As it is, where a terminal shows it as it is."""
+def printable(name: str, *, most: int = NAME_CHARS) -> str:
+    """As it is, where a terminal shows it as it is; at most `most` characters."""
     shown = name if name.isprintable() and name == name.strip() else repr(name)
-    return shown if len(shown) <= NAME_CHARS else f"{shown[: NAME_CHARS - 3]}..."
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."

@@ -78,11 +78,11 @@ def assign(
     """Indices of the shared test set, and every client's training and test indices."""
     key = key_of(seed)
     texts = {row.text for row in rows}
-    if len(texts) <= settings.held_out:
+    chosen = held_out(texts, settings.held_out, key)
+    if len(chosen) == len(texts):
         raise SettingsError(
             f"data.held_out={settings.held_out} takes all of the {len(texts)} distinct examples; lower it."
         )
-    chosen = held_out(texts, settings.held_out, key)
     ours = [index for index, row in enumerate(rows) if row.text not in chosen]
     parts = partition([rows[index] for index in ours], settings, seed=seed)
     clients = {

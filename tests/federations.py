@@ -63,7 +63,7 @@ def tiny_recipe(model: str, source: str, *overrides: str) -> Recipe:
         "adapter": {"r": 2, "alpha": 4},
         "data": {"source": source, "held_out": 20, "test_fraction": 0.2},
         "strategy": {"name": "fedsvd"},
-        "train": {"lr": 0.5, "batch_size": 8, "steps": 3},
+        "train": {"optimizer": "sgd", "lr": 0.5, "batch_size": 8, "steps": 3},
         "rounds": {"count": 3, "grace_s": 0.2, "deadline_s": 20.0, "wait_s": 0.2},
     }
     return parse(Recipe, override(values, overrides))

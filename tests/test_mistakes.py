@@ -43,6 +43,7 @@ MISTAKES = [
     ("simulate R --set data.text_column=text", "did you mean data.text?"),
     ("simulate R --set data.clients=4", "data.clients=4 has no effect with data.partition=natural"),
     ("simulate R --set data.held_out=1000000", "data.held_out=1000000 takes all of the"),
+    ("simulate R --set data.held_out=1.0", "give a share between 0 and 1, such as 0.1, or a whole number of texts"),
     ("simulate R --set rounds.count=0", "rounds.count must be greater than or equal to 1"),
     ("simulate R --set rounds.min_clients=50", "the data have 4 clients; lower it"),
     ("simulate R --set rounds.quorum=2", "rounds.quorum must be less than or equal to 1"),
@@ -54,6 +55,19 @@ MISTAKES = [
     ("simulate R --set wire.density=2", "wire.density must be less than or equal to 1"),
     ("simulate R --set seed=one", "seed must be a valid integer"),
     ("simulate R --resume", "start the run without --resume"),
+    ("init nothing.csv", "there is no such file or folder"),
+    ("init airlines", "which has recipes already"),
+    ("init D --out nowhere/recipe.yaml", "there is no folder nowhere; make it first"),
+    ("init D --out M", "is there already; give --force"),
+    ("init D --text txt", "--text 'txt': "),
+    ("init D --label lable", "did you mean 'label'?"),
+    ("init D --label client --client client", "--label and --client name one column twice"),
+    ("init D --text label --label text", "--label 'text' has 160 different values in 160 rows; a class has"),
+    ("init D --model ./nowhere", "model.id='./nowhere' is not a folder"),
+    ("find-lr nothing.yaml", "`fedlora recipes` lists"),
+    ("find-lr R --rates 0.1", "write two rates or more with commas"),
+    ("find-lr R --rounds 0", "0 is not in the range x>=1"),
+    ("find-lr private-ffa", "Choose the rate on data that are public"),
     ("compare R --seeds a,b", "write whole numbers with commas"),
     ("compare R --sweep train.lr", "write it as key=value1,value2"),
     ("compare nothing", "cannot read the recipe nothing"),
@@ -81,7 +95,8 @@ def recipe(tmp_path_factory):
 @pytest.mark.parametrize(("typed", "said"), MISTAKES, ids=[typed for typed, _ in MISTAKES])
 def test_a_mistake_is_answered_with_the_way_out(recipe, tmp_path, monkeypatch, typed, said):
     monkeypatch.chdir(tmp_path)
-    words = [str(recipe) if word == "R" else word for word in shlex.split(typed)]
+    stands_for = {"R": recipe, "D": recipe.parent / "messages.csv", "M": recipe.parent / "messages.csv"}
+    words = [str(stands_for.get(word, word)) for word in shlex.split(typed)]
     result = CliRunner().invoke(app, words, env={"COLUMNS": "200", "FEDLORA_STORE": "none"})
     assert result.exit_code != 0
     assert isinstance(result.exception, SettingsError | RunError | SystemExit), repr(result.exception)

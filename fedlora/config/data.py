@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fedlora.classes import Classes
+from fedlora.membership import ShareOrNumber
 from fedlora.protocol import Since
 from fedlora.settings import Settings
 
@@ -45,8 +46,8 @@ class DataSettings(Settings):
     train_fraction: Annotated[float | None, Since(2)] = Field(None, gt=0, le=1)
     """Probability of an example to be trained on; all that are not kept apart when not given. Use fewer by this."""
 
-    held_out: int = Field(1500, ge=1)
-    """Number of texts in the one shared test set, taken out before clients are formed."""
+    held_out: ShareOrNumber = 0.1
+    """The one shared test set, taken out before clients are formed: a share of the texts (0.1), or a number (500)."""
 
     max_examples: int | None = Field(None, ge=1)
     """Use at most this many training examples per client. Not under example-level privacy: one example more would push

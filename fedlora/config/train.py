@@ -12,11 +12,12 @@ from fedlora.settings import Settings
 class TrainSettings(Settings):
     """What a client does in one round."""
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw"] = "adamw"
     """Local optimiser; its state starts afresh every round."""
 
-    lr: float = Field(0.1, gt=0)
-    """Learning rate of the adapter."""
+    lr: float = Field(0.01, gt=0)
+    """Learning rate of the adapter: the first setting to change where a run does not learn, or diverges
+    (`fedlora find-lr`). SGD wants ten times and more; a large base model a tenth."""
 
     head_lr: float | None = Field(None, gt=0)
     """Learning rate of the task head; `lr` when not given."""

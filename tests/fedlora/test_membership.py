@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlora.config import Recipe
+from fedlora.config import DataSettings, Recipe
 from fedlora.membership import first_of, held_out, key_of, place, split
 from fedlora.settings import SettingsError, parse
 
@@ -36,6 +36,35 @@ def test_one_text_moves_at_most_one_of_those_that_are_not_held_out(key, texts, m
         return set(given) - chosen
 
     assert len(ours(texts) ^ ours([*texts, more])) <= 1
+
+
+@given(KEYS, TEXTS, st.text(max_size=4), st.floats(0.01, 0.99))
+def test_a_held_out_share_is_decided_text_by_text(key, texts, more, share):
+    """But for the text with the smallest u, which is held out whatever the share."""
+    chosen = held_out(texts, share, key)
+    alone = {text for text in set(texts) if place(text, key, "held out") < share}
+    assert chosen >= alone
+    assert len(chosen - alone) <= (not alone)
+    assert len((set(texts) - chosen) ^ ({*texts, more} - held_out([*texts, more], share, key))) <= 1
+
+
+def test_a_share_is_that_share_and_a_number_that_number():
+    texts = [f"text {number}" for number in range(2000)]
+    assert 150 < len(held_out(texts, 0.1, key_of(0))) < 250
+    assert len(held_out(texts, 100, key_of(0))) == 100
+    assert held_out(texts, 100, key_of(0)) < held_out(texts, 0.1, key_of(0)) < held_out(texts, 0.2, key_of(0))
+    assert len(held_out(texts[:3], 1e-9, key_of(0))) == 1
+
+
+def test_a_number_stays_a_whole_number_where_it_is_written_down():
+    written = [parse(DataSettings, {"held_out": value}).model_dump(mode="json")["held_out"] for value in (20, 0.2, 2e1)]
+    assert [repr(value) for value in written] == ["20", "0.2", "20"]
+
+
+@pytest.mark.parametrize("value", [0, -3, 1.0, 0.0, 1.5, True, "10%", None, float("nan"), float("inf"), [0.1]])
+def test_what_is_neither_a_share_nor_a_number_is_refused(value):
+    with pytest.raises(SettingsError, match=r"data\.held_out: give a share between 0 and 1, such as 0\.1, or a whole"):
+        parse(Recipe, {"data": {"held_out": value}})
 
 
 def test_the_place_of_a_text_is_uniform_and_of_its_own_for_every_key_and_purpose():

@@ -29,7 +29,7 @@ def task(*, privacy: dict[str, Any] | None = None, train: dict[str, Any] | None 
         "fingerprint": "f00d",
         "labels": ("no", "yes"),
         "adapter": AdapterSettings(),
-        "train": TrainSettings(**{"batch_size": 32, "steps": 2, **(train or {})}),
+        "train": TrainSettings(**{"optimizer": "sgd", "lr": 0.1, "batch_size": 32, "steps": 2, **(train or {})}),
         "privacy": PrivacySettings(**({"epsilon": 3.0} if privacy is None else privacy)),
         "wire": WireSettings(),
     }

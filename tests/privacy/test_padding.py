@@ -24,7 +24,7 @@ from fedlora.updates import Factor
 MODEL = ModelSettings(max_tokens=16)
 ADAPTER = AdapterSettings(r=2, alpha=2, targets="all-linear", layers=(0,))
 MECHANISM = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=1, expected_batch=20)
-TRAIN = TrainSettings()
+TRAIN = TrainSettings(optimizer="sgd", lr=0.1)
 
 
 def direction_of_padding(model: nn.Module, public: Examples) -> Tensor:

@@ -33,7 +33,9 @@ def summed(model, on, *, state: int) -> torch.Tensor:
     """The clipped sum over three invented texts of full length, the generators in `state`."""
     texts = invented(60, max_tokens=on.max_tokens, pad_id=1)
     torch.manual_seed(state)
-    with private_steps(model, texts, TrainSettings(), on=on, mechanism=MECHANISM, source=SeededSource(0)) as (
+    with private_steps(
+        model, texts, TrainSettings(optimizer="sgd", lr=0.1), on=on, mechanism=MECHANISM, source=SeededSource(0)
+    ) as (
         engine,
         loss,
     ):

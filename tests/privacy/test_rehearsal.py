@@ -19,7 +19,7 @@ from fedlora.settings import SettingsError
 from tests.privacy.architectures import loaded, save
 from tests.privacy.shipped import PRIVATE_RECIPES, shipped
 
-TRAIN = TrainSettings(batch_size=4, steps=2)
+TRAIN = TrainSettings(optimizer="sgd", lr=0.1, batch_size=4, steps=2)
 
 
 def rehearse(model, parameters, on, *, train=TRAIN, pad_id=1, **options) -> None:
@@ -151,7 +151,7 @@ def test_a_whole_microbatch_is_tried_once_a_process_and_the_values_every_time(tm
     rehearse(model, parameters, on)
     assert first.count(4) == 1
     assert rows[len(first) :] == [n for n in first if n != 4]
-    rehearse(model, parameters, on, train=TrainSettings(batch_size=6))
+    rehearse(model, parameters, on, train=TrainSettings(optimizer="sgd", lr=0.1, batch_size=6))
     assert rows.count(6) == 1
 
 

@@ -47,6 +47,8 @@ def test_rows_classes_clients_and_lengths_are_said(said, messages):
     assert re.search(r"classes   bad \d+ \(\d+ %\), good \d+ \(\d+ %\)\n", text)
     assert re.search(r"clients   4, to train \+ to test: blue \d+ \+ \d+, green", text)
     assert "test set  20 texts that no client has\n" in text
+    assert "careful   the test set is small: an accuracy on 20 texts is ± 0.11; raise data.held_out" in text
+    assert "the test set is small" not in said("data.held_out=50")
     assert re.search(r"the longest has \d+ tokens; none is cut at model\.max_tokens=16", text)
 
 

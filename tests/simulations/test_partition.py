@@ -59,12 +59,12 @@ def test_the_same_seed_gives_the_same_parts_and_another_seed_others(build):
 
 
 @pytest.mark.parametrize("partition", ["natural", "iid", "dirichlet", "label"])
-@pytest.mark.parametrize("train_fraction", [None, 0.5])
-def test_one_row_moves_at_most_one_example_of_a_client(messages, partition, train_fraction):
+@pytest.mark.parametrize(("train_fraction", "held_out"), [(None, 20), (0.5, 20), (None, 0.15)])
+def test_one_row_moves_at_most_one_example_of_a_client(messages, partition, train_fraction, held_out):
     """With repeats, conflicts and texts at several clients among the rows."""
     settings = DataSettings(
-        source=messages, partition=partition, clients=4, held_out=20, test_fraction=0.2, train_fraction=train_fraction,
-        labels=("bad", "good"),
+        source=messages, partition=partition, clients=4, held_out=held_out, test_fraction=0.2,
+        train_fraction=train_fraction, labels=("bad", "good"),
     )  # fmt: skip
     draw = random.Random(partition)
     whole = [Row(row.text, row.label, row.client) for row in read_rows(messages, Columns(client="client"))]
@@ -181,6 +181,7 @@ def test_concatenating_keeps_order(build):
         ({"source": "nowhere.csv"}, r"data\.source='nowhere.csv': there is no such file or folder; give"),
         ({"source": "corpus.xlsx"}, r"corpus\.xlsx: it is a spreadsheet or an archive; save it as UTF-8 CSV"),
         ({"held_out": 160}, r"data\.held_out=160 takes all of the 160"),
+        ({"held_out": 0.999999}, r"data\.held_out=0\.999999 takes all of the 160"),
         (
             {"held_out": 158, "partition": "iid", "clients": 2},
             r"client 'client-\d' has \d example\(s\) .*none to",
