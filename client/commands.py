@@ -80,8 +80,10 @@ def up(config: Config = Path("client.yaml")) -> None:
     from client.agent import serve
     from client.settings import load_client
     from fedlora.supervise import log_json_lines
+    from fedlora.unbegun import end_where_a_thread_cannot_begin
 
     log_json_lines()
+    end_where_a_thread_cannot_begin()
     serve(load_client(config), config)
 
 

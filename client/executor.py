@@ -46,6 +46,7 @@ from client.offline import stay_offline
 from client.settings import ClientSettings, load_client
 from fedlora.private_files import require_private
 from fedlora.supervise import log_json_lines
+from fedlora.unbegun import end_where_a_thread_cannot_begin
 
 log = logging.getLogger("fedlora.executor")
 
@@ -183,6 +184,7 @@ def main() -> None:
     parser.add_argument("address", help="host:port of the SuperNode's Runtime API")
     address = parser.parse_args().address
     log_json_lines()
+    end_where_a_thread_cannot_begin()
     settings = load_client(Path(os.environ["FEDLORA_SITE"]))
     stay_offline(settings)
     installed_client()  # its imports are part of what the bound must leave room for, and of the start, not of a round

@@ -24,6 +24,7 @@ import grpc
 
 from client.identity import channel_credentials
 from client.turns import take_turns
+from fedlora.unbegun import end_where_a_thread_cannot_begin
 
 log = logging.getLogger("fedlora.supernode")
 
@@ -35,6 +36,7 @@ def main() -> None:
     certificate, key, *arguments = sys.argv[1:]
     sys.argv = ["flower-supernode", *arguments, "--auth-supernode-private-key", key]
     show_certificate(Path(key), Path(certificate))
+    end_where_a_thread_cannot_begin()
     beat_on()
     take_turns()
     run_to_the_end(importlib.import_module(COMMAND).flower_supernode)

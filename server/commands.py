@@ -25,10 +25,12 @@ console = Console(highlight=False, soft_wrap=True)
 def up(config: Config = DEFAULT) -> None:
     """Run the coordinator until it is stopped."""
     from fedlora.supervise import log_json_lines
+    from fedlora.unbegun import end_where_a_thread_cannot_begin
     from server.settings import load_server
     from server.up import serve
 
     log_json_lines()
+    end_where_a_thread_cannot_begin()
     serve(load_server(config), config)
 
 

@@ -29,6 +29,7 @@ from fedlora.rows import Row
 from fedlora.settings import SettingsError
 from fedlora.supervise import JsonLines
 from fedlora.task import Evaluation
+from fedlora.unbegun import end_where_a_thread_cannot_begin
 from server.coordinate import Coordination, coordinate, load_state
 from server.declared import readable, remember
 from server.held_out import classes_of, held_out
@@ -56,6 +57,7 @@ def main(grid: Grid, context: Context) -> None:
     settings = load_server(Path(os.environ["FEDLORA_SERVER"]))
     folder = settings.runs / require_name(str(context.run_config["run"]), what="run")
     flower_run = str(context.run_id)
+    end_where_a_thread_cannot_begin()
     with alone_in(folder):
         log_to_file(folder / "run.log")
         write_status(folder, this_process("running", flower_run))

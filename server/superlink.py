@@ -18,6 +18,7 @@ from typing import Any
 
 import grpc
 
+from fedlora.unbegun import end_where_a_thread_cannot_begin
 from server.admitted import Approved, Seen
 from server.door import Door
 from server.patient_flower import be_patient
@@ -29,6 +30,7 @@ def main() -> None:
     """Become the SuperLink of the coordinator in FOLDER."""
     folder, certificates, start_s, *arguments = sys.argv[1:]
     sys.argv = ["flower-superlink", *arguments]
+    end_where_a_thread_cannot_begin()
     be_patient(float(start_s))
     guard(Path(folder), certificates=certificates != "optional")
     importlib.import_module(MODULE).flower_superlink()
