@@ -62,7 +62,7 @@ def test_a_coordinators_summary_says_what_the_simulations_does(recipe, tmp_path)
     simulated = run(asked, tmp_path / "run")
     progress = checkpoint.read(tmp_path / "run/checkpoint.safetensors", recipe=asked.model_dump(mode="json"))
     deployed = summary_of(asked, progress, tmp_path / "run")
-    of_its_test_set = {"majority", "test_examples", "standard_error", "verdict"}
+    of_its_test_set = {"majority", "test_examples", "standard_error", "standing", "verdict"}
     assert simulated.keys() - deployed.keys() == {"accuracy_by_client", "state", *of_its_test_set}
     assert {key: value for key, value in deployed.items() if key != "seconds"} == {
         key: simulated[key] for key in deployed if key != "seconds"
