@@ -7,7 +7,7 @@ import torch
 
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
-from fedlora.privacy.noise import SecureSource, SeededSource
+from fedlora.privacy.noise import SecureSource, SeededSource, grid
 from fedlora.privacy.refusal import Code, Refusal
 from tests.privacy.models import Examples, classifier, looped_clipped_sum
 
@@ -121,15 +121,19 @@ def test_a_nonfinite_example_in_the_independence_check_delays_it_and_costs_nothi
 
 
 def test_step_releases_sum_plus_noise_over_the_public_batch():
-    """With everybody drawn (q = 1) and the same stream, p.grad - S / b is the noise: N(0, (σC/b)²)."""
-    examples, model = Examples(4), classifier(trains="ABH")
-    with engine_of(model, 4, rate=1.0, noise_multiplier=2.0, clip=0.5, expected_batch=10.0) as engine:
+    """With everybody drawn (q = 1), p.grad · b is S + σ C z to half a step of the grid; z follows in the same stream."""
+    examples, model, sigma, clip, batch = Examples(4), classifier(trains="ABH"), 2.0, 0.75, 10.0
+    mechanism = {"rate": 1.0, "noise_multiplier": sigma, "clip": clip, "expected_batch": batch}
+    with engine_of(model, 4, seed=5, **mechanism) as engine:
         clipped = engine.clipped_sum(torch.arange(4), examples.loss(model))
         engine.step(examples.loss(model))
-        noise = torch.cat([(p.grad.double() - clipped[p] / 10.0).flatten() for p in clipped])
+        released = torch.cat([p.grad.double().flatten() for p in clipped]) * batch
         engine._steps = 0  # nothing was stepped: skip the check that parameters moved
-    assert float(noise.std()) == pytest.approx(2.0 * 0.5 / 10.0, rel=0.15)
-    assert abs(float(noise.mean())) < 4 * 0.1 / len(noise) ** 0.5
+    stream = SeededSource(5).fresh()
+    stream.uniform(4)  # who is drawn
+    noise = sigma * clip * torch.from_numpy(stream.gaussian(len(released)))
+    expected = torch.cat([clipped[p].flatten() for p in clipped]) + noise
+    assert float((released - expected).abs().max()) < 0.51 * grid(sigma * clip) + 1e-6 * float(expected.abs().max())
 
 
 def test_an_empty_sample_is_a_noise_step_that_never_calls_the_model():

@@ -73,6 +73,16 @@ def test_the_oldest_is_merged_when_single_residuals_have_more_numbers_than_the_m
     assert [dense_is_smaller(rank, (12, 12)) for rank in (5, 6)] == [False, True]
 
 
+def test_residuals_with_exactly_as_many_numbers_as_the_matrices_are_kept_one_by_one():
+    """Ranks 3, 2 and 2: 3 · 24 + 2 · 20 + 2 · 21 = 154, half of 308; one number more is one too many."""
+    half = {name: residual(0, rank)[name] for name, rank in (("square", 3), ("tall", 2), ("wide", 2))}
+    state = moved(moved(built("fedex").init(random_adapter(0)), half), half)
+    assert 2 * numbers(half) == MATRICES
+    assert (state.merged, len(state.residuals)) == (0, 2)
+    state = moved(state, {"square": residual(0, 1)["square"]})
+    assert (state.merged, len(state.residuals)) == (1, 2)
+
+
 def test_the_single_residual_of_a_merged_version_is_not_to_be_had():
     states, _ = history(2)
     with pytest.raises(ValueError, match="residuals up to version 10 are merged; those after version 3 are asked for"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import numpy as np
@@ -75,6 +76,40 @@ def test_values_round_trip_within_the_codecs_error(numbers, codec):
     bound = {"fp32": 0.0, "fp16": 1e-3, "bf16": 8e-3, "int8": 0.51 / 127, "int4": 0.51 / 7, "sign": 2.0}[codec]
     assert found.dtype == torch.float32
     assert torch.all((found - values).abs() <= bound * largest + (3e-8 if codec == "fp16" else 1e-40))
+
+
+def fingerprint(code: bytes) -> str:
+    return hashlib.sha256(code).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("codec", "bytes_of_format_1"),
+    [
+        ("fp32", "840aa1b473e6b09a"),
+        ("fp16", "c93c6426e692c082"),
+        ("bf16", "9c89d3d802fb13c6"),
+        ("int8", "4d3fa5517026986a"),
+        ("int4", "8bbccb08da83233b"),
+        ("sign", "0a78c7d97ae79df8"),
+    ],
+)
+def test_the_bytes_of_values_are_those_that_other_sites_read(codec, bytes_of_format_1):
+    """Two sides that change together round-trip whatever they do: a block, a bound or an order is part of the format."""
+    values = ((37 * torch.arange(1500)) % 211 - 105) / 64
+    assert fingerprint(encode_values(values, codec)) == bytes_of_format_1
+
+
+@pytest.mark.parametrize(
+    ("n", "step", "length", "bytes_of_format_1"),
+    [
+        (1000, 3, 125, "9fc58368f05bb874"),  # a bitmap
+        (4096, 40, 94, "de7d2398af00f49a"),  # Elias-Fano
+        (100_000, 1001, 150, "42a962b598247da8"),
+    ],
+)
+def test_the_bytes_of_indices_are_those_that_other_sites_read(n, step, length, bytes_of_format_1):
+    code = encode_indices(np.arange(1, n, step), n)
+    assert (len(code), fingerprint(code)) == (length, bytes_of_format_1)
 
 
 @pytest.mark.parametrize("codec", ["int8", "int4", "sign"])

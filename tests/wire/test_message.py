@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -32,8 +33,6 @@ def tensors(seed: int = 0) -> dict[str, torch.Tensor]:
 
 def rebuilt(blob: bytes, change) -> bytes:
     """The message with its body changed and its hash made right again: what an attacker with no key can do."""
-    import hashlib
-
     body = pb.Body.FromString(pb.Envelope.FromString(blob).body)
     change(body)
     packed = body.SerializeToString(deterministic=True)
@@ -88,6 +87,20 @@ def test_int4_and_sparse_messages_reach_their_reductions():
 
 def test_equal_tensors_have_equal_bytes():
     assert encode(tensors(), HEADER, codec="int4", density=0.1) == encode(tensors(), HEADER, codec="int4", density=0.1)
+
+
+@pytest.mark.parametrize(
+    ("codec", "density", "bytes_of_format_1"),
+    [("fp32", 0.01, "affda78f628fbbbd"), ("int4", 1 / 16, "2fb2c797f3aefd45")],
+)
+def test_the_bytes_of_a_message_are_those_that_other_versions_of_format_1_read(codec, density, bytes_of_format_1):
+    """Chunks, their order, what is chosen and how it is coded; a change of any is another format number."""
+    counted = {
+        "long": ((7919 * torch.arange(CHUNK + 100)) % 1009 - 504) / 64,
+        "b": ((7 * torch.arange(60)) % 31 - 15).view(20, 3) / 8,
+    }
+    blob = encode(counted, HEADER, codec=codec, density=density)
+    assert hashlib.sha256(blob).hexdigest()[:16] == bytes_of_format_1
 
 
 @pytest.mark.parametrize(
