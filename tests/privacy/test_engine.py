@@ -121,7 +121,7 @@ def test_a_nonfinite_example_in_the_independence_check_delays_it_and_costs_nothi
 
 
 def test_step_releases_sum_plus_noise_over_the_public_batch():
-    """With everybody drawn (q = 1), p.grad · b is S + σ C z to half a step of the grid; z follows in the same stream."""
+    """With everybody drawn (q = 1), p.grad · b is S + σ C z, to half a step of the grid; z is next in its stream."""
     examples, model, sigma, clip, batch = Examples(4), classifier(trains="ABH"), 2.0, 0.75, 10.0
     mechanism = {"rate": 1.0, "noise_multiplier": sigma, "clip": clip, "expected_batch": batch}
     with engine_of(model, 4, seed=5, **mechanism) as engine:

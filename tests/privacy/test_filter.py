@@ -36,6 +36,16 @@ def test_the_filters_order_is_that_of_the_first_charge_whatever_later_tasks_say(
     assert receipt.epsilon_run == filtered_epsilon(spent, delta=1e-5, order=first)
 
 
+def test_the_order_of_another_run_on_the_same_data_is_not_this_ones(tmp_path):
+    first, second = task(rounds=5), task(run="run-2", rounds=80, privacy={"epsilon": 20.0}, train={"steps": 9})
+    sites = [guard(tmp_path / name, Policy(largest_epsilon=200.0)) for name in ("both", "alone")]
+    sites[0].authorise(first, STATE, examples=2400)
+    for site in sites:
+        site.authorise(second, STATE, examples=2400)
+    of_first, of_second = (charge["filter_order"] for charge in charges(tmp_path / "both"))
+    assert of_second == charges(tmp_path / "alone")[0]["filter_order"] != of_first
+
+
 def test_steps_that_change_on_the_way_are_priced_by_the_filter(tmp_path):
     site = guard(tmp_path, Policy(largest_epsilon=50.0))
     asked = {"noise_multiplier": 1.0}

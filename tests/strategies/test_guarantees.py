@@ -63,7 +63,7 @@ def test_what_a_strategy_says_of_itself(name):
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_uploads_are_linear_exactly_where_it_is_said(name):
-    """Everybody sends the weighted mean in the place of their own: nothing changes where only weighted sums are used."""
+    """Everybody sends the weighted mean in place of their own: nothing changes where only weighted sums are used."""
     strategy = built(name)
     state = start(strategy)
     updates = updates_for(strategy, state)

@@ -94,7 +94,7 @@ def fingerprint(code: bytes) -> str:
     ],
 )
 def test_the_bytes_of_values_are_those_that_other_sites_read(codec, bytes_of_format_1):
-    """Two sides that change together round-trip whatever they do: a block, a bound or an order is part of the format."""
+    """Two sides that change together round-trip whatever they do: blocks, bounds and order are part of the format."""
     values = ((37 * torch.arange(1500)) % 211 - 105) / 64
     assert fingerprint(encode_values(values, codec)) == bytes_of_format_1
 
