@@ -52,6 +52,15 @@ def test_clipped_sum_equals_a_loop_over_examples(backend, trains, dtype, bound):
         assert distance(engine.clipped_sum(indices, examples.loss(model)), expected) < bound
 
 
+@pytest.mark.parametrize("drawn", [[4], [4, 1], [4, 1, 6]])
+def test_a_sum_of_few_is_that_of_a_loop_also_without_a_rehearsal(drawn):
+    """Three examples are looked at for whether one moves another; of two, one is looked at twice."""
+    examples, indices, model = Examples(9), torch.tensor(drawn), classifier(dtype=torch.float64)
+    expected = looped_clipped_sum(model, examples.loss(model), indices, clip=0.5)
+    with engine_of(model) as engine:
+        assert distance(engine.clipped_sum(indices, examples.loss(model)), expected) < 1e-12
+
+
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("trains", ["ABH", "A", "B", "R"])
 def test_gradient_checkpointing_of_both_kinds_changes_nothing(trains, reentrant):

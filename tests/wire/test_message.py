@@ -248,6 +248,16 @@ def test_a_state_carries_the_adapter_and_the_residual_dense_where_that_is_shorte
         decode_state(blob, adapter(), run="r", round_number=3)
 
 
+def test_a_matrix_that_nothing_was_added_to_is_not_sent():
+    """FedEx-LoRA with one client: a residual of rank 0. Its empty factors would be another schema."""
+    one = Product(torch.ones(5, 1).double(), torch.ones(1, 5).double())
+    none = Product(torch.zeros(12, 0).double(), torch.zeros(0, 9).double())
+    blob = encode_state(adapter(), {"p": none, "q": one}, run="r", round_number=2, strategy="fedex", codec="fp32")
+    _, moved = decode_state(blob, adapter(), run="r", round_number=2)
+    assert moved.keys() == {"q"}
+    assert torch.equal(moved["q"].dense(), one.dense())
+
+
 def test_a_residual_of_absurd_rank_is_rejected_before_anything_is_allocated():
     def absurd(body):
         body.residual_ranks.extend([2**31, 1])
