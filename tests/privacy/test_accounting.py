@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fedlora.privacy.accounting import ClientLevel, Event, client_level_epsilon, epsilon, rdp_epsilon
+from fedlora.privacy.accounting import ClientLevel, Event, client_level_epsilon, epsilon, quick_epsilon, rdp_epsilon
 from fedlora.privacy.calibration import UnreachableError, noise_multiplier_for, public_size
 
 # (σ, steps) -> (RDP, PLD) at q = 0.01, δ = 1e-5: independent runs of Google's accountants.
@@ -61,6 +61,14 @@ def test_where_rdp_exceeds_fifty_it_answers_alone():
     hopeless = [spent(0.3, 10_000, rate=0.5)]
     assert epsilon(hopeless, delta=1e-5) == pytest.approx(rdp_epsilon(hopeless, delta=1e-5), rel=0.05)
     assert epsilon(hopeless, delta=1e-5) > 50
+
+
+@pytest.mark.parametrize(
+    "long", [[spent(300.0, 1_000_001)], [spent(40.0 + number / 8, 1) for number in range(65)]], ids=["steps", "kinds"]
+)
+def test_what_would_take_long_to_compose_is_bounded_by_renyi_dp_alone(long):
+    """Either is enough: no task can keep a site computing."""
+    assert epsilon(long, delta=1e-5) == min(quick_epsilon(long, delta=1e-5), rdp_epsilon(long, delta=1e-5))
 
 
 @pytest.mark.parametrize(

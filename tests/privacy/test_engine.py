@@ -72,6 +72,39 @@ def test_gradient_checkpointing_of_both_kinds_changes_nothing(trains, reentrant)
     assert model.recomputed
 
 
+def test_examples_go_one_by_one_until_it_is_known_that_none_moves_another():
+    examples, model = Examples(7), classifier(dtype=torch.float64)
+    loss, everyone = examples.loss(model), torch.arange(7)
+    hidden = torch.tensor([float("nan"), 1, 1, 1, 1, 1, 1], dtype=torch.float64)
+    with engine_of(model, microbatch=3) as engine:
+        assert [len(piece) for piece in engine.pieces(everyone, lambda i: loss(i) * hidden[i])] == [1] * 7
+        assert [len(piece) for piece in engine.pieces(everyone, loss)] == [3, 3, 1]
+    with engine_of(model) as engine:
+        assert [len(piece) for piece in engine.pieces(everyone, loss)] == [7]
+
+
+@pytest.mark.parametrize("name", ["noise_multiplier", "clip", "expected_batch"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_mechanism_without_noise_bound_or_batch_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a finite number above 0"):
+        mechanism(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rate": 0.0}, r"rate must be in \(0, 1\], got 0"),
+        ({"rate": 1.0001}, r"rate must be in \(0, 1\], got 1\.0001"),
+        ({"clip": 0.99e-12}, "clip must be at least 1e-12"),
+        ({"steps": 0}, "steps must be >= 1, got 0"),
+    ],
+)
+def test_a_mechanism_that_nothing_can_be_said_of_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        mechanism(**changes)
+    assert mechanism(rate=1.0, clip=1e-12, steps=1).steps == 1
+
+
 def test_microbatches_change_nothing():
     examples, indices, model = Examples(7), torch.arange(7), classifier(dtype=torch.float64)
     sums = []

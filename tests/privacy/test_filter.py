@@ -10,6 +10,7 @@ from fedlora.privacy.accounting import Event, epsilon, filtered_epsilon
 from fedlora.privacy.ledger import Ledger, LedgerFiles, read_ledger
 from fedlora.privacy.policy import Policy
 from fedlora.privacy.receipt import verified
+from fedlora.privacy.spending import charged_events
 from tests.privacy.tasks import STATE, guard, task
 
 
@@ -44,6 +45,10 @@ def test_the_order_of_another_run_on_the_same_data_is_not_this_ones(tmp_path):
         site.authorise(second, STATE, examples=2400)
     of_first, of_second = (charge["filter_order"] for charge in charges(tmp_path / "both"))
     assert of_second == charges(tmp_path / "alone")[0]["filter_order"] != of_first
+    sites[0].authorise(task(run="run-3", privacy={"noise_multiplier": 2.0}), STATE, examples=2400)
+    entries = read_ledger(LedgerFiles(tmp_path / "both", "tickets"), public_key=None).entries
+    for number, steps in ((1, 2), (2, 9), (3, 2)):
+        assert [event.steps for event in charged_events(entries, run=f"run-{number}")] == [steps]
 
 
 def test_steps_that_change_on_the_way_are_priced_by_the_filter(tmp_path):

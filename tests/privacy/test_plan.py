@@ -110,6 +110,8 @@ def test_every_figure_of_a_plan_is_the_accountants():
 
     assert plan.epsilon_by_round == tuple((count, after(count)) for count in (1, 5, 13, 26, 38, 51))
     assert plan.one_more_round == after(52) - after(51)
+    short = plan_client(2400, privacy=PrivacySettings(noise_multiplier=1.0), train=train(64, 10), rounds=3)
+    assert [count for count, _ in short.epsilon_by_round] == [1, 2, 3]
 
 
 def test_small_clients_need_more_noise():

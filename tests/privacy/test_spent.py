@@ -7,9 +7,9 @@ import math
 import pytest
 
 from fedlora.config import Recipe
-from fedlora.privacy.accounting import ClientLevel, client_level_epsilon
+from fedlora.privacy.accounting import ClientLevel, Event, client_level_epsilon, epsilon
 from fedlora.privacy.spent import epsilon_max, leaks, privacy_note, privacy_summary
-from fedlora.privacy.unconfirmed import SiteSpent
+from fedlora.privacy.unconfirmed import Sent, SiteSpent, spent_by_site
 from fedlora.settings import parse
 
 FIRST_STEP = {"kind": "lora_xs", "init": "client-gradients", "first_step": {"epsilon": 0.5, "batch_size": 8}}
@@ -89,6 +89,21 @@ def test_the_client_level_is_of_every_round_and_stands_beside_the_other():
         "trusts": "the coordinator",
     }
     assert "epsilon_max" not in privacy_summary(asked, {}, rounds=7)
+
+
+def test_a_site_that_no_receipt_came_from_may_have_been_charged_for_all_that_was_sent():
+    sent = [Sent("a", "t1"), Sent("a", "t2"), Sent("b", "t1")]
+    to_target = spent_by_site(recipe({"epsilon": 3.0}), sent, [])
+    assert to_target == {
+        "a": SiteSpent(3.0, 0.0, 2, None, True),
+        "b": SiteSpent(3.0, 0.0, 1, None, True),
+    }
+    by_noise = recipe({"noise_multiplier": 2.0}, train={"steps": 3}, rounds={"count": 5})
+    for site, trainings in (("a", 2), ("b", 1)):
+        found = spent_by_site(by_noise, sent, [])[site]
+        assert found.epsilon == epsilon([Event(rate=1.0, noise_multiplier=2.0, steps=3 * trainings)], delta=1e-5)
+        assert (found.confirmed, found.unconfirmed) == (0.0, trainings)
+    assert spent_by_site(recipe({}), sent, []) == {}
 
 
 @pytest.mark.parametrize(

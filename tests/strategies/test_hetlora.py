@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -14,10 +16,16 @@ def sized(updates: list[Update]) -> list[float]:
     return [sum(float(layer.dense().square().sum()) for layer in u.adapter.layers.values()) ** 0.5 for u in updates]
 
 
-def test_weights_are_the_size_of_delta_w():
+@pytest.mark.parametrize("shrink", [1.0, 1e-3])
+def test_weights_are_the_size_of_delta_w(shrink):
+    """Also of clients that hardly moved."""
     strategy = built("hetlora")
     state = start(strategy)
-    updates = updates_for(strategy, state)
+    updates = [
+        replace(update, adapter=update.adapter.with_tensors({f"{k}.B": shrink * v.B_mr for k, v in layers.items()}))
+        for update in updates_for(strategy, state)
+        for layers in [update.adapter.layers]
+    ]
     sizes = sized(updates)
     new = strategy.step(state, strategy.combine(updates))
     mean = sum(size / sum(sizes) * u.adapter.layers["tall"].A_rn for size, u in zip(sizes, updates, strict=True))

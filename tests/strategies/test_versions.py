@@ -60,6 +60,7 @@ def test_what_is_kept_does_not_grow_with_the_rounds(rank):
         assert numbers(state.past) <= MATRICES
         assert sum(numbers(kept) for kept in state.residuals) <= MATRICES or len(state.residuals) == 1
         assert state.merged + len(state.residuals) == state.base_version
+        assert state.residuals or state.base_version == 0, "the newest stays by itself, however large"
     assert states[-1].merged > 0
     assert states[1].merged == 0
 

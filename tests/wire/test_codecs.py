@@ -157,6 +157,16 @@ def test_codes_that_are_never_written_are_refused():
             decode_values(bytes(code), codec, 11)
 
 
+@pytest.mark.parametrize("k", [11, 301])
+@pytest.mark.parametrize("last", [0x00, 0x01, 0x0F, 0x81])
+def test_an_odd_nibble_at_the_end_is_a_value_and_then_padding(k, last):
+    code = bytearray(encode_values(torch.ones(k), "int4"))
+    assert code[-1] == 0xF0
+    code[-1] = last
+    with pytest.raises(ValueCodeError, match="nibble"):
+        decode_values(bytes(code), "int4", k)
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_wrong_length_is_refused(codec):
     code = encode_values(torch.ones(100), codec)

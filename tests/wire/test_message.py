@@ -248,6 +248,12 @@ def test_a_state_carries_the_adapter_and_the_residual_dense_where_that_is_shorte
         decode_state(blob, adapter(), run="r", round_number=3)
 
 
+@pytest.mark.parametrize("blob", [b"\0", b"hello", b"\x0a\xff\xff\xff\xff\x0f"])
+def test_bytes_that_are_no_state_are_rejected_as_those_of_any_message(blob):
+    with pytest.raises(WireError, match=r"malformed-update|corrupt|not-canonical|unknown-format"):
+        decode_state(blob, adapter(), run="r", round_number=2)
+
+
 def test_a_matrix_that_nothing_was_added_to_is_not_sent():
     """FedEx-LoRA with one client: a residual of rank 0. Its empty factors would be another schema."""
     one = Product(torch.ones(5, 1).double(), torch.ones(1, 5).double())
