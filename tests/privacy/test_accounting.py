@@ -35,6 +35,11 @@ def test_epsilon_equals_the_reference_table(sigma, steps):
     assert rdp_epsilon([spent(sigma, steps)], delta=1e-5) == pytest.approx(rdp, rel=0.005, abs=0.005)
 
 
+def test_a_small_epsilon_is_found_on_a_finer_grid():
+    """The grid of larger ones says 0.053, and Rényi DP 0.0124."""
+    assert epsilon([spent(240.0, 10_000)], delta=1e-5) == pytest.approx(0.010235, rel=1e-3)
+
+
 def test_ten_rounds_equal_one_composition():
     assert epsilon([spent(1.0, 10)] * 10, delta=1e-5) == epsilon([spent(1.0, 100)], delta=1e-5)
 

@@ -98,6 +98,9 @@ def test_scores_are_what_is_left_of_a_canary_after_clipping():
     seen = scores.against([claim(mechanism)], [True, True, True, False])
     assert seen.scores_tm[0].tolist() == pytest.approx([1.0, 1.0, 0.5, 0.0], abs=1e-4)
     assert drawn == 3
+    squares, values = (sum(part[place] for part in seen.noise.values()) for place in (0, 1))
+    assert values == scores.held_out
+    assert 0 < squares / values < 10, "held-out values are of noise alone: any other holds some 10^10 of a gradient"
 
 
 def test_where_nobody_is_there_is_noise_of_the_claimed_size_and_nothing_else():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fedlora.updates import Adapter, add, norm, subtract
+from fedlora.updates import Adapter, Factor, add, norm, subtract
 from fedlora.wire.choice import Packing, choose, kurtosis, packing_of, sign_energy, top_energy
 from fedlora.wire.feedback import Feedback, Occasion
 from fedlora.wire.message import Schema, decode, encode
@@ -159,6 +159,14 @@ def test_a_b_and_head_may_have_quotas_of_their_own():
     assert choice.density == pytest.approx(170 / 400, abs=1e-3)
     assert settings.lossy
     assert not WireSettings(densities={"head": 1.0}).lossy
+
+
+@pytest.mark.parametrize("name", ["A", "B", "R", "head"])
+def test_a_quota_is_a_share(name):
+    for share in (0.0, 1.01):
+        with pytest.raises(ValueError, match=name):
+            WireSettings(densities={name: share})
+    assert WireSettings(densities={name: 1.0}).densities.given == {Factor(name): 1.0}
 
 
 def test_auto_takes_no_quotas():
