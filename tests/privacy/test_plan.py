@@ -69,7 +69,9 @@ def test_the_plans_formulas_are_what_the_engine_does(steps):
 
 
 def test_what_each_strategy_sends():
-    sent = {item.strategy: item.values for item in releases(Shape(m=6, n=4, r=2, r_core=3), noise_std=1.0, steps=1)}
+    sent = {
+        item.strategy: item.values for item in releases(Shape(m=6, n=4, r=2, r_core=3, lr=LR), noise_std=1.0, steps=1)
+    }
     assert sent == {"fedit": 20, "ffa": 12, "fedsvd": 12, "fedsb": 9}
 
 

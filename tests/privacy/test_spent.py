@@ -8,8 +8,9 @@ import pytest
 
 from fedlora.config import Recipe
 from fedlora.privacy.accounting import ClientLevel, Event, client_level_epsilon, epsilon
+from fedlora.privacy.receipt import Receipt
 from fedlora.privacy.spent import epsilon_max, leaks, privacy_note, privacy_summary
-from fedlora.privacy.unconfirmed import Sent, SiteSpent, spent_by_site
+from fedlora.privacy.unconfirmed import Confirmed, Sent, SiteSpent, charges_in, spent_by_site
 from fedlora.settings import parse
 
 FIRST_STEP = {"kind": "lora_xs", "init": "client-gradients", "first_step": {"epsilon": 0.5, "batch_size": 8}}
@@ -104,6 +105,43 @@ def test_a_site_that_no_receipt_came_from_may_have_been_charged_for_all_that_was
         assert found.epsilon == epsilon([Event(rate=1.0, noise_multiplier=2.0, steps=3 * trainings)], delta=1e-5)
         assert (found.confirmed, found.unconfirmed) == (0.0, trainings)
     assert spent_by_site(recipe({}), sent, []) == {}
+
+
+TRAINING = {"rate": 0.1, "noise_multiplier": 2.0, "steps": 4}
+BY_NOISE = {"privacy": {"noise_multiplier": 2.0}, "rounds": {"count": 6}}
+
+
+def after(trainings: int) -> float:
+    event = Event(rate=TRAINING["rate"], noise_multiplier=TRAINING["noise_multiplier"], steps=4 * trainings)
+    return epsilon([event], delta=1e-5)
+
+
+def receipt(sequence: int, epsilon_run: float) -> Receipt:
+    return Receipt(
+        client="a", dataset="default", run="r", round=1, task="t", clip=1.0, delta=1e-5, epsilon_run=epsilon_run,
+        epsilon_lifetime=epsilon_run, delta_lifetime=1e-5, epsilon_allowed=8.0, secure=True, sequence=sequence,
+        digest=str(sequence), **TRAINING,
+    )  # fmt: skip
+
+
+def test_how_many_trainings_a_receipt_covers_follows_from_its_epsilon():
+    asked = parse(Recipe, BY_NOISE)
+    for count in range(1, 7):
+        for least in (1, count):
+            assert charges_in(receipt(1, after(count)), asked, least=least, most=6) == count
+    assert charges_in(receipt(1, after(5)), asked, least=1, most=4) is None
+    assert charges_in(receipt(1, (after(2) + after(3)) / 2), asked, least=1, most=6) is None
+    adapts = recipe({"epsilon": 3.0, "adapt": {"below": 0.9}})
+    assert charges_in(receipt(1, after(1)), adapts, least=1, most=6) is None
+
+
+@pytest.mark.parametrize(("covered", "unconfirmed"), [(2, 1), (3, 0)])
+def test_a_task_without_a_receipt_is_one_more_training_unless_a_later_receipt_covers_it(covered, unconfirmed):
+    sent = [Sent("a", task) for task in ("t1", "t2", "t3")]
+    back = [Confirmed("a", "t1", receipt(2, after(1)), "key"), Confirmed("a", "t3", receipt(6, after(covered)), "key")]
+    found = spent_by_site(parse(Recipe, BY_NOISE), sent, back)["a"]
+    assert (found.confirmed, found.unconfirmed) == (after(covered), unconfirmed)
+    assert found.epsilon == after(3)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,16 @@ def test_the_ideal_and_the_head_have_the_same_weights():
     assert_close(combined.mean.head["bias"], head)
 
 
+def test_a_silent_client_has_no_say_beside_one_that_trained():
+    strategy = built("hetlora")
+    state = start(strategy)
+    spoke = replace(updates_for(strategy, state)[2], weight=1.0)
+    silent = state.adapter.with_tensors({f"{k}.B": 0 * v.B_mr for k, v in state.adapter.layers.items()})
+    served = strategy.step(state, strategy.combine([Update("silent", 1000.0, silent), spoke])).adapter
+    for key, tensor in spoke.adapter.tensors().items():
+        assert_close(served.tensors()[key], tensor, atol=1e-8, rtol=1e-8)
+
+
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (1.0, 3.0)])
 def test_when_every_delta_w_is_zero_the_examples_decide(weights):
     """All B = 0: the paper's weights are 0 / 0."""
