@@ -280,7 +280,7 @@ def test_large_datasets_are_sampled_and_still_found(monkeypatch):
 
 def test_of_a_small_dataset_common_rows_are_counted():
     ours = hashes_of(texts(0, 40), KEY)
-    for rows in (10, 3):
+    for rows in range(1, 11):
         assert in_common(ours, hashes_of(texts(0, rows), KEY)) == rows
 
 
