@@ -4,8 +4,8 @@ Version v + 1 is version v plus one low-rank residual. A site that holds version
 newcomer all of them. Single residuals are kept as long as together they have no more numbers than the matrices that
 they change; older ones are merged into `past`, a stack of factors until the matrix itself is no larger. So
 
-    kept <= 2 Σ m n + the newest residual            numbers, however many rounds (one alone may be as large as Σ m n)
-    sent <= Σ m n                                    to anybody
+    kept <= 2 Σ m n         numbers, however many rounds
+    sent <= Σ m n           to anybody
 
 and merging costs nobody a longer download: to who holds a version so old that its step is merged, the residuals since
 would be as long as the whole sum, which is what is sent then. (Unless many residuals have few directions between them:
@@ -29,7 +29,7 @@ def moved(state: State, residual: Residual) -> State:
     """The base one version on; the oldest single residuals merged as far as they are too many."""
     residuals, past, merged = (*state.residuals, residual), state.past, state.merged
     most = sum(m * n for m, n in (layer.shape for layer in state.adapter.layers.values()))
-    while len(residuals) > 1 and sum(numbers(kept) for kept in residuals) > most:
+    while sum(numbers(kept) for kept in residuals) > most:  # the newest alone never is: at most the matrices
         past, merged, residuals = with_added(past, residuals[0]), merged + 1, residuals[1:]
     return replace(state, residuals=residuals, past=past, merged=merged)
 

@@ -29,8 +29,8 @@ class Spent:
     """Everything that a ledger counts, its own charges and what it carries."""
 
     events: tuple[Event, ...]
-    stated_epsilon: float = 0.0
-    stated_delta: float = 0.0
+    stated_epsilon: float
+    stated_delta: float
     through: Mapping[str, int] = field(default_factory=dict)
     """Other datasets, and up to which entry their ledger is counted here."""
     runs: frozenset[str] = frozenset()

@@ -45,7 +45,7 @@ from fedlora.privacy import hooks, linears
 from fedlora.privacy.masks import every_mask_made
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import Source, Stream, poisson_sample, privatise
-from fedlora.privacy.outer import alignments, squares, weighted, without
+from fedlora.privacy.outer import squares, weighted, without
 from fedlora.privacy.precision import full_float32
 from fedlora.privacy.quiet import require_quiet, without_randomness
 from fedlora.privacy.refusal import Code, Refusal
@@ -200,22 +200,6 @@ class PrivateEngine:
         else:
             for one in torch.split(piece, 1):
                 yield from self._computable(one, loss_per_example)
-
-    def alignment(self, indices: Tensor, loss_per_example: LossPerExample) -> Tensor:
-        """⟨p.grad, clipped gradient⟩ of every example at `indices` (n,), after `step` and before the optimiser's.
-
-        What the strongest observer of a step can compute: for audits, and not private.
-        """
-        released = {parameter: parameter.grad for parameter in self._trained}
-        gradients = self._gradients(indices, loss_per_example)
-        scores_n = self._factors(gradients)
-        products = []
-        for parameter, grad in released.items():
-            assert grad is not None
-            products.append(alignments(gradients[parameter], grad))
-            parameter.grad = grad
-        aligned: Tensor = scores_n * torch.stack(products).sum(0)
-        return aligned
 
     def _release(self, totals: Sums, stream: Stream) -> None:
         flat = torch.cat([totals[parameter].flatten() for parameter in self._trained])

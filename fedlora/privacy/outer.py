@@ -94,14 +94,6 @@ def weighted(gradients: Gradients, factors_n: Tensor) -> Tensor:
     return total_oi
 
 
-def alignments(gradients: Gradients, direction: Tensor) -> Tensor:
-    """⟨G_n, direction⟩ of every example (n,), float64."""
-    if isinstance(gradients, Tensor):
-        return gradients.flatten(1).double() @ direction.flatten().double()
-    found_n: Tensor = ((gradients.g_nto.double() @ direction.double()) * gradients.x_nti.double()).sum((1, 2))
-    return found_n
-
-
 def without(gradients: Gradients, bad_n: Tensor) -> Gradients:
     """The gradients with zeros in the place of these examples': 0 · inf is not 0, the rows themselves must go."""
     if isinstance(gradients, Tensor):

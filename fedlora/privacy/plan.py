@@ -106,8 +106,8 @@ class Shape:
     r: int
     r_core: int
     """Rank of Fed-SB's core: it can afford a larger one."""
+    lr: float
     scale: float = 1.0
-    lr: float = 0.1
 
 
 def releases(shape: Shape, *, noise_std: float, steps: int) -> Sequence[Release]:

@@ -13,6 +13,7 @@ from fedlora.privacy.calibration import filter_order, noise_for_the_rest, noise_
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.policy import DatasetPolicy, Policy
 from fedlora.privacy.receipt import verified
+from fedlora.privacy.settings import PrivacySettings
 from fedlora.settings import SettingsError
 from server.adaptive_noise import require_public_examples
 from strategies.registry import build
@@ -20,6 +21,21 @@ from tests.federations import CLIENTS, run, save_messages, save_tiny_model, tiny
 from tests.privacy.tasks import STATE, guard, task
 
 ADAPT = {"epsilon": 3.0, "adapt": {"below": 0.9}}
+
+
+def test_what_is_adapted_stays_within_its_bounds():
+    plain = PrivacySettings(**ADAPT).adapt
+    assert plain is not None
+    assert (plain.below, plain.start, plain.by, plain.least) == (0.9, 1.5, 0.8, 0.5)
+    for name, refused, taken in (
+        ("below", (0.0, 1.0), (0.5,)), ("start", (0.99, 10.1), (1.0, 10.0)), ("by", (0.0, 1.0), (0.5,)),
+        ("least", (0.0, 1.01), (1.0,)),
+    ):  # fmt: skip
+        for value in refused:
+            with pytest.raises(ValueError, match=name):
+                PrivacySettings(epsilon=3.0, adapt={"below": 0.9, name: value})
+        for value in taken:
+            assert getattr(PrivacySettings(epsilon=3.0, adapt={"below": 0.9, name: value}).adapt, name) == value
 
 
 def sigmas(folder: Path, dataset: str) -> list[float]:

@@ -24,10 +24,11 @@ def test_the_delta_term_is_that_of_the_theorem():
     assert p_value(seen, epsilon=math.log(3), delta=1e-3) == pytest.approx(expected)
 
 
-def test_all_right_refutes_up_to_the_known_bound():
-    """20 of 20 right: refuted while q^20 <= 0.05, q = e^ε / (1 + e^ε)."""
-    q = 0.05 ** (1 / 20)
-    bound = epsilon_lower_bound(Guesses(20, 20, 20), delta=0.0)
+@pytest.mark.parametrize("canaries", [5, 20, 400])
+def test_all_right_refutes_up_to_the_known_bound(canaries):
+    """n of n right: refuted while q^n <= 0.05, q = e^ε / (1 + e^ε): ε of 0.2, 1.8 and 4.9."""
+    q = 0.05 ** (1 / canaries)
+    bound = epsilon_lower_bound(Guesses(canaries, canaries, canaries), delta=0.0)
     assert bound == pytest.approx(math.log(q / (1 - q)), abs=1e-3)
 
 

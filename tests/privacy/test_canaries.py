@@ -92,12 +92,15 @@ def claim(mechanism: Mechanism) -> Claim:
 
 
 def test_scores_are_what_is_left_of_a_canary_after_clipping():
-    """Norms 1, 10 and 0.5 count 1, 1 and 0.5 at C = 1; the fourth is not among the rows, and counts nothing."""
-    mechanism = Mechanism(rate=1.0, noise_multiplier=1e-6, clip=1.0, steps=1, expected_batch=4.0)
+    """Norms 1, 10 and 0.5 count 1, 1 and 0.625 C at C = 0.8; the fourth is not among the rows, and counts nothing."""
+    mechanism = Mechanism(rate=1.0, noise_multiplier=1e-6, clip=0.8, steps=1, expected_batch=4.0)
     scores, drawn = scored(canaries(1.0, 10.0, 0.5, 1.0), rows()[:5], mechanism)
     seen = scores.against([claim(mechanism)], [True, True, True, False])
-    assert seen.scores_tm[0].tolist() == pytest.approx([1.0, 1.0, 0.5, 0.0], abs=1e-4)
+    assert seen.scores_tm[0].tolist() == pytest.approx([1.0, 1.0, 0.625, 0.0], abs=1e-4)
     assert drawn == 3
+    squares, values = (sum(part[place] for part in seen.noise.values()) for place in (0, 1))
+    assert values == scores.held_out
+    assert 0 < squares / values < 10, "held-out values are of noise alone: any other holds some 10^10 of a gradient"
 
 
 def test_where_nobody_is_there_is_noise_of_the_claimed_size_and_nothing_else():

@@ -7,7 +7,7 @@ import torch
 
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
-from fedlora.privacy.noise import SecureSource, SeededSource
+from fedlora.privacy.noise import SecureSource, SeededSource, grid
 from fedlora.privacy.refusal import Code, Refusal
 from tests.privacy.models import Examples, classifier, looped_clipped_sum
 
@@ -52,6 +52,15 @@ def test_clipped_sum_equals_a_loop_over_examples(backend, trains, dtype, bound):
         assert distance(engine.clipped_sum(indices, examples.loss(model)), expected) < bound
 
 
+@pytest.mark.parametrize("drawn", [[4], [4, 1], [4, 1, 6]])
+def test_a_sum_of_few_is_that_of_a_loop_also_without_a_rehearsal(drawn):
+    """Three examples are looked at for whether one moves another; of two, one is looked at twice."""
+    examples, indices, model = Examples(9), torch.tensor(drawn), classifier(dtype=torch.float64)
+    expected = looped_clipped_sum(model, examples.loss(model), indices, clip=0.5)
+    with engine_of(model) as engine:
+        assert distance(engine.clipped_sum(indices, examples.loss(model)), expected) < 1e-12
+
+
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("trains", ["ABH", "A", "B", "R"])
 def test_gradient_checkpointing_of_both_kinds_changes_nothing(trains, reentrant):
@@ -61,6 +70,39 @@ def test_gradient_checkpointing_of_both_kinds_changes_nothing(trains, reentrant)
     with engine_of(model) as engine:
         assert distance(engine.clipped_sum(indices, examples.loss(model)), expected) < 1e-12
     assert model.recomputed
+
+
+def test_examples_go_one_by_one_until_it_is_known_that_none_moves_another():
+    examples, model = Examples(7), classifier(dtype=torch.float64)
+    loss, everyone = examples.loss(model), torch.arange(7)
+    hidden = torch.tensor([float("nan"), 1, 1, 1, 1, 1, 1], dtype=torch.float64)
+    with engine_of(model, microbatch=3) as engine:
+        assert [len(piece) for piece in engine.pieces(everyone, lambda i: loss(i) * hidden[i])] == [1] * 7
+        assert [len(piece) for piece in engine.pieces(everyone, loss)] == [3, 3, 1]
+    with engine_of(model) as engine:
+        assert [len(piece) for piece in engine.pieces(everyone, loss)] == [7]
+
+
+@pytest.mark.parametrize("name", ["noise_multiplier", "clip", "expected_batch"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_mechanism_without_noise_bound_or_batch_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a finite number above 0"):
+        mechanism(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rate": 0.0}, r"rate must be in \(0, 1\], got 0"),
+        ({"rate": 1.0001}, r"rate must be in \(0, 1\], got 1\.0001"),
+        ({"clip": 0.99e-12}, "clip must be at least 1e-12"),
+        ({"steps": 0}, "steps must be >= 1, got 0"),
+    ],
+)
+def test_a_mechanism_that_nothing_can_be_said_of_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        mechanism(**changes)
+    assert mechanism(rate=1.0, clip=1e-12, steps=1).steps == 1
 
 
 def test_microbatches_change_nothing():
@@ -121,15 +163,19 @@ def test_a_nonfinite_example_in_the_independence_check_delays_it_and_costs_nothi
 
 
 def test_step_releases_sum_plus_noise_over_the_public_batch():
-    """With everybody drawn (q = 1) and the same stream, p.grad - S / b is the noise: N(0, (σC/b)²)."""
-    examples, model = Examples(4), classifier(trains="ABH")
-    with engine_of(model, 4, rate=1.0, noise_multiplier=2.0, clip=0.5, expected_batch=10.0) as engine:
+    """With everybody drawn (q = 1), p.grad · b is S + σ C z, to half a step of the grid; z is next in its stream."""
+    examples, model, sigma, clip, batch = Examples(4), classifier(trains="ABH"), 2.0, 0.75, 10.0
+    mechanism = {"rate": 1.0, "noise_multiplier": sigma, "clip": clip, "expected_batch": batch}
+    with engine_of(model, 4, seed=5, **mechanism) as engine:
         clipped = engine.clipped_sum(torch.arange(4), examples.loss(model))
         engine.step(examples.loss(model))
-        noise = torch.cat([(p.grad.double() - clipped[p] / 10.0).flatten() for p in clipped])
+        released = torch.cat([p.grad.double().flatten() for p in clipped]) * batch
         engine._steps = 0  # nothing was stepped: skip the check that parameters moved
-    assert float(noise.std()) == pytest.approx(2.0 * 0.5 / 10.0, rel=0.15)
-    assert abs(float(noise.mean())) < 4 * 0.1 / len(noise) ** 0.5
+    stream = SeededSource(5).fresh()
+    stream.uniform(4)  # who is drawn
+    noise = sigma * clip * torch.from_numpy(stream.gaussian(len(released)))
+    expected = torch.cat([clipped[p].flatten() for p in clipped]) + noise
+    assert float((released - expected).abs().max()) < 0.51 * grid(sigma * clip) + 1e-6 * float(expected.abs().max())
 
 
 def test_an_empty_sample_is_a_noise_step_that_never_calls_the_model():

@@ -101,6 +101,18 @@ def test_the_stated_power_is_how_often_such_runs_are_refuted():
     assert np.mean(less) == pytest.approx(noise_power(design(), 0.57 / 0.6), abs=0.05)
 
 
+def test_the_power_that_is_stated_is_of_the_faults_that_are_named():
+    assert power(design()) == {
+        "no noise": 1.0,
+        "σ/10": noise_power(design(), 0.1),
+        "σ/2": noise_power(design(), 0.5),
+        "q x 8": sampling_power(design(), 8.0),
+        "no clipping": clipping_power(design()),
+    }
+    few = design(held_out=1, claims=[CLAIM])  # where the two differ
+    assert 0.5 > power(few)["σ/10"] == noise_power(few, 0.1) > noise_power(few, 0.5)
+
+
 def test_power_grows_with_the_steps_and_is_small_for_few_canaries():
     assert sampling_power(design(claims=[CLAIM] * 2), 8.0) < sampling_power(design(), 8.0)
     assert min(power(design(canaries=10, claims=[CLAIM])).values()) < 0.9 < min(power(design()).values())

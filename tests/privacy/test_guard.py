@@ -221,6 +221,7 @@ def test_a_site_that_allows_it_trains_without_privacy_and_without_a_charge(tmp_p
 
 def test_no_examples_is_a_refusal(tmp_path):
     refused(guard(tmp_path), task(), Code.TOO_FEW_EXAMPLES, examples=0)
+    assert guard(tmp_path).authorise(task(), STATE, examples=1).mechanism.rate == 1.0
 
 
 def test_delta_must_be_below_one_over_the_examples(tmp_path):

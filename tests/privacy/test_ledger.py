@@ -83,6 +83,7 @@ def test_a_changed_line_is_found_and_what_is_before_it_kept(files, key, line):
     found = read_ledger(files, public_key=public_text(key))
     assert found.problem == f"line {line + 1} was changed: its digest does not match its content"
     assert [e.fields["number"] for e in found.entries] == list(range(line))
+    assert found.torn_bytes == 0
 
 
 def test_any_flipped_bit_in_ledger_or_anchor_is_found(files, key):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlora.config import TrainSettings
+from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
@@ -68,8 +69,25 @@ def test_the_plans_formulas_are_what_the_engine_does(steps):
 
 
 def test_what_each_strategy_sends():
-    sent = {item.strategy: item.values for item in releases(Shape(m=6, n=4, r=2, r_core=3), noise_std=1.0, steps=1)}
+    sent = {
+        item.strategy: item.values for item in releases(Shape(m=6, n=4, r=2, r_core=3, lr=LR), noise_std=1.0, steps=1)
+    }
     assert sent == {"fedit": 20, "ffa": 12, "fedsvd": 12, "fedsb": 9}
+
+
+def test_the_formulas_are_those_at_the_top_of_the_file():
+    shape = Shape(m=6, n=4, r=2, r_core=3, scale=2.0, lr=0.5)
+    found = {item.strategy: item for item in releases(shape, noise_std=0.25, steps=4)}
+    for steps, name in ((1, "noise_after_one_step"), (4, "noise_after_run")):
+        moved = steps * (0.5 * 0.25) ** 2
+        squares = {
+            "fedit": moved * 6 * (2 / 3 + moved * 2 * 4),
+            "ffa": moved * 6 * 2 / 3,
+            "fedsvd": moved * 6 * 2,
+            "fedsb": moved * 3 * 3,
+        }
+        for strategy, square in squares.items():
+            assert getattr(found[strategy], name) == pytest.approx(2.0 * math.sqrt(square), rel=1e-12)
 
 
 def train(batch: int, steps: int) -> TrainSettings:
@@ -78,12 +96,24 @@ def train(batch: int, steps: int) -> TrainSettings:
 
 def test_a_plan_ends_at_its_target_and_says_what_one_more_round_costs():
     plan = plan_client(2400, privacy=PrivacySettings(epsilon=6.0), train=train(64, 10), rounds=50)
-    epsilons = [epsilon for _, epsilon in plan.epsilon_by_round]
+    epsilons = [figure for _, figure in plan.epsilon_by_round]
     assert (plan.public_examples, plan.rate) == (2000, 0.032)
     assert epsilons == sorted(epsilons)
     assert plan.epsilon_by_round[-1][0] == 50
     assert 5.95 < epsilons[-1] <= 6.0
     assert 0 < plan.one_more_round < 0.2
+
+
+def test_every_figure_of_a_plan_is_the_accountants():
+    plan = plan_client(2400, privacy=PrivacySettings(epsilon=6.0), train=train(64, 10), rounds=51)
+
+    def after(rounds: int) -> float:
+        return epsilon([Event(rate=0.032, noise_multiplier=plan.noise_multiplier, steps=10 * rounds)], delta=1e-5)
+
+    assert plan.epsilon_by_round == tuple((count, after(count)) for count in (1, 5, 13, 26, 38, 51))
+    assert plan.one_more_round == after(52) - after(51)
+    short = plan_client(2400, privacy=PrivacySettings(noise_multiplier=1.0), train=train(64, 10), rounds=3)
+    assert [count for count, _ in short.epsilon_by_round] == [1, 2, 3]
 
 
 def test_small_clients_need_more_noise():

@@ -7,7 +7,8 @@ import pytest
 from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.privacy.policy import SIMULATION, DatasetPolicy, Policy, load_policy, require_allowed, require_loaded_base
 from fedlora.privacy.refusal import Code, Refusal
-from fedlora.settings import SettingsError
+from fedlora.privacy.settings import PrivacySettings
+from fedlora.settings import SettingsError, parse
 from tests.privacy.tasks import STATE, guard, task
 
 STRICT = Policy(
@@ -18,6 +19,39 @@ STRICT = Policy(
     base_models=("demo",),
     coordinators=("hospital-net", "local"),
 )
+
+BOUNDS = [
+    # settings, name, what is refused, what is taken
+    (Policy, "largest_epsilon", [-1.0, 0.0], [1e-9]),
+    (Policy, "largest_delta", [0.0, 1.0], [1e-9, 0.999]),
+    (Policy, "smallest_noise_multiplier", [0.0], [1e-9]),
+    (Policy, "largest_clip", [0.0], [1e-9]),
+    (DatasetPolicy, "largest_epsilon", [0.0], [1e-9]),
+    (DatasetPolicy, "largest_delta", [0.0, 1.0], [1e-9, 0.999]),
+    (DatasetPolicy, "period_days", [0.0], [1e-9]),
+    (DatasetPolicy, "public_examples", [0], [1]),
+    (PrivacySettings, "epsilon", [0.0], [1e-9]),
+    (PrivacySettings, "delta", [0.0, 1.0], [1e-9, 0.999]),
+    (PrivacySettings, "noise_multiplier", [0.0, 1.1e6], [1e-9, 1e6]),
+    (PrivacySettings, "clip", [0.0, 0.9e-12], [1e-12]),
+]
+
+
+@pytest.mark.parametrize(("settings", "name", "refused", "taken"), BOUNDS)
+def test_the_bounds_of_what_protects(settings, name, refused, taken):
+    for value in refused:
+        with pytest.raises(SettingsError, match=name):
+            parse(settings, {name: value})
+    for value in taken:
+        assert getattr(parse(settings, {name: value}), name) == value
+
+
+def test_the_defaults_of_a_site_are_the_strict_side():
+    strict = Policy()
+    assert (strict.require_privacy, strict.allow_insecure_noise, strict.base_models) == (True, False, ())
+    assert (strict.largest_epsilon, strict.largest_delta) == (8.0, 1e-5)
+    assert (strict.smallest_noise_multiplier, strict.largest_clip) == (0.3, 10.0)
+
 
 # What a hostile coordinator, recipe or message tries, and the refusal that it gets.
 ATTEMPTS = {

@@ -62,12 +62,13 @@ def test_dora():
         step_once(model, Examples(4).loss(model))
 
 
+@pytest.mark.parametrize("share", [1.0, 0.01])
 @pytest.mark.parametrize("gradients", ["fedlora", "opacus"])
-def test_a_parameter_that_is_also_used_outside_its_layer(gradients):
+def test_a_parameter_that_is_also_used_outside_its_layer(gradients, share):
     model = classifier()
     plain = Examples(4).loss(model)
     with refuses("also used outside its layer"):
-        step_once(model, lambda i: plain(i) + model.head.weight.square().sum(), gradients)
+        step_once(model, lambda i: plain(i) + share * model.head.weight.square().sum(), gradients)
 
 
 def test_batch_norm_without_running_statistics():

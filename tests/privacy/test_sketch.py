@@ -274,6 +274,14 @@ def test_large_datasets_are_sampled_and_still_found(monkeypatch):
     assert 8_000 < found < 12_000
     assert in_common(whole, sketch) == pytest.approx(20_000, rel=0.1)
     assert np.array_equal(np.sort(whole), whole)
+    shared = len(set(sketch.tolist()) & set(hashes_of(texts(10_000, 30_000), KEY).tolist()))
+    assert found == round(shared * 2**64 / (int(sketch[-1]) + 1))
+
+
+def test_of_a_small_dataset_common_rows_are_counted():
+    ours = hashes_of(texts(0, 40), KEY)
+    for rows in range(1, 11):
+        assert in_common(ours, hashes_of(texts(0, rows), KEY)) == rows
 
 
 def test_a_run_does_not_go_on_under_another_name(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from torch.testing import assert_close
 from fedlora.lowrank import Product
 from fedlora.norms import approximate_size
 from fedlora.updates import LowRank, Update
-from strategies.refinement import Penalty, Stopping, most_similar, nearest
+from strategies.refinement import Columns, Penalty, Stopping, inner, most_similar, nearest
 from tests.strategies.examples import SCALE, built, ideal_dense, random_adapter, start, updates_for
 
 EXACT = Stopping(tolerance=1e-10)
@@ -74,6 +75,30 @@ def test_the_cosine_is_at_least_as_good_as_descent_on_the_dense_objective(penalt
     found = most_similar(B, A, G, float(M.norm()), Penalty(penalty), EXACT)
     assert float(objective(found)) <= float(objective(B))
     assert float(objective(found)) == pytest.approx(float(objective(descend(objective, B))), abs=1e-7)
+
+
+@pytest.mark.parametrize("penalty", [0.01, 0.1])
+def test_the_two_scalars_of_the_cosine_are_stationary_where_descent_ends(penalty):
+    """κ = c / (D² μ) and γ = 1 / (N D μ) of the dense minimiser: objective, moments and conditions are those of it."""
+    M, B, A, G = problem()
+
+    def objective(X):
+        return 1 - (M * (X @ A)).sum() / (M.norm() * (X @ A).norm()) + penalty * (X - B).square().sum()
+
+    X = descend(objective, B)
+    h, P = torch.linalg.eigh(A @ A.mT)
+    columns = Columns(
+        h.numpy(), inner(B @ P, B @ P), inner(B @ P, G @ P), inner(G @ P, G @ P), float(M.norm()), Penalty(penalty)
+    )
+    c, N, D, mu = cosine(M, X @ A), float(M.norm()), float((X @ A).norm()), 2 * penalty
+    kappa, gamma = c / (D**2 * mu), 1 / (N * D * mu)
+    gx, size, moved = columns.moments(kappa, gamma)
+    assert (gx, size, moved) == pytest.approx(
+        (float((G * X).sum()), D, float((X - B).square().sum())), rel=1e-4, abs=1e-8
+    )
+    assert columns.objective((kappa, math.log(gamma))) == pytest.approx(float(objective(X)), abs=1e-9)
+    assert columns.stationarity((kappa, math.log(gamma))) == pytest.approx([0.0, 0.0], abs=1e-4)
+    assert columns.at_start() == pytest.approx(1 - cosine(M, B @ A), abs=1e-12)
 
 
 @pytest.mark.parametrize("penalty", [1e-3, 0.01, 0.1])

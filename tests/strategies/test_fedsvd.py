@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, LowRank, Update
-from strategies.fedsvd import refactored
+from strategies.fedsvd import orthonormalised, refactored
 from tests.strategies.examples import built, start, updates_for
 
 
@@ -34,6 +34,16 @@ def test_the_product_is_kept_rows_are_orthonormal_and_columns_orthogonal_and_des
     gram = after.B_mr.mT @ after.B_mr
     assert_close(gram, torch.diag(gram.diagonal()), atol=1e-9, rtol=0)
     assert torch.all(gram.diagonal().diff() <= 1e-12)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-2, 1e-5])
+def test_rows_are_orthonormal_to_the_last_digits_however_near_those_of_a_were(spread):
+    """A Cholesky factor of A Aᵀ would be off by 1e-6 where two rows differ by 1e-5."""
+    A_rn = layer(9, 14, 3).A_rn
+    A_rn[2] = A_rn[0] + spread * A_rn[2]
+    L_rr, Q_rn = orthonormalised(A_rn)
+    assert_close(Q_rn @ Q_rn.mT, torch.eye(3, dtype=torch.float64), atol=1e-12, rtol=0)
+    assert_close(L_rr @ Q_rn, A_rn, atol=1e-14, rtol=1e-12)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fedlora.updates import Adapter, LowRank, Update
+from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Recipient
 from strategies.fedsvd import refactored
+from strategies.registry import STRATEGIES
 from tests.strategies.examples import RANK, built, ideal_dense, random_adapter, served_dense, start, updates_for
 
 
@@ -30,6 +31,51 @@ def test_a_frozen_factor_keeps_its_bits(name, frozen):
     names = [key for key in before if key.endswith(frozen)]
     assert names
     assert all(torch.equal(before[key], after[key]) for key in names)
+
+
+OWN = frozenset({Factor.B, Factor.HEAD})
+SAID = {
+    # exact, unequal ranks, linear uploads, moves the base, fixed coordinates, redraws, keeps
+    "fair": (False, False, False, False, False, False, frozenset()),
+    "fedex": (True, False, False, True, False, False, frozenset()),
+    "fedit": (False, False, True, False, True, False, frozenset()),
+    "fedsa": (False, False, True, False, True, False, OWN),
+    "fedsb": (True, False, True, False, True, False, frozenset()),
+    "fedsvd": (True, False, True, False, False, False, frozenset()),
+    "ffa": (True, False, True, False, True, False, frozenset()),
+    "flexlora": (False, True, False, False, False, True, frozenset()),
+    "flora": (True, True, False, True, False, True, frozenset()),
+    "hetlora": (False, True, False, False, True, False, frozenset()),
+    "rolora": (True, False, True, False, True, False, frozenset()),
+}
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_what_a_strategy_says_of_itself(name):
+    """Written out: other tests and refusals take their cases from these, and a case that is not there fails nothing."""
+    said = built(name).traits
+    assert said.example_level_dp
+    assert SAID[name] == (
+        said.exact, said.unequal_ranks, said.linear_uploads, said.moves_base, said.fixed_coordinates, said.redraws,
+        said.keeps,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_uploads_are_linear_exactly_where_it_is_said(name):
+    """Everybody sends the weighted mean in place of their own: nothing changes where only weighted sums are used."""
+    strategy = built(name)
+    state = start(strategy)
+    updates = updates_for(strategy, state)
+    weight = sum(update.weight for update in updates)
+    means = {
+        key: sum(update.weight / weight * update.adapter.tensors()[key] for update in updates)
+        for key in updates[0].adapter.tensors()
+    }
+    alike = [replace(update, adapter=update.adapter.with_tensors(means)) for update in updates]
+    ends = [served_dense(state, strategy.step(state, strategy.combine(sent))) for sent in (updates, alike)]
+    same = all(torch.allclose(dense, ends[1][key], rtol=1e-9, atol=1e-9) for key, dense in ends[0].items())
+    assert same == strategy.traits.linear_uploads
 
 
 def served_with_noise(name: str, size: float):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -14,10 +16,16 @@ def sized(updates: list[Update]) -> list[float]:
     return [sum(float(layer.dense().square().sum()) for layer in u.adapter.layers.values()) ** 0.5 for u in updates]
 
 
-def test_weights_are_the_size_of_delta_w():
+@pytest.mark.parametrize("shrink", [1.0, 1e-3])
+def test_weights_are_the_size_of_delta_w(shrink):
+    """Also of clients that hardly moved."""
     strategy = built("hetlora")
     state = start(strategy)
-    updates = updates_for(strategy, state)
+    updates = [
+        replace(update, adapter=update.adapter.with_tensors({f"{k}.B": shrink * v.B_mr for k, v in layers.items()}))
+        for update in updates_for(strategy, state)
+        for layers in [update.adapter.layers]
+    ]
     sizes = sized(updates)
     new = strategy.step(state, strategy.combine(updates))
     mean = sum(size / sum(sizes) * u.adapter.layers["tall"].A_rn for size, u in zip(sizes, updates, strict=True))
@@ -33,6 +41,16 @@ def test_the_ideal_and_the_head_have_the_same_weights():
     assert_close(combined.ideal["wide"].dense(), wanted, atol=1e-10, rtol=1e-10)
     head = sum(share * u.adapter.head["bias"] for share, u in zip(shares, updates, strict=True))
     assert_close(combined.mean.head["bias"], head)
+
+
+def test_a_silent_client_has_no_say_beside_one_that_trained():
+    strategy = built("hetlora")
+    state = start(strategy)
+    spoke = replace(updates_for(strategy, state)[2], weight=1.0)
+    silent = state.adapter.with_tensors({f"{k}.B": 0 * v.B_mr for k, v in state.adapter.layers.items()})
+    served = strategy.step(state, strategy.combine([Update("silent", 1000.0, silent), spoke])).adapter
+    for key, tensor in spoke.adapter.tensors().items():
+        assert_close(served.tensors()[key], tensor, atol=1e-8, rtol=1e-8)
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (1.0, 3.0)])

@@ -114,9 +114,12 @@ def test_flora_starts_each_round_from_another_a_and_from_b_zero():
     state = start(strategy)
     first = strategy.step(state, strategy.combine(updates_for(strategy, state)))
     second = strategy.step(first, strategy.combine(updates_for(strategy, first)))
-    for key in first.adapter.layers:
-        assert not torch.any(first.adapter.layers[key].B_mr)
-        assert not torch.equal(first.adapter.layers[key].A_rn, second.adapter.layers[key].A_rn)
+    for key, layer in first.adapter.layers.items():
+        assert not torch.any(layer.B_mr)
+        assert not torch.equal(layer.A_rn, second.adapter.layers[key].A_rn)
+        bound = layer.shape[1] ** -0.5  # PEFT's: uniform between minus this and this
+        assert -bound <= float(layer.A_rn.min()) < -bound / 2
+        assert bound / 2 < float(layer.A_rn.max()) <= bound
 
 
 def test_flexlora_serves_the_best_approximation_with_all_of_s_in_b():

@@ -231,7 +231,8 @@ def test_a_base_that_does_not_move_sends_no_residual(name):
     strategy = built(name)
     state = rounds(strategy)[-1][2]
     if not strategy.traits.moves_base:
-        assert strategy.broadcast(state, Recipient("a")).residual == {}
+        payload = strategy.broadcast(state, Recipient("a"))
+        assert (payload.base_version, payload.residual, payload.residual_since) == (0, {}, 0)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -53,13 +53,14 @@ def test_every_version_ends_where_the_sum_of_all_residuals_does(rank):
     assert missing(whole, ROUNDS) == (ROUNDS, {})
 
 
-@pytest.mark.parametrize("rank", [1, 2, 5])
+@pytest.mark.parametrize("rank", [1, 2, 5, 9])
 def test_what_is_kept_does_not_grow_with_the_rounds(rank):
     states, _ = history(rank)
     for state in states:
         assert numbers(state.past) <= MATRICES
-        assert sum(numbers(kept) for kept in state.residuals) <= MATRICES or len(state.residuals) == 1
+        assert sum(numbers(kept) for kept in state.residuals) <= MATRICES
         assert state.merged + len(state.residuals) == state.base_version
+        assert state.residuals or state.base_version == 0, "the newest stays by itself, however large"
     assert states[-1].merged > 0
     assert states[1].merged == 0
 
@@ -71,6 +72,16 @@ def test_the_oldest_is_merged_when_single_residuals_have_more_numbers_than_the_m
     assert numbers(residual(0, 2)) == 130
     assert [(state.merged, len(state.residuals)) for state in states[:5]] == [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2)]
     assert [dense_is_smaller(rank, (12, 12)) for rank in (5, 6)] == [False, True]
+
+
+def test_residuals_with_exactly_as_many_numbers_as_the_matrices_are_kept_one_by_one():
+    """Ranks 3, 2 and 2: 3 · 24 + 2 · 20 + 2 · 21 = 154, half of 308; one number more is one too many."""
+    half = {name: residual(0, rank)[name] for name, rank in (("square", 3), ("tall", 2), ("wide", 2))}
+    state = moved(moved(built("fedex").init(random_adapter(0)), half), half)
+    assert 2 * numbers(half) == MATRICES
+    assert (state.merged, len(state.residuals)) == (0, 2)
+    state = moved(state, {"square": residual(0, 1)["square"]})
+    assert (state.merged, len(state.residuals)) == (1, 2)
 
 
 def test_the_single_residual_of_a_merged_version_is_not_to_be_had():

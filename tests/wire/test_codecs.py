@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import numpy as np
@@ -77,6 +78,40 @@ def test_values_round_trip_within_the_codecs_error(numbers, codec):
     assert torch.all((found - values).abs() <= bound * largest + (3e-8 if codec == "fp16" else 1e-40))
 
 
+def fingerprint(code: bytes) -> str:
+    return hashlib.sha256(code).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("codec", "bytes_of_format_1"),
+    [
+        ("fp32", "840aa1b473e6b09a"),
+        ("fp16", "c93c6426e692c082"),
+        ("bf16", "9c89d3d802fb13c6"),
+        ("int8", "4d3fa5517026986a"),
+        ("int4", "8bbccb08da83233b"),
+        ("sign", "0a78c7d97ae79df8"),
+    ],
+)
+def test_the_bytes_of_values_are_those_that_other_sites_read(codec, bytes_of_format_1):
+    """Two sides that change together round-trip whatever they do: blocks, bounds and order are part of the format."""
+    values = ((37 * torch.arange(1500)) % 211 - 105) / 64
+    assert fingerprint(encode_values(values, codec)) == bytes_of_format_1
+
+
+@pytest.mark.parametrize(
+    ("n", "step", "length", "bytes_of_format_1"),
+    [
+        (1000, 3, 125, "9fc58368f05bb874"),  # a bitmap
+        (4096, 40, 94, "de7d2398af00f49a"),  # Elias-Fano
+        (100_000, 1001, 150, "42a962b598247da8"),
+    ],
+)
+def test_the_bytes_of_indices_are_those_that_other_sites_read(n, step, length, bytes_of_format_1):
+    code = encode_indices(np.arange(1, n, step), n)
+    assert (len(code), fingerprint(code)) == (length, bytes_of_format_1)
+
+
 @pytest.mark.parametrize("codec", ["int8", "int4", "sign"])
 @pytest.mark.parametrize("size", [1e-3, 1e-6, 1e-12])
 def test_a_small_update_is_held_as_exactly_as_a_large_one(codec, size):
@@ -120,6 +155,16 @@ def test_codes_that_are_never_written_are_refused():
     for code, codec in ((int8, "int8"), (int4, "int4"), (sign, "sign")):
         with pytest.raises(ValueCodeError):
             decode_values(bytes(code), codec, 11)
+
+
+@pytest.mark.parametrize("k", [11, 301])
+@pytest.mark.parametrize("last", [0x00, 0x01, 0x0F, 0x81])
+def test_an_odd_nibble_at_the_end_is_a_value_and_then_padding(k, last):
+    code = bytearray(encode_values(torch.ones(k), "int4"))
+    assert code[-1] == 0xF0
+    code[-1] = last
+    with pytest.raises(ValueCodeError, match="nibble"):
+        decode_values(bytes(code), "int4", k)
 
 
 @pytest.mark.parametrize("codec", CODECS)

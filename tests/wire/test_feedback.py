@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fedlora.updates import Adapter, add, norm, subtract
-from fedlora.wire.choice import choose, kurtosis, packing_of, sign_energy, top_energy
+from fedlora.updates import Adapter, Factor, add, norm, subtract
+from fedlora.wire.choice import Packing, choose, kurtosis, packing_of, sign_energy, top_energy
 from fedlora.wire.feedback import Feedback, Occasion
 from fedlora.wire.message import Schema, decode, encode
 from fedlora.wire.settings import WireSettings
@@ -118,6 +118,17 @@ def test_auto_takes_whichever_keeps_more_and_says_what_it_measured():
     assert (fixed.codec, fixed.density, fixed.kurtosis) == ("int8", 0.5, None)
 
 
+def test_what_auto_measures_and_reports_by_hand():
+    """Squares 12 + 8, fourth powers 84 + 32 of six values; signs keep 36 / 4 + 16 / 2, the largest of each 9 + 4."""
+    update = {"x": torch.tensor([3.0, -1.0, 1.0, 1.0]), "y": torch.tensor([2.0, -2.0])}
+    assert kurtosis(update) == pytest.approx((116 / 6) / (20 / 6) ** 2)
+    assert sign_energy(update) == pytest.approx(17 / 20)
+    assert [top_energy(update, density) for density in (1 / 16, 0.5)] == pytest.approx([13 / 20, 14 / 20])
+    sent = {"x": torch.tensor([3.0, 0.0, 0.0, 0.0]), "y": torch.tensor([2.0, 0.0])}
+    packing = packing_of(choose(update, WireSettings(codec="auto")), update, sent)
+    assert packing == Packing(codec="sign", density=1.0, error=0.592, kurtosis=1.74, top_energy=0.65)
+
+
 @pytest.mark.parametrize("power", [1, 3, 5])
 def test_what_is_measured_is_what_packing_loses(power):
     """error² = 1 - energy kept, for signs with one scale a tensor, and for top-k without quantisation."""
@@ -148,6 +159,14 @@ def test_a_b_and_head_may_have_quotas_of_their_own():
     assert choice.density == pytest.approx(170 / 400, abs=1e-3)
     assert settings.lossy
     assert not WireSettings(densities={"head": 1.0}).lossy
+
+
+@pytest.mark.parametrize("name", ["A", "B", "R", "head"])
+def test_a_quota_is_a_share(name):
+    for share in (0.0, 1.01):
+        with pytest.raises(ValueError, match=name):
+            WireSettings(densities={name: share})
+    assert WireSettings(densities={name: 1.0}).densities.given == {Factor(name): 1.0}
 
 
 def test_auto_takes_no_quotas():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -32,8 +33,6 @@ def tensors(seed: int = 0) -> dict[str, torch.Tensor]:
 
 def rebuilt(blob: bytes, change) -> bytes:
     """The message with its body changed and its hash made right again: what an attacker with no key can do."""
-    import hashlib
-
     body = pb.Body.FromString(pb.Envelope.FromString(blob).body)
     change(body)
     packed = body.SerializeToString(deterministic=True)
@@ -88,6 +87,20 @@ def test_int4_and_sparse_messages_reach_their_reductions():
 
 def test_equal_tensors_have_equal_bytes():
     assert encode(tensors(), HEADER, codec="int4", density=0.1) == encode(tensors(), HEADER, codec="int4", density=0.1)
+
+
+@pytest.mark.parametrize(
+    ("codec", "density", "bytes_of_format_1"),
+    [("fp32", 0.01, "affda78f628fbbbd"), ("int4", 1 / 16, "2fb2c797f3aefd45")],
+)
+def test_the_bytes_of_a_message_are_those_that_other_versions_of_format_1_read(codec, density, bytes_of_format_1):
+    """Chunks, their order, what is chosen and how it is coded; a change of any is another format number."""
+    counted = {
+        "long": ((7919 * torch.arange(CHUNK + 100)) % 1009 - 504) / 64,
+        "b": ((7 * torch.arange(60)) % 31 - 15).view(20, 3) / 8,
+    }
+    blob = encode(counted, HEADER, codec=codec, density=density)
+    assert hashlib.sha256(blob).hexdigest()[:16] == bytes_of_format_1
 
 
 @pytest.mark.parametrize(
@@ -233,6 +246,22 @@ def test_a_state_carries_the_adapter_and_the_residual_dense_where_that_is_shorte
         assert_close(moved[name].dense(), product.dense(), atol=1e-5, rtol=1e-5)
     with pytest.raises(WireError):
         decode_state(blob, adapter(), run="r", round_number=3)
+
+
+@pytest.mark.parametrize("blob", [b"\0", b"hello", b"\x0a\xff\xff\xff\xff\x0f"])
+def test_bytes_that_are_no_state_are_rejected_as_those_of_any_message(blob):
+    with pytest.raises(WireError, match=r"malformed-update|corrupt|not-canonical|unknown-format"):
+        decode_state(blob, adapter(), run="r", round_number=2)
+
+
+def test_a_matrix_that_nothing_was_added_to_is_not_sent():
+    """FedEx-LoRA with one client: a residual of rank 0. Its empty factors would be another schema."""
+    one = Product(torch.ones(5, 1).double(), torch.ones(1, 5).double())
+    none = Product(torch.zeros(12, 0).double(), torch.zeros(0, 9).double())
+    blob = encode_state(adapter(), {"p": none, "q": one}, run="r", round_number=2, strategy="fedex", codec="fp32")
+    _, moved = decode_state(blob, adapter(), run="r", round_number=2)
+    assert moved.keys() == {"q"}
+    assert torch.equal(moved["q"].dense(), one.dense())
 
 
 def test_a_residual_of_absurd_rank_is_rejected_before_anything_is_allocated():
