@@ -15,8 +15,10 @@ from client.settings import ClientSettings, SiteData
 from fedlora.units_path import units_folder
 
 CALLS = """
-import socket, sys
+import socket, sys, time
 from pathlib import Path
+
+time.sleep = lambda seconds: None  # a hub that does not answer is tried again, and again, ever later
 
 def attempt(*address, **options):
     print("asked", address[0])
