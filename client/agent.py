@@ -26,7 +26,7 @@ from fedlora.duties import Background, Conditions, Routine
 from fedlora.health import serve_health
 from fedlora.ownership import sole_owner
 from fedlora.private_files import require_private, write_private
-from fedlora.settings import SettingsError
+from fedlora.settings import SettingsError, read_mapping
 from fedlora.sockets import OwnPort, connected
 from fedlora.supervise import Child, Supervisor
 
@@ -99,6 +99,8 @@ def require_ready(settings: ClientSettings) -> None:
         raise SettingsError(
             f"{settings.ca_certificate} is missing: take the coordinator's grant with `fedlora client accept`."
         )
+    if settings.policy is not None:  # every task would fail for it, and only the coordinator would hear of it
+        read_mapping(settings.policy, f"the policy {settings.policy}")
     if settings.executor == "stock" and settings.allow_bundles != "any":
         raise SettingsError(
             "executor=stock runs whatever code a coordinator ships, without looking; write `allow_bundles: any` in "

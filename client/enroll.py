@@ -148,8 +148,11 @@ def _require_valid_now(grant: Grant, key: ec.EllipticCurvePublicKey) -> None:
 def _write_settings(folder: Path, grant: Grant, train: Path | None) -> None:
     """client.yaml and policy.yaml, where there are none."""
     config = folder / "client.yaml"
-    found = Declared() if config.exists() else declared(folder / "state", train)
-    if not config.exists():
+    known = config.exists()
+    if known and train is not None:
+        _require_named(config, train)
+    found = Declared() if known else declared(folder / "state", train)
+    if not known:
         values = {
             "site": grant.site,
             "coordinator": grant.address,
@@ -161,6 +164,17 @@ def _write_settings(folder: Path, grant: Grant, train: Path | None) -> None:
     if not policy.exists():
         bounds = yaml_text({"coordinators": [grant.coordinator]}) + found.policy() + defaults()
         write_atomically(policy, bounds.encode())
+
+
+def _require_named(config: Path, train: Path) -> None:
+    """SettingsError where client.yaml, which is kept, names other data than those that were given."""
+    named = read_mapping(config, str(config)).get("data", {}).get("train")
+    if named is None or (config.parent / str(named)).resolve() != train.resolve():
+        raise SettingsError(
+            f"the grant is taken; {config} is there already and is kept, and its data.train is {named}, not {train}. "
+            "Write it there, or remove client.yaml and policy.yaml and take the grant again: classes and size are then "
+            "written for these data."
+        )
 
 
 def defaults() -> str:

@@ -45,6 +45,7 @@ from client.limits import limit_memory
 from client.offline import stay_offline
 from client.settings import ClientSettings, load_client
 from fedlora.private_files import require_private
+from fedlora.settings import SettingsError
 from fedlora.supervise import log_json_lines
 from fedlora.unbegun import end_where_a_thread_cannot_begin
 
@@ -178,6 +179,17 @@ def shipped_client(run: Run, fab: Fab) -> AnyClientApp:
     return load(run.fab_id, run.fab_version, fab.hash_str)
 
 
+def require_policy(settings: ClientSettings) -> None:
+    """A policy that cannot be read ends the executor, which the agent's /healthz shows; it would fail every task."""
+    from client.deployed import policy_of
+
+    try:
+        policy_of(settings)
+    except SettingsError as error:
+        log.error("the policy cannot be read: no task is taken", extra={"why": str(error)})
+        raise SystemExit(1) from None
+
+
 def main() -> None:
     """`python -m client.executor ADDRESS`, started by the agent with FEDLORA_SITE set."""
     parser = argparse.ArgumentParser(description="Answer a SuperNode's tasks in one process that stays warm.")
@@ -188,6 +200,7 @@ def main() -> None:
     settings = load_client(Path(os.environ["FEDLORA_SITE"]))
     stay_offline(settings)
     installed_client()  # its imports are part of what the bound must leave room for, and of the start, not of a round
+    require_policy(settings)
     limit_memory(settings.limits)
     ask_often()
     executor = Executor(settings, address)

@@ -28,7 +28,14 @@ is frozen looks well, and so does that of a site that was just revoked."""
 
 AWAY = "the coordinator does not answer at {}"
 NOT_CONNECTED = "the SuperNode has no connection to the coordinator"
+OTHER = (
+    "what answers at {} shows a certificate that this site's authority has not signed: if the coordinator has replaced "
+    "its authority, ask for a new grant (fedlora admin grant), then: fedlora client accept"
+)
 UNKNOWN = "the coordinator does not accept this site's key: revoked, or replaced by another; ask its administrator"
+
+
+UNREACHED = (Standing.AWAY, Standing.OTHER_AUTHORITY)
 
 
 class Lifeline:
@@ -88,12 +95,14 @@ class Lifeline:
             return
         self._last = self._standing()
         now = self._asked_at = self._clock()
-        self._answers_since = None if self._last is Standing.AWAY else self._answers_since or now
+        self._answers_since = None if self._last in UNREACHED else self._answers_since or now
         self._unknown_since = (self._unknown_since or now) if self._last is Standing.UNKNOWN else None
 
     def _say(self) -> None:
         if self._last is Standing.UNKNOWN:
             self._conditions.say(CONDITION, UNKNOWN)
+        elif self._last is Standing.OTHER_AUTHORITY:
+            self._conditions.say(CONDITION, OTHER.format(self._settings.coordinator))
         elif self._last is Standing.AWAY:
             self._conditions.say(CONDITION, AWAY.format(self._settings.coordinator))
         elif self._last is Standing.WRONG_TIME:

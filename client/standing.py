@@ -22,6 +22,10 @@ NOT_APPROVED = "no approved key is shown"
 """What a coordinator's own check says, where it has one before Flower's."""
 
 
+NOT_VERIFIED = "CERTIFICATE_VERIFY_FAILED"
+"""In what gRPC says of a handshake."""
+
+
 class Standing(Enum):
     """What a coordinator says of this site."""
 
@@ -29,6 +33,8 @@ class Standing(Enum):
     UNKNOWN = "unknown"
     """Its key is not one of those that may come in."""
     WRONG_TIME = "wrong time"
+    OTHER_AUTHORITY = "other authority"
+    """It shows a certificate that this site's authority has not signed."""
     AWAY = "away"
     """It could not be asked."""
     UNSURE = "unsure"
@@ -55,6 +61,8 @@ def meaning(code: grpc.StatusCode, said: str) -> Standing:
         return Standing.UNKNOWN
     if said == WRONG_TIME:
         return Standing.WRONG_TIME
+    if code is grpc.StatusCode.UNAVAILABLE and NOT_VERIFIED in said:
+        return Standing.OTHER_AUTHORITY
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         return Standing.AWAY
     return Standing.UNSURE

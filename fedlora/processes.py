@@ -38,6 +38,16 @@ def is_alive(process: Process) -> bool:
     return born(process.pid) == process.born
 
 
+def environment_of(process: Process, name: str) -> str | None:
+    """What a variable was when the process was started; None where it had none, or cannot be asked."""
+    try:
+        variables = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    begins = f"{name}=".encode()
+    return next((os.fsdecode(found[len(begins) :]) for found in variables if found.startswith(begins)), None)
+
+
 def session_of(process: Process) -> list[Process]:
     """A session's leader that is alive, and whoever belongs to it; nobody where there is no such leader any more."""
     if not is_alive(process):

@@ -18,6 +18,7 @@ from pathlib import Path
 from fedlora.duties import Conditions, in_words
 from server.bundle import write_bundle
 from server.control import Control, UnreachableError
+from server.provision import read_registry
 from server.settings import Patience, ServerSettings
 from server.submissions import (
     AT_REST,
@@ -120,7 +121,7 @@ def go_on(
     `watch.conditions`, and the others are seen to. Errors: UnreachableError where Flower does not answer at all.
     """
     watch, began = watch or Watch(), monotonic()
-    look = _Look(control, settings.patience, watch, at=lambda: now + monotonic() - began)
+    look = _Look(settings, control, watch, at=lambda: now + monotonic() - began)
     for folder in watch.folders(settings):
         try:
             why = look.at_run(folder)
@@ -135,10 +136,14 @@ def go_on(
 class _Look:
     """One look at runs, by a clock that goes on during calls."""
 
+    settings: ServerSettings
     control: Control
-    patience: Patience
     watch: Watch
     at: Clock
+
+    @property
+    def patience(self) -> Patience:
+        return self.settings.patience
 
     def at_run(self, folder: Path) -> str | None:
         """Do what is due; returns what is wrong with the run, in words."""
@@ -213,6 +218,7 @@ class _Look:
         pause = 0.0 if fruitless == 0 else min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**fruitless)
         if 0 <= since < pause:  # a clock that was set back puts nothing off
             return f"{last}; it is tried again"
+        read_registry(self.settings)  # without it an attempt ends at its first site, and the run would be given up
         if submission.flower_run is not None:
             self.control.stop(submission.flower_run)
         flower_run = submit_bundle(folder, self.control)

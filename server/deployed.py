@@ -35,7 +35,7 @@ from server.declared import readable, remember
 from server.held_out import classes_of, held_out
 from server.orders import StoppedError
 from server.prompt_grid import PromptGrid
-from server.provision import Registry, read_registry
+from server.provision import LastRegistry, Registry
 from server.records import ClientAnswered, Event, RoundFinished, RoundStarted, Waiting
 from server.rounds import Evaluate
 from server.settings import ServerSettings, load_server
@@ -86,6 +86,8 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     home = resident(recipe.model, recipe.adapter, labels)
     store = open_or_go_without(settings)
     recorder = Recorder(store, name=folder.name, kind="deployment", coordinator=settings.name) if store else None
+    sites = LastRegistry(settings)
+    sites.read()
     needs = Coordination(
         resident=home,
         folder=folder,
@@ -93,8 +95,8 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         evaluate=evaluation(recipe, home, rows, labels) if rows else None,
         watch=lambda event: watch(event, settings),
         coordinator=settings.name,
-        site_of=lambda node: read_registry(settings).name_of(node),
-        verify=lambda node, digest, signature: signed_by(read_registry(settings), node, digest, signature),
+        site_of=lambda node: sites.read().name_of(node),
+        verify=lambda node, digest, signature: signed_by(sites.read(), node, digest, signature),
         declared=readable(settings.folder),
         runs=settings.runs,
         recorder=recorder,

@@ -20,7 +20,7 @@ from server.held_out import held_out
 from server.provision import is_reconciled, read_registry
 from server.renewal import ROLL_DAYS
 from server.settings import ServerSettings, load_server
-from server.submissions import runs, state_of
+from server.submissions import look_at, runs, state_of
 
 POSTGRESQL_PORT = 5432
 
@@ -153,6 +153,10 @@ def base_model(run: Path) -> Finding:
 
 def all_runs(settings: ServerSettings) -> Finding:
     """Runs that need a person."""
+    damaged = {folder.name: look.why for folder in runs(settings) if (look := look_at(folder)).state == "damaged"}
+    if damaged:
+        said = "; ".join(f"{name} cannot be read: {why}" for name, why in damaged.items())
+        return bad("runs", said, "Restore it from a backup, or move its folder away.")
     stuck = [folder.name for folder in runs(settings) if state_of(folder) == "gave-up"]
     if stuck:
         return bad(

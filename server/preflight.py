@@ -12,11 +12,14 @@ from fedlora.classes import alike
 from fedlora.config import Recipe
 from fedlora.config.without_effect import refuse_without_effect
 from fedlora.lengths import percent
+from fedlora.models import load_tokenizer
 from fedlora.settings import SettingsError, nearest
 from server.held_out import classes_of, held_out
 from server.planner import OTHERS
 from server.provision import read_registry
 from server.settings import ServerSettings
+from strategies.fit import require_fit
+from strategies.registry import build
 
 
 def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
@@ -24,6 +27,8 @@ def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
     if recipe.mode != "federated":
         raise SettingsError(f"mode={recipe.mode!r} is a simulation's reference; a deployed run is `federated`.")
     refuse_without_effect(recipe)
+    require_fit(recipe, build(recipe.strategy.name, recipe.strategy.options))
+    load_tokenizer(recipe.model)  # a model that is not here ends every attempt
     read = held_out(settings)
     seen = Counter(row.label for row in read.rows) if read else Counter[str]()
     labels = classes_of(settings, recipe, seen)

@@ -96,6 +96,23 @@ def read_registry(settings: ServerSettings) -> Registry:
     return registry_in(settings.folder)
 
 
+class LastRegistry:
+    """sites.json as it was when it could last be read: a run goes on while an administrator mends it."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._last: Registry | None = None
+
+    def read(self) -> Registry:
+        """SettingsError only where it could never be read."""
+        try:
+            self._last = read_registry(self._settings)
+        except SettingsError:
+            if self._last is None:
+                raise
+        return self._last
+
+
 def registry_in(folder: Path) -> Registry:
     """sites.json of a coordinator's folder. SettingsError if it is not as it was written."""
     path = folder / "sites.json"

@@ -16,7 +16,7 @@ from fedlora.duties import Background, Conditions, Routine, in_words
 from fedlora.health import serve_health, serve_metrics
 from fedlora.ownership import sole_owner
 from fedlora.private_files import require_private
-from fedlora.processes import Process, end
+from fedlora.processes import Process, end, environment_of
 from fedlora.settings import SettingsError
 from fedlora.sockets import OwnPort
 from fedlora.supervise import STOP_S, Child, Supervisor
@@ -36,6 +36,8 @@ from server.webhooks import secret_of
 
 log = logging.getLogger("fedlora.server")
 
+SERVED = "FEDLORA_SERVER"
+"""The variable by which a ServerApp knows its coordinator's server.yaml."""
 TICK_S = 1.0
 RENEW_LOOK_S = 3600.0
 CLOCK_STEP_S = 60.0
@@ -60,7 +62,6 @@ def _serve(settings: ServerSettings, config: Path) -> None:
         record=settings.folder / "processes.json",
         conditions=duties.conditions,
     )
-    end_serverapps(settings)
     health = serve_health(
         supervisor.health, port=settings.health_port, conditions=duties.conditions.all, vital=("superlink",)
     )
@@ -71,6 +72,7 @@ def _serve(settings: ServerSettings, config: Path) -> None:
     log.info(
         "coordinator", extra={"coordinator": settings.name, "fleet": settings.listen, "health_port": health.server_port}
     )
+    end_serverapps(settings, config)
     try:
         supervisor.run()
     finally:
@@ -120,7 +122,7 @@ def children(settings: ServerSettings, config: Path) -> list[Child]:
     def log_of(name: str) -> Path | None:
         return logs / f"{name}.log" if settings.log_to == "files" else None
 
-    extra = {"FEDLORA_SERVER": str(config.resolve()), "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
+    extra = {SERVED: str(config.resolve()), "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
     return [
         Child(
             "superlink",
@@ -140,10 +142,13 @@ def lacks_ports(settings: ServerSettings) -> Callable[[int], str | None]:
     return lambda pid: next((said for port in ports if (said := port.lacks(pid)) is not None), None)
 
 
-def end_serverapps(settings: ServerSettings) -> None:
-    """Those of an earlier coordinator that was killed: they would hold their runs against the next attempt."""
+def end_serverapps(settings: ServerSettings, config: Path) -> None:
+    """Those of an earlier coordinator of this folder that was killed: they would hold their runs against the next
+    attempt. The notes of a folder that was restored from a backup may name those of a coordinator that is at work."""
     left = [look.status for folder in runs(settings) if (look := look_at(folder)).at_work and look.status is not None]
-    for process in end([Process(status.pid, status.born) for status in left], patience_s=STOP_S):
+    noted = [Process(status.pid, status.born) for status in left]
+    own = [process for process in noted if environment_of(process, SERVED) == str(config.resolve())]
+    for process in end(own, patience_s=STOP_S):
         log.warning("a ServerApp of an earlier coordinator was ended", extra={"pid": process.pid})
 
 

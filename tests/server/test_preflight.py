@@ -59,6 +59,8 @@ def test_what_may_still_come_right_is_said_and_not_refused(settings):
         ("text,label\nhi,yes\n", [], "the head needs its classes"),
         ("text,label\n" + "".join(f"t {n},at {n}\n" for n in range(300)), [], "has 300 different values in it"),
         (TEST_SET, ["train.optimizer=adamw", "train.momentum=0.5"], r"train\.momentum=0\.5 has no effect"),
+        (TEST_SET, ["strategy.name=fedsdv"], r"unknown strategy\.name 'fedsdv'; did you mean 'fedsvd'\?"),
+        (TEST_SET, ["model.id=./demoo"], "demoo"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused(settings, content, overrides, message):
