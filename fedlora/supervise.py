@@ -166,6 +166,8 @@ class Supervisor:
     def stop_children(self) -> None:
         """SIGTERM to all, SIGKILL to those that are still there after a while."""
         living = [r.process for r in reversed(self._all.values()) if r.process is not None and r.alive]
+        if living:
+            log.info("stopping", extra={"children": len(living), "at_most_s": STOP_S})
         for process in living:
             process.terminate()
         give_up = time.monotonic() + STOP_S
