@@ -13,6 +13,9 @@ from types import FrameType
 from fedlora.settings import RunError
 from server.submissions import completed_rounds
 
+MOST = 2
+"""Interrupts that raise."""
+
 
 class InterruptedRunError(RunError):
     """A person stopped the run. The text says what there is, and the command that goes on."""
@@ -24,13 +27,16 @@ class InterruptedRunError(RunError):
 def kill_is_ctrl_c() -> Iterator[Callable[[], None]]:
     """SIGTERM raises KeyboardInterrupt as SIGINT does, in the main thread, until the end; what is given, once more.
 
-    Where the interpreter is in a callback from C an exception is printed and lost: so ask now and then.
+    Where the interpreter is in a callback from C an exception is printed and lost: so ask now and then. The second one
+    raises too: what is being written then is left. Nothing does after it, or after the end of an interrupted body: the
+    last words are on their way.
     """
     asked: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         asked.append(number)
-        raise KeyboardInterrupt
+        if len(asked) <= MOST:
+            raise KeyboardInterrupt
 
     def raise_if_asked() -> None:
         if asked:
@@ -43,7 +49,11 @@ def kill_is_ctrl_c() -> Iterator[Callable[[], None]]:
         yield raise_if_asked
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, hear_no_more if asked else handler)
+
+
+def hear_no_more(number: int, frame: FrameType | None) -> None:
+    """In the place of a handler that raises."""
 
 
 def how_to_go_on(folder: Path, *, rounds: int) -> InterruptedRunError:
