@@ -83,6 +83,16 @@ def read_source(source: str, columns: Columns, *, labels: Collection[str] | None
     return _read(source, read_files(source, columns), columns, labels)
 
 
+def _way_out(malformed: Sequence[str]) -> str:
+    """What to do about rows that cannot be read; a file in another encoding has many of one kind."""
+    if sum("not UTF-8" in said for said in malformed) > 1:
+        return (
+            "The file is in another encoding, as spreadsheets save them; save it as UTF-8, for example: "
+            "iconv -f cp1252 -t utf-8 old.csv > new.csv"
+        )
+    return "Mend these rows, or take them out."
+
+
 def read_whole(source: str, columns: Columns, *, labels: Collection[str] | None = None) -> Read:
     """`read_source` where the source is whole; SettingsError with file and line where a row of it is malformed.
 
@@ -95,7 +105,7 @@ def read_whole(source: str, columns: Columns, *, labels: Collection[str] | None 
     read = _read(source, files, columns, labels)
     if read.malformed:
         more = read.malformed_count - len(read.malformed)
-        lines = [*read.malformed, *([f"and {more} more."] if more else []), "Mend these rows, or take them out."]
+        lines = [*read.malformed, *([f"and {more} more."] if more else []), _way_out(read.malformed)]
         raise SettingsError("\n".join(lines))
     return read
 

@@ -55,6 +55,7 @@ MISTAKES = [
     ("simulate R --set wire.density=2", "wire.density must be less than or equal to 1"),
     ("simulate R --set seed=one", "seed must be a valid integer"),
     ("simulate R --resume", "start the run without --resume"),
+    ("simulate D", "is data and no recipe. `fedlora init"),
     ("init nothing.csv", "there is no such file or folder"),
     ("init airlines", "which has recipes already"),
     ("init D --out nowhere/recipe.yaml", "there is no folder nowhere; make it first"),

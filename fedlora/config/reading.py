@@ -10,10 +10,13 @@ from fedlora.config.packaged import recipe_file
 from fedlora.config.recipe import Recipe
 from fedlora.plain_yaml import Written, YamlError, read_scalar
 from fedlora.settings import SettingsError, parse, read_mapping
+from fedlora.tables.reading import READERS
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """A recipe file, or a packaged one by its name, with `key.path=value` overrides. SettingsError on any problem."""
+    if Path(path).suffix.lower() in READERS.keys() - {".json"} and Path(path).exists():
+        raise SettingsError(f"{path} is data and no recipe. `fedlora init {path}` writes a recipe for it.")
     values = read_mapping(recipe_file(path), f"the recipe {path}", may_be_empty=True)
     return parse(Recipe, override(values, overrides))
 

@@ -147,6 +147,15 @@ def test_a_malformed_row_of_csv_is_refused_with_its_line_and_costs_a_site_itself
     assert {Row("hello", "a", ""), Row("bye", "b", "")} <= set(kept) or content.endswith(",\n")
 
 
+def test_a_file_in_another_encoding_is_to_be_saved_anew_and_not_mended_by_rows(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("text,label\ncafé,a\nthé,b\nplain,a\n".encode("latin-1"))
+    with pytest.raises(
+        SettingsError, match=r"a\.csv:2: not UTF-8 in column 'text'.\n.*\nThe file is in another encoding"
+    ):
+        read_whole(str(path), Columns())
+
+
 def test_the_first_ten_malformed_rows_are_listed(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text,label\n" + "one\n" * 12)
