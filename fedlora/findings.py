@@ -43,17 +43,13 @@ def bad(check: str, said: str, remedy: str) -> Finding:
 
 
 def examine_all(checks: Iterable[tuple[str, Check]]) -> list[Finding]:
-    """Every check's finding; one that breaks is itself a finding, and does not hide the others. What several break on
-    is said once."""
-    found: list[Finding] = []
-    broken: dict[str, str] = {}
+    """Every check's finding; one that breaks is itself a finding, and does not hide the others."""
+    found = []
     for name, check in checks:
         try:
             found.append(check())
         except SettingsError as error:
-            first = broken.setdefault(str(error), name)
-            again = f"not looked at, for what is said of {first}"
-            found.append(bad(name, str(error) if first == name else again, "Mend this setting."))
+            found.append(bad(name, str(error), "Mend this setting."))
         except Exception as error:
             found.append(bad(name, f"the check failed: {type(error).__name__}: {error}", "Report this with its text."))
     return found

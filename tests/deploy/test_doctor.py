@@ -15,9 +15,8 @@ from client.commands import app as client
 from client.enroll import accept, ask
 from fedlora import checks
 from fedlora.config import ModelSettings
-from fedlora.findings import Finding, bad, examine_all, good, report
+from fedlora.findings import bad, examine_all, good, report
 from fedlora.models import load_base
-from fedlora.settings import SettingsError
 from server.certificates import issue_server_certificate
 from server.commands import server
 from server.provision import approve, initialise
@@ -200,15 +199,6 @@ def test_a_store_that_is_away_is_named_without_its_password(sides):
 def test_a_certificate_for_another_host_is_bad(sides):
     path = sides[0] / "pki" / "server.pem"
     assert checks.certificate("c", path, remedy="r", host="elsewhere.example").grade == "bad"
-
-
-def test_what_several_checks_break_on_is_said_once():
-    def broken() -> Finding:
-        raise SettingsError("cannot read train.csv")
-
-    found = examine_all([("data", broken), ("classes", broken), ("versions", checks.versions)])
-    assert [one.said for one in found[:2]] == ["cannot read train.csv", "not looked at, for what is said of data"]
-    assert [one.grade for one in found] == ["bad", "bad", "good"]
 
 
 def test_a_check_that_breaks_does_not_hide_the_others():
