@@ -118,7 +118,7 @@ def test_a_damaged_registry_is_said_and_cuts_nobody_off_and_no_attempt_begins(se
     ticks(duties, supervisor, 2)
     assert len(control.registered) == 1
     assert not control.submitted  # an attempt would end at its first site, and the run be given up
-    assert list(wrong(duties)) == ["sites"]
+    assert list(wrong(duties)) == ["sites", "run good"]
 
 
 DAMAGED_CERTIFICATES = {
