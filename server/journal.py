@@ -101,10 +101,14 @@ class Journal:
         if made_of is not None:
             require_same(self.folder, then or made_of, made_of)
             bind(self.folder, made_of)
-        kept = self._first(progress.round)
+        self.keep_first(progress.round)
+        return progress
+
+    def keep_first(self, number: int) -> None:
+        """Drop the lines of rounds after `number`: a round that was cut off before its checkpoint has a line already."""
+        kept = self._first(number)
         write_atomically(self._rounds, kept)
         self._digest = hashlib.sha256(kept)
-        return progress
 
     def receipts(self) -> Ledgers:
         """The newest receipt of every ledger so far, runs before this one included; none without privacy."""

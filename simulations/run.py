@@ -35,6 +35,7 @@ from fedlora.versions import versions
 from server import checkpoint
 from server.checkpoint import Progress
 from server.coordinate import Coordination, coordinate, load_state
+from server.journal import Journal
 from server.packing_summary import packing_summary
 from server.records import Watch
 from server.run_identity import MAY_MOVE
@@ -205,6 +206,7 @@ def keep_partial(simulation: Simulation, folder: Path) -> None:
     if not kept.exists():
         return
     progress = checkpoint.read(kept, recipe=recorded(simulation.recipe), may_differ=MAY_MOVE)
+    Journal(folder, simulation.recipe).keep_first(progress.round)
     if progress.round == 0:
         return
     summary = {**summary_of(simulation.recipe, progress, folder), **judged(simulation, [read_rounds(folder)])}

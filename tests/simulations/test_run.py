@@ -16,10 +16,13 @@ from transformers import AutoModel
 from fedlora.settings import SettingsError
 from server import checkpoint
 from server.checkpoint import CheckpointError
+from server.journal import Journal
 from server.records import RoundFinished
 from server.rounds import QuorumError
+from server.submissions import completed_rounds
 from server.summary import read_rounds, summary_of
 from simulations.compare import all_rows, finished
+from simulations.interruption import how_to_go_on
 from simulations.local_grid import LocalGrid
 from simulations.run import prepare, simulate
 from strategies.registry import STRATEGIES, build
@@ -55,6 +58,24 @@ def test_a_run_leaves_every_file_and_every_key(recipe, tmp_path):
     assert json.loads((tmp_path / "run/summary.json").read_text()) == summary
     assert (summary["rounds"], summary["clients"]) == (3, 4)
     assert set(summary["accuracy_by_client"]) == {"blue", "green", "red", "white"}
+
+
+def test_a_round_that_was_cut_off_between_its_line_and_its_checkpoint_is_in_no_part_of_a_partial_result(
+    recipe, tmp_path, monkeypatch
+):
+    """An interrupt there left a summary of one round beside a sentence, a picture and a verdict of two."""
+
+    def cut_off(self: Journal) -> None:
+        """The line is written, the checkpoint is not."""
+        if completed_rounds(self.folder) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "_keep_previous", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe(), tmp_path / "run")
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["state"], summary["rounds"], completed_rounds(tmp_path / "run")) == ("stopped", 1, 1)
+    assert "stopped after round 1 of 3" in str(how_to_go_on(tmp_path / "run", rounds=3))
 
 
 def test_a_coordinators_summary_says_what_the_simulations_does(recipe, tmp_path):
