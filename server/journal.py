@@ -105,7 +105,7 @@ class Journal:
         return progress
 
     def keep_first(self, number: int) -> None:
-        """Drop the lines of rounds after `number`: a round that was cut off before its checkpoint has a line already."""
+        """Drop the lines of later rounds: one that was cut off before its checkpoint has a line already."""
         kept = self._first(number)
         write_atomically(self._rounds, kept)
         self._digest = hashlib.sha256(kept)
