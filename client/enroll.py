@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -168,7 +169,8 @@ def _write_settings(folder: Path, grant: Grant, train: Path | None) -> None:
 
 def _require_named(config: Path, train: Path) -> None:
     """SettingsError where client.yaml, which is kept, names other data than those that were given."""
-    named = read_mapping(config, str(config)).get("data", {}).get("train")
+    data = read_mapping(config, str(config)).get("data")
+    named = data.get("train") if isinstance(data, Mapping) else None
     if named is None or (config.parent / str(named)).resolve() != train.resolve():
         raise SettingsError(
             f"the grant is taken; {config} is there already and is kept, and its data.train is {named}, not {train}. "

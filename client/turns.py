@@ -5,8 +5,9 @@ way, that message's task stays, and so may its answer: from then on the answer t
 it, and the site is late in every round until its agent is started again. And where a message cannot be received, Flower
 ends the task, and with it the process that has just begun to read it.
 
-Here a message that was not received whole is taken back, its task is left to the executor, which finds it gone, and the
-next message is received when every task is over. The private names of Flower's are in this file alone; where they are
+Here a message that was not received whole is taken back, its task is left to the executor, which finds it gone; a task
+that ends before its message was read is answered with an error; and the next message is received when every task is
+over and every answer sent. The private names of Flower's are in this file alone; where they are
 not as they are here, the SuperNode does not start.
 """
 
@@ -18,8 +19,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from flwr.app import Error, Message
+
 LOOP = "flwr.supernode.start_client_internal"
-TAKEN = {"_pull_and_store_message": {"state", "object_store", "receive"}, "_push_messages": {"state", "object_store"}}
+TAKEN = {
+    "_pull_and_store_message": {"state", "object_store", "receive"},
+    "_push_messages": {"state", "object_store"},
+    "_insert_message": {"msg", "state", "store"},
+}
+NOT_READ = Error(code=8, reason="the executor ended before it read its message")
+"""With Flower's code of a ClientApp that crashed."""
 UNFINISHED = ("pending", "starting", "running")
 LOOK_S = 0.1
 
@@ -47,14 +56,19 @@ def take_turns() -> None:
                 object_store.delete(message)
         return run
 
-    def answer_all(*, state: Any, **others: Any) -> None:
+    def answer_all(*, state: Any, object_store: Any, **others: Any) -> None:
         while True:
+            at_work = state.get_tasks(statuses=UNFINISHED)  # before the answers: one may come when its task ends
             if replies := state.get_messages(is_reply=True):
-                push(state=Holding(state, replies), **others)
-            elif not state.get_tasks(statuses=UNFINISHED):
-                return
-            else:
+                push(state=Holding(state, replies), object_store=object_store, **others)
+            elif at_work:
                 time.sleep(LOOK_S)
+            elif unread := state.get_messages(is_reply=False):  # their tasks ended before anybody read them
+                for message in unread:
+                    loop._insert_message(Message(NOT_READ, reply_to=message), state, object_store)
+                    object_store.delete(message.metadata.message_id)
+            else:
+                return
 
     vars(loop).update(_pull_and_store_message=receive_whole, _push_messages=answer_all)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,8 @@ from server.authority import newest_signer
 from server.certificates import issue_server_certificate, make_authority, site_certificate
 from server.grants import remember_grant
 from server.settings import ServerSettings
+
+log = logging.getLogger("fedlora.sites")
 
 MORE = """\
 # The classes, in the order of the head's outputs; a recipe may name its own.
@@ -102,14 +105,19 @@ class LastRegistry:
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._last: Registry | None = None
+        self._said = False
 
     def read(self) -> Registry:
         """SettingsError only where it could never be read."""
         try:
             self._last = read_registry(self._settings)
-        except SettingsError:
+            self._said = False
+        except SettingsError as error:
             if self._last is None:
                 raise
+            if not self._said:
+                log.warning("the run goes on with the sites that it last read", extra={"why": str(error)})
+            self._said = True
         return self._last
 
 
@@ -118,8 +126,8 @@ def registry_in(folder: Path) -> Registry:
     path = folder / "sites.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):  # an empty list is not a registry without sites
-            raise TypeError
+        if not isinstance(values, dict) or not all(isinstance(site, dict) for site in values.values()):
+            raise TypeError  # an empty list is not a registry without sites
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise SettingsError(f"cannot read {path} ({type(error).__name__}): restore it from a backup.") from None
     return Registry({name: parse(SiteEntry, site, prefix=name) for name, site in values.items()})

@@ -34,6 +34,8 @@ from simulations.site_files import write_site_files
 
 MODEST = {"OMP_NUM_THREADS": "1"}  # many processes share this machine's cores
 DEMO_RECIPE = Path(__file__).parent / "recipes" / "fedsvd.yaml"
+LET_IN = "SuperNode ID"
+"""What Flower's SuperNode says when the coordinator has let it in."""
 
 
 @dataclass
@@ -126,6 +128,20 @@ class Deployment:
             if time.monotonic() > give_up:
                 raise TimeoutError(f"{name} is not ready after {timeout_s:.0f} s: {parts}")
             time.sleep(0.3)
+
+    def let_in(self, site: str) -> int:
+        """How often the coordinator has let its SuperNodes in."""
+        log = self.folder / site / "logs" / "supernode.log"
+        return log.read_text().count(LET_IN) if log.exists() else 0
+
+    def wait_let_in(self, site: str, *, after: int = 0, timeout_s: float = 240.0) -> None:
+        """Until it was let in more often than `after`: one that comes before the coordinator has registered it, or
+        whose predecessor counts as online, ends first, and its supervisor starts another. TimeoutError."""
+        give_up = time.monotonic() + timeout_s
+        while self.let_in(site) <= after:
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"{site} is not let in after {timeout_s:.0f} s: {self.health(site)}")
+            time.sleep(0.2)
 
     def submit(self, recipe: Recipe, *, name: str) -> Path:
         return submit(self.settings, recipe, name=name)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,18 +16,12 @@ from fedlora.privacy.refusal import Code, Refusal
 
 T = TypeVar("T")
 
-SHARED, TRIES = "Python's", 5
-"""Other threads of the process draw from this one (heartbeats, retries), now and then; what a model draws, it draws in
-every try."""
-
 
 def without_draws(number: int, call: Callable[[], T]) -> T:
     """The call's result, every global generator started from `number`; refused if it draws from one. The states before
-    come back. `call` must do the same each time: it may be tried more than once."""
-    for _ in range(TRIES):
+    come back."""
+    with _own_for_other_threads():
         result, drawn = _draws(number, call)
-        if drawn != [SHARED]:
-            break
     if drawn:
         raise Refusal(
             Code.UNSUPPORTED_MODEL,
@@ -33,6 +29,26 @@ def without_draws(number: int, call: Callable[[], T]) -> T:
             "would tie an example's gradient to who else was drawn; switch it off in the model's config.json.",
         )
     return result
+
+
+@contextmanager
+def _own_for_other_threads() -> Iterator[None]:
+    """Meanwhile threads that are there already draw from a generator of their own where they ask the module `random`:
+    heartbeats and retries draw their pauses, and what they draw is not the model's. Whatever the model starts, and
+    who took a function of that module before, draws from the shared one."""
+    others = {thread.ident for thread in threading.enumerate() if thread is not threading.current_thread()}
+    own = random.Random()
+    bound = {name: getattr(random, name) for name in random.__all__}
+    shared = {name: found for name, found in bound.items() if type(getattr(found, "__self__", None)) is random.Random}
+
+    def either(of_all: Callable[..., Any], of_others: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: (of_others if threading.get_ident() in others else of_all)(*args, **kwargs)
+
+    vars(random).update({name: either(found, getattr(own, name)) for name, found in shared.items()})
+    try:
+        yield
+    finally:
+        vars(random).update(shared)
 
 
 def _draws(number: int, call: Callable[[], T]) -> tuple[T, list[str]]:

@@ -57,6 +57,7 @@ def test_a_run_on_a_tenth_of_a_core_is_finished_by_its_first_attempt(tmp_path):
         deployment.start_all()
         for name in ("server", SITE):
             deployment.wait_ready(name, timeout_s=300)
+        deployment.wait_let_in(SITE)
         before = lives(deployment)
         with Slowness(lambda: [process.pid for process in deployment.processes.values()], share=TENTH):
             run = deployment.submit(recipe, name="slow")
@@ -66,11 +67,11 @@ def test_a_run_on_a_tenth_of_a_core_is_finished_by_its_first_attempt(tmp_path):
         seen = look_at(run)
         assert (seen.state, completed_rounds(run)) == ("finished", 2), story(tmp_path, run)
         assert read_submission(run).attempts == 1, story(tmp_path, run)
-        assert lives(deployment) == before
+        assert lives(deployment) == before, story(tmp_path, run)
 
 
 def story(folder: Path, run: Path) -> str:
-    logs = [folder / "server.log", folder / f"{SITE}.log", run / "run.log"]
+    logs = [folder / "server.log", folder / f"{SITE}.log", *folder.glob("*/logs/*.log"), run / "run.log"]
     return "\n".join(f"{path}\n{path.read_text()[-3000:]}" for path in logs if path.exists())
 
 

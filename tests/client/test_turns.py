@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from flwr.app import ConfigRecord, Message, Metadata, RecordDict
-from flwr.common.constant import SubStatus
+from flwr.common.constant import ErrorCode, SubStatus
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run, RunNotRunningException
@@ -45,6 +45,7 @@ class Site:
         self.state, self.store = factory.state(), factory.objectstore_factory.store()
         self.state.set_node_id(7)
         self.sent: list[str] = []
+        self.errors: list[int] = []
         for run in (1, 2):
             known = Run.create_empty(run)
             self.state.store_run(known)
@@ -81,21 +82,32 @@ class Site:
 
         def send(message: Message, tree: object, seconds: float) -> tuple[set[str], str]:
             self.sent.append(message.metadata.reply_to_message_id)
+            self.errors += [message.error.code] if message.has_error() else []
             return set(), ""
 
-        self.loop._push_messages(state=self.state, object_store=self.store, send=send, push_object=None)
+        self.loop._push_messages(state=self.state, object_store=self.store, send=send, push_object=lambda *_: None)
 
     def take(self) -> tuple[int, Message | None]:
         """What an executor does first."""
         (task,) = self.state.get_tasks(statuses=["pending"])
         assert self.state.claim_task(task.task_id)
         assert self.state.activate_task(task.task_id)
-        return task.task_id, next(iter(self.state.get_messages(run_ids=[task.run_id], is_reply=False, limit=1)), None)
+        message = next(iter(self.state.get_messages(run_ids=[task.run_id], is_reply=False, limit=1)), None)
+        if message is not None:
+            self.state.record_message_processing_start(message_id=message.metadata.message_id)
+            self.store.delete(message.metadata.message_id)
+        return task.task_id, message
 
     def answer(self, task: int, message: Message) -> None:
         """What it does last."""
         reply = Message(message.content, reply_to=message)
-        self.loop._insert_message(reply, self.state, self.store)
+        reply.metadata.__dict__["_message_id"] = reply.object_id
+        self.state.record_message_processing_end(message_id=reply.metadata.reply_to_message_id)
+        session = self.state.start_session(reply.metadata.run_id)
+        stored, names = self.state.store_message_and_object_tree(reply, get_object_tree(reply), session)
+        assert stored
+        for name in names:
+            self.store.put(name, get_all_nested_objects(reply)[name].deflate())
         assert self.state.finish_task(task, SubStatus.COMPLETED, "")
 
     def answer_soon(self) -> None:
@@ -146,6 +158,41 @@ def test_the_next_message_is_received_when_a_task_without_its_message_is_over_to
     assert time.monotonic() - begun >= 1.0
     assert site.sent == [second.object_id]
     assert not site.state.get_tasks(statuses=UNFINISHED)
+
+
+def test_a_task_that_ends_before_its_message_is_read_is_answered_and_leaves_nothing_to_the_next(loop):
+    """A kill, or no memory, between the two calls: the next task would have been given this one's message."""
+    site, first, second = (made := Site(loop)), made.message(2, "first"), made.message(2, "second")
+    assert site.receive(first) == 2
+    (task,) = site.state.get_tasks(statuses=["pending"])
+    assert site.state.claim_task(task.task_id)
+    assert site.state.activate_task(task.task_id)
+    assert site.state.finish_task(task.task_id, SubStatus.FAILED, "internal-error")
+    site.send()
+    assert (site.sent, site.errors) == ([first.object_id], [ErrorCode.CLIENT_APP_CRASHED])
+    assert site.receive(second) == 2
+    site.answer_soon()
+    site.send()
+    assert site.sent == [first.object_id, second.object_id]
+    assert len(site.store) == 0
+
+
+def test_an_answer_that_comes_as_its_task_ends_is_sent(loop):
+    site = Site(loop)
+    message = site.message(2, "first")
+    assert site.receive(message) == 2
+    task = site.take()
+    look, answered = site.state.get_messages, []
+
+    def between(**asked: object) -> object:
+        found = look(**asked)
+        if asked.get("is_reply") and not answered:
+            answered.append(site.answer(*task))
+        return found
+
+    site.state.get_messages = between
+    site.send()
+    assert site.sent == [message.object_id]
 
 
 def test_a_cut_link_leaves_the_task_to_the_executor_which_a_finished_one_would_end(loop):

@@ -30,7 +30,7 @@ from server.certificates import signer_in, site_certificate
 from server.control import Control, ControlError
 from server.doctor import outside_addresses
 from server.provision import approve, read_registry, revoke
-from simulations.deployment import Deployment, make_deployment
+from simulations.deployment import LET_IN, Deployment, make_deployment
 from simulations.site_files import write_site_files
 from tests.deploy.listening import LOOPBACK, listeners
 from tests.federations import save_messages, save_tiny_model, tiny_recipe
@@ -168,7 +168,7 @@ def test_a_key_that_nobody_approved_does_not_get_in(deployment, tmp_path):
             pem = site_certificate(signer, site="stranger", public_key=request.public_key)
             (tmp_path / certificate).write_text(pem)
         ran = supernode(deployment, tmp_path / "node.key", tmp_path / certificate, tmp_path / "home")
-        assert "SuperNode ID" not in ran.stdout + ran.stderr
+        assert LET_IN not in ran.stdout + ran.stderr
 
 
 def test_with_a_sites_public_key_a_stranger_does_not_take_its_place(deployment, tmp_path):
@@ -309,4 +309,4 @@ def test_a_revoked_site_is_cut_off_and_stays_out(deployment, tmp_path):
     assert train_a_round(deployment, "without-green", clients=1) == ["blue"]
     green = deployment.folder / "green"
     ran = supernode(deployment, green / "node.key", green / "site.crt", tmp_path / "home")
-    assert "SuperNode ID" not in ran.stdout + ran.stderr
+    assert LET_IN not in ran.stdout + ran.stderr

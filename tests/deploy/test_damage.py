@@ -61,11 +61,14 @@ def test_no_attempt_is_made_and_none_counted_while_sites_cannot_be_read(settings
     assert (flower.submitted, "run first" in watch.conditions.all()) == (1, False)
 
 
-def test_a_run_goes_on_with_the_sites_that_it_last_read(settings, site):
+@pytest.mark.parametrize("damage", ["", '{"site": null}', "[]"])
+def test_a_run_goes_on_with_the_sites_that_it_last_read_and_says_so_once(settings, site, damage, caplog):
     sites = LastRegistry(settings)
     assert sites.read().sites.keys() == {"site"}
-    (settings.folder / "sites.json").write_text("")
+    (settings.folder / "sites.json").write_text(damage)
     assert sites.read().sites.keys() == {"site"}
+    assert sites.read().sites.keys() == {"site"}
+    assert [record.message for record in caplog.records] == ["the run goes on with the sites that it last read"]
     with pytest.raises(SettingsError, match="cannot read"):
         LastRegistry(settings).read()
 
@@ -121,6 +124,9 @@ def test_other_data_with_a_second_grant_are_not_taken_in_silence(settings, site,
     with pytest.raises(SettingsError, match=r"its data\.train is .*train\.csv, not .*other\.csv\. Write it there"):
         accept(site, again, train=other)
     assert yaml.safe_load((site / "client.yaml").read_text())["data"]["train"] == str(tmp_path / "train.csv")
+    (site / "client.yaml").write_text("site: site\ndata:\n")
+    with pytest.raises(SettingsError, match=r"its data\.train is None"):
+        accept(site, again, train=other)
 
 
 def test_a_coordinator_of_another_authority_is_told_from_one_that_is_away(settings, site, tmp_path):

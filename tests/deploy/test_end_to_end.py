@@ -8,7 +8,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -46,7 +45,6 @@ POLICY = {
 }  # fmt: skip
 """The size to the next step of the ladder, as in the simulation that the deployment is compared with."""
 CAPPED = {"limits": {"megabits_s": 100.0, "memory_mib": 4096}, "resources": {"memory_mb": 500.0}}
-LET_IN = "SuperNode ID"  # what Flower's SuperNode says when the coordinator has let it in
 LABELS = ("negative", "neutral", "positive")
 
 
@@ -194,13 +192,9 @@ def test_the_export_is_a_peft_adapter(finished):
 def test_a_supernode_that_was_killed_is_let_in_at_its_first_try(deployment, finished):
     """Without a good-bye it would exit with 305 until its heartbeat has run out."""
     site = deployment.sites[1]
-    log = deployment.folder / site / "logs" / "supernode.log"
-    before, let_in = deployment.health(site)["supernode"], log.read_text().count(LET_IN)
+    before, let_in = deployment.health(site)["supernode"], deployment.let_in(site)
     deployment.kill_child(site, "supernode")
-    give_up = time.monotonic() + 240
-    while log.read_text().count(LET_IN) == let_in:
-        assert time.monotonic() < give_up, log.read_text()[-2000:]
-        time.sleep(0.2)
+    deployment.wait_let_in(site, after=let_in)
     after = deployment.health(site)["supernode"]
     assert (after["starts"], after["last_exit"]) == (before["starts"] + 1, -signal.SIGKILL)
 

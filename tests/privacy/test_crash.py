@@ -200,6 +200,7 @@ def test_six_crashes(server, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_fifty_crashes(server, tmp_path, capsys):
     at_instruction, at_time = survive(World(tmp_path, server), 50)
     with capsys.disabled():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -115,21 +117,59 @@ def test_what_draws_in_every_mode_is_refused_in_the_rehearsal(draw, match, backe
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_draw_of_another_thread_is_not_the_model_s(backend):
     """Flower's heartbeat draws how long it waits: on a slow machine it fell into a rehearsal, and a sound model was
-    refused."""
-    threads: list[threading.Thread] = []
+    refused. Here one falls into every call."""
+    asked, drawn, over = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
 
-    def heartbeat() -> float:
-        if len(threads) < 3:
-            threads.append(threading.Thread(target=random.random))
-            threads[-1].start()
-            threads[-1].join()
+    def beats() -> None:
+        while not over.is_set():
+            asked.acquire()
+            random.uniform(0, 1)
+            drawn.release()
+
+    heart = threading.Thread(target=beats, daemon=True)
+    heart.start()
+
+    def beat() -> float:
+        asked.release()
+        drawn.acquire()
         return 0.0
 
     model = classifier()
-    model.encoder["b"] = Draws(model.encoder["b"], heartbeat)
+    model.encoder["b"] = Draws(model.encoder["b"], beat)
+    before = random.random
     with engine_of(model, gradients=backend) as engine:
         engine.rehearse(Examples(3).loss(model))
-    assert len(threads) == 3
+    assert random.random is before
+    over.set()
+    asked.release()
+    heart.join()
+
+
+def every_second() -> Callable[[], float]:
+    calls = itertools.count()
+    return lambda: random.random() if next(calls) % 2 else 0.0
+
+
+def once() -> Callable[[], float]:
+    """A table that is made when it is first needed."""
+    table: list[float] = []
+    return lambda: table[0] if table else table.append(random.random()) or table[0]
+
+
+@pytest.mark.parametrize("draw", [every_second, once, lambda: in_a_thread_of_its_own])
+def test_what_draws_now_and_then_or_elsewhere_is_refused_too(draw):
+    model = classifier()
+    model.encoder["b"] = Draws(model.encoder["b"], draw())
+    with pytest.raises(Refusal, match="draws from Python's random generator"), engine_of(model) as engine:
+        engine.rehearse(Examples(3).loss(model))
+
+
+def in_a_thread_of_its_own() -> float:
+    drawn: list[float] = []
+    thread = threading.Thread(target=lambda: drawn.append(random.random()))
+    thread.start()
+    thread.join()
+    return drawn[0]
 
 
 def test_a_dropout_that_shows_in_gradients_alone_is_found():
