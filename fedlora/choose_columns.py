@@ -58,6 +58,9 @@ def choose(
     client: str | None = None,
 ) -> Chosen:
     """The named columns, and a guess for those not named. SettingsError with every column where none fits."""
+    if columns and not any(column.cells or column.trouble for column in columns):
+        names = ", ".join(column.name for column in columns)
+        raise SettingsError(f"{source} has columns ({names}) and nothing in them: save it again with its rows.")
     given = {"--text": text, "--label": label, "--client": client}
     named = {option: _named(columns, option, name, source) for option, name in given.items() if name is not None}
     taken = [column.name for column in named.values()]
@@ -125,8 +128,9 @@ def _label(free: Sequence[Column], columns: Sequence[Column], source: str) -> Pi
         )
     best = min(fitting, key=lambda column: (head_of(column.name) not in LABELS, column.distinct))
     others = [repr(column.name) for column in fitting if column is not best]
-    why = ("its name, and " if head_of(best.name) in LABELS else "no other has so few values, ") + f"{best.distinct}"
-    return Pick(best, why + (f"; not {' or '.join(others)}? --label says so" if others else ""))
+    why = "by its name" if head_of(best.name) in LABELS else "no other has so few values"
+    instead = f" (if the class is {' or '.join(others)}, say so with --label)" if others else ""
+    return Pick(best, f"{why}, {best.distinct} classes{instead}")
 
 
 def _client(free: Sequence[Column]) -> tuple[Pick | None, str]:
@@ -135,12 +139,13 @@ def _client(free: Sequence[Column]) -> tuple[Pick | None, str]:
     enough = [column for column in called if column.fewest >= ROWS_A_CLIENT]
     if enough:
         best = min(enough, key=lambda column: column.distinct)
-        return Pick(best, f"its name, and {best.distinct} values with {best.fewest} rows or more each"), ""
+        return Pick(best, f"by its name, {best.distinct} values with {best.fewest} rows or more each"), ""
     if called:
         small = called[0]
         return None, f"{small.name!r} has a value with {small.fewest} rows, too few; --client takes it all the same"
-    may = f"; --client takes one of {', '.join(repr(column.name) for column in fitting)}" if fitting else ""
-    return None, f"no column is called like an organisation{may}"
+    names = " or ".join(repr(column.name) for column in fitting)
+    instead = f" (if {names} says whose a row is, name it with --client)" if names else ""
+    return None, f"no column is named like an organisation{instead}"
 
 
 def listed(columns: Sequence[Column]) -> str:

@@ -7,9 +7,10 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from server.records import ClientAnswered, Event, RoundFinished, RoundRecord, RoundStarted, Waiting
+from simulations.pace import Pace
 
 HEADER = "round  accuracy    loss    clients  agg. error    MB up  MB down       s"
 
@@ -25,15 +26,14 @@ class Screen:
             MofNCompleteColumn(),
             TextColumn("rounds"),
             TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
             TextColumn("{task.fields[now]}"),
             console=self._console,
             transient=True,
         )
         self._bar = self._progress.add_task(title, total=rounds, completed=done, now="")
+        self._pace = Pace(rounds=rounds - done)
         self._asked = self._answered = 0
-        self._header_shown = False
+        self._header_shown = self._foretold = False
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -50,17 +50,27 @@ class Screen:
             now = f"waiting for clients: {event.connected} of {event.needed}, {event.seconds_left:.0f} s left"
         elif isinstance(event, RoundStarted):
             self._asked, self._answered = event.asked, 0
+            self._pace.started()
             now = f"0/{event.asked} clients"
         elif isinstance(event, ClientAnswered):
             self._answered += 1
+            self._pace.answered(self._answered / self._asked)
             now = f"{self._answered}/{self._asked} clients"
+            self._foretell()
         elif isinstance(event, RoundFinished):
             self._show_round(event)
             self._progress.advance(self._bar)
+            self._pace.finished()
             now = ""
         else:
             return
-        self._progress.update(self._bar, now=now)
+        self._progress.update(self._bar, now=", ".join(filter(None, (now, self._pace.to_go))))
+
+    def _foretell(self) -> None:
+        """Where no bar is seen, the first answer says how long it takes: the table's first line is minutes away."""
+        if not self._foretold and not self._console.is_terminal and self._pace.to_go:
+            self._console.print(f"the first of {self._asked} clients has answered: {self._pace.to_go}", highlight=False)
+        self._foretold = True
 
     def _show_round(self, event: RoundFinished) -> None:
         if not self._header_shown:

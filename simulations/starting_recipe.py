@@ -69,7 +69,7 @@ def clients_of(source: str, chosen: Chosen) -> tuple[dict[str, Any], str]:
     if len(files) > 1:
         return {"partition": "natural"}, "each file is a client: " + chosen.no_client
     count = 4 if chosen.text.column.cells >= FEW_ROWS else 2
-    return {"partition": "iid", "clients": count}, f"{chosen.no_client}; rows are dealt to {count} alike, by chance"
+    return {"partition": "iid", "clients": count}, f"{chosen.no_client}; rows are dealt to {count} clients at random"
 
 
 def max_tokens(data: DataSettings, model: str) -> int:

@@ -57,7 +57,7 @@ def plan(
     rank: Annotated[int, typer.Option(min=1, help="r of FedIT, FFA and FedSVD.")] = 8,
     core_rank: Annotated[int, typer.Option(min=1, help="r of Fed-SB's core.")] = 16,
     width: Annotated[int, typer.Option(min=1, help="Rows and columns of one adapted matrix.")] = 384,
-    lr: Annotated[float, typer.Option(help="Learning rate, for the noise in ΔW.")] = 0.1,
+    lr: Annotated[float, typer.Option(help="Learning rate of SGD, for the noise in ΔW.")] = 0.1,
     as_json: AsJson = False,
 ) -> None:
     """What a private run would cost: σ per client, ε by round, one more round, and what each strategy releases."""
@@ -111,7 +111,7 @@ def _round_table(plans: list[ClientPlan]) -> Table:
 
 def _release_table(sent: Any, shape: Shape, noise_std: float) -> Table:
     title = (
-        f"One {shape.m} x {shape.n} matrix, rank {shape.r} (Fed-SB {shape.r_core}), lr {shape.lr:g}: noise only, "
+        f"One {shape.m} x {shape.n} matrix, rank {shape.r} (Fed-SB {shape.r_core}), SGD at lr {shape.lr:g}: noise only, "
         f"standard deviation {noise_std:.2e} per value and step"
     )
     table = Table("strategy", "values sent", "‖noise in ΔW‖, 1 step", "whole run", "grows with", title=title)

@@ -71,8 +71,8 @@ def test_text_class_and_client_are_found_in_every_kind_of_file(init, tmp_path, s
     assert (recipe.data.text, recipe.data.label, recipe.data.client_column) == ("body", "mood", "hospital")
     assert (recipe.data.partition, recipe.model.max_tokens, recipe.name) == ("natural", 32, "mail")
     assert "text      body: the longest and most varied, 7 words on average" in said
-    assert "label     mood: its name, and 3" in said
-    assert "client    column 'hospital': its name, and 2 values with 120 rows or more each" in said
+    assert "label     mood: by its name, 3 classes" in said
+    assert "client    column 'hospital': by its name, 2 values with 120 rows or more each" in said
     assert "fedlora simulate recipe.yaml" in said
     assert max(map(len, said.partition("text   ")[0].splitlines())) <= 80
 
@@ -107,7 +107,8 @@ def test_without_a_column_of_clients_rows_are_dealt_and_it_is_said(init, tmp_pat
     said = init(table(tmp_path, names=("id", "body", "mood", "shift", "when", "note", "same")))
     data = load("recipe.yaml").data
     assert (data.partition, data.clients) == ("iid", 2)
-    assert "no column is called like an organisation; --client takes one of 'shift'; rows are dealt to 2" in said
+    assert "no column is named like an organisation (if 'shift' says whose a row is, name it with --client)" in said
+    assert "rows are dealt to 2 clients at random" in said
 
 
 def test_of_a_folder_without_such_a_column_each_file_is_a_client(init, tmp_path):
@@ -167,6 +168,12 @@ def test_where_no_column_fits_it_is_refused_with_what_each_looks_like(init, tmp_
     with pytest.raises(SettingsError, match=message):
         init(path)
     assert not Path("recipe.yaml").exists()
+
+
+def test_a_file_of_column_names_alone_is_said_to_be_empty(tmp_path):
+    (tmp_path / "mail.csv").write_text("body,mood\n")
+    with pytest.raises(SettingsError, match=r"mail\.csv has columns \(body, mood\) and nothing in them"):
+        choose(columns_in(str(tmp_path / "mail.csv")), str(tmp_path / "mail.csv"))
 
 
 def test_a_column_that_no_reader_takes_hides_no_other(tmp_path):
