@@ -111,8 +111,8 @@ def _round_table(plans: list[ClientPlan]) -> Table:
 
 def _release_table(sent: Any, shape: Shape, noise_std: float) -> Table:
     title = (
-        f"One {shape.m} x {shape.n} matrix, rank {shape.r} (Fed-SB {shape.r_core}), SGD at lr {shape.lr:g}: noise only, "
-        f"standard deviation {noise_std:.2e} per value and step"
+        f"One {shape.m} x {shape.n} matrix, rank {shape.r} (Fed-SB {shape.r_core}), SGD at lr {shape.lr:g}: "
+        f"noise only, standard deviation {noise_std:.2e} per value and step"
     )
     table = Table("strategy", "values sent", "‖noise in ΔW‖, 1 step", "whole run", "grows with", title=title)
     for item in sent:
