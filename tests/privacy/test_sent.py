@@ -36,7 +36,7 @@ LATE, LOST, RAISED = Fault("delay", delay_s=60.0), Fault("drop"), Fault("error")
 def recipe(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     model, source = save_tiny_model(folder / "model"), save_messages(folder / "messages.csv")
-    return lambda *overrides: tiny_recipe(model, source, "rounds.quorum=0.25", *overrides)
+    return lambda *overrides: tiny_recipe(model, source, "rounds.quorum=0.25", "rounds.deadline_s=2", *overrides)
 
 
 def run(recipe, out: Path, faults=None, *, resume: bool = False, watch=lambda event: None) -> dict:
