@@ -13,23 +13,23 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from transformers import PreTrainedTokenizerBase
 
-from client.farewell import remember_node
-from client.limits import code_of
-from client.machine import this_machine
+from client.deployment.limits import code_of
+from client.deployment.machine import this_machine
+from client.deployment.offline import stay_offline
+from client.deployment.settings import ClientSettings, load_client
+from client.flower.farewell import remember_node
 from client.messages import read_task, reply_message, unreadable
-from client.offline import stay_offline
 from client.own_rows import OwnRows, own_rows, require_classes, require_own_name, require_usable
 from client.round import answer
-from client.settings import ClientSettings, load_client
 from client.site import Parts, Site
-from fedlora.examples import Examples, tokenise
-from fedlora.machine import Machine
-from fedlora.models import Base
+from fedlora.data.examples import Examples, tokenise
+from fedlora.data.rows import Row
+from fedlora.models.base import Base
 from fedlora.privacy.policy import Policy, load_policy
 from fedlora.privacy.signing import load_key, sign
-from fedlora.rows import Row
+from fedlora.protocol.machine import Machine
+from fedlora.protocol.task import Report, Task
 from fedlora.settings import SettingsError
-from fedlora.task import Report, Task
 
 log = logging.getLogger(__name__)
 

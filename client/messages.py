@@ -8,7 +8,8 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from fedlora.protocol import (
+from fedlora.protocol.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD, TASK_RECORD, Report, Task
+from fedlora.protocol.versions import (
     IGNORABLE_KEY,
     PROTOCOL,
     PROTOCOL_KEY,
@@ -17,7 +18,6 @@ from fedlora.protocol import (
     sparse_json,
     spoken,
 )
-from fedlora.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD, TASK_RECORD, Report, Task
 
 MALFORMED, NEWER = "malformed-task", "newer-protocol"
 

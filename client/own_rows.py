@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from client.settings import ClientSettings, SiteData
-from fedlora.membership import split
-from fedlora.one_per_text import Counts
+from client.deployment.settings import ClientSettings, SiteData
+from fedlora.data.membership import split
+from fedlora.data.one_per_text import Counts
+from fedlora.data.rows import Columns, Read, Row, read_source
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.rows_key import rows_key
 from fedlora.privacy.sketch import Hashes, hashes_of
 from fedlora.privacy.sketch import require_own_name as require_sketch
-from fedlora.rows import Columns, Read, Row, read_source
 from fedlora.settings import SettingsError
 
 TEST_FRACTION = 0.1

@@ -16,26 +16,26 @@ import time
 
 import torch
 
-from client.base import hold
-from client.held import Held
-from client.limits import code_of
-from client.personal import Personal
+from client.deployment.limits import code_of
 from client.site import Site
+from client.state.base import hold
+from client.state.feedback import Feedback, Occasion
+from client.state.held import Held
+from client.state.personal import Personal
 from client.training import rehearse_task, train_adapter, train_adapter_privately
 from fedlora.adapters import read, set_trainable, shaped, write
-from fedlora.evaluation import evaluate
-from fedlora.examples import Examples
+from fedlora.data.examples import Examples
 from fedlora.lowrank import Product
+from fedlora.models.evaluation import evaluate
+from fedlora.models.resident import Resident, resident
 from fedlora.privacy.guard import Answer, AnsweredMeanwhile, Grant, Guard
 from fedlora.privacy.refusal import Refusal
-from fedlora.protocol import recorded_json
+from fedlora.protocol.task import Evaluation, Report, Task
+from fedlora.protocol.versions import recorded_json
 from fedlora.randomness import generator, seed_of
-from fedlora.resident import Resident, resident
 from fedlora.settings import SettingsError
-from fedlora.task import Evaluation, Report, Task
 from fedlora.updates import Adapter, add, subtract
 from fedlora.wire.choice import Packing, choose, packing_of
-from fedlora.wire.feedback import Feedback, Occasion
 from fedlora.wire.message import Expected, Header, Schema, WireError, decode, encode, state_hash
 from fedlora.wire.state import decode_state
 from strategies.asks import require_as_named

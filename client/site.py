@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from fedlora.examples import Examples
-from fedlora.models import Base
+from fedlora.data.examples import Examples
+from fedlora.models.base import Base
 from fedlora.privacy.guard import Guard
 from fedlora.privacy.policy import Policy
 from fedlora.privacy.signing import load_or_create_key
-from fedlora.task import Task
+from fedlora.protocol.task import Task
 
 
 class Data(Protocol):

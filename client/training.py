@@ -11,18 +11,18 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from client.limits import OUT_OF_MEMORY, code_of
+from client.deployment.limits import OUT_OF_MEMORY, code_of
 from fedlora.adapters import set_trainable
 from fedlora.adapters.inject import ADAPTER, adapted_layers
 from fedlora.config import ModelSettings, TrainSettings
-from fedlora.examples import COMPANIES, Examples, invented
-from fedlora.models import autocast
+from fedlora.config.privacy import PrivacySettings
+from fedlora.data.examples import COMPANIES, Examples, invented
+from fedlora.models.base import autocast
 from fedlora.privacy.dropout import require_no_dropout
 from fedlora.privacy.engine import LossPerExample, PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SecureSource, Source
 from fedlora.privacy.refusal import Code, Refusal
-from fedlora.privacy.settings import PrivacySettings
 from fedlora.tasks import TASKS
 from fedlora.updates import Factor
 

@@ -23,7 +23,7 @@ from fedlora.units_path import add_units_to_path
 COMMANDS = {
     "init": ("simulations.init_command:init", "Look at your file and write a recipe for it."),
     "simulate": ("simulations.commands:simulate", "Run a recipe: coordinator and clients in one process."),
-    "recipes": ("fedlora.config_commands:recipes", "The packaged recipes, with a sentence each."),
+    "recipes": ("fedlora.config.commands:recipes", "The packaged recipes, with a sentence each."),
     "find-lr": ("simulations.find_lr_command:find_lr", "Which learning rate a recipe should have, by short runs."),
     "compare": ("simulations.commands:compare", "Put finished or new runs side by side: table, CSV, picture."),
     "strategies": ("strategies.commands:strategies", "What every strategy trains, sends and guarantees."),
@@ -33,8 +33,8 @@ COMMANDS = {
     "ledger": ("fedlora.privacy.commands:ledger_app", "Show, verify and export what a site's data have spent."),
     "runs": ("server.run_commands:app", "What the store knows of runs: list, show, import, export, rm."),
     "server": ("server.commands:server", "Run a deployed coordinator: up, run, list, stop, resume, logs, doctor."),
-    "admin": ("server.admin_commands:admin", "Make a coordinator; approve, list and revoke sites; back it up."),
-    "client": ("client.commands:app", "Take part with a site: enroll, accept, up, doctor."),
+    "admin": ("server.trust.admin_commands:admin", "Make a coordinator; approve, list and revoke sites; back it up."),
+    "client": ("client.deployment.commands:app", "Take part with a site: enroll, accept, up, doctor."),
     "dashboard": ("server.dashboard.commands:app", "Watch and steer runs in a browser; users and API tokens."),
     "config": ("strategies.config_commands:app", "Check a recipe, or explain every setting."),
 }

@@ -24,10 +24,10 @@ console = Console(highlight=False, soft_wrap=True)
 @server.command()
 def up(config: Config = DEFAULT) -> None:
     """Run the coordinator until it is stopped."""
-    from fedlora.supervise import log_json_lines
-    from fedlora.unbegun import end_where_a_thread_cannot_begin
-    from server.settings import load_server
-    from server.up import serve
+    from fedlora.processes.supervise import log_json_lines
+    from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
+    from server.deployment.settings import load_server
+    from server.deployment.up import serve
 
     log_json_lines()
     end_where_a_thread_cannot_begin()
@@ -43,9 +43,9 @@ def run(
 ) -> None:
     """Submit a run; a coordinator that is up starts it, and starts it again from its checkpoint if it dies."""
     from fedlora.config import load
-    from server.preflight import look_before
-    from server.settings import load_server
-    from server.submissions import submit
+    from server.deployment.settings import load_server
+    from server.runs.preflight import look_before
+    from server.runs.submissions import submit
 
     parsed = load(recipe, overrides or [])
     settings = load_server(config)
@@ -58,10 +58,10 @@ def run(
 @server.command()
 def stop(name: Annotated[str, typer.Argument(help="Name of the run.")], config: Config = DEFAULT) -> None:
     """Stop a run for good; `resume` goes on with it."""
-    from server.control import Control
-    from server.settings import load_server
-    from server.submissions import run_folder
-    from server.submissions import stop as halt
+    from server.deployment.control import Control
+    from server.deployment.settings import load_server
+    from server.runs.submissions import run_folder
+    from server.runs.submissions import stop as halt
 
     settings = load_server(config)
     halt(run_folder(settings, name), Control(settings))
@@ -71,9 +71,9 @@ def stop(name: Annotated[str, typer.Argument(help="Name of the run.")], config: 
 @server.command()
 def resume(name: Annotated[str, typer.Argument(help="Name of the run.")], config: Config = DEFAULT) -> None:
     """Go on with a run that was stopped or given up, from its checkpoint."""
-    from server.settings import load_server
-    from server.submissions import resume as go_on
-    from server.submissions import run_folder
+    from server.deployment.settings import load_server
+    from server.runs.submissions import resume as go_on
+    from server.runs.submissions import run_folder
 
     go_on(run_folder(load_server(config), name))
     console.print(f"{name} goes on.")
@@ -82,8 +82,8 @@ def resume(name: Annotated[str, typer.Argument(help="Name of the run.")], config
 @server.command("list")
 def list_runs(config: Config = DEFAULT, json_output: Json = False) -> None:
     """Every run: its state, rounds and attempts."""
-    from server.settings import load_server
-    from server.submissions import completed_rounds, look_at, runs
+    from server.deployment.settings import load_server
+    from server.runs.submissions import completed_rounds, look_at, runs
 
     rows = []
     for folder in runs(load_server(config)):
@@ -117,9 +117,9 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over.")] = False,
 ) -> None:
     """The run's own log: rounds, answers, and while it waits for sites, how long it still will."""
-    from server.run_log import log_lines
-    from server.settings import load_server
-    from server.submissions import is_over, run_folder
+    from server.deployment.settings import load_server
+    from server.runs.run_log import log_lines
+    from server.runs.submissions import is_over, run_folder
 
     folder = run_folder(load_server(config), name)
     if not (folder / "run.log").exists() and not follow:
@@ -133,7 +133,7 @@ def logs(
 @server.command()
 def doctor(config: Config = DEFAULT, json_output: Json = False) -> None:
     """Check this coordinator; every finding has its remedy. Exit status 1 if something must be mended."""
-    from fedlora.findings import report
-    from server.doctor import examine
+    from fedlora.deployment.findings import report
+    from server.deployment.doctor import examine
 
     raise typer.Exit(report(examine(config), console, as_json=json_output))

@@ -13,24 +13,24 @@ import torch
 from flwr.serverapp import Grid
 
 from fedlora.adapters import initial_adapter, write
+from fedlora.adapters.export import export_adapter
 from fedlora.adapters.shape import require_ranks
 from fedlora.config import Recipe
-from fedlora.export import export_adapter
+from fedlora.models.resident import Resident
 from fedlora.privacy.spent import privacy_note
 from fedlora.privacy.unconfirmed import SiteSpent
-from fedlora.resident import Resident
 from fedlora.updates import Adapter
-from server.checkpoint import Progress
-from server.client_gradients import from_clients
-from server.declared import Declared, planned_for
-from server.first_step import first_step
-from server.intake import SiteOf, Verify
-from server.journal import Journal
-from server.outgoing import Brief
-from server.planner import planned, shape_of
-from server.records import Event, Watch
+from server.initial.client_gradients import from_clients
+from server.initial.first_step import first_step
+from server.record.checkpoint import Progress
+from server.record.journal import Journal
+from server.record.records import Event, Watch
+from server.record.run_identity import MadeOf
+from server.replies.intake import SiteOf, Verify
+from server.requests.declared import Declared, planned_for
+from server.requests.outgoing import Brief
+from server.requests.planner import planned, shape_of
 from server.rounds import Evaluate, Rounds, Surroundings
-from server.run_identity import MadeOf
 from strategies.base import State, Strategy
 from strategies.fit import require_fit
 from strategies.registry import build

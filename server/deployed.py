@@ -18,32 +18,32 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedlora.config import Recipe, load
-from fedlora.enrolment import require_name
-from fedlora.evaluation import evaluate
-from fedlora.examples import Examples, tokenise
+from fedlora.data.examples import Examples, tokenise
+from fedlora.data.rows import Row
+from fedlora.deployment.enrolment import require_name
 from fedlora.files import write_atomically
-from fedlora.models import load_tokenizer
+from fedlora.models.base import load_tokenizer
+from fedlora.models.evaluation import evaluate
+from fedlora.models.resident import Resident, resident
 from fedlora.privacy.signing import SignatureError, require_signed
-from fedlora.resident import Resident, resident
-from fedlora.rows import Row
+from fedlora.processes.supervise import JsonLines
+from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
+from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError
-from fedlora.supervise import JsonLines
-from fedlora.task import Evaluation
-from fedlora.unbegun import end_where_a_thread_cannot_begin
 from server.coordinate import Coordination, coordinate, load_state
-from server.declared import readable, remember
-from server.held_out import classes_of, held_out
-from server.orders import StoppedError
-from server.prompt_grid import PromptGrid
-from server.provision import LastRegistry, Registry
-from server.records import ClientAnswered, Event, RoundFinished, RoundStarted, Waiting
+from server.deployment.settings import ServerSettings, load_server
+from server.record.orders import StoppedError
+from server.record.records import ClientAnswered, Event, RoundFinished, RoundStarted, Waiting
+from server.record.summary import read_rounds, summary_of
+from server.record.verdict import Guessing, verdict
+from server.replies.prompt_grid import PromptGrid
+from server.requests.declared import readable, remember
 from server.rounds import Evaluate
-from server.settings import ServerSettings, load_server
+from server.runs.held_out import classes_of, held_out
+from server.runs.submissions import read_submission, refuse_attack, this_process, write_status, write_submission
 from server.store.opening import Store, open_store
 from server.store.recorder import Recorder
-from server.submissions import read_submission, refuse_attack, this_process, write_status, write_submission
-from server.summary import read_rounds, summary_of
-from server.verdict import Guessing, verdict
+from server.trust.provision import LastRegistry, Registry
 from strategies.base import State
 
 log = logging.getLogger("fedlora.run")

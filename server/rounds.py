@@ -26,27 +26,36 @@ from flwr.serverapp.strategy import Result
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fedlora.config import Recipe
+from fedlora.config.robust import COORDINATE_RULES
 from fedlora.privacy.noise import SecureSource
+from fedlora.protocol.task import Evaluation
 from fedlora.randomness import chooser
-from fedlora.robust import COORDINATE_RULES
 from fedlora.settings import RunError
-from fedlora.task import Evaluation
 from fedlora.updates import Update
-from server.adaptive_noise import noise_factor, require_public_examples
-from server.arrivals import Patience, arrivals, push, wait_for_clients
-from server.checkpoint import Progress
-from server.client_level import protected, require_linear
-from server.downlink import held_after, used_after
-from server.figures import mean_received, metrics, served_error
-from server.intake import Intake, SiteOf, Verify
-from server.journal import Journal
-from server.messages import task_message
-from server.orders import NobodyAsks, Orders
-from server.outgoing import Brief, outgoing
-from server.quotas import Meter
-from server.records import ClientAnswered, Event, RoundFinished, RoundRecord, RoundStarted, TasksSent, Waiting, Watch
-from server.robust.fit import require_enough
-from server.robust.stage import robust
+from server.record.checkpoint import Progress
+from server.record.downlink import held_after, used_after
+from server.record.figures import mean_received, metrics, served_error
+from server.record.journal import Journal
+from server.record.orders import NobodyAsks, Orders
+from server.record.records import (
+    ClientAnswered,
+    Event,
+    RoundFinished,
+    RoundRecord,
+    RoundStarted,
+    TasksSent,
+    Waiting,
+    Watch,
+)
+from server.replies.arrivals import Patience, arrivals, push, wait_for_clients
+from server.replies.intake import Intake, SiteOf, Verify
+from server.replies.messages import task_message
+from server.replies.quotas import Meter
+from server.requests.adaptive_noise import noise_factor, require_public_examples
+from server.requests.outgoing import Brief, outgoing
+from server.stages.client_level import protected, require_linear
+from server.stages.robust.fit import require_enough
+from server.stages.robust.stage import robust
 from strategies.base import Combined, State, Strategy
 from strategies.fit import require_robust_fit
 from strategies.server_optimizer import Optimised

@@ -121,7 +121,7 @@ def show(name: Name, store: Where = None, json_output: Json = False) -> None:
 
 def machines_of(sites: Iterable[RunSiteRow]) -> dict[str, list[str]]:
     """The sites by what they run on, of those that said it."""
-    from fedlora.machine import Machine
+    from fedlora.protocol.machine import Machine
 
     found: dict[str, list[str]] = {}
     for site in sites:

@@ -16,17 +16,17 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from client.app import client_app
-from client.held import Held
 from client.messages import read_task, reply_message
 from client.round import answer, pack
 from client.site import Parts, Site
+from client.state.held import Held
 from fedlora.adapters import shaped
-from fedlora.attack import AttackSettings
 from fedlora.config import Recipe
-from fedlora.examples import Examples
+from fedlora.config.attack import AttackSettings
+from fedlora.data.examples import Examples
+from fedlora.protocol.task import Report, Task
 from fedlora.randomness import chooser
 from fedlora.settings import SettingsError
-from fedlora.task import Report, Task
 from fedlora.updates import Adapter, Factor, Tensors, subtract
 from fedlora.wire.message import Expected, Schema, decode, state_hash
 from fedlora.wire.state import decode_state

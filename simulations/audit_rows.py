@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from client.deployed import respond
-from client.settings import ClientSettings
+from client.deployment.settings import ClientSettings
+from fedlora.data.rows import Row
 from fedlora.privacy.guard import Grant, Guard
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.released import watching
-from fedlora.rows import Row
+from fedlora.protocol.task import Task
 from fedlora.settings import SettingsError
-from fedlora.task import Task
 from simulations.audit_site import make_site, write_rows
 
 TOLERANCE = 1e-4

@@ -12,20 +12,20 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.deployed import respond
+from client.deployment.settings import ClientSettings
 from client.messages import read_task, reply_message
-from client.settings import ClientSettings
 from fedlora.config import Recipe
+from fedlora.config.quotas import QuotaSettings
+from fedlora.config.robust import RobustSettings
+from fedlora.models.resident import resident
 from fedlora.privacy.gaussian_audit import Claim
 from fedlora.privacy.ledger import LedgerFiles, inspect_ledger
-from fedlora.quotas import QuotaSettings
-from fedlora.resident import resident
-from fedlora.robust import RobustSettings
+from fedlora.protocol.task import Task
 from fedlora.settings import SettingsError
-from fedlora.task import Task
 from fedlora.updates import Factor
 from server.coordinate import Coordination, begin
-from server.journal import Journal
-from server.outgoing import Brief, outgoing
+from server.record.journal import Journal
+from server.requests.outgoing import Brief, outgoing
 from server.rounds import Rounds, Surroundings
 from simulations.local_grid import FIRST_NODE, LocalGrid
 from strategies.fit import require_fit

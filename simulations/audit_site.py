@@ -15,15 +15,15 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from client.settings import ClientSettings, load_client
+from client.deployment.settings import ClientSettings, load_client
 from fedlora.config import Recipe
-from fedlora.examples import tokenise
+from fedlora.data.examples import tokenise
+from fedlora.data.rows import Columns, Row, read_rows
 from fedlora.folder_names import folder_name
-from fedlora.models import load_tokenizer
+from fedlora.models.base import load_tokenizer
 from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.canaries import Canaries
 from fedlora.privacy.policy import SIMULATION
-from fedlora.rows import Columns, Row, read_rows
 from fedlora.settings import SettingsError
 from simulations.site_files import write_site_files
 

@@ -17,10 +17,10 @@ from rich.table import Table
 from fedlora.config import Recipe, load
 from fedlora.config.packaged import recipe_file
 from fedlora.settings import SettingsError
-from server.packing_summary import packed_as
-from server.records import Event
+from server.record.packing_summary import packed_as
+from server.record.records import Event
+from server.runs.submissions import completed_rounds
 from server.store.opening import store_beside, store_here
-from server.submissions import completed_rounds
 from simulations.compare import (
     COLUMNS,
     Row,

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from fedlora.config import Recipe, load
 from fedlora.privacy.shown import at_most
 from fedlora.settings import SettingsError
-from server.summary import read_rounds
-from server.verdict import STANDINGS
+from server.record.summary import read_rounds
+from server.record.verdict import STANDINGS
 from simulations.pictures import draw_comparison
 
 
@@ -166,7 +166,7 @@ class Row:
     accuracy_spread: float
     loss: float
     standing: str | None
-    """Against guessing, as `server.verdict` says it; of several seeds the worst."""
+    """Against guessing, as `server.record.verdict` says it; of several seeds the worst."""
     aggregation_error_max: float | None
     megabytes_up: float
     megabytes_down: float

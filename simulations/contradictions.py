@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from fedlora.config import Recipe
 from fedlora.settings import SettingsError, nearest
-from server.planner import OTHERS
+from server.requests.planner import OTHERS
 
 
 def refuse_contradictions(recipe: Recipe, clients: Collection[str]) -> None:

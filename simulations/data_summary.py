@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedlora.classes import alike
-from fedlora.lengths import Lengths, percent
-from fedlora.one_per_text import Counts
-from fedlora.rows import Row
-from server.verdict import standard_error
+from fedlora.data.classes import alike
+from fedlora.data.lengths import Lengths, percent
+from fedlora.data.one_per_text import Counts
+from fedlora.data.rows import Row
+from server.record.verdict import standard_error
 
 MOST_LISTED = 12
 NAME_CHARS = 40

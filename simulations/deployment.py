@@ -19,17 +19,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from client.agent import free_port
-from client.enroll import accept, ask
+from client.deployment.agent import free_port
+from client.deployment.enroll import accept, ask
 from fedlora.config import Recipe, load
-from fedlora.deployment import QUIET
+from fedlora.deployment.environment import QUIET
 from fedlora.plain_yaml import yaml_text
-from fedlora.processes import born
+from fedlora.processes.living import born
 from fedlora.settings import read_mapping
 from fedlora.units_path import units_folder
-from server.provision import approve, initialise
-from server.settings import ServerSettings, load_server
-from server.submissions import completed_rounds, state_of, submit
+from server.deployment.settings import ServerSettings, load_server
+from server.runs.submissions import completed_rounds, state_of, submit
+from server.trust.provision import approve, initialise
 from simulations.site_files import write_site_files
 
 MODEST = {"OMP_NUM_THREADS": "1"}  # many processes share this machine's cores

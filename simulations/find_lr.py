@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedlora.settings import SettingsError
-from server.verdict import CLEARLY, Guessing, standard_error
+from server.record.verdict import CLEARLY, Guessing, standard_error
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 SAME = 0.02
@@ -36,7 +36,7 @@ class Tried:
 
     @property
     def verdict(self) -> str:
-        """`server.verdict`'s rule in a word or two: a loss of twice that of knowing nothing is no training."""
+        """`server.record.verdict`'s rule in a word or two: a loss of twice that of knowing nothing is no training."""
         uniform = math.log(self.guessing.classes)
         if not self.loss <= 2 * uniform:
             return "diverged"

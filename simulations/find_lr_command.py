@@ -16,11 +16,11 @@ from rich.table import Column as Heading
 from rich.table import Table
 
 from fedlora.config import Recipe, load
-from fedlora.examples import Examples, concatenate
+from fedlora.data.examples import Examples, concatenate
 from fedlora.settings import SettingsError
+from server.record.summary import read_rounds
+from server.record.verdict import Guessing
 from server.rounds import QuorumError
-from server.summary import read_rounds
-from server.verdict import Guessing
 from simulations.commands import Overrides, said_once, talk
 from simulations.find_lr import Tried, best, rates_around, rates_of, why
 from simulations.partition import ClientExamples

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Column as Heading
 from rich.table import Table
 
-from fedlora.choose_columns import Chosen, choose
-from fedlora.columns import Column, columns_in
+from fedlora.data.choose_columns import Chosen, choose
+from fedlora.data.columns import Column, columns_in
+from fedlora.data.rows import PACKAGED
 from fedlora.files import write_atomically
-from fedlora.rows import PACKAGED
 from fedlora.settings import SettingsError
 from simulations.data_summary import lines, printable
 from simulations.starting_recipe import Start, recipe_text, start

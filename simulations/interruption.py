@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from fedlora.settings import RunError
-from server.submissions import completed_rounds
+from server.runs.submissions import completed_rounds
 
 MOST = 2
 """Interrupts that raise."""

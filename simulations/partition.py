@@ -1,7 +1,7 @@
 """Examples over clients: natural groups, or IID, Dirichlet and by-label parts, always the same for the same seed.
 
 Order of things: one row a text, then the one shared test set, then clients, then each client's own train and test part.
-From the file to a client's training set a row's own text (and class) decides, by `fedlora.membership`, as at a deployed
+From the file to a client's training set a row's own text (and class) decides, by `data.membership`, as at a deployed
 site: one row more or less in the source makes at most one join or leave at each client.
 """
 
@@ -13,14 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fedlora.classes import require_classes
 from fedlora.config import DataSettings, ModelSettings
-from fedlora.examples import Examples, digest_of, tokenise
-from fedlora.lengths import lengths_of
-from fedlora.membership import first_of, held_out, key_of, place, split
-from fedlora.models import load_tokenizer
+from fedlora.data.classes import require_classes
+from fedlora.data.examples import Examples, digest_of, tokenise
+from fedlora.data.lengths import lengths_of
+from fedlora.data.membership import first_of, held_out, key_of, place, split
+from fedlora.data.rows import PACKAGED, Columns, Read, Row, files_of, read_whole
+from fedlora.models.base import load_tokenizer
 from fedlora.randomness import chooser
-from fedlora.rows import PACKAGED, Columns, Read, Row, files_of, read_whole
 from fedlora.settings import SettingsError
 from simulations.data_summary import DataSummary, summary_of_data
 

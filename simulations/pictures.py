@@ -11,7 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from server.summary import read_rounds
+from server.record.summary import read_rounds
 
 MEGABYTE = 1e6
 FLOAT32 = 2.0**-23

@@ -15,18 +15,18 @@ import torch
 from torch import Tensor
 
 from fedlora.adapters import initial_adapter
-from fedlora.classes import require_classes
 from fedlora.config import Recipe
-from fedlora.protocol import recorded_json
-from fedlora.resident import resident
-from fedlora.rows import read_source
+from fedlora.data.classes import require_classes
+from fedlora.data.rows import read_source
+from fedlora.models.resident import resident
+from fedlora.protocol.task import Evaluation, Report
+from fedlora.protocol.versions import recorded_json
 from fedlora.settings import SettingsError
-from fedlora.task import Evaluation, Report
 from fedlora.updates import Factor, Tensors, Update, add
 from fedlora.wire.choice import choose, packing_of
 from fedlora.wire.message import Header, encode
-from server.checkpoint import Progress
-from server.outgoing import Brief, Outgoing, outgoing
+from server.record.checkpoint import Progress
+from server.requests.outgoing import Brief, Outgoing, outgoing
 from simulations.partition import columns_of
 from strategies.base import Strategy
 from strategies.registry import build

@@ -9,10 +9,10 @@ from __future__ import annotations
 from client.training import rehearse_task
 from fedlora.adapters import write
 from fedlora.config import Recipe
+from fedlora.models.resident import Resident
 from fedlora.privacy.refusal import Refusal
-from fedlora.resident import Resident
 from fedlora.settings import SettingsError
-from server.outgoing import trained_in
+from server.requests.outgoing import trained_in
 from strategies.registry import build
 
 

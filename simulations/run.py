@@ -15,32 +15,32 @@ from typing import TYPE_CHECKING, Any, Literal
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from client.personal import Personal
+from client.state.personal import Personal
+from fedlora.adapters.export import export_adapter
 from fedlora.adapters.shape import require_ranks
 from fedlora.config import Recipe
 from fedlora.config.without_effect import refuse_without_effect
-from fedlora.evaluation import evaluate
-from fedlora.examples import concatenate
-from fedlora.export import export_adapter
+from fedlora.data.examples import concatenate
 from fedlora.files import write_atomically
 from fedlora.folder_names import folder_name
-from fedlora.models import usable_device
+from fedlora.models.base import usable_device
+from fedlora.models.evaluation import evaluate
+from fedlora.models.resident import Resident, resident
 from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.spent import privacy_note, privacy_summary
-from fedlora.protocol import recorded
-from fedlora.resident import Resident, resident
+from fedlora.protocol.task import Evaluation
+from fedlora.protocol.versions import recorded
 from fedlora.settings import SettingsError
-from fedlora.task import Evaluation
 from fedlora.versions import versions
-from server import checkpoint
-from server.checkpoint import Progress
 from server.coordinate import Coordination, coordinate, load_state
-from server.journal import Journal
-from server.packing_summary import packing_summary
-from server.records import Watch
-from server.run_identity import MAY_MOVE
-from server.summary import first_step_spent, largest_error, noised_rounds, read_rounds, spent_in, summary_of
-from server.verdict import Guessing, verdict
+from server.record import checkpoint
+from server.record.checkpoint import Progress
+from server.record.journal import Journal
+from server.record.packing_summary import packing_summary
+from server.record.records import Watch
+from server.record.run_identity import MAY_MOVE
+from server.record.summary import first_step_spent, largest_error, noised_rounds, read_rounds, spent_in, summary_of
+from server.record.verdict import Guessing, verdict
 from simulations.attacks import app_of, attackers, corrupted
 from simulations.contradictions import refuse_contradictions
 from simulations.data_summary import lines
@@ -215,7 +215,7 @@ def keep_partial(simulation: Simulation, folder: Path) -> None:
 
 
 def judged(simulation: Simulation, rounds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """What the figures mean (`server.verdict`): all sentences of one federation, the majority alone of several."""
+    """What the figures mean (`server.record.verdict`): of one federation all of it, of several the majority alone."""
     guessing = Guessing.on(simulation.data.held_out.labels_n.tolist(), classes=len(simulation.data.labels))
     return verdict([line["evaluation"] for line in rounds[0]] if len(rounds) == 1 else [], guessing)
 

@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from server.records import ClientAnswered, Event, RoundFinished, RoundRecord, RoundStarted, Waiting
+from server.record.records import ClientAnswered, Event, RoundFinished, RoundRecord, RoundStarted, Waiting
 from simulations.pace import Pace
 
 HEADER = "round  accuracy    loss    clients  agg. error    MB up  MB down       s"

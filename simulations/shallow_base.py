@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from fedlora.models import locate, quiet_transformers
+from fedlora.models.base import locate, quiet_transformers
 from fedlora.settings import SettingsError
 
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")

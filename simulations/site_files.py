@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fedlora.config import Recipe
+from fedlora.data.rows import Row, read_whole
 from fedlora.folder_names import folder_name
-from fedlora.rows import Row, read_whole
 from simulations.partition import assign, columns_of
 
 

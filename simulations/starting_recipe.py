@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedlora.choose_columns import Chosen
 from fedlora.config import DataSettings, ModelSettings, Recipe, TrainSettings
+from fedlora.data.choose_columns import Chosen
+from fedlora.data.rows import files_of
 from fedlora.folder_names import folder_name
-from fedlora.models import outline
+from fedlora.models.base import outline
 from fedlora.plain_yaml import yaml_text
-from fedlora.rows import files_of
 from fedlora.settings import parse
 from simulations.contradictions import refuse_contradictions
 from simulations.data_summary import classes_said, clients_said, printable

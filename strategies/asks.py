@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from fedlora.privacy.refusal import Code, Refusal
-from fedlora.task import Task
+from fedlora.protocol.task import Task
 from fedlora.updates import Factor
 from strategies.registry import STRATEGIES, build
 

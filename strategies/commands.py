@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedlora.adapters.exactness_probe import EXACT, Exactness, adapter_types, probe
 from fedlora.adapters.inject import adapted_shapes
 from fedlora.config import AdapterSettings, ModelSettings
-from fedlora.exactness_probe import EXACT, Exactness, adapter_types, probe
 from fedlora.lowrank import dense_is_smaller
-from fedlora.models import outline
+from fedlora.models.base import outline
 from fedlora.settings import SettingsError, parse
 from fedlora.updates import Factor
 from strategies.base import Strategy

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fedlora.config import load
-from fedlora.config_commands import show
+from fedlora.config.commands import show
 from fedlora.plain_yaml import yaml_text
 from strategies.fit import remarks, require_fit
 from strategies.registry import build

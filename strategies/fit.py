@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fedlora.adapters.exactness_probe import EXACT, probe
 from fedlora.config import Recipe
-from fedlora.exactness_probe import EXACT, probe
-from fedlora.robust import COORDINATE_RULES
+from fedlora.config.robust import COORDINATE_RULES
 from fedlora.settings import SettingsError
 from fedlora.updates import Factor
 from strategies.base import Strategy

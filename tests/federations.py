@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from fedlora.config import Recipe, override
 from fedlora.settings import parse
-from server.records import Event
+from server.record.records import Event
 from simulations.local_grid import Faults
 from simulations.run import prepare, simulate
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psycopg
 
-from client.agent import free_port
-from fedlora.sockets import accepts
+from client.deployment.agent import free_port
+from fedlora.processes.sockets import accepts
 
 NOBODY = 65534  # PostgreSQL refuses to be root, which tests in a container often are
 MISSING = "PostgreSQL (initdb, postgres) is not installed here"

@@ -12,7 +12,7 @@ import yaml
 
 from fedlora.cli import COMMANDS, load_command, main, way_out
 from fedlora.config import Recipe, load
-from fedlora.config_commands import settings_of
+from fedlora.config.commands import settings_of
 from fedlora.settings import SettingsError
 
 RECIPES = sorted((Path(__file__).resolve().parents[1] / "simulations/recipes").glob("*.yaml"))

@@ -15,28 +15,28 @@ import pytest
 import yaml
 from flwr.app import ConfigRecord, Message, RecordDict
 
-import server.messages
+import server.replies.messages
 from client.messages import read_task, reply_message, unreadable
 from fedlora import __version__
 from fedlora.config import Recipe, TrainSettings, load
-from fedlora.machine import Machine
 from fedlora.privacy.chain import read_chain
 from fedlora.privacy.guard import task_digest
 from fedlora.privacy.receipt import Receipt, require_receipt, signature_in, signed_text, verified
 from fedlora.privacy.signing import load_or_create_key
-from fedlora.protocol import PROTOCOL, NewerProtocolError, Since, agreed, ignorable, recorded, recorded_json
+from fedlora.protocol.machine import Machine
+from fedlora.protocol.task import JSON_KEY, REPORT_RECORD, TASK_RECORD, Report, Task
+from fedlora.protocol.versions import PROTOCOL, NewerProtocolError, Since, agreed, ignorable, recorded, recorded_json
 from fedlora.settings import SettingsError, parse
-from fedlora.task import JSON_KEY, REPORT_RECORD, TASK_RECORD, Report, Task
 from fedlora.units_path import units_folder
-from server.journal import Journal
-from server.messages import BadReplyError, parse_report, read_reply, task_message
-from server.provision import initialise
+from server.record.journal import Journal
+from server.replies.messages import BadReplyError, parse_report, read_reply, task_message
+from server.runs.submissions import Status, Submission, read_status, read_submission, submit
 from server.store.importing import import_run
 from server.store.opening import open_store
 from server.store.privacy import read_privacy
 from server.store.reading import read_rounds, read_runs
 from server.store.spending import verify_account
-from server.submissions import Status, Submission, read_status, read_submission, submit
+from server.trust.provision import initialise
 from simulations.local_grid import LocalGrid
 from tests.federations import run
 from tests.fixtures.record import STATE, fields_of, models_in
@@ -182,7 +182,7 @@ def test_every_message_of_a_whole_run_is_one_that_0_1_0_understands(tmp_path, re
         reports.append(json.loads(str(message.content.config_records[REPORT_RECORD][JSON_KEY])))
         return read(message, **bounds)
 
-    monkeypatch.setattr("server.intake.read_reply", listen)
+    monkeypatch.setattr("server.replies.intake.read_reply", listen)
     run(recipe("rounds.count=2", *overrides), tmp_path / "run", faults=spy)
     assert len(tasks) == len(reports) == 8
     for task in tasks:
@@ -221,16 +221,16 @@ def newer_task(**train: Any) -> NewerTask:
 
 def from_the_wire(text: str, **beside: Any) -> Message:
     """A task's message, as it comes from a coordinator that wrote this."""
-    blob = server.messages.packed(STATE)
+    blob = server.replies.messages.packed(STATE)
     content = RecordDict({TASK_RECORD: ConfigRecord({JSON_KEY: text, **beside})})
-    content["blob"] = server.messages.ArrayRecord({"blob": blob})
+    content["blob"] = server.replies.messages.ArrayRecord({"blob": blob})
     return Message(content, dst_node_id=1, message_type="train")
 
 
 @pytest.fixture
 def next_version(monkeypatch):
     """The coordinator is one protocol ahead; the site is this code."""
-    monkeypatch.setattr("server.messages.PROTOCOL", PROTOCOL + 1)
+    monkeypatch.setattr("server.replies.messages.PROTOCOL", PROTOCOL + 1)
     return lambda **train: task_message(newer_task(**train), STATE, node=1, message_type="train")
 
 

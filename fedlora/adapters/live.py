@@ -1,6 +1,6 @@
 """Read and write the adapter of a live model as plain tensors; choose what trains.
 
-A model here has `encoder` (adapted by `inject`) and `head` (the task's own trainable module), as `fedlora.models`
+A model here has `encoder` (adapted by `inject`) and `head` (the task's own trainable module), as `fedlora.models.base`
 builds it.
 """
 

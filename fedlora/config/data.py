@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fedlora.classes import Classes
-from fedlora.membership import ShareOrNumber
-from fedlora.protocol import Since
+from fedlora.data.classes import Classes
+from fedlora.data.membership import ShareOrNumber
+from fedlora.protocol.versions import Since
 from fedlora.settings import Settings
 
 

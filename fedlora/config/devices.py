@@ -10,7 +10,7 @@ from fedlora.settings import Settings
 
 
 class DeviceSettings(Settings):
-    """What one client can carry: its rank and depth, or a budget from which both follow (`server/planner.py`)."""
+    """What one client can carry: its rank and depth, or a budget that gives both (`server/requests/planner.py`)."""
 
     r: int | None = Field(None, ge=1)
     """Largest rank of a matrix; adapter.r when not given, and never more."""

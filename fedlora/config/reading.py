@@ -8,9 +8,9 @@ from typing import Any
 
 from fedlora.config.packaged import recipe_file
 from fedlora.config.recipe import Recipe
+from fedlora.data.tables.reading import READERS
 from fedlora.plain_yaml import Written, YamlError, read_scalar
 from fedlora.settings import SettingsError, parse, read_mapping
-from fedlora.tables.reading import READERS
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:

@@ -7,18 +7,18 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, field_validator, model_validator
 
-from fedlora.attack import AttackSettings
 from fedlora.config.adapter import AdapterSettings
+from fedlora.config.attack import AttackSettings
 from fedlora.config.data import DataSettings
 from fedlora.config.devices import DeviceSettings
 from fedlora.config.model import ModelSettings
+from fedlora.config.privacy import PrivacySettings
+from fedlora.config.quotas import QuotaSettings
+from fedlora.config.robust import RobustSettings
 from fedlora.config.rounds import RoundSettings
 from fedlora.config.train import TrainSettings
-from fedlora.privacy.settings import PrivacySettings
-from fedlora.quotas import QuotaSettings
-from fedlora.robust import RobustSettings
+from fedlora.config.wire import WireSettings
 from fedlora.settings import Settings
-from fedlora.wire.settings import WireSettings
 
 
 class StrategySettings(Settings):

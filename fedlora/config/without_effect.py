@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fedlora.config.data import DataSettings
 from fedlora.config.recipe import Recipe
-from fedlora.rows import PACKAGED
+from fedlora.data.rows import PACKAGED
 from fedlora.settings import SettingsError
 
 COLUMNS = ("text", "label", "client_column")

@@ -12,7 +12,7 @@ from fedlora.privacy.calibration import size_bound
 from fedlora.privacy.policy import DatasetPolicy
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.spending import Spending
-from fedlora.task import Task
+from fedlora.protocol.task import Task
 
 DAY_S = 86_400.0
 

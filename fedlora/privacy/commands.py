@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedlora.config import TrainSettings
+from fedlora.config.privacy import PrivacySettings
 from fedlora.privacy.accounting import ADJACENCY
 from fedlora.privacy.calibration import UnreachableError
 from fedlora.privacy.carried import spent_of
@@ -21,7 +22,6 @@ from fedlora.privacy.carry_command import carry
 from fedlora.privacy.chain import Chain
 from fedlora.privacy.ledger import LedgerFiles, datasets, inspect_ledger
 from fedlora.privacy.plan import ClientPlan, Release, Shape, plan_client, releases
-from fedlora.privacy.settings import PrivacySettings
 from fedlora.privacy.shown import at_most
 from fedlora.settings import SettingsError, parse
 

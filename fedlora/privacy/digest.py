@@ -6,13 +6,13 @@ from __future__ import annotations
 import hashlib
 
 from fedlora.privacy.chain import canonical
-from fedlora.protocol import agreed
-from fedlora.task import Task
+from fedlora.protocol.task import Task
+from fedlora.protocol.versions import agreed
 
 
 def task_digest(task: Task, state: bytes) -> str:
     """Of every setting as it was sent, before a site puts its own device in, and of the state to start from.
 
-    The same for every version (`fedlora.protocol`).
+    The same for every version (`fedlora.protocol.versions`).
     """
     return hashlib.sha256(canonical(agreed(task)) + b"\0" + state).hexdigest()

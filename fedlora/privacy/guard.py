@@ -43,7 +43,7 @@ from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.signing import PrivateKey
 from fedlora.privacy.spending import Spending, charged_events, order_of
 from fedlora.privacy.terms import adapted, mechanism_for, target_of
-from fedlora.task import Task
+from fedlora.protocol.task import Task
 
 
 @dataclass(frozen=True)

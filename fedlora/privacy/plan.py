@@ -17,11 +17,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from fedlora.config.privacy import PrivacySettings
 from fedlora.config.train import TrainSettings
 from fedlora.privacy.accounting import epsilon
 from fedlora.privacy.calibration import public_size, size_bound
 from fedlora.privacy.mechanism import Mechanism
-from fedlora.privacy.settings import PrivacySettings
 from fedlora.privacy.terms import epsilon_at_most, event_of, mechanism_for, target_of
 
 

@@ -24,10 +24,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from fedlora.config.privacy import PrivacySettings
 from fedlora.privacy.refusal import Code, Refusal
-from fedlora.privacy.settings import PrivacySettings
+from fedlora.protocol.task import Task
 from fedlora.settings import Settings, parse, read_mapping
-from fedlora.task import Task
 
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 """An entry of `base_models` of this form is a fingerprint, every other one an id."""

@@ -12,7 +12,7 @@ from typing import Annotated
 from fedlora.privacy.accounting import ADJACENCY
 from fedlora.privacy.chain import canonical
 from fedlora.privacy.signing import PrivateKey, public_text, require_signed, sign
-from fedlora.protocol import Since, recorded
+from fedlora.protocol.versions import Since, recorded
 from fedlora.settings import Settings, parse
 
 

@@ -1,6 +1,6 @@
 """The site's key for hashes of its rows: 32 random bytes, mode 0600, made once, never sent.
 
-    <state>/privacy/rows.key    decides which rows test (`fedlora.membership`), hides the sketches (`privacy.sketch`)
+    <state>/privacy/rows.key    decides which rows test (`data.membership`), hides the sketches (`privacy.sketch`)
 
 With another key the split is another one, so what was tested with would be trained on; and the sketches say nothing any
 more, so that the datasets that they stand for are refused. Back it up with the ledger.
@@ -12,9 +12,9 @@ import os
 import secrets
 from pathlib import Path
 
+from fedlora.data.membership import KEY_BYTES
+from fedlora.deployment.private_files import require_private
 from fedlora.files import sync_folder
-from fedlora.membership import KEY_BYTES
-from fedlora.private_files import require_private
 from fedlora.settings import SettingsError
 
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from fedlora.private_files import require_private
+from fedlora.deployment.private_files import require_private
 
 PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 _ECDSA = ECDSA(hashes.SHA384())

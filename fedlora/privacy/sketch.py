@@ -25,11 +25,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlora.membership import digest
+from fedlora.data.membership import digest
+from fedlora.deployment.private_files import make_private_folder, write_private
 from fedlora.privacy.carried import last_spent, spent_of
 from fedlora.privacy.ledger import LedgerFiles, datasets, inspect_ledger, locked
 from fedlora.privacy.refusal import Code, Refusal
-from fedlora.private_files import make_private_folder, write_private
 
 LARGEST: Final = 2**18
 """Most hashes of one sketch: 2 MiB."""

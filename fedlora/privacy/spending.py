@@ -12,7 +12,7 @@ from fedlora.privacy.chain import Entry
 from fedlora.privacy.ledger import Ledger
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.policy import DatasetPolicy
-from fedlora.task import Task
+from fedlora.protocol.task import Task
 
 
 class Spending:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedlora.config import Recipe
+from fedlora.config.privacy import ClientLevelSettings
 from fedlora.privacy.accounting import ADJACENCY, ClientLevel, client_level_epsilon
-from fedlora.privacy.settings import ClientLevelSettings
 from fedlora.privacy.unconfirmed import SiteSpent
 
 ALWAYS = (

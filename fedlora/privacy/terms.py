@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fedlora.config.privacy import PrivacySettings
 from fedlora.config.train import TrainSettings
 from fedlora.privacy.accounting import Event, SampledGaussian, epsilon
 from fedlora.privacy.calibration import noise_for_the_rest, noise_multiplier_for
 from fedlora.privacy.mechanism import Mechanism
-from fedlora.privacy.settings import PrivacySettings
 
 
 def target_of(privacy: PrivacySettings, own: float | None = None) -> float | None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from pydantic import Field
 
+from fedlora.config.wire import WireSettings
 from fedlora.settings import Settings
 from fedlora.updates import Tensors, norm, subtract
-from fedlora.wire.settings import WireSettings
 from fedlora.wire.topk import top_k
 from fedlora.wire.values import CodecName
 

@@ -18,8 +18,8 @@ from pydantic import Field, ValidationError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from fedlora.enrolment import require_name
-from fedlora.private_files import require_private, write_private
+from fedlora.deployment.enrolment import require_name
+from fedlora.deployment.private_files import require_private, write_private
 from fedlora.settings import Settings, SettingsError
 from server.dashboard.passwords import digest, hash_password, password_matches
 

@@ -20,7 +20,7 @@ from fedlora.plain_yaml import shortened
 from fedlora.settings import MOST_PROBLEMS, SettingsError
 from server.dashboard.api_parts import LARGEST, Admin, After, Filter, Name, Operator, Problem, Text, Viewer, known
 from server.dashboard.api_starting import starting_routes
-from server.launch import Launchpad
+from server.runs.launch import Launchpad
 from server.store.audit import export_events, read_events, verify_events
 from server.store.metrics import exposition
 from server.store.opening import Store

@@ -8,10 +8,10 @@ from pathlib import Path
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from server import launch
 from server.dashboard.api_parts import Name, Operator, Problem, Viewer, known
 from server.dashboard.download import newest_adapter, packed
-from server.planning import PlanError
+from server.runs import launch
+from server.runs.planning import PlanError
 from server.store.audit import append_event
 from server.store.opening import Store
 from server.store.reading import read_detail

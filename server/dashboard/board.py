@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from server.dashboard.gate import Doors
-from server.launch import Launchpad
+from server.runs.launch import Launchpad
 from server.store.audit import append_event
 from server.store.opening import Store
 

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from server.dashboard.board import Board
 from server.dashboard.markup import Column, Row, moment, note, table
-from server.said import LATE_S, Said, read_said
+from server.deployment.said import LATE_S, Said, read_said
 
 COLUMNS = (Column("At the coordinator"), Column("What is wrong"), Column("Since"))
 NOT_UP = "The coordinator has not been heard for minutes. Is `fedlora server up` running, and can it write to its disk?"

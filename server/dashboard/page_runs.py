@@ -20,7 +20,7 @@ from server.dashboard.shell import Visit, page
 from server.dashboard.theme import Palette
 from server.dashboard.units import epsilon, error, number, saving, share, size
 from server.dashboard.words import clients_of, progress, state_badge
-from server.said import Said
+from server.deployment.said import Said
 from server.store.reading import read_rounds, read_runs
 from server.store.rows import RoundRow, RunRow
 

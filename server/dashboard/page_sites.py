@@ -11,20 +11,20 @@ from nicegui import ui
 from sqlalchemy import Connection
 
 from fedlora import __version__
-from fedlora.machine import Machine
-from server.admitted import read_seen
-from server.certificates import authority_days_left, days_left
+from fedlora.protocol.machine import Machine
 from server.dashboard.board import Board
 from server.dashboard.live import Html, Live
 from server.dashboard.markup import Column, Figure, Row, Tone, badge, figures, moment, pairs, table
 from server.dashboard.shell import page
 from server.dashboard.units import NOTHING, counted, duration, size
 from server.dashboard.words import OUTCOMES
-from server.provision import read_registry
-from server.renewal import ROLL_DAYS
-from server.settings import ServerSettings
+from server.deployment.settings import ServerSettings
 from server.store.reading import read_sites
 from server.store.rows import SiteRow
+from server.trust.admitted import read_seen
+from server.trust.certificates import authority_days_left, days_left
+from server.trust.provision import read_registry
+from server.trust.renewal import ROLL_DAYS
 
 SOON_DAYS = 30
 COLUMNS = (

@@ -10,7 +10,6 @@ from nicegui import ui
 
 from fedlora.config import Recipe
 from fedlora.settings import SettingsError
-from server import launch
 from server.dashboard.access import Role
 from server.dashboard.board import Board
 from server.dashboard.live import Html
@@ -18,6 +17,7 @@ from server.dashboard.markup import note, pairs
 from server.dashboard.run_actions import allowed, confirmed
 from server.dashboard.shell import page
 from server.dashboard.units import counted, epsilon, number, saving, size
+from server.runs import launch
 
 CANNOT = (
     "No run is started from here: this dashboard has no coordinator's folder beside its store, and it was started "

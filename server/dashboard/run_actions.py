@@ -11,10 +11,10 @@ from pathlib import Path
 from nicegui import Client, ui
 
 from fedlora.settings import SettingsError
-from server import launch
 from server.dashboard.access import Principal, Role
 from server.dashboard.board import Board
 from server.dashboard.download import newest_adapter
+from server.runs import launch
 from server.store.ordering import in_force, place_order
 from server.store.reading import read_detail
 from server.store.rows import RunRow, State

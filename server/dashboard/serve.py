@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
-from fedlora.private_files import require_private
+from fedlora.deployment.private_files import require_private
 from fedlora.settings import RunError, SettingsError
 from server.dashboard.access import Access
 from server.dashboard.api import add_api
@@ -24,12 +24,12 @@ from server.dashboard.board import Board
 from server.dashboard.gate import LOOPBACK, Audit, Doors, log_only
 from server.dashboard.inherited import address_of, inherited_socket
 from server.dashboard.pages import add_pages
-from server.launch import Launchpad, launchpad
-from server.notify import Notifier
-from server.recipe_files import require_apart
+from server.deployment.notify import Notifier
+from server.deployment.webhooks import hooks_beside
+from server.runs.launch import Launchpad, launchpad
+from server.runs.recipe_files import require_apart
 from server.store.audit import append_event
 from server.store.opening import Store, open_store
-from server.webhooks import hooks_beside
 
 log = logging.getLogger("fedlora.dashboard")
 

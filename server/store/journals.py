@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.config import DeviceSettings
-from fedlora.machine import Machine
 from fedlora.privacy.receipt import Receipt, Signature
+from fedlora.protocol.machine import Machine
+from fedlora.protocol.task import Evaluation
 from fedlora.settings import Settings, SettingsError
-from fedlora.task import Evaluation
-from server.records import ClientRecord, RoundRecord
+from server.record.records import ClientRecord, RoundRecord
 
 MODELS: dict[str, type[Settings]] = {
     "received": Evaluation,

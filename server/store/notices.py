@@ -1,6 +1,6 @@
 """What somebody should hear of: a budget nearly spent, a receipt refused, a site that stays away or is back.
 
-They are events of the audit log; webhooks send them on (`server/notify.py`). Each is said once.
+They are events of the audit log; webhooks send them on (`server/deployment/notify.py`). Each is said once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Container
 
 from sqlalchemy import Connection, select, update
 
-from server.records import BAD_RECEIPT, RoundRecord
+from server.record.records import BAD_RECEIPT, RoundRecord
 from server.store.audit import append_event, read_events
 from server.store.keys import RunKey
 from server.store.privacy import read_privacy

@@ -15,8 +15,9 @@ from typing import Any
 
 from sqlalchemy import Connection, desc, func, select
 
-from fedlora.processes import born
+from fedlora.processes.living import born
 from fedlora.settings import SettingsError
+from server.runs.submissions import read_submission
 from server.store.rows import (
     ACTIVE,
     ClientRoundRow,
@@ -31,7 +32,6 @@ from server.store.rows import (
     WaitingRow,
 )
 from server.store.tables import client_rounds, failures, orders, rounds, run_sites, runs, sites
-from server.submissions import read_submission
 
 SILENT_S = 600.0
 """A run on another machine that was not heard for so long is `lost`."""

@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, select
 
 from fedlora.config import Recipe
-from fedlora.processes import born
+from fedlora.processes.living import born
 from fedlora.updates import Adapter, Factor
 from fedlora.versions import versions
-from server.checkpoint import Progress
-from server.orders import StoppedError
-from server.records import ClientAnswered, Event, RoundFinished, RoundRecord, RoundStarted, TasksSent, Waiting
-from server.sent import Spent
+from server.record.checkpoint import Progress
+from server.record.orders import StoppedError
+from server.record.records import ClientAnswered, Event, RoundFinished, RoundRecord, RoundStarted, TasksSent, Waiting
+from server.record.sent import Spent
 from server.store.audit import append_event
 from server.store.journals import read_journal
 from server.store.keys import RunKey

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from server.outcomes import Outcome
+from server.record.outcomes import Outcome
 
 Kind = Literal["simulation", "deployment"]
 State = Literal["waiting", "running", "paused", "finished", "stopped", "failed", "died", "lost"]
@@ -176,7 +176,7 @@ class RunSiteRow:
     resources: Mapping[str, Any] | None
     """What it declared that it can carry; None: nothing."""
     machine: Mapping[str, Any] | None
-    """Versions and device (`fedlora.machine`), as it said last; None: it did not say, or is simulated here."""
+    """Versions and device (`fedlora.protocol.machine`), as it said last; None: it did not say, or is simulated here."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class SiteRow:
     resources: Mapping[str, Any] | None
     """What it declared that it can carry; None: nothing."""
     machine: Mapping[str, Any] | None
-    """Versions and device (`fedlora.machine`), as it said last; None: it did not say, or is simulated here."""
+    """Versions and device (`fedlora.protocol.machine`), as it said last; None: it did not say, or is simulated here."""
 
 
 @dataclass(frozen=True)

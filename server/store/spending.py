@@ -16,9 +16,9 @@ from sqlalchemy import Connection, case, select, update
 from fedlora.privacy.chain import canonical
 from fedlora.privacy.receipt import Receipt, Signature
 from fedlora.privacy.signing import SignatureError, require_signed
-from fedlora.protocol import recorded, recorded_json
+from fedlora.protocol.versions import recorded, recorded_json
 from fedlora.settings import SettingsError
-from server.records import RoundRecord
+from server.record.records import RoundRecord
 from server.store.audit import append_event
 from server.store.keys import upsert
 from server.store.tables import accounts, charges, receipts

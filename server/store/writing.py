@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from fedlora.privacy.spent import epsilon_max
 from fedlora.privacy.unconfirmed import SiteSpent
-from server.records import ClientRecord, RoundRecord
+from server.record.records import ClientRecord, RoundRecord
 from server.store.keys import RunKey, site_ids
 from server.store.rows import Kind
 from server.store.spending import write_receipts

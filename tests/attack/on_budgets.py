@@ -19,7 +19,7 @@ from fedlora.privacy.receipt import verified
 from fedlora.privacy.refusal import Refusal
 from fedlora.privacy.spending import event_of
 from fedlora.settings import parse
-from server.launch import planned_epsilon
+from server.runs.launch import planned_epsilon
 from simulations.local_grid import FIRST_NODE, Fault
 from simulations.run import prepare, simulate
 from tests.attack.attack import Gain

@@ -10,10 +10,10 @@ import torch
 
 from client.own_rows import own_rows
 from fedlora.config import load
+from fedlora.config.privacy import PrivacySettings
+from fedlora.data.rows import Columns, Row, read_rows
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
-from fedlora.privacy.settings import PrivacySettings
-from fedlora.rows import Columns, Row, read_rows
 from fedlora.settings import SettingsError
 from simulations.audit import Asked, audit
 from simulations.audit_rows import TOLERANCE, clipped_sum, moved_by_rows

@@ -14,14 +14,14 @@ from flwr.clientapp import ClientApp
 from transformers import RobertaConfig, RobertaModel
 
 from client.deployed import respond
+from client.deployment.settings import ClientSettings
 from client.messages import read_task, reply_message
-from client.settings import ClientSettings
 from fedlora.config import ModelSettings
-from fedlora.models import load_base
+from fedlora.data.rows import Row
+from fedlora.models.base import load_base
 from fedlora.privacy.policy import SIMULATION
-from fedlora.rows import Row
+from fedlora.protocol.task import Task
 from fedlora.settings import RunError
-from fedlora.task import Task
 from fedlora.updates import Factor
 from simulations.audit_site import write_rows
 from tests.attack.attack import Gain

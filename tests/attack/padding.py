@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from fedlora.adapters import initial_adapter, write
 from fedlora.config import Recipe
-from fedlora.examples import Examples, tokenise
-from fedlora.models import load_tokenizer
-from fedlora.resident import resident
-from fedlora.rows import Columns, Row, read_rows
+from fedlora.data.examples import Examples, tokenise
+from fedlora.data.rows import Columns, Row, read_rows
+from fedlora.models.base import load_tokenizer
+from fedlora.models.resident import resident
+from fedlora.protocol.task import Task
 from fedlora.settings import parse
-from fedlora.task import Task
 from fedlora.updates import Adapter, Factor
 from fedlora.wire.state import encode_state
 from simulations.audit_site import spread

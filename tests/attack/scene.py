@@ -13,11 +13,11 @@ import yaml
 from flwr.clientapp import ClientApp
 
 from client.deployed import respond
-from client.settings import ClientSettings, load_client
+from client.deployment.settings import ClientSettings, load_client
 from fedlora.config import Recipe
+from fedlora.data.rows import Row
 from fedlora.privacy.ledger import LedgerFiles, datasets, inspect_ledger
-from fedlora.rows import Row
-from fedlora.task import Report, Task
+from fedlora.protocol.task import Report, Task
 from simulations.audit_run import Federation, federate_alone
 from simulations.audit_site import make_site, write_rows
 from simulations.local_grid import LocalGrid

@@ -18,11 +18,11 @@ import yaml
 
 from client.deployed import app as client
 from fedlora.config import Recipe
-from fedlora.deployment import QUIET
-from server.bundle import PYPROJECT
-from server.control import Control
-from server.provision import read_registry
-from server.submissions import completed_rounds
+from fedlora.deployment.environment import QUIET
+from server.deployment.control import Control
+from server.runs.bundle import PYPROJECT
+from server.runs.submissions import completed_rounds
+from server.trust.provision import read_registry
 from simulations.deployment import Deployment, make_deployment
 from simulations.local_grid import LocalGrid, run_apps
 from simulations.site_files import write_site_files

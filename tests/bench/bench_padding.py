@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from fedlora.config import ModelSettings
-from fedlora.examples import Examples, tokenise
-from fedlora.models import load_tokenizer
+from fedlora.data.examples import Examples, tokenise
+from fedlora.data.rows import Columns, read_rows
+from fedlora.models.base import load_tokenizer
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
-from fedlora.rows import Columns, read_rows
 from fedlora.tasks import TASKS
 from tests.bench.bench_privacy import AB, BATCH, CLASSES, Setting, Step
 

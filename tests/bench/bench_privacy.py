@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fedlora.adapters import inject, set_trainable
 from fedlora.config import AdapterSettings, ModelSettings
-from fedlora.models import load_base
+from fedlora.models.base import load_base
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SecureSource

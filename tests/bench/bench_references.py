@@ -17,9 +17,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from fedlora.config import Recipe, load
-from fedlora.examples import Examples
-from fedlora.models import load_base
-from fedlora.rows import Row, read_rows
+from fedlora.data.examples import Examples
+from fedlora.data.rows import Row, read_rows
+from fedlora.models.base import load_base
 from simulations.partition import assign, columns_of, tokenised
 
 TRAINED = 3000

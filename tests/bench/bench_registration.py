@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from fedlora.enrolment import make_request, new_node_key
-from server.provision import approve, read_registry
+from fedlora.deployment.enrolment import make_request, new_node_key
+from server.trust.provision import approve, read_registry
 from simulations.deployment import Deployment, make_deployment
 
 MANY = 1000

@@ -23,7 +23,7 @@ from unittest import mock
 from transformers import AutoModel, AutoTokenizer
 
 from fedlora.config import Recipe, override
-from fedlora.models import locate
+from fedlora.models.base import locate
 from fedlora.settings import parse
 from simulations.run import Simulation, prepare, simulate
 

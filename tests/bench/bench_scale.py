@@ -23,12 +23,12 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from client.agent import children, free_port
-from client.settings import load_client
-from fedlora.deployment import QUIET
-from fedlora.private_files import write_private
-from server.bundle import PYPROJECT
-from server.control import Control
+from client.deployment.agent import children, free_port
+from client.deployment.settings import load_client
+from fedlora.deployment.environment import QUIET
+from fedlora.deployment.private_files import write_private
+from server.deployment.control import Control
+from server.runs.bundle import PYPROJECT
 from simulations.deployment import Deployment, make_deployment
 from simulations.local_grid import LocalGrid, run_apps
 from tests.bench.bench_deploy import cpu_s, resident_mib

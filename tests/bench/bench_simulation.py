@@ -33,7 +33,7 @@ from transformers import AutoModel
 from client import round as client_round
 from client.training import shuffled_batches
 from fedlora.config import Recipe
-from fedlora.models import locate
+from fedlora.models.base import locate
 from fedlora.settings import parse
 from fedlora.tasks import SequenceClassifier
 from simulations.local_grid import LocalGrid, run_apps
@@ -86,7 +86,7 @@ def one(clients: int) -> dict[str, float]:
 
 
 def no_test(simulation: Simulation, state: Any) -> Any:
-    from fedlora.task import Evaluation
+    from fedlora.protocol.task import Evaluation
 
     return Evaluation(loss=0.0, accuracy=0.0, examples=1)
 

@@ -24,7 +24,7 @@ from server.dashboard.access import Access, Role
 from server.dashboard.api import add_api
 from server.dashboard.app import create_app
 from server.dashboard.gate import Doors
-from server.records import RoundRecord
+from server.record.records import RoundRecord
 from server.store.audit import append_event
 from server.store.opening import Store, open_store
 from server.store.recorder import Recorder

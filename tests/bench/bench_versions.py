@@ -18,7 +18,7 @@ import torch
 
 from fedlora.lowrank import Product, compact, stack
 from fedlora.wire.state import encode_state
-from server.checkpoint import Progress, write
+from server.record.checkpoint import Progress, write
 from strategies.base import Recipient, State
 from strategies.versions import Residual
 from tests.bench.bench_aggregation import cpu_seconds, started, updates

@@ -9,7 +9,7 @@ import logging
 
 from flwr.app import Context, Message
 
-from client import executor
+from client.flower import executor
 
 log = logging.getLogger("fedlora.executor")
 once = executor.push_message

@@ -22,10 +22,10 @@ from pathlib import Path
 import yaml
 
 from fedlora.config import Recipe
-from fedlora.deployment import split_address
+from fedlora.deployment.environment import split_address
 from fedlora.files import write_atomically
-from server.control import Control
-from server.submissions import completed_rounds, read_submission, resume, state_of, stop
+from server.deployment.control import Control
+from server.runs.submissions import completed_rounds, read_submission, resume, state_of, stop
 from simulations.deployment import Deployment, make_deployment
 from simulations.site_files import write_site_files
 from tests.chaos.catalogue import FAULTS, At

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.privacy.ledger import LedgerFiles
-from fedlora.processes import Process, born, is_alive
+from fedlora.processes.living import Process, born, is_alive
 from simulations.deployment import Deployment
 from tests.chaos.clocks import Clocks
 from tests.chaos.holds import Holds

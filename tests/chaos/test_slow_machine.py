@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from server.submissions import completed_rounds, look_at, read_submission, state_of
+from server.runs.submissions import completed_rounds, look_at, read_submission, state_of
 from simulations.deployment import Deployment, make_deployment
 from simulations.site_files import write_site_files
 from tests.chaos.holds import is_stopped

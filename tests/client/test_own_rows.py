@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from client.deployed import policy_of, require_both, respond
+from client.deployment.settings import ClientSettings, SiteData
 from client.own_rows import OwnRows, own_rows, require_classes, require_usable
-from client.settings import ClientSettings, SiteData
+from fedlora.data.rows import Columns, read_rows
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.rows_key import rows_key
-from fedlora.rows import Columns, read_rows
 from fedlora.settings import SettingsError
 from tests.privacy.rounds import first_task
 from tests.privacy.tasks import STATE, task
@@ -116,7 +116,7 @@ def test_one_row_of_an_airline_moves_at_most_one_example(tmp_path):
 
 
 def by_airline() -> dict[str, list[Line]]:
-    from fedlora.rows import packaged
+    from fedlora.data.rows import packaged
 
     found: dict[str, list[Line]] = {}
     for row in packaged("airlines"):

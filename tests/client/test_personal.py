@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from safetensors.torch import load, save
 
-from client.personal import Personal
+from client.state.personal import Personal
 from fedlora.updates import Adapter, Factor
 from tests.wire.test_message import adapter
 

@@ -9,7 +9,7 @@ import sys
 import grpc
 import pytest
 
-from client.supernode import CONNECTION, beat_on
+from client.flower.supernode import CONNECTION, beat_on
 
 
 class Refused(grpc.RpcError):
@@ -59,7 +59,7 @@ time.sleep(600)
 @pytest.mark.parametrize("script", ENDS.values(), ids=ENDS)
 def test_the_process_ends_with_what_makes_it_a_supernode(script):
     ended = subprocess.run(
-        [sys.executable, "-c", "from client.supernode import CONNECTION, beat_on, run_to_the_end\n" + script],
+        [sys.executable, "-c", "from client.flower.supernode import CONNECTION, beat_on, run_to_the_end\n" + script],
         capture_output=True,
         text=True,
         timeout=120,
@@ -70,5 +70,7 @@ def test_the_process_ends_with_what_makes_it_a_supernode(script):
 
 @pytest.mark.parametrize(("ended", "status"), [("None", 0), ("0", 0), ("305 % 256", 49), ("'why'", 1)])
 def test_its_exit_status_is_flowers(ended, status):
-    script = f"import sys; from client.supernode import run_to_the_end; run_to_the_end(lambda: sys.exit({ended}))"
+    script = (
+        f"import sys; from client.flower.supernode import run_to_the_end; run_to_the_end(lambda: sys.exit({ended}))"
+    )
     assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == status

@@ -15,8 +15,8 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supernode.nodestate import NodeStateFactory
 
-from client import turns
-from client.turns import LOOP, TAKEN, UNFINISHED, take_turns
+from client.flower import turns
+from client.flower.turns import LOOP, TAKEN, UNFINISHED, take_turns
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from client.agent import REVOKED_STATUS
-from fedlora.processes import Process, born, is_alive
-from server.provision import revoke
+from client.deployment.agent import REVOKED_STATUS
+from fedlora.processes.living import Process, born, is_alive
+from server.trust.provision import revoke
 from simulations.deployment import Deployment, make_deployment
 from simulations.site_files import write_site_files
 from tests.federations import CLIENTS, save_messages, save_tiny_model, tiny_recipe

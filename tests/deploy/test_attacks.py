@@ -17,19 +17,19 @@ import grpc
 import pytest
 from flwr.proto.fleet_pb2 import ActivateNodeRequest
 
-from client.agent import free_port
-from client.enroll import accept, ask, ask_with_new_key
-from client.farewell import varint
-from client.fleet import signed as fleet_signed
-from client.identity import channel_credentials
-from fedlora.deployment import flower_environment, split_address
-from fedlora.sockets import accepts
-from server.admitted import as_pem
-from server.bundle import write_bundle
-from server.certificates import signer_in, site_certificate
-from server.control import Control, ControlError
-from server.doctor import outside_addresses
-from server.provision import approve, read_registry, revoke
+from client.deployment.agent import free_port
+from client.deployment.enroll import accept, ask, ask_with_new_key
+from client.flower.farewell import varint
+from client.flower.fleet import signed as fleet_signed
+from client.flower.identity import channel_credentials
+from fedlora.deployment.environment import flower_environment, split_address
+from fedlora.processes.sockets import accepts
+from server.deployment.control import Control, ControlError
+from server.deployment.doctor import outside_addresses
+from server.runs.bundle import write_bundle
+from server.trust.admitted import as_pem
+from server.trust.certificates import signer_in, site_certificate
+from server.trust.provision import approve, read_registry, revoke
 from simulations.deployment import LET_IN, Deployment, make_deployment
 from simulations.site_files import write_site_files
 from tests.deploy.listening import LOOPBACK, listeners
@@ -123,7 +123,7 @@ def supernode(deployment: Deployment, key: Path, certificate: Path, home: Path) 
     """A SuperNode with a key and a certificate of the attacker's choice, until it gives up."""
     return subprocess.run(
         [
-            sys.executable, "-m", "client.supernode", str(certificate), str(key),
+            sys.executable, "-m", "client.flower.supernode", str(certificate), str(key),
             "--superlink", deployment.settings.address,
             "--root-certificates", str(deployment.settings.pki / "ca.crt"),
             "--isolation", "process", "--port", str(free_port()), "--max-retries", "1",

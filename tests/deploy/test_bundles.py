@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from client.bundles import MOST_FILES, BundleError, Kind, admit
+from client.flower.bundles import MOST_FILES, BundleError, Kind, admit
 
 
 def bundle(**files: str) -> bytes:

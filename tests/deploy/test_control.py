@@ -6,11 +6,11 @@ import socket
 
 import pytest
 
-from client.agent import free_port
-from fedlora.enrolment import make_request, new_node_key
-from server.control import Control, ControlError, UnreachableError, key_bytes
-from server.patient_flower import be_patient
-from server.provision import initialise
+from client.deployment.agent import free_port
+from fedlora.deployment.enrolment import make_request, new_node_key
+from server.deployment.control import Control, ControlError, UnreachableError, key_bytes
+from server.deployment.patient_flower import be_patient
+from server.trust.provision import initialise
 from simulations.deployment import make_deployment
 
 

@@ -11,19 +11,19 @@ import grpc
 import pytest
 import yaml
 
-from client import executor
-from client.agent import require_ready
-from client.enroll import accept, ask
-from client.settings import load_client
-from client.standing import Standing, standing
+from client.deployment.agent import require_ready
+from client.deployment.enroll import accept, ask
+from client.deployment.settings import load_client
+from client.flower import executor
+from client.flower.standing import Standing, standing
 from fedlora.config import Recipe
-from fedlora.processes import Process, born, environment_of, is_alive
+from fedlora.processes.living import Process, born, environment_of, is_alive
 from fedlora.settings import SettingsError
-from server.attempts import MOST_FRUITLESS, Watch, go_on
-from server.doctor import all_runs
-from server.provision import LastRegistry, approve, initialise, read_registry
-from server.submissions import Status, read_submission, submit, write_status
-from server.up import SERVED, end_serverapps
+from server.deployment.doctor import all_runs
+from server.deployment.up import SERVED, end_serverapps
+from server.runs.attempts import MOST_FRUITLESS, Watch, go_on
+from server.runs.submissions import Status, read_submission, submit, write_status
+from server.trust.provision import LastRegistry, approve, initialise, read_registry
 
 
 class Flower:

@@ -11,17 +11,17 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from client.commands import app as client
-from client.enroll import accept, ask
-from fedlora import checks
+from client.deployment.commands import app as client
+from client.deployment.enroll import accept, ask
 from fedlora.config import ModelSettings
-from fedlora.findings import bad, examine_all, good, report
-from fedlora.models import load_base
-from server.certificates import issue_server_certificate
+from fedlora.deployment import checks
+from fedlora.deployment.findings import bad, examine_all, good, report
+from fedlora.models.base import load_base
 from server.commands import server
-from server.provision import approve, initialise
-from server.settings import load_server
-from server.submissions import submit
+from server.deployment.settings import load_server
+from server.runs.submissions import submit
+from server.trust.certificates import issue_server_certificate
+from server.trust.provision import approve, initialise
 from tests.federations import save_tiny_model, tiny_recipe
 
 

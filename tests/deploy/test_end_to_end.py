@@ -18,12 +18,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from client.clock import against_coordinator
-from client.settings import load_client
+from client.deployment.clock import against_coordinator
+from client.deployment.settings import load_client
 from fedlora import __version__
 from fedlora.config import DeviceSettings, Recipe, load
-from fedlora.deployment import split_address
-from server.declared import read_declared
+from fedlora.deployment.environment import split_address
+from server.requests.declared import read_declared
 from server.store.opening import open_store
 from server.store.reading import read_rounds, read_runs, read_sites
 from simulations.deployment import DEMO_RECIPE, Deployment, make_deployment

@@ -11,18 +11,25 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from client.commands import app as client
-from client.enroll import accept, ask, ask_with_new_key
-from client.settings import ClientSettings, load_client
-from fedlora.enrolment import fingerprint, make_request, new_node_key, read_request, require_name, require_valid
+from client.deployment.commands import app as client
+from client.deployment.enroll import accept, ask, ask_with_new_key
+from client.deployment.settings import ClientSettings, load_client
+from fedlora.deployment.enrolment import (
+    fingerprint,
+    make_request,
+    new_node_key,
+    read_request,
+    require_name,
+    require_valid,
+)
+from fedlora.deployment.private_files import require_private, write_private
 from fedlora.privacy.policy import Policy
-from fedlora.private_files import require_private, write_private
 from fedlora.settings import SettingsError, parse
-from server.admin_commands import admin
-from server.control import ControlError, Node, key_bytes
-from server.provision import approve, grant_again, initialise, is_reconciled, read_registry, revoke
-from server.registration import BATCH, reconcile
-from server.settings import ServerSettings, load_server
+from server.deployment.control import ControlError, Node, key_bytes
+from server.deployment.settings import ServerSettings, load_server
+from server.trust.admin_commands import admin
+from server.trust.provision import approve, grant_again, initialise, is_reconciled, read_registry, revoke
+from server.trust.registration import BATCH, reconcile
 
 
 class FakeControl:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from client import executor
-from client.agent import require_ready
-from client.settings import ClientSettings, SiteData
-from fedlora.private_files import write_private
+from client.deployment.agent import require_ready
+from client.deployment.settings import ClientSettings, SiteData
+from client.flower import executor
+from fedlora.deployment.private_files import write_private
 from fedlora.settings import SettingsError
 from fedlora.units_path import units_folder
 
@@ -62,7 +62,7 @@ def test_private_modules_of_flower_are_named_in_the_executor_only():
         for path in (units_folder() / "client").glob("*.py")
         if any(name.startswith("flwr") and name not in PUBLIC for name in imported(path))
     }
-    assert guilty == {"client/executor.py"}
+    assert guilty == {"client/flower/executor.py"}
 
 
 def site(tmp_path: Path, **changes: object) -> ClientSettings:

@@ -14,17 +14,17 @@ from flwr.serverapp import Grid, ServerApp
 from client.app import client_app
 from client.deployed import respond
 from client.deployed import signer as deployed_signer
-from client.settings import ClientSettings, SiteData
+from client.deployment.settings import ClientSettings, SiteData
 from fedlora.config import Recipe
-from fedlora.enrolment import make_request, new_node_key
+from fedlora.deployment.enrolment import make_request, new_node_key
 from fedlora.privacy.policy import Policy
+from fedlora.protocol.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD, Task
 from fedlora.settings import SettingsError, parse
-from fedlora.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD, Task
 from fedlora.wire import update_pb2 as pb
 from server.coordinate import Coordination, coordinate
 from server.deployed import signed_by
-from server.provision import Registry, SiteEntry
-from server.records import RoundFinished
+from server.record.records import RoundFinished
+from server.trust.provision import Registry, SiteEntry
 from simulations.local_grid import Fault, LocalGrid, run_apps
 from simulations.run import prepare
 from simulations.sites import site_of

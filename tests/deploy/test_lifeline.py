@@ -11,14 +11,14 @@ import sys
 import grpc
 import pytest
 
-from client.clock import WRONG_TIME
-from client.lifeline import ASK_S, CONDITION, LOOK_S, SAY_S, Lifeline
-from client.settings import ClientSettings, Patience
-from client.standing import NOT_APPROVED, Standing, meaning
-from fedlora.duties import Conditions
+from client.deployment.clock import WRONG_TIME
+from client.deployment.settings import ClientSettings, Patience
+from client.flower.lifeline import ASK_S, CONDITION, LOOK_S, SAY_S, Lifeline
+from client.flower.standing import NOT_APPROVED, Standing, meaning
+from fedlora.processes.duties import Conditions
+from fedlora.processes.sockets import connected
+from fedlora.processes.supervise import Child, Supervisor
 from fedlora.settings import parse
-from fedlora.sockets import connected
-from fedlora.supervise import Child, Supervisor
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 SETTINGS = parse(ClientSettings, {"site": "a", "coordinator": "x:1", "data": {"train": "train.csv"}})

@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from client import deployed, limits
-from client.agent import children, throttled
-from client.limits import code_of, limit_memory
-from client.settings import ClientSettings, Limits, SiteData
-from client.throttle import BYTES_PER_MEGABIT, CHUNK, Pace, Throttle
+from client import deployed
+from client.deployment import limits
+from client.deployment.agent import children, throttled
+from client.deployment.limits import code_of, limit_memory
+from client.deployment.settings import ClientSettings, Limits, SiteData
+from client.deployment.throttle import BYTES_PER_MEGABIT, CHUNK, Pace, Throttle
 from fedlora import __version__
 from fedlora.config import DeviceSettings
+from fedlora.protocol.task import Report
 from fedlora.settings import SettingsError, parse
-from fedlora.task import Report
 from fedlora.units_path import units_folder
-from server.messages import parse_report
+from server.replies.messages import parse_report
 from tests.privacy.tasks import task
 
 
@@ -106,8 +107,8 @@ def test_the_supernode_of_a_limited_site_connects_through_the_limit(tmp_path):
 
 BOUNDED = """
 import torch
-from client.limits import code_of, data_bytes, limit_memory
-from client.settings import Limits
+from client.deployment.limits import code_of, data_bytes, limit_memory
+from client.deployment.settings import Limits
 taken = data_bytes() // 2**20
 limit_memory(Limits(memory_mib=max(512, taken + 300)))
 held = torch.ones(2**20 * 200 // 4)

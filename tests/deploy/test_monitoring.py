@@ -12,10 +12,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.metrics import exposition as of_coordinator
-from server.provision import initialise
+from server.deployment.metrics import exposition as of_coordinator
 from server.store.metrics import TOLD, exposition
 from server.store.opening import open_store
+from server.trust.provision import initialise
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 METRIC = re.compile(r"\bfedlora_\w+")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from client.agent import children
-from client.offline import OFFLINE
-from client.settings import ClientSettings, SiteData
+from client.deployment.agent import children
+from client.deployment.offline import OFFLINE
+from client.deployment.settings import ClientSettings, SiteData
 from fedlora.units_path import units_folder
 
 CALLS = """
@@ -26,13 +26,13 @@ def attempt(*address, **options):
 
 socket.getaddrinfo = attempt
 socket.create_connection = attempt
-from client.settings import ClientSettings, SiteData
+from client.deployment.settings import ClientSettings, SiteData
 settings = ClientSettings(site="a", coordinator="c:1", data=SiteData(train="x"), download_models=DOWNLOADS)
 BEFORE
-from client.offline import stay_offline
+from client.deployment.offline import stay_offline
 stay_offline(settings)
 from fedlora.config import ModelSettings
-from fedlora.models import load_base, load_tokenizer
+from fedlora.models.base import load_base, load_tokenizer
 from fedlora.settings import SettingsError
 for load in (lambda on: load_base(on, ("a", "b")), load_tokenizer):
     try:
@@ -54,7 +54,7 @@ def said(folder: Path, *, downloads: bool, before: str = "") -> list[str]:
     return ran.stdout.splitlines()
 
 
-@pytest.mark.parametrize("before", ["", "import huggingface_hub, transformers, fedlora.models"])
+@pytest.mark.parametrize("before", ["", "import huggingface_hub, transformers, fedlora.models.base"])
 def test_a_model_that_is_not_here_is_not_asked_for(tmp_path, before):
     assert said(tmp_path, downloads=False, before=before) == ["not here", "not here"]
 
@@ -75,9 +75,8 @@ def test_an_agents_children_are_started_offline(tmp_path):
 
 
 def test_an_executor_has_imported_no_hub_before_it_is_told():
-    imported = (
-        "import sys, client.executor; print([m for m in ('huggingface_hub', 'transformers') if m in sys.modules])"
-    )
+    hubs = ("huggingface_hub", "transformers")
+    imported = f"import sys, client.flower.executor; print([m for m in {hubs} if m in sys.modules])"
     ran = subprocess.run(
         [sys.executable, "-c", imported], capture_output=True, text=True, timeout=120, check=True, cwd=units_folder()
     )

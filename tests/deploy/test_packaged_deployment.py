@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from client.agent import REVOKED_STATUS
-from fedlora.deployment import split_address
+from client.deployment.agent import REVOKED_STATUS
+from fedlora.deployment.environment import split_address
 from fedlora.units_path import units_folder
-from server.settings import ServerSettings
+from server.deployment.settings import ServerSettings
 
 ROOT = units_folder()
 FILE = ROOT / "docker-compose.yml"
@@ -91,7 +91,8 @@ def test_every_service_is_unprivileged_and_watched(compose):
         assert service["healthcheck"]["test"][0] == "CMD", name
         assert service["mem_limit"], name
     for name in ("coordinator", "site-a", "site-b", "dashboard"):
-        assert compose["services"][name]["healthcheck"]["test"][:4] == ["CMD", "python", "-m", "fedlora.probe"], name
+        asked = compose["services"][name]["healthcheck"]["test"]
+        assert asked[:4] == ["CMD", "python", "-m", "fedlora.deployment.probe"], name
 
 
 def test_metrics_are_where_prometheus_looks_and_no_site_does(compose):

@@ -7,17 +7,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from client.bundles import Kind, admit
+from client.flower.bundles import Kind, admit
 from fedlora.config import Recipe
 from fedlora.settings import SettingsError
-from server import attempts
-from server.attempts import ASK_S, LONGEST_PAUSE_S, MOST_FRUITLESS, Watch
-from server.bundle import write_bundle
 from server.commands import server
-from server.control import ControlError, UnreachableError
-from server.provision import initialise
-from server.run_log import log_lines
-from server.submissions import (
+from server.deployment.control import ControlError, UnreachableError
+from server.runs import attempts
+from server.runs.attempts import ASK_S, LONGEST_PAUSE_S, MOST_FRUITLESS, Watch
+from server.runs.bundle import write_bundle
+from server.runs.run_log import log_lines
+from server.runs.submissions import (
     change_submission,
     look_at,
     read_submission,
@@ -28,6 +27,7 @@ from server.submissions import (
     this_process,
     write_status,
 )
+from server.trust.provision import initialise
 
 
 class FakeControl:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from fedlora import supervise
-from fedlora.health import serve_health, serve_metrics
+from fedlora.deployment.health import serve_health, serve_metrics
+from fedlora.processes import supervise
+from fedlora.processes.supervise import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, STOP_S, Child, JsonLines, Supervisor
 from fedlora.settings import SettingsError
-from fedlora.supervise import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, STOP_S, Child, JsonLines, Supervisor
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 DIE = [sys.executable, "-c", "raise SystemExit(3)"]
@@ -111,7 +111,7 @@ def test_a_child_waits_for_those_before_it_to_be_ready():
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
 def test_children_die_with_a_supervisor_that_is_killed():
     script = (
-        "import sys; from fedlora.supervise import *\n"
+        "import sys; from fedlora.processes.supervise import *\n"
         f"s = Supervisor([Child('a', {SLEEP!r})]); s.step(); print(s.health()['a']['pid'], flush=True); signal.pause()"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)

@@ -9,17 +9,17 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from client.commands import app as client
-from client.enroll import accept, ask, ask_with_new_key
-from fedlora.asking import agree
-from fedlora.enrolment import certificate_fingerprint, fingerprint
+from client.deployment.commands import app as client
+from client.deployment.enroll import accept, ask, ask_with_new_key
+from fedlora.deployment.asking import agree
+from fedlora.deployment.enrolment import certificate_fingerprint, fingerprint
 from fedlora.settings import SettingsError
-from server.admin_commands import admin
-from server.certificates import authorities
-from server.provision import approve, initialise, read_registry
 from server.store.audit import read_events, verify_events
 from server.store.opening import open_existing
-from server.told import tell, tell_waiting
+from server.trust.admin_commands import admin
+from server.trust.certificates import authorities
+from server.trust.provision import approve, initialise, read_registry
+from server.trust.told import tell, tell_waiting
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def settings(tmp_path):
 def type_(app, *words, answer: bool | None = None, monkeypatch=None):
     """As an administrator would; `answer`: at a keyboard, to the question that is asked."""
     if answer is not None:
-        monkeypatch.setattr("fedlora.asking.sys", Keyboard)
-        monkeypatch.setattr("fedlora.asking.typer.confirm", lambda *_, **__: answer)
+        monkeypatch.setattr("fedlora.deployment.asking.sys", Keyboard)
+        monkeypatch.setattr("fedlora.deployment.asking.typer.confirm", lambda *_, **__: answer)
     return CliRunner().invoke(app, [str(word) for word in words])
 
 

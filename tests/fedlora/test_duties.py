@@ -9,8 +9,8 @@ import urllib.request
 
 import pytest
 
-from fedlora.duties import RETRY_S, Background, Conditions, Routine
-from fedlora.health import serve_health
+from fedlora.deployment.health import serve_health
+from fedlora.processes.duties import RETRY_S, Background, Conditions, Routine
 from fedlora.settings import SettingsError
 
 

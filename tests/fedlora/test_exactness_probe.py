@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedlora.exactness_probe import probe
+from fedlora.adapters.exactness_probe import probe
 from fedlora.settings import SettingsError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedlora.examples import COMPANIES, Examples, invented, public_length
+from fedlora.data.examples import COMPANIES, Examples, invented, public_length
 
 
 @pytest.mark.parametrize("most", [2, 5, 8, 16, 48, 100, 512])

@@ -16,9 +16,9 @@ from torch.testing import assert_close
 from transformers import AutoModel, PreTrainedTokenizerFast
 
 from fedlora.adapters import fold, initial_adapter, write
+from fedlora.adapters.export import export_adapter
 from fedlora.config import AdapterSettings, ModelSettings
-from fedlora.export import export_adapter
-from fedlora.resident import resident
+from fedlora.models.resident import resident
 from strategies.versions import total
 from tests.exported import as_its_readme_says, distance
 from tests.privacy.architectures import save

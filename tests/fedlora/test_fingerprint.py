@@ -14,8 +14,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, CanineTokenizer, PreTrainedTokenizerFast
 
 from fedlora.config import ModelSettings
-from fedlora.fingerprint import reading
-from fedlora.models import load_base, load_tokenizer, locate
+from fedlora.models.base import load_base, load_tokenizer, locate
+from fedlora.models.fingerprint import reading
 from fedlora.settings import SettingsError
 from tests.federations import save_tiny_model
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlora.config import DataSettings, Recipe
-from fedlora.membership import first_of, held_out, key_of, place, split
+from fedlora.data.membership import first_of, held_out, key_of, place, split
 from fedlora.settings import SettingsError, parse
 
 KEYS = st.binary(min_size=32, max_size=32)

@@ -12,9 +12,9 @@ from transformers.utils import logging as transformers_logging
 
 from fedlora.adapters import inject
 from fedlora.config import AdapterSettings, ModelSettings
-from fedlora.examples import IGNORED, tokenise
-from fedlora.models import load_base, load_tokenizer
-from fedlora.rows import Row
+from fedlora.data.examples import IGNORED, tokenise
+from fedlora.data.rows import Row
+from fedlora.models.base import load_base, load_tokenizer
 from fedlora.settings import SettingsError
 from fedlora.tasks import TASKS
 from tests.federations import save_tiny_model

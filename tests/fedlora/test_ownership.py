@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from fedlora.ownership import sole_owner
+from fedlora.processes.ownership import sole_owner
 from fedlora.settings import SettingsError
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from fedlora.ownership import sole_owner
+from fedlora.processes.ownership import sole_owner
 with sole_owner(Path(sys.argv[1]), "the agent of a"):
     print("held", flush=True)
     time.sleep(600)

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from fedlora.config import ModelSettings
-from fedlora.models import load_base
-from fedlora.positions import TooLongError, try_full_length
+from fedlora.models.base import load_base
+from fedlora.models.positions import TooLongError, try_full_length
 from fedlora.settings import SettingsError
 from fedlora.tasks import TASKS
 from tests.privacy.architectures import save

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fedlora.processes import Process, born, end, is_alive, read_record, session_of, write_record
-from fedlora.supervise import Child, Supervisor, end_orphans
+from fedlora.processes.living import Process, born, end, is_alive, read_record, session_of, write_record
+from fedlora.processes.supervise import Child, Supervisor, end_orphans
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
@@ -27,7 +27,7 @@ time.sleep(600)
 SUPERVISE = """
 import signal, sys
 from pathlib import Path
-from fedlora.supervise import Child, Supervisor
+from fedlora.processes.supervise import Child, Supervisor
 script, record = sys.argv[1:]
 supervisor = Supervisor([Child("a", [sys.executable, "-c", script])], record=Path(record))
 supervisor.step()
@@ -61,7 +61,7 @@ def test_after_a_kill_of_the_supervisor_the_next_one_ends_its_children_and_their
 
 
 def test_a_supervisor_ends_the_orphans_of_its_record_before_it_starts_anything(tmp_path, monkeypatch):
-    monkeypatch.setattr("fedlora.supervise.STOP_S", 0.2)
+    monkeypatch.setattr("fedlora.processes.supervise.STOP_S", 0.2)
     record, started = tmp_path / "processes.json", []
     orphan = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, start_new_session=True)
     with orphan:

@@ -8,8 +8,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from fedlora.one_per_text import Counts
-from fedlora.rows import Columns, Row, read_rows, read_source
+from fedlora.data.one_per_text import Counts
+from fedlora.data.rows import Columns, Row, read_rows, read_source
 from fedlora.settings import SettingsError
 
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from fedlora.sockets import OwnPort
+from fedlora.processes.sockets import OwnPort
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from fedlora.rows import Columns, Row, read_rows, read_source, read_whole
+from fedlora.data.rows import Columns, Row, read_rows, read_source, read_whole
+from fedlora.data.tables.reading import read_table
+from fedlora.data.tables.table import Complaint
 from fedlora.settings import SettingsError
-from fedlora.tables.reading import read_table
-from fedlora.tables.table import Complaint
 
 SURPRISES = st.sampled_from([
     "007", "7", "7.0", "1e5", "0x10", "1_000", "NA", "N/A", "null", "None", "nan", "-inf", "true", "True", "FALSE",

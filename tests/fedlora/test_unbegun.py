@@ -9,7 +9,7 @@ import pytest
 
 SHORT_OF_MEMORY = """
 import os, resource, sys, threading, time
-from fedlora.unbegun import end_where_a_thread_cannot_begin
+from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
 
 end_where_a_thread_cannot_begin(look_s=0.1, looks=10)
 full, held = threading.Event(), []
@@ -57,7 +57,7 @@ def test_a_process_in_which_a_thread_could_not_begin_ends():
 
 def test_threads_that_begin_are_left_alone():
     script = (
-        "import threading, time; from fedlora.unbegun import end_where_a_thread_cannot_begin as guard\n"
+        "import threading, time; from fedlora.processes.unbegun import end_where_a_thread_cannot_begin as guard\n"
         "guard(look_s=0.02, looks=200)\n"
         "for _ in range(300): thread = threading.Thread(target=time.sleep, args=(0.005,)); thread.start()\n"
         "thread.join(); print('well')"

@@ -40,7 +40,7 @@ from transformers import (
 
 from fedlora.adapters import inject, set_trainable
 from fedlora.config import AdapterSettings, ModelSettings
-from fedlora.models import load_base
+from fedlora.models.base import load_base
 from fedlora.updates import Factor
 
 ENCODER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

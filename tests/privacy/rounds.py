@@ -13,10 +13,10 @@ from transformers import BertConfig, BertModel
 from client.site import Parts, Site
 from fedlora.adapters import initial_adapter
 from fedlora.config import AdapterSettings, ModelSettings
-from fedlora.examples import Examples
+from fedlora.data.examples import Examples
+from fedlora.models.resident import Resident, resident
 from fedlora.privacy.policy import SIMULATION, Policy
-from fedlora.resident import Resident, resident
-from fedlora.task import Task
+from fedlora.protocol.task import Task
 from fedlora.updates import Adapter
 from fedlora.wire.state import encode_state
 from tests.privacy.tasks import task

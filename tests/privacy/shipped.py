@@ -16,7 +16,7 @@ from client.training import private_steps
 from fedlora.adapters import initial_adapter, set_trainable, write
 from fedlora.config import Recipe
 from fedlora.config.reading import load
-from fedlora.examples import Examples
+from fedlora.data.examples import Examples
 from fedlora.privacy.engine import LossPerExample, PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource

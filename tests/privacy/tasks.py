@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
+from fedlora.config.privacy import PrivacySettings
+from fedlora.config.wire import WireSettings
 from fedlora.privacy.guard import Guard
 from fedlora.privacy.policy import Policy
-from fedlora.privacy.settings import PrivacySettings
 from fedlora.privacy.signing import load_or_create_key
-from fedlora.task import Task
+from fedlora.protocol.task import Task
 from fedlora.updates import Factor
-from fedlora.wire.settings import WireSettings
 
 STATE = b"packed state"
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from fedlora.config.privacy import PrivacySettings
 from fedlora.privacy.accounting import Event, epsilon, filtered_epsilon, rdp_epsilon
 from fedlora.privacy.calibration import filter_order, noise_for_the_rest, noise_multiplier_for
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.policy import DatasetPolicy, Policy
 from fedlora.privacy.receipt import verified
-from fedlora.privacy.settings import PrivacySettings
 from fedlora.settings import SettingsError
-from server.adaptive_noise import require_public_examples
+from server.requests.adaptive_noise import require_public_examples
 from strategies.registry import build
 from tests.federations import CLIENTS, run, save_messages, save_tiny_model, tiny_recipe
 from tests.privacy.tasks import STATE, guard, task

@@ -1,4 +1,4 @@
-"""Client-level privacy: the guarantee at the top of server/client_level.py, and a run with both units."""
+"""Client-level privacy: the guarantee at the top of server/stages/client_level.py, and a run with both units."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fedlora.config.privacy import ClientLevelSettings
 from fedlora.privacy.accounting import ClientLevel, client_level_epsilon
 from fedlora.privacy.noise import SeededSource, grid
-from fedlora.privacy.settings import ClientLevelSettings
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, Factor, LowRank, Update
-from server import checkpoint
-from server.client_level import clipped, protected, require_linear
+from server.record import checkpoint
+from server.stages.client_level import clipped, protected, require_linear
 from simulations.local_grid import Fault
 from simulations.run import federate, prepare
 from strategies.ffa import FFALoRA
@@ -135,10 +135,10 @@ def test_a_round_that_a_crash_makes_the_loop_do_again_is_counted_again(recipe, t
             raise OSError("the disk is gone")
         write(path, progress, **options)
 
-    monkeypatch.setattr("server.journal.checkpoint.write", die)
+    monkeypatch.setattr("server.record.journal.checkpoint.write", die)
     with pytest.raises(OSError, match="the disk is gone"):
         run(settings, tmp_path)
-    monkeypatch.setattr("server.journal.checkpoint.write", write)
+    monkeypatch.setattr("server.record.journal.checkpoint.write", write)
     summary = run(settings, tmp_path, resume=True)
     assert (summary["rounds"], summary["client_level"]["rounds"]) == (2, 3)
     expected = client_level_epsilon([ClientLevel(noise_multiplier=2.0, rounds=3)], delta=1e-5)

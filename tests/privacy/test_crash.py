@@ -21,7 +21,7 @@ import pytest
 
 from client.round import answer
 from client.site import Site
-from fedlora.examples import Examples
+from fedlora.data.examples import Examples
 from fedlora.files import write_atomically
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.ledger import LedgerFiles, read_ledger

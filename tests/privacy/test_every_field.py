@@ -21,7 +21,7 @@ from fedlora.privacy.noise import SecureSource
 from fedlora.privacy.policy import DatasetPolicy, Policy
 from fedlora.privacy.receipt import verified
 from fedlora.privacy.refusal import Refusal
-from fedlora.task import Task
+from fedlora.protocol.task import Task
 from tests.privacy.rounds import Coordinator, coordinator, site
 from tests.privacy.tasks import STATE, guard, task
 

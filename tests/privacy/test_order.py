@@ -19,17 +19,17 @@ from transformers import DebertaV2Config, DebertaV2Model
 
 import client.deployed as deployed
 import client.own_rows as own_rows
-import fedlora.models as models
+import fedlora.models.base as models
 from client.deployed import respond
-from client.settings import ClientSettings, SiteData
+from client.deployment.settings import ClientSettings, SiteData
 from fedlora.adapters import initial_adapter
 from fedlora.config import AdapterSettings, ModelSettings, load
-from fedlora.models import load_base
+from fedlora.models.base import load_base
+from fedlora.models.resident import resident
 from fedlora.privacy.digest import task_digest
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.receipt import verified
-from fedlora.resident import resident
-from fedlora.task import Task
+from fedlora.protocol.task import Task
 from fedlora.wire.state import encode_state
 from strategies.registry import build
 from tests.federations import save_tiny_model

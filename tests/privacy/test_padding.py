@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from client.training import private_steps, rehearse_privately
 from fedlora.adapters import initial_adapter, set_trainable, write
 from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
-from fedlora.examples import Examples, concatenate, tokenise
-from fedlora.models import load_tokenizer
+from fedlora.data.examples import Examples, concatenate, tokenise
+from fedlora.data.rows import Columns, read_rows
+from fedlora.models.base import load_tokenizer
+from fedlora.models.resident import resident
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.privacy.refusal import Refusal
 from fedlora.privacy.sensitivity import sensitivity
-from fedlora.resident import resident
-from fedlora.rows import Columns, read_rows
 from fedlora.tasks import TASKS
 from fedlora.updates import Factor
 

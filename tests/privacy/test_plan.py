@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from fedlora.config import TrainSettings
+from fedlora.config.privacy import PrivacySettings
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.privacy.plan import Shape, plan_client, releases
-from fedlora.privacy.settings import PrivacySettings
 
 M, N, R, LR = 24, 20, 4, 0.5
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fedlora.config import AdapterSettings, ModelSettings
+from fedlora.config.privacy import PrivacySettings
 from fedlora.privacy.policy import SIMULATION, DatasetPolicy, Policy, load_policy, require_allowed, require_loaded_base
 from fedlora.privacy.refusal import Code, Refusal
-from fedlora.privacy.settings import PrivacySettings
 from fedlora.settings import SettingsError, parse
 from tests.privacy.tasks import STATE, guard, task
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from fedlora.config.adapter import FirstStepSettings
+from fedlora.config.privacy import PrivacySettings
 from fedlora.privacy import engine as engine_module
 from fedlora.privacy.mechanism import LEAST_CLIP
 from fedlora.privacy.precision import full_float32
-from fedlora.privacy.settings import PrivacySettings
 from tests.privacy.models import Examples, classifier
 from tests.privacy.test_engine import assert_no_example_moves_the_sum_by_more, engine_of, mechanism
 

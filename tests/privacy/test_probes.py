@@ -8,15 +8,15 @@ from transformers import BertTokenizerFast
 
 import client.round as round_module
 from client.deployed import respond
+from client.deployment.settings import ClientSettings, SiteData
 from client.round import answer
-from client.settings import ClientSettings, SiteData
-from fedlora.examples import IGNORED, tokenise
+from fedlora.data.examples import IGNORED, tokenise
+from fedlora.data.rows import Row
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.privacy.refusal import Refusal
-from fedlora.rows import Row
 from fedlora.settings import SettingsError
 from fedlora.wire.choice import Choice
 from fedlora.wire.message import Expected, Schema, decode, state_hash

@@ -16,7 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from client.training import private_steps
 from fedlora.config import Recipe, TrainSettings
-from fedlora.examples import invented
+from fedlora.data.examples import invented
 from fedlora.privacy.chance import without_draws
 from fedlora.privacy.dropout import require_no_dropout
 from fedlora.privacy.mechanism import Mechanism

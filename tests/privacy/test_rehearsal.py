@@ -10,8 +10,8 @@ from torch import nn
 
 from client.training import rehearse_privately, require_moving, train_adapter_privately
 from fedlora.config import ModelSettings, TrainSettings
-from fedlora.examples import Examples
-from fedlora.models import load_base
+from fedlora.data.examples import Examples
+from fedlora.models.base import load_base
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.privacy.refusal import Code, Refusal

@@ -15,9 +15,9 @@ from fedlora.privacy.calibration import filter_order
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.spending import event_of
 from fedlora.settings import SettingsError
-from server.records import RoundFinished, TasksSent
+from server.record.records import RoundFinished, TasksSent
+from server.record.sent import SentTasks
 from server.rounds import QuorumError
-from server.sent import SentTasks
 from server.store.importing import import_run
 from server.store.metrics import exposition
 from server.store.opening import open_store

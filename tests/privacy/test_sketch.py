@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 import fedlora.privacy.sketch as sketch_module
 from client.deployed import respond
-from client.settings import ClientSettings, SiteData
+from client.deployment.settings import ClientSettings, SiteData
 from fedlora.cli import load_command
-from fedlora.membership import key_of
+from fedlora.data.membership import key_of
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.carried import carry_over, spent_of, to_carry
 from fedlora.privacy.ledger import LedgerFiles, inspect_ledger

@@ -9,8 +9,9 @@ from typing import cast
 
 import pytest
 
-from client.settings import ClientSettings, SiteData
+from client.deployment.settings import ClientSettings, SiteData
 from fedlora.config import TrainSettings
+from fedlora.config.privacy import PrivacySettings
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.calibration import UnreachableError, noise_multiplier_for
 from fedlora.privacy.gaussian_audit import Claim
@@ -18,8 +19,7 @@ from fedlora.privacy.plan import plan_client, planned_epsilon, planned_mechanism
 from fedlora.privacy.policy import SIMULATION, Policy
 from fedlora.privacy.receipt import Receipt, verified
 from fedlora.privacy.refusal import Refusal
-from fedlora.privacy.settings import PrivacySettings
-from fedlora.task import Task
+from fedlora.protocol.task import Task
 from simulations.audit_run import Federation
 from tests.privacy.shipped import PRIVATE_RECIPES, recipe
 from tests.privacy.tasks import STATE, guard, task

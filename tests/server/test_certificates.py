@@ -11,12 +11,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from client.enroll import accept, ask, ask_with_new_key
-from client.identity import certificate_for, load_node_key
-from fedlora.deployment import join_address, split_address
+from client.deployment.enroll import accept, ask, ask_with_new_key
+from client.flower.identity import certificate_for, load_node_key
+from fedlora.deployment.environment import join_address, split_address
 from fedlora.settings import SettingsError
-from server.authority import begin_roll, finish_roll, is_rolling, newest_signer
-from server.certificates import (
+from server.trust.authority import begin_roll, finish_roll, is_rolling, newest_signer
+from server.trust.certificates import (
     authorities,
     days_left,
     issue_server_certificate,
@@ -27,9 +27,9 @@ from server.certificates import (
     site_certificate,
     stamp,
 )
-from server.provision import approve, initialise
-from server.renewal import renew_if_due, require_lasting_authority
-from server.rolling import begin, finish_after_asking, still_to_grant
+from server.trust.provision import approve, initialise
+from server.trust.renewal import renew_if_due, require_lasting_authority
+from server.trust.rolling import begin, finish_after_asking, still_to_grant
 from tests.faults import Killed, at_every_step, full
 
 
@@ -229,7 +229,7 @@ def test_a_sites_key_and_certificate_change_together_or_not_at_all(settings, tmp
 
 @pytest.mark.parametrize(("days", "said"), [(30, "this clock says"), (-4000, "ended on")])
 def test_a_grant_that_does_not_hold_by_this_clock_is_refused(settings, tmp_path, monkeypatch, days, said):
-    import client.enroll as module
+    import client.deployment.enroll as module
 
     class Clock(datetime):
         @classmethod

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedlora.lowrank import is_identity
-from server.checkpoint import Progress, read, write
+from server.record.checkpoint import Progress, read, write
 from strategies.base import State
 from strategies.versions import moved, numbers
 from tests.strategies.examples import built, start, updates_for

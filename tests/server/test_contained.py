@@ -14,20 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from client.enroll import ask
-from fedlora import supervise
+from client.deployment.enroll import ask
 from fedlora.config import Recipe
-from fedlora.duties import Conditions
+from fedlora.processes import supervise
+from fedlora.processes.duties import Conditions
+from fedlora.processes.supervise import Child, Supervisor
 from fedlora.settings import SettingsError
-from fedlora.supervise import Child, Supervisor
-from server import up
-from server.at_flower import SLOW_S
-from server.certificates import days_left, issue_server_certificate, make_authority
-from server.control import ControlError, Node, UnreachableError
-from server.provision import approve, initialise, read_registry
-from server.renewal import RENEW_DAYS, ROLL_DAYS
-from server.submissions import read_submission, submit
-from server.up import Duties
+from server.deployment import up
+from server.deployment.at_flower import SLOW_S
+from server.deployment.control import ControlError, Node, UnreachableError
+from server.deployment.up import Duties
+from server.runs.submissions import read_submission, submit
+from server.trust.certificates import days_left, issue_server_certificate, make_authority
+from server.trust.provision import approve, initialise, read_registry
+from server.trust.renewal import RENEW_DAYS, ROLL_DAYS
 from tests.server.fakes import Clocks, FakeControl, FakeSupervisor, ticks, wrong
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -236,7 +236,7 @@ def test_the_coordinators_loop_does_not_wait_for_a_superlink_that_does_not_answe
 
 
 def test_finished_runs_are_not_read_again_and_stopped_ones_only_when_they_change(settings, clocks, monkeypatch):
-    from server import attempts
+    from server.runs import attempts
 
     for name in ("finished", "stopped", "going-on"):
         folder = submit(settings, Recipe(), name=name)
@@ -333,7 +333,7 @@ def said(conditions: Conditions, name: str) -> str:
 
 
 def test_a_second_coordinator_on_the_same_folder_is_refused_before_it_has_done_anything(settings):
-    from fedlora.ownership import sole_owner
+    from fedlora.processes.ownership import sole_owner
 
     with sole_owner(settings.folder, "the coordinator net"):
         before = sorted(path.name for path in settings.folder.iterdir())

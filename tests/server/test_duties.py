@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from client.enroll import ask
-from fedlora import duties as retried
-from server import up
-from server.certificates import days_left, issue_server_certificate
-from server.provision import approve, initialise
-from server.renewal import RENEW_DAYS
-from server.up import CLOCK_STEP_S, Duties
+from client.deployment.enroll import ask
+from fedlora.processes import duties as retried
+from server.deployment import up
+from server.deployment.up import CLOCK_STEP_S, Duties
+from server.trust.certificates import days_left, issue_server_certificate
+from server.trust.provision import approve, initialise
+from server.trust.renewal import RENEW_DAYS
 from tests.server.fakes import Clocks, FakeControl, FakeSupervisor, ticks, wrong
 
 

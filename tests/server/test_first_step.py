@@ -12,11 +12,11 @@ from torch.testing import assert_close
 
 from fedlora.adapters import initial_adapter, inject, read
 from fedlora.config import AdapterSettings
-from fedlora.examples import Examples
+from fedlora.data.examples import Examples
 from fedlora.settings import SettingsError
 from fedlora.updates import LowRank
-from server import first_step as module
-from server.first_step import gradient_sum, stepped
+from server.initial import first_step as module
+from server.initial.first_step import gradient_sum, stepped
 from tests.federations import run
 
 SB = ("strategy.name=fedsb", "adapter.kind=lora_xs", "adapter.init=gradient")

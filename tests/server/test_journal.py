@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from fedlora.settings import SettingsError
-from server import checkpoint
-from server.checkpoint import CheckpointError, Progress, read
-from server.journal import Journal
-from server.records import RoundRecord
+from server.record import checkpoint
+from server.record.checkpoint import CheckpointError, Progress, read
+from server.record.journal import Journal
+from server.record.records import RoundRecord
 from strategies.base import State
 from tests.strategies.examples import built, start
 

@@ -7,7 +7,7 @@ import pytest
 from fedlora.config.adapter import FirstStepSettings
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.settings import SettingsError
-from server.launch import (
+from server.runs.launch import (
     Launchpad,
     first_step_epsilon,
     launchpad,
@@ -17,7 +17,7 @@ from server.launch import (
     resume,
     start,
 )
-from server.provision import initialise
+from server.trust.provision import initialise
 
 
 def test_every_packaged_recipe_can_be_chosen():
@@ -128,7 +128,7 @@ def test_the_round_that_asks_for_gradients_is_planned_as_the_run_of_its_own_that
 
 
 def test_the_page_refuses_what_the_terminal_refuses(tmp_path):
-    """Both look before they submit: `server.preflight`."""
+    """Both look before they submit: `server.runs.preflight`."""
     settings = initialise(tmp_path / "net", name="net", address="127.0.0.1:1")
     settings = settings.model_copy(update={"labels": ("bad", "good")})
     pad = Launchpad(settings.runs, settings.store_url, settings)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.messages import BadReplyError, parse_report
+from server.replies.messages import BadReplyError, parse_report
 
 HONEST = {"client": "Virgin America", "outcome": "trained", "round": 1, "examples": 10}
 

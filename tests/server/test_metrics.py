@@ -9,15 +9,15 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from client.enroll import ask
+from client.deployment.enroll import ask
 from fedlora.config import Recipe
-from fedlora.duties import Conditions
-from fedlora.health import serve_metrics
-from server.admitted import Seen
-from server.certificates import CA_DAYS, SERVER_DAYS
-from server.metrics import exposition, last_records
-from server.provision import approve, initialise, revoke
-from server.submissions import submit
+from fedlora.deployment.health import serve_metrics
+from fedlora.processes.duties import Conditions
+from server.deployment.metrics import exposition, last_records
+from server.runs.submissions import submit
+from server.trust.admitted import Seen
+from server.trust.certificates import CA_DAYS, SERVER_DAYS
+from server.trust.provision import approve, initialise, revoke
 
 HEALTH = {"superlink": {"ready": True, "starts": 3}, "executor": {"ready": False, "starts": 1}}
 

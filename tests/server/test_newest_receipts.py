@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlora.files import write_atomically
-from server.newest_receipts import NewestReceipts
-from server.receipts import clients_in, newest
+from server.record.newest_receipts import NewestReceipts
+from server.record.receipts import clients_in, newest
 from tests.server.test_receipts import record
 
 RECORDS = st.builds(
@@ -43,7 +43,7 @@ def test_a_line_is_read_once(tmp_path, monkeypatch):
     path = tmp_path / "rounds.jsonl"
     path.write_text(line([record(1)]))
     follower, parsed, loads = NewestReceipts(path), [], json.loads
-    monkeypatch.setattr("server.newest_receipts.json.loads", lambda text: parsed.append(text) or loads(text))
+    monkeypatch.setattr("server.record.newest_receipts.json.loads", lambda text: parsed.append(text) or loads(text))
     for sequence in range(2, 6):
         follower.records()
         with path.open("a") as file:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.packing_summary import packed_as, packing_summary
+from server.record.packing_summary import packed_as, packing_summary
 
 
 def client(codec: str, density: float, error: float) -> dict[str, object]:

@@ -10,7 +10,7 @@ import pytest
 from fedlora.config import AdapterSettings, DeviceSettings
 from fedlora.settings import SettingsError
 from fedlora.wire.message import encode
-from server.planner import Shape, memory_mb, numbers, ranks_of, spread, step_share, transfer_s
+from server.requests.planner import Shape, memory_mb, numbers, ranks_of, spread, step_share, transfer_s
 from tests.federations import run
 
 LAYERS = 4

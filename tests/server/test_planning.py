@@ -9,8 +9,8 @@ import pytest
 
 from fedlora.config import override
 from fedlora.settings import SettingsError, parse
-from server import planning
-from server.planning import MOST_AT_ONCE, PlanError, sizes
+from server.runs import planning
+from server.runs.planning import MOST_AT_ONCE, PlanError, sizes
 from simulations.planned_bytes import planned_bytes
 from tests.federations import tiny_recipe
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from client.enroll import ask
+from client.deployment.enroll import ask
 from fedlora.cli import load_command
 from fedlora.config import Recipe, override
 from fedlora.plain_yaml import yaml_text
 from fedlora.settings import SettingsError, parse
-from server.preflight import look_before
-from server.provision import approve, initialise
-from server.settings import HeldOut, ServerSettings
+from server.deployment.settings import HeldOut, ServerSettings
+from server.runs.preflight import look_before
+from server.trust.provision import approve, initialise
 
 TEST_SET = "text,label\n" + "".join(f"message {number},{'yes' if number % 4 else 'no'}\n" for number in range(100))
 

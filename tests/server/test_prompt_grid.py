@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from flwr.common.constant import ErrorCode
 
-from server.prompt_grid import PromptGrid
+from server.replies.prompt_grid import PromptGrid
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from fedlora.quotas import QuotaSettings
-from fedlora.task import BLOB_RECORD, BLOB_STYPE
-from server.journal import Journal
-from server.quotas import Meter, content_bytes
+from fedlora.config.quotas import QuotaSettings
+from fedlora.protocol.task import BLOB_RECORD, BLOB_STYPE
+from server.record.journal import Journal
+from server.replies.quotas import Meter, content_bytes
 from simulations.local_grid import Fault
 from tests.federations import NODES, run
 

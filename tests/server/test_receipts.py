@@ -19,17 +19,17 @@ from fedlora.privacy.receipt import Receipt, ReceiptError, Signature
 from fedlora.privacy.signing import load_or_create_key
 from fedlora.privacy.terms import mechanism_for
 from fedlora.privacy.unconfirmed import Confirmed, Sent, spent_by_site
-from fedlora.protocol import recorded
+from fedlora.protocol.versions import recorded
 from fedlora.settings import SettingsError
 from server.coordinate import Coordination
-from server.ledger_loss import give_up, lost_ledger, to_carry
-from server.new_ledgers import Accepted, accept, read_accepted
-from server.receipts import Held, clients_in, earlier, held_in, newest, require_continues
-from server.records import RoundFinished
-from server.sent import SentTasks
-from server.settings import ServerSettings
+from server.deployment.settings import ServerSettings
+from server.record.receipts import Held, clients_in, earlier, held_in, newest, require_continues
+from server.record.records import RoundFinished
+from server.record.sent import SentTasks
 from server.store.audit import read_events
 from server.store.opening import open_existing
+from server.trust.ledger_loss import give_up, lost_ledger, to_carry
+from server.trust.new_ledgers import Accepted, accept, read_accepted
 from simulations.local_grid import Fault
 from tests.federations import NODES, run, save_messages, save_tiny_model, tiny_recipe
 

@@ -9,9 +9,9 @@ import pytest
 from fedlora.config import AdapterSettings, DataSettings, ModelSettings, PublicDataSettings, Recipe
 from fedlora.settings import SettingsError
 from server.dashboard.serve import Starting, pad_for
-from server.launch import Launchpad, planned, resume, start
-from server.provision import initialise
-from server.recipe_files import confined
+from server.runs.launch import Launchpad, planned, resume, start
+from server.runs.recipe_files import confined
+from server.trust.provision import initialise
 
 
 @pytest.fixture

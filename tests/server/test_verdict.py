@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from server.verdict import STANDINGS, Guessing, standard_error, verdict
+from server.record.verdict import STANDINGS, Guessing, standard_error, verdict
 
 THREE = Guessing(majority=0.6, examples=400, classes=3)
 

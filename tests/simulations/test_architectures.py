@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from fedlora.config import Recipe, load
-from fedlora.examples import tokenise
-from fedlora.protocol import recorded
-from fedlora.rows import Row
+from fedlora.data.examples import tokenise
+from fedlora.data.rows import Row
+from fedlora.protocol.versions import recorded
 from fedlora.settings import SettingsError
-from server import checkpoint
 from server.coordinate import load_state
+from server.record import checkpoint
 from simulations.run import Simulation, prepare, simulate
 from tests.exported import as_its_readme_says, distance
 from tests.privacy.architectures import save

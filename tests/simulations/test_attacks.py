@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fedlora.settings import SettingsError
-from server.records import RoundFinished
+from server.record.records import RoundFinished
 from server.rounds import QuorumError
-from server.submissions import submit
+from server.runs.submissions import submit
 from simulations.attacks import Attackers, falsified, reversed_classes
 from simulations.local_grid import Fault
 from simulations.run import prepare
@@ -149,6 +149,6 @@ def test_a_deployment_refuses_to_attack(recipe, tmp_path):
 
 
 def test_no_task_can_carry_an_attack():
-    from fedlora.task import Task
+    from fedlora.protocol.task import Task
 
     assert not {"attack", "robust"} & set(Task.model_fields)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from fedlora.config import load
+from fedlora.protocol.task import JSON_KEY, TASK_RECORD, Task
 from fedlora.settings import SettingsError
-from fedlora.task import JSON_KEY, TASK_RECORD, Task
-from server.checkpoint import read
-from server.records import ClientAnswered, RoundFinished
+from server.record.checkpoint import read
+from server.record.records import ClientAnswered, RoundFinished
 from simulations.local_grid import Fault
 from tests.federations import NODES, run
 from tests.simulations.test_run import KilledError, adapter_bytes, kind_for, rounds_without_timings

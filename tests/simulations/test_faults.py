@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 
-from fedlora.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD, TASK_RECORD
-from fedlora.wire.feedback import Feedback
-from server.arrivals import MissingClientsError
-from server.records import RoundFinished
+from client.state.feedback import Feedback
+from fedlora.protocol.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD, TASK_RECORD
+from server.record.records import RoundFinished
+from server.replies.arrivals import MissingClientsError
 from server.rounds import QuorumError
 from simulations.local_grid import Fault
 from simulations.run import prepare, simulate

@@ -13,7 +13,7 @@ from fedlora.cli import app
 from fedlora.config import load
 from fedlora.plain_yaml import yaml_text
 from fedlora.settings import SettingsError
-from server.verdict import Guessing
+from server.record.verdict import Guessing
 from simulations import find_lr_command
 from simulations.find_lr import Tried, best, rates_around, rates_of, why
 from simulations.find_lr_command import small

@@ -11,10 +11,10 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
-from fedlora.choose_columns import choose
 from fedlora.cli import app
-from fedlora.columns import columns_in
 from fedlora.config import load
+from fedlora.data.choose_columns import choose
+from fedlora.data.columns import columns_in
 from fedlora.settings import SettingsError
 from simulations.run import prepare
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fedlora.task import JSON_KEY, TASK_RECORD, Task
-from server.checkpoint import read
+from fedlora.protocol.task import JSON_KEY, TASK_RECORD, Task
+from server.record.checkpoint import read
 from simulations.local_grid import Fault
 from tests.federations import run
 from tests.simulations.test_run import adapter_bytes, rounds_without_timings

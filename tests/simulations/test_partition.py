@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from fedlora.config import DataSettings, ModelSettings
-from fedlora.examples import concatenate
-from fedlora.membership import key_of, place
-from fedlora.one_per_text import one_per_text
-from fedlora.rows import Columns, Row, addressee, read_rows
+from fedlora.data.examples import concatenate
+from fedlora.data.membership import key_of, place
+from fedlora.data.one_per_text import one_per_text
+from fedlora.data.rows import Columns, Row, addressee, read_rows
 from fedlora.settings import SettingsError
 from simulations.partition import Federation, assign, by_label, columns_of, dealt, dirichlet, federation, iid
 from tests.federations import CLIENTS

@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from fedlora.settings import SettingsError
-from server import checkpoint
-from server.checkpoint import CheckpointError
-from server.journal import Journal
-from server.records import RoundFinished
+from server.record import checkpoint
+from server.record.checkpoint import CheckpointError
+from server.record.journal import Journal
+from server.record.records import RoundFinished
+from server.record.summary import read_rounds, summary_of
 from server.rounds import QuorumError
-from server.submissions import completed_rounds
-from server.summary import read_rounds, summary_of
+from server.runs.submissions import completed_rounds
 from simulations.compare import all_rows, finished
 from simulations.interruption import how_to_go_on
 from simulations.local_grid import LocalGrid

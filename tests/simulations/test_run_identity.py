@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fedlora.resident import resident
-from server.checkpoint import CheckpointError
-from server.records import Event, RoundFinished
-from server.run_identity import FILE
+from fedlora.models.resident import resident
+from server.record.checkpoint import CheckpointError
+from server.record.records import Event, RoundFinished
+from server.record.run_identity import FILE
 from tests.federations import run, save_tiny_model
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from server.records import ClientAnswered, RoundStarted
+from server.record.records import ClientAnswered, RoundStarted
 from simulations.pace import Pace, rough
 from simulations.screen import Screen
 

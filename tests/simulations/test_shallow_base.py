@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedlora.config import ModelSettings
-from fedlora.models import load_base, load_tokenizer
+from fedlora.models.base import load_base, load_tokenizer
 from fedlora.settings import SettingsError
 from simulations.shallow_base import save_shallow
 

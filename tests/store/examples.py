@@ -7,11 +7,11 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedlora.machine import Machine
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.receipt import Receipt, Signature, signature_in, signed_text
-from fedlora.task import Evaluation
-from server.records import ClientRecord, RoundRecord
+from fedlora.protocol.machine import Machine
+from fedlora.protocol.task import Evaluation
+from server.record.records import ClientRecord, RoundRecord
 from server.store.writing import RunFacts
 
 MACHINE = Machine(fedlora="0.0.9", python="3.12.1", torch="2.9.0", flwr="1.39.0", device="cuda:0", accelerator="H100")

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection
 
 from fedlora.settings import SettingsError
-from server.records import RoundFinished
+from server.record.records import RoundFinished
 from server.store.audit import verify_events
 from server.store.opening import open_store
 from server.store.reading import read_client_rounds, read_rounds, read_runs

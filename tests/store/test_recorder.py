@@ -12,8 +12,9 @@ import pytest
 from safetensors.torch import load_file
 from sqlalchemy import text
 
-from server.orders import StoppedError
-from server.records import ClientAnswered, RoundFinished, RoundStarted
+from server.record.orders import StoppedError
+from server.record.records import ClientAnswered, RoundFinished, RoundStarted
+from server.runs.submissions import Submission, write_submission
 from server.store.audit import read_events, verify_events
 from server.store.opening import open_store
 from server.store.ordering import place_order
@@ -27,7 +28,6 @@ from server.store.reading import (
     read_runs,
     read_sites,
 )
-from server.submissions import Submission, write_submission
 from simulations.local_grid import Fault
 from simulations.run import prepare, simulate
 from tests.federations import NODES

@@ -7,11 +7,11 @@ import itertools
 import pytest
 
 from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
+from fedlora.config.privacy import PrivacySettings
+from fedlora.config.wire import WireSettings
 from fedlora.privacy.refusal import Code, Refusal
-from fedlora.privacy.settings import PrivacySettings
-from fedlora.task import Task
+from fedlora.protocol.task import Task
 from fedlora.updates import Factor
-from fedlora.wire.settings import WireSettings
 from strategies.asks import asks_of, require_as_named
 from strategies.registry import STRATEGIES, build
 

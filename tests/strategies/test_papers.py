@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from fedlora.adapters.exactness import aggregation_error
 from fedlora.config import AdapterSettings
-from fedlora.exactness import aggregation_error
 from fedlora.lowrank import Product, compact, stack
 from fedlora.norms import frobenius
 from fedlora.settings import SettingsError

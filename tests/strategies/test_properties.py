@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fedlora.exactness import aggregation_error
+from fedlora.adapters.exactness import aggregation_error
 from strategies.base import Recipient
 from strategies.registry import STRATEGIES
 from strategies.versions import newest, total

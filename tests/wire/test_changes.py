@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from fedlora.config.wire import WireSettings
 from fedlora.settings import SettingsError, parse
 from fedlora.updates import Adapter, LowRank, norm, subtract
 from fedlora.wire.changes import Step, follow, next_links, packed_changes, product, turns_between
 from fedlora.wire.message import WireError, state_hash
-from fedlora.wire.settings import WireSettings
 from fedlora.wire.values import CodecName
 from strategies.fedsvd import refactored
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from client.state.feedback import Feedback, Occasion
+from fedlora.config.wire import WireSettings
 from fedlora.updates import Adapter, Factor, add, norm, subtract
 from fedlora.wire.choice import Packing, choose, kurtosis, packing_of, sign_energy, top_energy
-from fedlora.wire.feedback import Feedback, Occasion
 from fedlora.wire.message import Schema, decode, encode
-from fedlora.wire.settings import WireSettings
 from tests.wire.test_message import EXPECTED, HEADER, adapter
 
 NOBODY = Adapter({})

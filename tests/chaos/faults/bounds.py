@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from fedlora.processes import Process, is_alive
+from fedlora.processes.living import Process, is_alive
 from tests.chaos.limits import limited
 from tests.chaos.report import Seen
 from tests.chaos.scene import Scene

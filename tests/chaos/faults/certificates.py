@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 import time
 
-from fedlora.deployment import split_address
-from server.certificates import days_left, issue_server_certificate
-from server.renewal import RENEW_DAYS
+from fedlora.deployment.environment import split_address
+from server.trust.certificates import days_left, issue_server_certificate
+from server.trust.renewal import RENEW_DAYS
 from tests.chaos.report import Seen
 from tests.chaos.scene import Scene
 

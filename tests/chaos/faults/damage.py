@@ -7,9 +7,9 @@ import signal
 import time
 from pathlib import Path
 
-from client.enroll import accept, ask_with_new_key
-from fedlora.processes import is_alive
-from server.provision import approve, read_registry, revoke
+from client.deployment.enroll import accept, ask_with_new_key
+from fedlora.processes.living import is_alive
+from server.trust.provision import approve, read_registry, revoke
 from tests.chaos.report import Seen
 from tests.chaos.scene import Scene
 

@@ -9,8 +9,8 @@ import sqlite3
 import time
 from pathlib import Path
 
-from fedlora.processes import is_alive
-from server.link_database import is_damaged
+from fedlora.processes.living import is_alive
+from server.deployment.link_database import is_damaged
 from tests.chaos.report import Seen
 from tests.chaos.scene import Scene
 

@@ -6,10 +6,10 @@ import resource
 import signal
 import time
 
-from fedlora.deployment import split_address
-from fedlora.processes import is_alive
-from server.certificates import days_left, issue_server_certificate
-from server.renewal import RENEW_DAYS
+from fedlora.deployment.environment import split_address
+from fedlora.processes.living import is_alive
+from server.trust.certificates import days_left, issue_server_certificate
+from server.trust.renewal import RENEW_DAYS
 from tests.chaos.limits import limited
 from tests.chaos.report import Seen
 from tests.chaos.scene import Scene

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
-from fedlora.processes import Process, is_alive
+from fedlora.processes.living import Process, is_alive
 from tests.chaos.report import Seen
 from tests.chaos.scene import Scene
 

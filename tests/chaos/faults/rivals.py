@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from fedlora.deployment import QUIET, flower_environment
+from fedlora.deployment.environment import QUIET, flower_environment
 from fedlora.units_path import units_folder
 from simulations.deployment import MODEST
 from tests.chaos.report import Seen

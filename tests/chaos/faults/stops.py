@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from fedlora.processes import Process, is_alive
-from server.submissions import completed_rounds
+from fedlora.processes.living import Process, is_alive
+from server.runs.submissions import completed_rounds
 from tests.chaos.holds import is_stopped
 from tests.chaos.report import Seen
 from tests.chaos.scene import Scene

@@ -15,7 +15,7 @@ from server.dashboard.access import Access, Role
 from server.dashboard.api import add_api
 from server.dashboard.app import create_app
 from server.dashboard.gate import Doors
-from server.launch import Launchpad
+from server.runs.launch import Launchpad
 from server.store.opening import open_store
 from server.store.reading import read_runs
 from server.store.writing import begin_run, set_run, write_round
@@ -163,7 +163,9 @@ def test_a_complaint_about_what_was_sent_is_no_echo_of_it(starter):
 
 def test_a_run_is_started_once_under_a_name_that_is_a_name(starter, tmp_path, monkeypatch):
     started = []
-    monkeypatch.setattr("server.launch.subprocess.Popen", lambda command, **options: started.append((command, options)))
+    monkeypatch.setattr(
+        "server.runs.launch.subprocess.Popen", lambda command, **options: started.append((command, options))
+    )
     recipe = "name: mine\nrounds: {count: 2}\n"
     for name in ("../up", "", "A b"):
         assert starter.post("/api/v1/runs", json={"recipe": recipe, "name": name}).status_code == 422

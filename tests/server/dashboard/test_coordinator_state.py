@@ -7,12 +7,12 @@ import time
 import pytest
 
 from fedlora.config import Recipe
-from fedlora.duties import Conditions
+from fedlora.processes.duties import Conditions
 from server.dashboard.coordinator_state import trouble
-from server.provision import initialise
-from server.said import LATE_S, read_said, write_said
-from server.submissions import submit
-from server.up import Duties
+from server.deployment.said import LATE_S, read_said, write_said
+from server.deployment.up import Duties
+from server.runs.submissions import submit
+from server.trust.provision import initialise
 from tests.server.fakes import FakeControl, FakeSupervisor
 
 

@@ -12,20 +12,20 @@ from fastapi.testclient import TestClient
 from nicegui import core
 from starlette.routing import Mount, Route, WebSocketRoute
 
-from client.enroll import ask
+from client.deployment.enroll import ask
 from fedlora import __version__
-from server.admitted import Seen
-from server.certificates import CA_DAYS, SERVER_DAYS
 from server.dashboard.access import Access, Role
 from server.dashboard.board import Board
 from server.dashboard.gate import PUBLIC, Doors
 from server.dashboard.headers import INLINE
 from server.dashboard.page_sites import coordinator_in, who_may
 from server.dashboard.serve import build
-from server.provision import approve, initialise
 from server.store.audit import append_event
 from server.store.opening import open_store
 from server.store.writing import begin_run, set_run, write_round
+from server.trust.admitted import Seen
+from server.trust.certificates import CA_DAYS, SERVER_DAYS
+from server.trust.provision import approve, initialise
 from tests.store.examples import MACHINE, facts, private, record
 from tests.store.examples import client as client_record
 

@@ -15,13 +15,13 @@ from urllib.request import HTTPCookieProcessor, HTTPSHandler, build_opener
 import pytest
 
 from fedlora.settings import SettingsError
-from server.certificates import issue_server_certificate, make_authority
 from server.dashboard.access import Access, Role
 from server.dashboard.gate import LOOPBACK
 from server.dashboard.inherited import address_of, inherited_socket
 from server.dashboard.serve import Listening, audit_log, doors_for, is_loopback
 from server.store.audit import read_events
 from server.store.opening import open_store
+from server.trust.certificates import issue_server_certificate, make_authority
 from tests.server.dashboard.scene import dashboard, link_in, ours
 
 PASSWORD = "correct horse battery"

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from fedlora.robust import RobustSettings
+from fedlora.config.robust import RobustSettings
 from fedlora.settings import parse
 from fedlora.updates import Adapter, Factor, Update
-from server.robust.stage import robust
+from server.stages.robust.stage import robust
 from strategies.registry import STRATEGIES
 from tests.strategies.examples import built, random_adapter
 

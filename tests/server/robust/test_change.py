@@ -9,9 +9,9 @@ from torch.testing import assert_close
 from fedlora.lowrank import Product
 from fedlora.norms import dense_gram, gram
 from fedlora.updates import Factor, subtract
-from server.robust.change import change, distances_of, squared_distances
-from server.robust.multi_krum import krum_scores
-from server.robust.screening import median_distances
+from server.stages.robust.change import change, distances_of, squared_distances
+from server.stages.robust.multi_krum import krum_scores
+from server.stages.robust.screening import median_distances
 from tests.server.robust.examples import BOTH, flat, honest, regauged
 from tests.strategies.examples import random_adapter
 

@@ -8,8 +8,8 @@ import pytest
 from torch.testing import assert_close
 
 from fedlora.updates import Factor
-from server.robust.norm_bound import clip
-from server.robust.stage import robust
+from server.stages.robust.norm_bound import clip
+from server.stages.robust.stage import robust
 from tests.server.robust.examples import BOTH, RULES_ON_PRODUCTS, StoppedError, flat, honest, run_stage, settings
 from tests.strategies.examples import random_adapter
 

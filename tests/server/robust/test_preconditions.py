@@ -11,7 +11,7 @@ import pytest
 
 from fedlora.config import Recipe
 from fedlora.settings import RunError, SettingsError, parse
-from server.robust.fit import held_mb, require_enough
+from server.stages.robust.fit import held_mb, require_enough
 from strategies.fit import require_robust_fit
 from strategies.registry import STRATEGIES
 from tests.server.robust.examples import LINEAR, StoppedError, honest, run_stage, settings

@@ -1,0 +1,1 @@
+"""A site as a service: its agent, its settings, how it is."""

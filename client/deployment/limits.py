@@ -1,0 +1,47 @@
+"""What training may take of a site's machine: a bound on memory that costs a round its update, not the site its life.
+
+A container or a systemd unit that passes its bound is killed, and its round is lost in silence. Here an allocation that
+would pass it fails, and the round is answered with the code `out-of-memory`.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+from client.deployment.settings import Limits
+from fedlora.settings import SettingsError
+
+MIB = 1024 * 1024
+OUT_OF_MEMORY = "out-of-memory"
+CUDA_FAILED = "OutOfMemoryError"  # torch's; this file is read before torch is, so it goes by the name
+ALLOCATION_FAILED = "can't allocate memory"  # torch's CPU allocator raises a plain RuntimeError
+
+
+def limit_memory(limits: Limits) -> None:
+    """Bound this process from now on. SettingsError where the system cannot, or the bound is already passed."""
+    if limits.memory_mib is None:
+        return
+    if sys.platform != "linux":
+        raise SettingsError("limits.memory_mib needs Linux; leave it out, and bound the container instead.")
+    taken_mib = data_bytes() / MIB
+    if taken_mib > limits.memory_mib:
+        raise SettingsError(
+            f"limits.memory_mib is {limits.memory_mib}, and {taken_mib:.0f} MiB are taken before any model is loaded; "
+            "raise it."
+        )
+    # RLIMIT_DATA counts private writable memory (Linux 4.7), and not the address space that CUDA reserves.
+    resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_mib * MIB, limits.memory_mib * MIB))
+
+
+def data_bytes() -> int:
+    """Private writable memory of this process, as RLIMIT_DATA counts it."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
+
+
+def code_of(error: Exception) -> str:
+    """What a site says of an exception: `out-of-memory`, or nothing but `internal-error`."""
+    short = isinstance(error, MemoryError) or type(error).__name__ == CUDA_FAILED or ALLOCATION_FAILED in str(error)
+    return OUT_OF_MEMORY if short else "internal-error"

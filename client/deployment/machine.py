@@ -1,0 +1,36 @@
+"""This machine, in the words that a coordinator is told."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from fedlora.protocol.machine import Machine
+from fedlora.versions import versions
+
+LONGEST = 60
+
+
+def this_machine(device: str) -> Machine:
+    """`device`: what the site trains on."""
+    found = versions()
+    told = {name: found[name] for name in ("fedlora", "python", "torch", "flwr")}
+    return Machine(**told, device=device, accelerator=accelerator(device))
+
+
+def accelerator(device: str) -> str | None:
+    """What the device is sold as, in plain characters; None for a CPU."""
+    if not device.startswith("cuda"):
+        return None
+    return plain(torch.cuda.get_device_name(device))
+
+
+def plain(name: str) -> str | None:
+    """A product's name without the characters that no coordinator accepts.
+
+    >>> plain("Quadro® RTX <4000>")
+    'Quadro RTX 4000'
+    """
+    words = " ".join(re.sub(r"[^A-Za-z0-9 ()._/+-]", " ", name).split())
+    return words.lstrip("()._/+-")[:LONGEST].strip() or None

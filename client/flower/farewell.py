@@ -1,0 +1,62 @@
+"""Says good-bye to the coordinator for a SuperNode that was killed, so that the next one is let in at once.
+
+Flower takes a node for connected until its heartbeat has run out, 60 s, and lets no other SuperNode with its key in
+before: it exits with 305, again and again. A SuperNode that stops by itself deregisters its connection first; this
+makes the same call for one that could not. It needs the node's id, which the site learns with its first message.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+
+import grpc
+
+from client.deployment.settings import ClientSettings
+from client.flower.fleet import call
+from fedlora.files import write_atomically
+
+log = logging.getLogger("fedlora.farewell")
+
+TIMEOUT_S = 5.0
+NODE_FIELD = b"\x08"  # flwr.proto.DeactivateNodeRequest: field 1, a varint
+
+
+def remember_node(settings: ClientSettings, node: int) -> None:
+    """Called with every message; writes when the id is a new one. What goes wrong costs a good-bye, not the message."""
+    path = settings.home("supernode") / "node-id"
+    try:
+        if not path.exists() or path.read_bytes() != str(node).encode():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, str(node).encode())
+    except OSError as error:
+        log.warning("the node's id cannot be written down", extra={"why": str(error)})
+
+
+def say_goodbye(settings: ClientSettings) -> None:
+    """Before a SuperNode is started. What goes wrong here costs a minute's wait, as without it, and nothing else."""
+    path = settings.home("supernode") / "node-id"
+    try:
+        node = int(path.read_bytes())
+    except (OSError, ValueError):  # none yet, or it is damaged: the next message brings it again
+        return
+    request = NODE_FIELD + varint(node)
+    try:
+        call(settings, "DeactivateNode", request, at=datetime.now(UTC), timeout_s=TIMEOUT_S)
+    except grpc.RpcError as error:  # usually: that node is not connected any more
+        log.info("no good-bye was needed", extra={"said": error.details()})
+        return
+    log.warning("said good-bye for a SuperNode that could not")
+
+
+def varint(number: int) -> bytes:
+    """As Protocol Buffers write it.
+
+    >>> varint(300).hex()
+    'ac02'
+    """
+    groups = []
+    while number > 127:
+        groups.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*groups, number])

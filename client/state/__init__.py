@@ -1,0 +1,1 @@
+"""What a site keeps between rounds, on its own disk."""

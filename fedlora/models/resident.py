@@ -1,0 +1,40 @@
+"""The base model stays loaded: once per process, whatever the number of rounds, runs and simulated clients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from torch import nn
+
+from fedlora.adapters import fold, inject, read
+from fedlora.config import AdapterSettings, ModelSettings
+from fedlora.lowrank import Product
+from fedlora.models.base import Base, load_base
+
+
+class Resident:
+    """One adapted base model in memory, and the version that its frozen weights are at."""
+
+    def __init__(self, base: Base, adapter: AdapterSettings) -> None:
+        self.base = base
+        inject(base.model.get_submodule("encoder"), adapter)
+        self.template = read(base.model)
+        """Names and shapes of the whole adapter, whatever ranks the model was last used at."""
+        self._folded: tuple[str, int] | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        return self.base.model
+
+    def at_version(self, run: str, version: int, total: Mapping[str, Product]) -> None:
+        """Make the frozen weights those of `version` in `run`, W0 plus the sum of its residuals, unless they are."""
+        if self._folded != (run, version) and (self._folded is not None or version > 0):
+            fold(self.model, total)
+        self._folded = (run, version)
+
+
+@lru_cache(maxsize=2)
+def resident(model: ModelSettings, adapter: AdapterSettings, labels: tuple[str, ...]) -> Resident:
+    """The loaded model for these settings; loading and hashing happen once."""
+    return Resident(load_base(model, labels), adapter)

@@ -1,0 +1,1 @@
+"""Processes that are kept alive, and things done again and again."""

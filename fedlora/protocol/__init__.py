@@ -1,0 +1,1 @@
+"""What travels beside the update, and which versions understand each other."""

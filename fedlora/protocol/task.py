@@ -1,0 +1,125 @@
+"""What the coordinator asks of one client in one round, and what the client says besides its update.
+
+Both travel as JSON inside a Flower ConfigRecord, next to one packed blob (`fedlora.wire`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from fedlora.config import AdapterSettings, DeviceSettings, ModelSettings, TrainSettings
+from fedlora.config.privacy import PrivacySettings
+from fedlora.config.wire import WireSettings
+from fedlora.protocol.machine import Machine
+from fedlora.settings import Settings
+from fedlora.updates import Factor
+from fedlora.wire.choice import Packing
+
+# Names inside a Flower message, and the type that makes a stock strategy fail loudly instead of averaging bytes.
+TASK_RECORD, REPORT_RECORD, BLOB_RECORD = "task", "report", "blob"
+JSON_KEY, BLOB_KEY = "json", "blob"
+BLOB_STYPE = "fedlora.update.v1"
+LARGEST_COUNT = 2**53
+
+
+class Task(Settings):
+    """One message to one client: start from the state in the blob, evaluate it, train, answer."""
+
+    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    """Identifier of the run, the same for all its rounds and resumes. Sites name files after it: no path fits."""
+
+    round: int = Field(ge=1)
+    rounds: int = Field(ge=1)
+    """Most trainings that this client can be charged for in the run: what σ is calibrated for."""
+
+    seed: int
+    strategy: str
+    trains: tuple[Factor, ...]
+    """Factors to train and send; everything else stays as received."""
+
+    keeps: tuple[Factor, ...] = ()
+    """Factors to train and keep at the site: what is received of them only starts a site that has none."""
+
+    model: ModelSettings
+    fingerprint: str
+    """Hash of the coordinator's base model: a client with another base refuses."""
+
+    labels: tuple[str, ...]
+    """Class names in the order of the head's outputs."""
+
+    adapter: AdapterSettings
+    ranks: Mapping[str, int] | None = None
+    """This client's rank of each adapted matrix (0: not held), where devices are unequal; adapter.r when not given."""
+
+    train: TrainSettings
+    privacy: PrivacySettings
+    noise_factor: float = Field(1.0, gt=0, le=100)
+    """Under privacy.adapt: what the calibrated σ is multiplied by, within the run's ε and the site's bounds."""
+
+    wire: WireSettings
+    base_version: int = 0
+    """Version of the base after the residual in the blob has been added."""
+
+    changes: bool = False
+    """Whether the blob holds what turns the state that the client holds into the new one, not the whole state."""
+
+    residual_since: int = 0
+    """Version from which that residual starts: what the coordinator believes that the client holds."""
+
+    used_round: int = Field(0, ge=0)
+    """Last round whose update of this client became part of the state; 0 if none. Later ones were lost, late or left
+    out, and what the client had added to them of earlier rounds' residual is still to be sent."""
+
+    coordinator: str = "local"
+    """Name of the coordinator, for the site's policy."""
+
+
+class Evaluation(Settings):
+    """Quality of an adapter on some examples."""
+
+    loss: float = Field(ge=0)
+    accuracy: float = Field(ge=0, le=1)
+    examples: int = Field(ge=0, le=LARGEST_COUNT)
+
+
+class Report(Settings):
+    """A client's answer besides the update itself. A refusal is an answer; an error leaves the site as a code only.
+
+    What is not within these bounds is no report: it is shown to people, counted and stored at the coordinator.
+    """
+
+    client: str = Field(pattern=r"^\P{C}{1,200}$")  # no control, format or surrogate characters
+    outcome: Literal["trained", "refused", "failed"]
+    code: str | None = Field(None, pattern=r"^[a-z0-9-]{1,64}$")
+    """Why it refused or failed: an identifier such as `budget-exhausted`, never free text from the site."""
+
+    round: int
+    examples: int = Field(0, ge=0, le=LARGEST_COUNT)
+    """N_k, or its public bucket under privacy: the weight of this update."""
+
+    received: Evaluation | None = None
+    """The received adapter on the client's own test examples (None under privacy, unless the recipe asks)."""
+
+    train_loss: float | None = None
+    """Mean loss over the local steps (None under privacy, unless the recipe asks)."""
+
+    base_version: int = Field(0, ge=0, le=LARGEST_COUNT)
+    """Version of the base that the client now holds."""
+
+    seconds: float = Field(0.0, ge=0)
+    """Time from the message's arrival to the answer."""
+
+    resources: DeviceSettings | None = None
+    """What the site declares that it can carry, in its first answer of a run; None if it declares nothing."""
+
+    machine: Machine | None = None
+    """Versions and device, in the first answer of a run; None where the site does not tell."""
+
+    packing: Packing | None = None
+    """How the update was packed, and what that lost."""
+
+    receipt: str | None = None
+    """Under privacy: what was charged for this task, signed by the site (`fedlora.privacy.receipt`)."""

@@ -1,0 +1,1 @@
+"""The coordinator as a service: its processes, its settings, how it is."""

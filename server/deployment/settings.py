@@ -1,0 +1,136 @@
+"""server.yaml: how a coordinator is deployed. Paths are relative to the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from fedlora.data.classes import Classes
+from fedlora.deployment.environment import load_settings
+from fedlora.settings import Settings
+from server.deployment.webhooks import Webhook, located
+
+
+class HeldOut(Settings):
+    """The coordinator's own test set, on which every round's adapter is evaluated."""
+
+    file: Path
+    """A local CSV, JSON Lines or Parquet file."""
+
+    text: str = "text"
+    """Column with the text."""
+
+    label: str = "label"
+    """Column with the class."""
+
+
+class Patience(Settings):
+    """How long a coordinator waits before it takes something for dead. On a busy machine: more."""
+
+    silent_s: float = Field(90.0, gt=0)
+    """Seconds from the end of a run's submission after which Flower is asked about a ServerApp that has not said a
+    word."""
+
+    running_s: float = Field(3600.0, gt=0)
+    """Seconds from the same moment after which a ServerApp that Flower calls running, and that has still not said a
+    word, is stopped and started again: it imports, or it hangs, and nobody can tell which. Looked at twice before."""
+
+    start_s: float = Field(300.0, ge=30.0)
+    """Seconds from the moment at which the executor takes a run up until its ServerApp must have reported to Flower;
+    after them Flower starts another. Flower's own bound is 30 s, less than its imports take on a tenth of a core. One
+    that has reported and is silent for twice as long is called failed by Flower; its pid says so much sooner."""
+
+    control_s: float = Field(120.0, gt=0)
+    """Seconds for Flower's answer to one call; nothing is killed, the call is made again later."""
+
+
+class ServerSettings(Settings):
+    """A deployed coordinator."""
+
+    name: str
+    """This coordinator's name, as the sites' policies know it."""
+
+    address: str
+    """host:port at which sites reach the Fleet API; written into every grant."""
+
+    listen: str = "0.0.0.0:9092"
+    """Where the Fleet API (gRPC with TLS) listens: the only port that sites need."""
+
+    site_certificates: Literal["required", "optional"] = "required"
+    """Whether a connection to the Fleet API must show the certificate that came with a site's grant. `optional` while
+    sites of version 0.1.0, whose grants brought none, take new ones: then only the site's key is looked at."""
+
+    control_port: int = Field(9091, ge=1, le=65535)
+    """Port on 127.0.0.1 of Flower's Control and Runtime APIs, which run code: never published."""
+
+    health_port: int = Field(9090, ge=0, le=65535)
+    """Port on 127.0.0.1 of GET /healthz."""
+
+    metrics_listen: str | None = None
+    """host:port of GET /metrics for Prometheus, without TLS or a password: an address that only the operator's machines
+    reach, such as 127.0.0.1:9094. None: there are no metrics."""
+
+    store: str | None = None
+    """URL of the database with runs, rounds and sites, for the dashboard: postgresql://... or sqlite:///file. None:
+    store.db beside this file."""
+
+    webhooks: tuple[Webhook, ...] = ()
+    """Where budgets that are nearly spent, missing sites and finished runs are told."""
+
+    labels: Classes = ()
+    """Class names in the order of the head's outputs; taken from `held_out` when not given."""
+
+    held_out: HeldOut | None = None
+    """The shared test set; without it rounds are not evaluated."""
+
+    log_to: Literal["files", "output"] = "files"
+    """Processes log to logs/ or, for containers, to this process's own output."""
+
+    patience: Patience = Patience()
+    """Time-outs; docs/reliability.md lists all of them."""
+
+    folder: Path = Path()
+    """Set on loading: the folder of server.yaml."""
+
+    @property
+    def pki(self) -> Path:
+        return self.folder / "pki"
+
+    @property
+    def secret(self) -> Path:
+        """Shared by SuperLink and executor: without it anybody on this machine could take tasks."""
+        return self.folder / "secret"
+
+    @property
+    def database(self) -> Path:
+        """The SuperLink's own: what it knows can be lost, see docs/reliability.md."""
+        return self.folder / "superlink.db"
+
+    @property
+    def store_url(self) -> str:
+        return self.store or str(self.folder / "store.db")
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs"
+
+    @property
+    def control(self) -> str:
+        return f"127.0.0.1:{self.control_port}"
+
+    def home(self, process: str) -> Path:
+        """FLWR_HOME of one process."""
+        return self.folder / "flower" / process
+
+
+def load_server(path: Path) -> ServerSettings:
+    """Read server.yaml."""
+    settings = load_settings(ServerSettings, path)
+    folder = path.resolve().parent
+    held_out = settings.held_out
+    if held_out is not None:
+        held_out = held_out.model_copy(update={"file": folder / held_out.file})
+    webhooks = located(settings.webhooks, folder)
+    return settings.model_copy(update={"folder": folder, "held_out": held_out, "webhooks": webhooks})

@@ -1,0 +1,1 @@
+"""Before round 1: Fed-SB's start from gradients."""

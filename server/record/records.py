@@ -1,0 +1,134 @@
+"""What is remembered of a round: plain values, written to rounds.jsonl, to the store, and shown on screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fedlora.config import DeviceSettings
+from fedlora.privacy.receipt import Receipt, Signature
+from fedlora.protocol.machine import Machine
+from fedlora.protocol.task import Evaluation
+from fedlora.protocol.versions import recorded
+from fedlora.wire.choice import Packing
+from server.record.outcomes import Outcome as Outcome
+
+SCREENED_OUT = "screened-out"
+"""The code of an update that a rule did not keep: somebody has to be left out, and it may be an honest client."""
+
+
+BAD_RECEIPT = "bad-receipt"
+"""The code of an update whose receipt does not continue the site's ledger; `why` says how."""
+
+
+@dataclass(frozen=True)
+class ClientRecord:
+    """One client in one round. `code` says why when it did not train; never free text from a site."""
+
+    client: str
+    node: int
+    outcome: Outcome
+    code: str | None = None
+    why: str | None = None
+    """The coordinator's own words on it, where a code does not say enough."""
+    examples: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    seconds: float = 0.0
+    received: Evaluation | None = None
+    """The adapter as received, on the client's own test examples."""
+    train_loss: float | None = None
+    packing: Packing | None = None
+    """How its update was packed, and what that lost, as it says."""
+    resources: DeviceSettings | None = None
+    """What the site declared that it can carry, if this was the answer that said so."""
+    machine: Machine | None = None
+    """Versions and device at the site, likewise."""
+    receipt: Receipt | None = None
+    """Under privacy: what the site charged to its ledger for this round, as it signed it."""
+    signature: Signature | None = None
+    """And its signature, by which anybody can check that."""
+    change_norm: float | None = None
+    """‖ΔW_k - ΔW_sent‖_F with the head, as it arrived; None where robust aggregation does not measure it."""
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round. Everything but `seconds` is the same for the same seed and machine."""
+
+    round: int
+    clients: tuple[ClientRecord, ...]
+    aggregation_error: float | None
+    """‖ΔW_ideal - ΔW_served‖ / ‖ΔW_ideal‖; None where there is no one served model (FedSA-LoRA), or where it is no mean
+    of updates (coordinate median). Ideal is the mean of what a robust rule let in, after clipping."""
+    evaluation: Evaluation | None
+    """The new global adapter on the shared test set; None in rounds that do not evaluate."""
+    base_version: int
+    seconds: float
+    download_left_out: float | None = None
+    """Under `wire.download: changes`: share of the change that a lossy codec left out, to come with later ones."""
+
+    @property
+    def bytes_up(self) -> int:
+        return sum(client.bytes_up for client in self.clients)
+
+    @property
+    def bytes_down(self) -> int:
+        return sum(client.bytes_down for client in self.clients)
+
+    def count(self, outcome: Outcome) -> int:
+        return sum(client.outcome == outcome for client in self.clients)
+
+    def as_json(self) -> dict[str, Any]:
+        """For rounds.jsonl."""
+        plain = asdict(self)
+        plain["evaluation"] = None if self.evaluation is None else self.evaluation.model_dump()
+        for client, record in zip(plain["clients"], self.clients, strict=True):
+            if record.why is None:
+                del client["why"]
+            client["received"] = None if record.received is None else record.received.model_dump()
+            client["packing"] = None if record.packing is None else record.packing.model_dump(exclude_none=True)
+            client["resources"] = None if record.resources is None else record.resources.model_dump(exclude_none=True)
+            client["machine"] = None if record.machine is None else record.machine.model_dump(exclude_none=True)
+            client["receipt"] = None if record.receipt is None else recorded(record.receipt)
+            client["signature"] = None if record.signature is None else record.signature.model_dump()
+        return {**plain, "bytes_up": self.bytes_up, "bytes_down": self.bytes_down}
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Fewer clients are connected than a round needs."""
+
+    connected: int
+    needed: int
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class RoundStarted:
+    round: int
+    asked: int
+
+
+@dataclass(frozen=True)
+class TasksSent:
+    """The round's messages are out."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class ClientAnswered:
+    round: int
+    record: ClientRecord
+
+
+@dataclass(frozen=True)
+class RoundFinished:
+    record: RoundRecord
+
+
+Event = Waiting | RoundStarted | TasksSent | ClientAnswered | RoundFinished
+Watch = Callable[[Event], None]
+"""Called in the loop's thread as things happen: progress on screen, the store, a log."""

@@ -1,0 +1,100 @@
+"""summary.json: what a run has come to, computed from its folder. A simulation adds what only it can know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedlora.config import Recipe
+from fedlora.privacy.spent import epsilon_max, privacy_summary
+from fedlora.privacy.unconfirmed import SiteSpent
+from fedlora.versions import versions
+from server.coordinate import FIRST_STEP
+from server.initial.gradient_recipe import gradient_recipe
+from server.record.checkpoint import Progress
+from server.record.journal import NOISED
+from server.record.packing_summary import packing_summary
+from server.record.sent import SentTasks
+
+
+def read_rounds(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's rounds.jsonl."""
+    return [json.loads(line) for line in (folder / "rounds.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def summary_of(recipe: Recipe, progress: Progress, folder: Path) -> dict[str, Any]:
+    """One federation's. Quality is that of the last round that was evaluated; None where none was."""
+    rounds = read_rounds(folder)
+    evaluated = [line["evaluation"] for line in rounds if line["evaluation"] is not None]
+    quality = evaluated[-1] if evaluated else {"accuracy": None, "loss": None}
+    return {
+        "name": recipe.name,
+        "mode": recipe.mode,
+        "strategy": recipe.strategy.name,
+        "rounds": progress.round,
+        "clients": len({client["client"] for line in rounds for client in line["clients"]}),
+        "accuracy": quality["accuracy"],
+        "loss": quality["loss"],
+        "bytes_up": progress.bytes_up,
+        "bytes_down": progress.bytes_down,
+        "aggregation_error_max": largest_error([rounds]),
+        "seconds": sum(line["seconds"] for line in rounds),
+        "seed": recipe.seed,
+        "versions": versions(),
+        "adapter_dir": str(folder / "adapter"),
+        "initialisation": recipe.adapter.start,
+        **first_step_spent(recipe, [folder]),
+        **packing_summary([rounds]),
+        **privacy_summary(recipe, spent_in(recipe, [folder]), rounds=noised_rounds(folder, progress)),
+    }
+
+
+def largest_error(rounds: Iterable[Iterable[Mapping[str, Any]]]) -> float | None:
+    """The largest aggregation error of all rounds of all federations; None where none was measured."""
+    errors = [row["aggregation_error"] for lines in rounds for row in lines if row["aggregation_error"] is not None]
+    return max(errors) if errors else None
+
+
+def noised_rounds(folder: Path, progress: Progress) -> int:
+    """Rounds that client-level privacy is charged for: those that were done again as often as they were done."""
+    found = folder / NOISED
+    return max(progress.round, found.stat().st_size if found.exists() else 0)
+
+
+def spent_in(recipe: Recipe, folders: Iterable[Path]) -> dict[str, SiteSpent]:
+    """What a run may have cost every site, of all federations; nothing without privacy."""
+    if not recipe.privacy.enabled:
+        return {}
+    return {name: spent for folder in folders for name, spent in SentTasks(folder).spent(recipe).items()}
+
+
+def first_step_spent(recipe: Recipe, folders: Iterable[Path]) -> dict[str, Any]:
+    """What a first step from the clients' gradients may have cost them besides the run, and both together.
+
+    Together is the ledger's own figure (everything that the site's data have ever spent) where receipts of one ledger
+    cover all that was sent; otherwise the sum of both, at the sum of both δ.
+    """
+    asked = [folder for folder in folders if (folder / FIRST_STEP).exists()]
+    if not asked or not recipe.privacy.enabled:
+        return {}
+    first = spent_in(gradient_recipe(recipe, width=1), [folder / FIRST_STEP for folder in asked])
+    run, delta = spent_in(recipe, asked), recipe.privacy.delta
+    sites = [[spent[name] for spent in (first, run) if name in spent] for name in first.keys() | run.keys()]
+    waiting = any(map(_is_unsure, sites))
+    return {
+        "first_step_epsilon_max": epsilon_max(first),
+        "epsilon_max_with_first_step": max((_together(both) for both in sites), default=0.0),
+        "delta_with_first_step": 2 * delta if waiting else delta,
+    }
+
+
+def _together(both: Sequence[SiteSpent]) -> float:
+    lifetime = max((site.newest.epsilon_lifetime for site in both if site.newest), default=0.0)
+    return max(lifetime, sum(site.epsilon for site in both)) if _is_unsure(both) else lifetime
+
+
+def _is_unsure(both: Sequence[SiteSpent]) -> bool:
+    """Whether no ledger says what both have cost: tasks without a receipt, or several ledgers."""
+    return any(site.unconfirmed for site in both) or len({name for site in both for name in site.ledgers}) > 1

@@ -1,0 +1,1 @@
+"""What comes in: answers as they arrive, each validated by itself."""

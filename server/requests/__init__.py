@@ -1,0 +1,1 @@
+"""What goes out: which clients are asked, and what each is sent."""

@@ -1,0 +1,62 @@
+"""What a coordinator can know of a run before it begins: its classes, its own test set, and the sites that it has.
+
+Nothing of a site's data is here: how many examples there are, and of which classes, each site's own doctor says there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from fedlora.data.classes import alike
+from fedlora.config import Recipe
+from fedlora.config.without_effect import refuse_without_effect
+from fedlora.data.lengths import percent
+from fedlora.models.base import load_tokenizer
+from fedlora.settings import SettingsError, nearest
+from server.runs.held_out import classes_of, held_out
+from server.requests.planner import OTHERS
+from server.trust.provision import read_registry
+from server.deployment.settings import ServerSettings
+from strategies.fit import require_fit
+from strategies.registry import build
+
+
+def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
+    """Lines for the person who submits the run; SettingsError for what cannot work with these files."""
+    if recipe.mode != "federated":
+        raise SettingsError(f"mode={recipe.mode!r} is a simulation's reference; a deployed run is `federated`.")
+    refuse_without_effect(recipe)
+    require_fit(recipe, build(recipe.strategy.name, recipe.strategy.options))
+    load_tokenizer(recipe.model)  # a model that is not here ends every attempt
+    read = held_out(settings)
+    seen = Counter(row.label for row in read.rows) if read else Counter[str]()
+    labels = classes_of(settings, recipe, seen)
+    unknown = sorted(seen.keys() - set(labels))
+    if unknown:
+        near = nearest(unknown[0], labels)
+        raise SettingsError(
+            f"held_out in server.yaml has the class {unknown[0]!r}, and the run has {', '.join(labels)}"
+            + (f"; is it {near!r}? " if near else ". ")
+            + "Mend the file, or data.labels of the recipe."
+        )
+    said = [("classes", ", ".join(labels))]
+    if read is not None:
+        shares = ", ".join(f"{label} {seen[label]} ({percent(seen[label], len(read.rows))})" for label in labels)
+        said.append(("test set", f"{read.counts}: {shares}"))
+    said += [("careful", doubt) for doubt in doubts(settings, recipe, labels, has_test_set=read is not None)]
+    return [f"{what:<9} {text}" for what, text in said]
+
+
+def doubts(settings: ServerSettings, recipe: Recipe, labels: tuple[str, ...], *, has_test_set: bool) -> Iterator[str]:
+    """What may still come right: sites can be approved after a run was submitted."""
+    for group in alike(labels):
+        yield f"the classes {' and '.join(map(repr, group))} differ only in case or spaces"
+    if not has_test_set:
+        yield "no held_out in server.yaml: nothing will say how good the result is"
+    sites = read_registry(settings).sites
+    if recipe.rounds.min_clients > len(sites):
+        yield f"rounds.min_clients={recipe.rounds.min_clients}, and {len(sites)} sites are approved: it will wait"
+    for name in sorted(recipe.devices.keys() - {OTHERS} - sites.keys()):
+        near = nearest(name, [*sites, OTHERS])
+        yield f"devices.{name} is no site that is approved" + (f"; did you mean {near!r}?" if near else "")

@@ -1,0 +1,83 @@
+"""Which files a recipe from the dashboard may name: those below one folder, wherever links lead.
+
+Whoever fills in a form has an account on the dashboard and none on this machine. A process that reads what they name
+would read it with this machine's rights, and say in its log what it found.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fedlora.config import Recipe
+from fedlora.plain_yaml import shortened
+from fedlora.data.rows import PACKAGED
+from fedlora.settings import SettingsError
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+SHOWN_CHARS = 120
+
+
+def confined(recipe: Recipe, folder: Path | None, *, simulated: bool) -> Recipe:
+    """`recipe` with what it names below `folder` made absolute; SettingsError if it names anything else.
+
+    Guarantee: `data.source` (of a simulation), `adapter.public.source` and `model.id` are packaged names, a hub's id,
+    or lead below `folder` with every link followed, and so does everything directly inside them.
+    """
+    model, adapter, data = recipe.model, recipe.adapter, recipe.data
+    if model.id != "demo" and not HUB_ID.fullmatch(model.id):
+        path = inside(folder, model.id, key="model.id", others="`demo` or a hub's id")
+        if not simulated and model.id != str(path):  # sites are asked for a model by its id: it stays as it is
+            raise SettingsError(f"model.id={shortened(model.id, SHOWN_CHARS)!r}: write the whole path, {path}.")
+        model = model.model_copy(update={"id": str(path)})
+    if adapter.public is not None:
+        public = adapter.public.model_copy(
+            update={"source": source(folder, adapter.public.source, key="adapter.public.source")}
+        )
+        adapter = adapter.model_copy(update={"public": public})
+    if simulated:
+        data = data.model_copy(update={"source": source(folder, data.source, key="data.source")})
+    return recipe.model_copy(update={"model": model, "adapter": adapter, "data": data})
+
+
+def source(folder: Path | None, named: str, *, key: str) -> str:
+    """A packaged corpus by its name, or a path below `folder`."""
+    others = " or ".join(f"`{name}`" for name in PACKAGED)
+    return named if named in PACKAGED else str(inside(folder, named, key=key, others=others))
+
+
+def inside(folder: Path | None, named: str, *, key: str, others: str) -> Path:
+    """The path that is meant, links followed; the same refusal whether or not there is something outside."""
+    shown = f"{key}={shortened(named, SHOWN_CHARS)!r}"
+    if folder is None:
+        raise SettingsError(
+            f"{shown}: this dashboard opens no files; give {others}, or have it started with --files FOLDER."
+        )
+    root = folder.resolve()
+    refusal = SettingsError(f"{shown} is not below {root}, the folder of this dashboard's --files; give {others}.")
+    try:
+        path = (root / named).resolve()
+        within = ".." not in Path(named).parts and path.is_relative_to(root)
+        there = path.exists()
+    except (OSError, ValueError, RuntimeError):  # no name of a file, or links in a circle
+        raise refusal from None
+    if not within:
+        raise refusal
+    if not there:
+        raise SettingsError(f"{shown}: there is nothing of this name below {root}.")
+    for entry in path.iterdir() if path.is_dir() else ():
+        if not entry.resolve().is_relative_to(root):
+            raise SettingsError(f"{shown}: {entry.name!r} in it leads out of {root}; remove that link.")
+    return path
+
+
+def require_apart(folder: Path, *others: Path) -> None:
+    """SettingsError if a folder that strangers' recipes may read holds what they must not: the store, the accounts."""
+    root = folder.resolve()
+    if not root.is_dir():
+        raise SettingsError(f"--files {folder} is not a folder.")
+    for other in others:
+        if other.resolve().is_relative_to(root):
+            raise SettingsError(
+                f"--files {folder} holds {other.resolve()}, which no recipe may read; name a folder of data alone."
+            )
