@@ -13,14 +13,14 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from transformers import PreTrainedTokenizerBase
 
-from client.deployment.limits import code_of
-from client.deployment.machine import this_machine
-from client.deployment.offline import stay_offline
-from client.deployment.settings import ClientSettings, load_client
 from client.flower.farewell import remember_node
+from client.limits import code_of
+from client.machine import this_machine
 from client.messages import read_task, reply_message, unreadable
+from client.offline import stay_offline
 from client.own_rows import OwnRows, own_rows, require_classes, require_own_name, require_usable
 from client.round import answer
+from client.settings import ClientSettings, load_client
 from client.site import Parts, Site
 from fedlora.data.examples import Examples, tokenise
 from fedlora.data.rows import Row

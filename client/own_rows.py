@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from client.deployment.settings import ClientSettings, SiteData
+from client.settings import ClientSettings, SiteData
 from fedlora.data.membership import split
 from fedlora.data.one_per_text import Counts
 from fedlora.data.rows import Columns, Read, Row, read_source

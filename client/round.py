@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from client.deployment.limits import code_of
+from client.limits import code_of
 from client.site import Site
 from client.state.base import hold
 from client.state.feedback import Feedback, Occasion

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from client.deployment.limits import OUT_OF_MEMORY, code_of
+from client.limits import OUT_OF_MEMORY, code_of
 from fedlora.adapters import set_trainable
 from fedlora.adapters.inject import ADAPTER, adapted_layers
 from fedlora.config import ModelSettings, TrainSettings

@@ -20,17 +20,18 @@ from fedlora.models.resident import Resident
 from fedlora.privacy.spent import privacy_note
 from fedlora.privacy.unconfirmed import SiteSpent
 from fedlora.updates import Adapter
+from server.gradient_recipe import FIRST_STEP
 from server.initial.client_gradients import from_clients
 from server.initial.first_step import first_step
 from server.record.checkpoint import Progress
 from server.record.journal import Journal
 from server.record.records import Event, Watch
-from server.record.run_identity import MadeOf
 from server.replies.intake import SiteOf, Verify
 from server.requests.declared import Declared, planned_for
 from server.requests.outgoing import Brief
 from server.requests.planner import planned, shape_of
 from server.rounds import Evaluate, Rounds, Surroundings
+from server.run_identity import MadeOf
 from strategies.base import State, Strategy
 from strategies.fit import require_fit
 from strategies.registry import build
@@ -38,8 +39,6 @@ from strategies.versions import total
 
 if TYPE_CHECKING:
     from server.store.recorder import Recorder  # a database's packages, which a run without a store does without
-
-FIRST_STEP = "first-step"  # the folder of the round that asks clients for their gradients
 
 
 @dataclass(frozen=True)

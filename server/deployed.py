@@ -31,7 +31,6 @@ from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError
 from server.coordinate import Coordination, coordinate, load_state
-from server.deployment.settings import ServerSettings, load_server
 from server.record.orders import StoppedError
 from server.record.records import ClientAnswered, Event, RoundFinished, RoundStarted, Waiting
 from server.record.summary import read_rounds, summary_of
@@ -41,6 +40,7 @@ from server.requests.declared import readable, remember
 from server.rounds import Evaluate
 from server.runs.held_out import classes_of, held_out
 from server.runs.submissions import read_submission, refuse_attack, this_process, write_status, write_submission
+from server.settings import ServerSettings, load_server
 from server.store.opening import Store, open_store
 from server.store.recorder import Recorder
 from server.trust.provision import LastRegistry, Registry

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from client.deployed import respond
-from client.deployment.settings import ClientSettings
+from client.settings import ClientSettings
 from fedlora.data.rows import Row
 from fedlora.privacy.guard import Grant, Guard
 from fedlora.privacy.mechanism import Mechanism

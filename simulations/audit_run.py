@@ -12,8 +12,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.deployed import respond
-from client.deployment.settings import ClientSettings
 from client.messages import read_task, reply_message
+from client.settings import ClientSettings
 from fedlora.config import Recipe
 from fedlora.config.quotas import QuotaSettings
 from fedlora.config.robust import RobustSettings

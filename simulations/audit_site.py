@@ -15,7 +15,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from client.deployment.settings import ClientSettings, load_client
+from client.settings import ClientSettings, load_client
 from fedlora.config import Recipe
 from fedlora.data.examples import tokenise
 from fedlora.data.rows import Columns, Row, read_rows

@@ -27,8 +27,8 @@ from fedlora.plain_yaml import yaml_text
 from fedlora.processes.living import born
 from fedlora.settings import read_mapping
 from fedlora.units_path import units_folder
-from server.deployment.settings import ServerSettings, load_server
 from server.runs.submissions import completed_rounds, state_of, submit
+from server.settings import ServerSettings, load_server
 from server.trust.provision import approve, initialise
 from simulations.site_files import write_site_files
 

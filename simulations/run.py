@@ -38,9 +38,9 @@ from server.record.checkpoint import Progress
 from server.record.journal import Journal
 from server.record.packing_summary import packing_summary
 from server.record.records import Watch
-from server.record.run_identity import MAY_MOVE
 from server.record.summary import first_step_spent, largest_error, noised_rounds, read_rounds, spent_in, summary_of
 from server.record.verdict import Guessing, verdict
+from server.run_identity import MAY_MOVE
 from simulations.attacks import app_of, attackers, corrupted
 from simulations.contradictions import refuse_contradictions
 from simulations.data_summary import lines

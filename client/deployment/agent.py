@@ -15,12 +15,12 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from client.deployment.offline import environment
-from client.deployment.settings import ClientSettings
 from client.deployment.throttle import Throttle
 from client.flower.farewell import say_goodbye
 from client.flower.lifeline import CONDITION, Lifeline
 from client.flower.standing import standing
+from client.offline import environment
+from client.settings import ClientSettings
 from fedlora.deployment.environment import command, flower_environment, split_address
 from fedlora.deployment.health import serve_health
 from fedlora.deployment.private_files import require_private, write_private

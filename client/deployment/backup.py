@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from client.deployment.settings import ClientSettings, load_client
+from client.settings import ClientSettings, load_client
 from fedlora.deployment.archive import About, files_below, read_about, restore_archive, write_archive
 from fedlora.privacy.ledger import LedgerFiles, datasets, hold_ledger, inspect_ledger
 from fedlora.privacy.refusal import Refusal

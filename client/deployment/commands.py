@@ -78,7 +78,7 @@ def accept(
 def up(config: Config = Path("client.yaml")) -> None:
     """Run this site's agent until it is stopped."""
     from client.deployment.agent import serve
-    from client.deployment.settings import load_client
+    from client.settings import load_client
     from fedlora.processes.supervise import log_json_lines
     from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
 
@@ -94,7 +94,7 @@ def backup(
 ) -> None:
     """Copy keys, settings, policy and ledger into one file of mode 0600; the data are not in it."""
     from client.deployment.backup import back_up
-    from client.deployment.settings import load_client
+    from client.settings import load_client
 
     settings = load_client(config)
     path = out or Path(f"fedlora-{settings.site}-{datetime.now(UTC):%Y%m%d-%H%M%S}.tar")

@@ -6,8 +6,8 @@ import secrets
 from collections import Counter
 
 from client.deployment.declared import two_digits
-from client.deployment.settings import ClientSettings
 from client.own_rows import OwnRows, require_usable, rows_in
+from client.settings import ClientSettings
 from fedlora.config import ModelSettings
 from fedlora.data.classes import MOST_CLASSES, alike
 from fedlora.data.lengths import lengths_of, percent

@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.deployment.settings import SiteData
 from client.own_rows import rows_in
+from client.settings import SiteData
 from fedlora.data.classes import MOST_CLASSES
 from fedlora.privacy.rows_key import rows_key
 from fedlora.settings import SettingsError

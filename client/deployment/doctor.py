@@ -11,10 +11,10 @@ from pathlib import Path
 from client.deployed import policy_of
 from client.deployment import data_findings
 from client.deployment.agent import require_ready
-from client.deployment.clock import CHECK, against_coordinator
-from client.deployment.offline import stay_offline
-from client.deployment.settings import ClientSettings, load_client
+from client.flower.clock import CHECK, against_coordinator
 from client.flower.identity import certificate_for, load_node_key
+from client.offline import stay_offline
+from client.settings import ClientSettings, load_client
 from fedlora.deployment import checks
 from fedlora.deployment.environment import split_address
 from fedlora.deployment.findings import Finding, bad, doubtful, examine_all, good

@@ -40,10 +40,10 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime import run_clientapp
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from client.deployment.limits import limit_memory
-from client.deployment.offline import stay_offline
-from client.deployment.settings import ClientSettings, load_client
 from client.flower.bundles import BundleError, Kind, admit
+from client.limits import limit_memory
+from client.offline import stay_offline
+from client.settings import ClientSettings, load_client
 from fedlora.deployment.private_files import require_private
 from fedlora.processes.supervise import log_json_lines
 from fedlora.processes.unbegun import end_where_a_thread_cannot_begin

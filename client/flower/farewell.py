@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 
 import grpc
 
-from client.deployment.settings import ClientSettings
 from client.flower.fleet import call
+from client.settings import ClientSettings
 from fedlora.files import write_atomically
 
 log = logging.getLogger("fedlora.farewell")

@@ -9,8 +9,8 @@ import grpc
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from client.deployment.settings import ClientSettings
 from client.flower.identity import channel_credentials, load_node_key
+from client.settings import ClientSettings
 
 SERVICE = "/flwr.proto.Fleet"
 

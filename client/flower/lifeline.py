@@ -11,8 +11,8 @@ import logging
 import time
 from collections.abc import Callable
 
-from client.deployment.settings import ClientSettings
 from client.flower.standing import Standing
+from client.settings import ClientSettings
 from fedlora.processes.duties import Conditions
 from fedlora.processes.supervise import Supervisor
 

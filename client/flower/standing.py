@@ -11,10 +11,10 @@ from enum import Enum
 
 import grpc
 
-from client.deployment.clock import WRONG_TIME
-from client.deployment.settings import ClientSettings
+from client.flower.clock import WRONG_TIME
 from client.flower.farewell import varint
 from client.flower.fleet import call, signed
+from client.settings import ClientSettings
 
 KEY = "flwr-public-key-bin"
 KEY_FIELD = b"\x0a"  # flwr.proto.ActivateNodeRequest: field 1, bytes; field 2, the heartbeat's interval, stays 0

@@ -18,10 +18,10 @@ from server.dashboard.markup import Column, Figure, Row, Tone, badge, figures, m
 from server.dashboard.shell import page
 from server.dashboard.units import NOTHING, counted, duration, size
 from server.dashboard.words import OUTCOMES
-from server.deployment.settings import ServerSettings
+from server.flower.admitted import read_seen
+from server.settings import ServerSettings
 from server.store.reading import read_sites
 from server.store.rows import SiteRow
-from server.trust.admitted import read_seen
 from server.trust.certificates import authority_days_left, days_left
 from server.trust.provision import read_registry
 from server.trust.renewal import ROLL_DAYS

@@ -25,11 +25,11 @@ from server.dashboard.gate import LOOPBACK, Audit, Doors, log_only
 from server.dashboard.inherited import address_of, inherited_socket
 from server.dashboard.pages import add_pages
 from server.deployment.notify import Notifier
-from server.deployment.webhooks import hooks_beside
 from server.runs.launch import Launchpad, launchpad
 from server.runs.recipe_files import require_apart
 from server.store.audit import append_event
 from server.store.opening import Store, open_store
+from server.webhooks import hooks_beside
 
 log = logging.getLogger("fedlora.dashboard")
 

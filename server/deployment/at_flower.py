@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 
 from fedlora.processes.duties import Conditions, Routine
-from server.deployment.control import Control
-from server.deployment.link_database import is_damaged
-from server.deployment.settings import ServerSettings
+from server.deployment.registration import reconcile
+from server.flower.control import Control
+from server.flower.link_database import is_damaged
 from server.runs.attempts import Watch, go_on
+from server.settings import ServerSettings
 from server.trust.provision import is_reconciled, read_registry
-from server.trust.registration import reconcile
 
 log = logging.getLogger("fedlora.server")
 

@@ -16,9 +16,9 @@ from fedlora.deployment.environment import split_address
 from fedlora.deployment.findings import Finding, bad, doubtful, examine_all, good
 from fedlora.processes.sockets import accepts
 from fedlora.settings import SettingsError
-from server.deployment.settings import ServerSettings, load_server
 from server.runs.held_out import held_out
 from server.runs.submissions import look_at, runs, state_of
+from server.settings import ServerSettings, load_server
 from server.trust.provision import is_reconciled, read_registry
 from server.trust.renewal import ROLL_DAYS
 

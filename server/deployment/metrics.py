@@ -19,9 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fedlora.deployment.health import AllConditions, Health
 from fedlora.settings import SettingsError
-from server.deployment.settings import ServerSettings
 from server.deployment.trust_metrics import of_trust
 from server.runs.submissions import completed_rounds, look_at, runs
+from server.settings import ServerSettings
 from server.store.metrics import budgets, machines, missing, shown_runs, sums
 from server.store.opening import open_existing
 from server.trust.provision import read_registry

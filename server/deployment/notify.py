@@ -17,12 +17,12 @@ from sqlalchemy import Connection, desc, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from fedlora.settings import SettingsError
-from server.deployment.webhooks import Webhook, secret_of, send
 from server.store.audit import events_after
 from server.store.keys import upsert
 from server.store.opening import Store
 from server.store.rows import EventRow
 from server.store.tables import deliveries, events
+from server.webhooks import Webhook, secret_of, send
 
 log = logging.getLogger("fedlora.notify")
 

@@ -12,8 +12,8 @@ from contextlib import suppress
 from prometheus_client.core import GaugeMetricFamily
 
 from fedlora.settings import SettingsError
-from server.deployment.settings import ServerSettings
-from server.trust.admitted import read_seen
+from server.flower.admitted import read_seen
+from server.settings import ServerSettings
 from server.trust.certificates import authority_days_left, days_left
 from server.trust.grants import read_granted
 from server.trust.provision import read_registry

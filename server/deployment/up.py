@@ -21,18 +21,18 @@ from fedlora.processes.sockets import OwnPort
 from fedlora.processes.supervise import STOP_S, Child, Supervisor
 from fedlora.settings import SettingsError
 from server.deployment.at_flower import AtFlower
-from server.deployment.control import Control
-from server.deployment.link_database import give_up, give_up_if_damaged
 from server.deployment.metrics import exposition
 from server.deployment.notify import Notifier
 from server.deployment.said import EVERY_S, write_said
-from server.deployment.settings import ServerSettings
-from server.deployment.webhooks import secret_of
+from server.flower.control import Control
+from server.flower.link_database import give_up, give_up_if_damaged
 from server.runs.submissions import look_at, runs
+from server.settings import ServerSettings
 from server.store.opening import open_store
 from server.trust.certificates import join_old_pair, server_certificate, stamp
 from server.trust.renewal import renew_if_due, require_lasting_authority
 from server.trust.told import tell_waiting
+from server.webhooks import secret_of
 
 log = logging.getLogger("fedlora.server")
 
@@ -103,7 +103,7 @@ def children(settings: ServerSettings, config: Path) -> list[Child]:
         logs.mkdir(exist_ok=True)
     pki = settings.pki
     superlink = [
-        sys.executable, "-m", "server.deployment.superlink",
+        sys.executable, "-m", "server.flower.superlink",
         str(settings.folder), settings.site_certificates, str(settings.patience.start_s),
         "--host", "127.0.0.1", "--port", str(settings.control_port),
         "--fleet-api-address", settings.listen,

@@ -22,8 +22,8 @@ from flwr.serverapp import Grid
 from fedlora.config import Recipe
 from fedlora.models.resident import Resident, resident
 from fedlora.updates import Adapter, LowRank
+from server.gradient_recipe import gradient_recipe
 from server.initial.first_step import started_from
-from server.initial.gradient_recipe import gradient_recipe
 from server.record.checkpoint import Progress
 from server.record.journal import Journal
 from server.record.records import Event, Waiting, Watch

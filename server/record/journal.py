@@ -23,12 +23,12 @@ from fedlora.protocol.versions import recorded
 from fedlora.settings import SettingsError
 from server.record import checkpoint
 from server.record.checkpoint import DamagedCheckpointError, Progress
+from server.record.new_ledgers import read_accepted
 from server.record.newest_receipts import NewestReceipts
 from server.record.receipts import Ledgers, earlier, newest
 from server.record.records import RoundRecord
-from server.record.run_identity import MAY_MOVE, MadeOf, bind, bound, require_same
 from server.record.sent import FILE, SentTasks
-from server.trust.new_ledgers import read_accepted
+from server.run_identity import MAY_MOVE, MadeOf, bind, bound, require_same
 
 log = logging.getLogger("fedlora.journal")
 

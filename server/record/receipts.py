@@ -2,7 +2,7 @@
 
 A site whose disk was put back to an older state, or emptied, cannot see it itself: its numbers, or its key, show it
 here. An older copy is turned away until its numbers have passed those that are held: by then a person has seen it. A
-new ledger is turned away until both administrators have acted (`server.trust.new_ledgers`).
+new ledger is turned away until both administrators have acted (`server.record.new_ledgers`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from fedlora.privacy.receipt import Receipt, ReceiptError, Signature, require_later
 from fedlora.privacy.shown import at_most
 from fedlora.protocol.versions import recorded
-from server.trust.new_ledgers import Accepted, read_accepted
+from server.record.new_ledgers import Accepted, read_accepted
 
 log = logging.getLogger("fedlora.receipts")
 

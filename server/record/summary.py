@@ -11,8 +11,7 @@ from fedlora.config import Recipe
 from fedlora.privacy.spent import epsilon_max, privacy_summary
 from fedlora.privacy.unconfirmed import SiteSpent
 from fedlora.versions import versions
-from server.coordinate import FIRST_STEP
-from server.initial.gradient_recipe import gradient_recipe
+from server.gradient_recipe import FIRST_STEP, gradient_recipe
 from server.record.checkpoint import Progress
 from server.record.journal import NOISED
 from server.record.packing_summary import packing_summary

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from fedlora.processes.duties import Conditions, in_words
 from server.runs.bundle import write_bundle
-from server.deployment.control import Control, UnreachableError
+from server.flower.control import Control, UnreachableError
 from server.trust.provision import read_registry
-from server.deployment.settings import Patience, ServerSettings
+from server.settings import Patience, ServerSettings
 from server.runs.submissions import (
     AT_REST,
     Look,

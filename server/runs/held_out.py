@@ -8,7 +8,7 @@ from fedlora.data.classes import require_classes
 from fedlora.config import Recipe
 from fedlora.data.rows import Columns, Read, read_whole
 from fedlora.settings import SettingsError
-from server.deployment.settings import ServerSettings
+from server.settings import ServerSettings
 
 
 def held_out(settings: ServerSettings) -> Read | None:

@@ -21,12 +21,12 @@ from fedlora.files import write_atomically
 from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.plan import planned_epsilon as epsilon_at_most
 from fedlora.settings import SettingsError, mapping_in, parse
-from server.initial.gradient_recipe import gradient_recipe
+from server.gradient_recipe import gradient_recipe
 from server.runs.held_out import known_classes
 from server.runs.planning import child_environment, sizes
 from server.runs.preflight import look_before
 from server.runs.recipe_files import confined
-from server.deployment.settings import ServerSettings, load_server
+from server.settings import ServerSettings, load_server
 from server.runs.submissions import resume as go_on
 from server.runs.submissions import submit
 

@@ -17,7 +17,7 @@ from fedlora.settings import SettingsError, nearest
 from server.runs.held_out import classes_of, held_out
 from server.requests.planner import OTHERS
 from server.trust.provision import read_registry
-from server.deployment.settings import ServerSettings
+from server.settings import ServerSettings
 from strategies.fit import require_fit
 from strategies.registry import build
 

@@ -26,8 +26,8 @@ from fedlora.plain_yaml import yaml_text
 from fedlora.processes.living import Process, born, is_alive
 from fedlora.protocol.versions import recorded
 from fedlora.settings import Settings, SettingsError, parse
-from server.deployment.control import Control, UnreachableError
-from server.deployment.settings import ServerSettings
+from server.flower.control import Control, UnreachableError
+from server.settings import ServerSettings
 
 S = TypeVar("S", bound=Settings)
 

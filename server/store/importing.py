@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select
 
 from fedlora.config import Recipe
 from fedlora.settings import SettingsError, parse
-from server.coordinate import FIRST_STEP
+from server.gradient_recipe import FIRST_STEP
 from server.record.sent import SentTasks, Spent
 from server.store.audit import append_event
 from server.store.journals import read_journal

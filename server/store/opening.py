@@ -73,7 +73,7 @@ def store_here() -> str:
     if given:
         return given
     if Path("server.yaml").exists():
-        from server.deployment.settings import load_server
+        from server.settings import load_server
 
         return load_server(Path("server.yaml")).store_url
     return str(Path("runs") / FILE)

@@ -27,13 +27,12 @@ from fedlora.privacy.receipt import Receipt
 from fedlora.privacy.terms import event_of
 from fedlora.privacy.unconfirmed import dearest
 from fedlora.settings import SettingsError
-from server.coordinate import FIRST_STEP
-from server.deployment.settings import ServerSettings
-from server.initial.gradient_recipe import gradient_recipe
+from server.gradient_recipe import FIRST_STEP, gradient_recipe
+from server.record.new_ledgers import Accepted, accept
 from server.record.receipts import held_in
 from server.record.sent import FILE, SentTasks
+from server.settings import ServerSettings
 from server.store.spending import fingerprint_of
-from server.trust.new_ledgers import Accepted, accept
 from server.trust.told import operator, tell
 
 

@@ -32,7 +32,7 @@ from fedlora.deployment.private_files import make_private_folder, write_private
 from fedlora.files import write_atomically
 from fedlora.plain_yaml import yaml_text
 from fedlora.settings import Settings, SettingsError, parse
-from server.deployment.settings import ServerSettings
+from server.settings import ServerSettings
 from server.trust.authority import newest_signer
 from server.trust.certificates import issue_server_certificate, make_authority, site_certificate
 from server.trust.grants import remember_grant

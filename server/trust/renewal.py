@@ -7,7 +7,7 @@ import math
 
 from fedlora.deployment.environment import split_address
 from fedlora.settings import SettingsError
-from server.deployment.settings import ServerSettings
+from server.settings import ServerSettings
 from server.trust.certificates import authority_days_left, days_left, days_to, issue_server_certificate, signer_in
 
 log = logging.getLogger("fedlora.server")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedlora.deployment.asking import agree
 from fedlora.deployment.enrolment import certificate_fingerprint
 from fedlora.deployment.environment import split_address
-from server.deployment.settings import ServerSettings
+from server.settings import ServerSettings
 from server.trust.authority import begin_roll, finish_roll
 from server.trust.certificates import authorities
 from server.trust.grants import read_granted

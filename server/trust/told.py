@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fedlora.files import sync_folder
 from fedlora.settings import SettingsError
-from server.deployment.settings import ServerSettings
+from server.settings import ServerSettings
 from server.store.audit import append_event
 from server.store.opening import open_store
 

@@ -14,8 +14,8 @@ from flwr.clientapp import ClientApp
 from transformers import RobertaConfig, RobertaModel
 
 from client.deployed import respond
-from client.deployment.settings import ClientSettings
 from client.messages import read_task, reply_message
+from client.settings import ClientSettings
 from fedlora.config import ModelSettings
 from fedlora.data.rows import Row
 from fedlora.models.base import load_base

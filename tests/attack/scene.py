@@ -13,7 +13,7 @@ import yaml
 from flwr.clientapp import ClientApp
 
 from client.deployed import respond
-from client.deployment.settings import ClientSettings, load_client
+from client.settings import ClientSettings, load_client
 from fedlora.config import Recipe
 from fedlora.data.rows import Row
 from fedlora.privacy.ledger import LedgerFiles, datasets, inspect_ledger

@@ -19,7 +19,7 @@ import yaml
 from client.deployed import app as client
 from fedlora.config import Recipe
 from fedlora.deployment.environment import QUIET
-from server.deployment.control import Control
+from server.flower.control import Control
 from server.runs.bundle import PYPROJECT
 from server.runs.submissions import completed_rounds
 from server.trust.provision import read_registry

@@ -24,10 +24,10 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from client.deployment.agent import children, free_port
-from client.deployment.settings import load_client
+from client.settings import load_client
 from fedlora.deployment.environment import QUIET
 from fedlora.deployment.private_files import write_private
-from server.deployment.control import Control
+from server.flower.control import Control
 from server.runs.bundle import PYPROJECT
 from simulations.deployment import Deployment, make_deployment
 from simulations.local_grid import LocalGrid, run_apps

@@ -13,8 +13,8 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.fab import Fab
 from flwr.supercore.run import Run
 
-from client.deployment.settings import load_client
 from client.flower import executor
+from client.settings import load_client
 
 PAUSE_S = 0.05
 

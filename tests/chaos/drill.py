@@ -24,7 +24,7 @@ import yaml
 from fedlora.config import Recipe
 from fedlora.deployment.environment import split_address
 from fedlora.files import write_atomically
-from server.deployment.control import Control
+from server.flower.control import Control
 from server.runs.submissions import completed_rounds, read_submission, resume, state_of, stop
 from simulations.deployment import Deployment, make_deployment
 from simulations.site_files import write_site_files

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from client.deployed import policy_of, require_both, respond
-from client.deployment.settings import ClientSettings, SiteData
 from client.own_rows import OwnRows, own_rows, require_classes, require_usable
+from client.settings import ClientSettings, SiteData
 from fedlora.data.rows import Columns, read_rows
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.rows_key import rows_key

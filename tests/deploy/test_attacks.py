@@ -24,10 +24,10 @@ from client.flower.fleet import signed as fleet_signed
 from client.flower.identity import channel_credentials
 from fedlora.deployment.environment import flower_environment, split_address
 from fedlora.processes.sockets import accepts
-from server.deployment.control import Control, ControlError
 from server.deployment.doctor import outside_addresses
+from server.flower.admitted import as_pem
+from server.flower.control import Control, ControlError
 from server.runs.bundle import write_bundle
-from server.trust.admitted import as_pem
 from server.trust.certificates import signer_in, site_certificate
 from server.trust.provision import approve, read_registry, revoke
 from simulations.deployment import LET_IN, Deployment, make_deployment

@@ -17,17 +17,17 @@ from client.deployment.backup import back_up as back_up_site
 from client.deployment.backup import restore as restore_site
 from client.deployment.commands import app as client
 from client.deployment.enroll import accept, ask
-from client.deployment.settings import load_client
+from client.settings import load_client
 from fedlora.deployment.archive import CONTENTS, read_about, restore_archive, write_archive
 from fedlora.privacy.ledger import LedgerFiles, exclusive_ledger, inspect_ledger
 from fedlora.privacy.signing import load_or_create_key
 from fedlora.settings import SettingsError
+from server.commands.admin import admin
 from server.dashboard.access import Access, Role, access_path
 from server.deployment.backup import back_up, restore
 from server.runs.submissions import completed_rounds
 from server.store.audit import read_events, verify_events
 from server.store.opening import open_existing, open_store
-from server.trust.admin_commands import admin
 from server.trust.provision import approve, initialise, read_registry
 from server.trust.told import tell
 from simulations.deployment import Deployment, make_deployment

@@ -8,8 +8,8 @@ import pytest
 
 from client.deployment.agent import free_port
 from fedlora.deployment.enrolment import make_request, new_node_key
-from server.deployment.control import Control, ControlError, UnreachableError, key_bytes
-from server.deployment.patient_flower import be_patient
+from server.flower.control import Control, ControlError, UnreachableError, key_bytes
+from server.flower.patient_flower import be_patient
 from server.trust.provision import initialise
 from simulations.deployment import make_deployment
 

@@ -13,9 +13,9 @@ import yaml
 
 from client.deployment.agent import require_ready
 from client.deployment.enroll import accept, ask
-from client.deployment.settings import load_client
 from client.flower import executor
 from client.flower.standing import Standing, standing
+from client.settings import load_client
 from fedlora.config import Recipe
 from fedlora.processes.living import Process, born, environment_of, is_alive
 from fedlora.settings import SettingsError

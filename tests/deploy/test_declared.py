@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from client.deployed import policy_of
 from client.deployment.doctor import examine
 from client.deployment.enroll import accept, ask
-from client.deployment.settings import load_client
 from client.own_rows import own_rows, require_own_name
+from client.settings import load_client
 from fedlora.cli import load_command
 from fedlora.files import write_atomically
 from fedlora.privacy.rows_key import rows_key

@@ -17,9 +17,9 @@ from fedlora.config import ModelSettings
 from fedlora.deployment import checks
 from fedlora.deployment.findings import bad, examine_all, good, report
 from fedlora.models.base import load_base
-from server.commands import server
-from server.deployment.settings import load_server
+from server.commands.server import server
 from server.runs.submissions import submit
+from server.settings import load_server
 from server.trust.certificates import issue_server_certificate
 from server.trust.provision import approve, initialise
 from tests.federations import save_tiny_model, tiny_recipe

@@ -19,9 +19,9 @@ from client.deployment.enroll import accept, ask, ask_with_new_key
 from client.flower.fleet import signed
 from client.flower.identity import certificate_for, channel_credentials, load_node_key
 from client.flower.supernode import CONNECTION
-from server.deployment.superlink import MODULE, client_certificates
-from server.trust.admitted import Approved, Seen, as_pem, read_seen
-from server.trust.door import METHODS, Door
+from server.flower.admitted import Approved, Seen, as_pem, read_seen
+from server.flower.door import METHODS, Door
+from server.flower.superlink import MODULE, client_certificates
 from server.trust.provision import approve, initialise, read_registry, revoke
 
 
@@ -192,7 +192,7 @@ def test_who_was_here_is_written_now_and_then_and_kept(tmp_path):
 
 
 def test_flower_makes_its_fleet_server_as_the_launcher_expects(tmp_path):
-    """What `server.deployment.superlink` and `client.flower.supernode` take from Flower's private names."""
+    """What `server.flower.superlink` and `client.flower.supernode` take from Flower's private names."""
     pki = initialise(tmp_path / "server", name="net", address="localhost:1").pki
     authority, pem = ((pki / name).read_bytes() for name in ("ca.crt", "server.pem"))
     flower = importlib.import_module(MODULE)

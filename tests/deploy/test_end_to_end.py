@@ -18,8 +18,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from client.deployment.clock import against_coordinator
-from client.deployment.settings import load_client
+from client.flower.clock import against_coordinator
+from client.settings import load_client
 from fedlora import __version__
 from fedlora.config import DeviceSettings, Recipe, load
 from fedlora.deployment.environment import split_address

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from client.deployment.commands import app as client
 from client.deployment.enroll import accept, ask, ask_with_new_key
-from client.deployment.settings import ClientSettings, load_client
+from client.settings import ClientSettings, load_client
 from fedlora.deployment.enrolment import (
     fingerprint,
     make_request,
@@ -25,11 +25,11 @@ from fedlora.deployment.enrolment import (
 from fedlora.deployment.private_files import require_private, write_private
 from fedlora.privacy.policy import Policy
 from fedlora.settings import SettingsError, parse
-from server.deployment.control import ControlError, Node, key_bytes
-from server.deployment.settings import ServerSettings, load_server
-from server.trust.admin_commands import admin
+from server.commands.admin import admin
+from server.deployment.registration import BATCH, reconcile
+from server.flower.control import ControlError, Node, key_bytes
+from server.settings import ServerSettings, load_server
 from server.trust.provision import approve, grant_again, initialise, is_reconciled, read_registry, revoke
-from server.trust.registration import BATCH, reconcile
 
 
 class FakeControl:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from client.deployment.agent import require_ready
-from client.deployment.settings import ClientSettings, SiteData
 from client.flower import executor
+from client.settings import ClientSettings, SiteData
 from fedlora.deployment.private_files import write_private
 from fedlora.settings import SettingsError
 from fedlora.units_path import units_folder

@@ -13,8 +13,8 @@ from flwr.proto.fleet_pb2 import DeactivateNodeRequest
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 
 from client.deployment.enroll import accept, ask
-from client.deployment.settings import ClientSettings, load_client
 from client.flower.farewell import remember_node, say_goodbye
+from client.settings import ClientSettings, load_client
 from fedlora.processes.supervise import Child, Supervisor
 from server.trust.provision import approve, initialise
 

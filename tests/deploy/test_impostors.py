@@ -14,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 from client.app import client_app
 from client.deployed import respond
 from client.deployed import signer as deployed_signer
-from client.deployment.settings import ClientSettings, SiteData
+from client.settings import ClientSettings, SiteData
 from fedlora.config import Recipe
 from fedlora.deployment.enrolment import make_request, new_node_key
 from fedlora.privacy.policy import Policy

@@ -11,10 +11,10 @@ import sys
 import grpc
 import pytest
 
-from client.deployment.clock import WRONG_TIME
-from client.deployment.settings import ClientSettings, Patience
+from client.flower.clock import WRONG_TIME
 from client.flower.lifeline import ASK_S, CONDITION, LOOK_S, SAY_S, Lifeline
 from client.flower.standing import NOT_APPROVED, Standing, meaning
+from client.settings import ClientSettings, Patience
 from fedlora.processes.duties import Conditions
 from fedlora.processes.sockets import connected
 from fedlora.processes.supervise import Child, Supervisor

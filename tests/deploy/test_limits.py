@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from client import deployed
-from client.deployment import limits
+from client import deployed, limits
 from client.deployment.agent import children, throttled
-from client.deployment.limits import code_of, limit_memory
-from client.deployment.settings import ClientSettings, Limits, SiteData
 from client.deployment.throttle import BYTES_PER_MEGABIT, CHUNK, Pace, Throttle
+from client.limits import code_of, limit_memory
+from client.settings import ClientSettings, Limits, SiteData
 from fedlora import __version__
 from fedlora.config import DeviceSettings
 from fedlora.protocol.task import Report
@@ -107,8 +106,8 @@ def test_the_supernode_of_a_limited_site_connects_through_the_limit(tmp_path):
 
 BOUNDED = """
 import torch
-from client.deployment.limits import code_of, data_bytes, limit_memory
-from client.deployment.settings import Limits
+from client.limits import code_of, data_bytes, limit_memory
+from client.settings import Limits
 taken = data_bytes() // 2**20
 limit_memory(Limits(memory_mib=max(512, taken + 300)))
 held = torch.ones(2**20 * 200 // 4)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from client.deployment.agent import children
-from client.deployment.offline import OFFLINE
-from client.deployment.settings import ClientSettings, SiteData
+from client.offline import OFFLINE
+from client.settings import ClientSettings, SiteData
 from fedlora.units_path import units_folder
 
 CALLS = """
@@ -26,10 +26,10 @@ def attempt(*address, **options):
 
 socket.getaddrinfo = attempt
 socket.create_connection = attempt
-from client.deployment.settings import ClientSettings, SiteData
+from client.settings import ClientSettings, SiteData
 settings = ClientSettings(site="a", coordinator="c:1", data=SiteData(train="x"), download_models=DOWNLOADS)
 BEFORE
-from client.deployment.offline import stay_offline
+from client.offline import stay_offline
 stay_offline(settings)
 from fedlora.config import ModelSettings
 from fedlora.models.base import load_base, load_tokenizer

@@ -19,7 +19,7 @@ import yaml
 from client.deployment.agent import REVOKED_STATUS
 from fedlora.deployment.environment import split_address
 from fedlora.units_path import units_folder
-from server.deployment.settings import ServerSettings
+from server.settings import ServerSettings
 
 ROOT = units_folder()
 FILE = ROOT / "docker-compose.yml"

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from client.flower.bundles import Kind, admit
 from fedlora.config import Recipe
 from fedlora.settings import SettingsError
-from server.commands import server
-from server.deployment.control import ControlError, UnreachableError
+from server.commands.server import server
+from server.flower.control import ControlError, UnreachableError
 from server.runs import attempts
 from server.runs.attempts import ASK_S, LONGEST_PAUSE_S, MOST_FRUITLESS, Watch
 from server.runs.bundle import write_bundle

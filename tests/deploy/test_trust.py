@@ -14,9 +14,9 @@ from client.deployment.enroll import accept, ask, ask_with_new_key
 from fedlora.deployment.asking import agree
 from fedlora.deployment.enrolment import certificate_fingerprint, fingerprint
 from fedlora.settings import SettingsError
+from server.commands.admin import admin
 from server.store.audit import read_events, verify_events
 from server.store.opening import open_existing
-from server.trust.admin_commands import admin
 from server.trust.certificates import authorities
 from server.trust.provision import approve, initialise, read_registry
 from server.trust.told import tell, tell_waiting

@@ -16,8 +16,8 @@ from fedlora.privacy.policy import load_policy
 from fedlora.settings import MOST_CHARS as MOST_SAID
 from fedlora.settings import SettingsError, mapping_in, parse, read_mapping
 from fedlora.units_path import units_folder
-from server.deployment.settings import load_server
-from server.deployment.webhooks import hooks_beside
+from server.settings import load_server
+from server.webhooks import hooks_beside
 from tests.bombs import BOMB, ECHO
 
 

@@ -21,7 +21,7 @@ import client.deployed as deployed
 import client.own_rows as own_rows
 import fedlora.models.base as models
 from client.deployed import respond
-from client.deployment.settings import ClientSettings, SiteData
+from client.settings import ClientSettings, SiteData
 from fedlora.adapters import initial_adapter
 from fedlora.config import AdapterSettings, ModelSettings, load
 from fedlora.models.base import load_base

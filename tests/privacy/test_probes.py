@@ -8,8 +8,8 @@ from transformers import BertTokenizerFast
 
 import client.round as round_module
 from client.deployed import respond
-from client.deployment.settings import ClientSettings, SiteData
 from client.round import answer
+from client.settings import ClientSettings, SiteData
 from fedlora.data.examples import IGNORED, tokenise
 from fedlora.data.rows import Row
 from fedlora.privacy.engine import PrivateEngine

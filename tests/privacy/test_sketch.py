@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import fedlora.privacy.sketch as sketch_module
 from client.deployed import respond
-from client.deployment.settings import ClientSettings, SiteData
+from client.settings import ClientSettings, SiteData
 from fedlora.cli import load_command
 from fedlora.data.membership import key_of
 from fedlora.privacy.accounting import Event, epsilon

@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from client.deployment.settings import ClientSettings, SiteData
+from client.settings import ClientSettings, SiteData
 from fedlora.config import TrainSettings
 from fedlora.config.privacy import PrivacySettings
 from fedlora.privacy.accounting import Event, epsilon

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from server.deployment.control import Node, key_bytes
 from server.deployment.up import Duties
+from server.flower.control import Node, key_bytes
 
 
 class FakeSupervisor:

@@ -12,8 +12,8 @@ from fedlora.adapters import initial_adapter, write
 from fedlora.config import AdapterSettings
 from fedlora.data.examples import concatenate
 from fedlora.settings import SettingsError
+from server.gradient_recipe import gradient_recipe
 from server.initial.first_step import gradient_sum
-from server.initial.gradient_recipe import gradient_recipe
 from simulations.run import prepare
 from tests.federations import run
 

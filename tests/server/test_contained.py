@@ -22,8 +22,8 @@ from fedlora.processes.supervise import Child, Supervisor
 from fedlora.settings import SettingsError
 from server.deployment import up
 from server.deployment.at_flower import SLOW_S
-from server.deployment.control import ControlError, Node, UnreachableError
 from server.deployment.up import Duties
+from server.flower.control import ControlError, Node, UnreachableError
 from server.runs.submissions import read_submission, submit
 from server.trust.certificates import days_left, issue_server_certificate, make_authority
 from server.trust.provision import approve, initialise, read_registry

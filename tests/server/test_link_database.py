@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.deployment.link_database import give_up_if_damaged, is_damaged
+from server.flower.link_database import give_up_if_damaged, is_damaged
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_cut_database_is_damaged(database):
 
 
 def test_a_locked_database_is_not_damaged(database, monkeypatch):
-    monkeypatch.setattr("server.deployment.link_database.WAIT_S", 0.1)
+    monkeypatch.setattr("server.flower.link_database.WAIT_S", 0.1)
     holder = sqlite3.connect(database, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     assert not is_damaged(database)

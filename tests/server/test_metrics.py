@@ -14,8 +14,8 @@ from fedlora.config import Recipe
 from fedlora.deployment.health import serve_metrics
 from fedlora.processes.duties import Conditions
 from server.deployment.metrics import exposition, last_records
+from server.flower.admitted import Seen
 from server.runs.submissions import submit
-from server.trust.admitted import Seen
 from server.trust.certificates import CA_DAYS, SERVER_DAYS
 from server.trust.provision import approve, initialise, revoke
 

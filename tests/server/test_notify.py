@@ -14,10 +14,10 @@ import yaml
 from fedlora.deployment.private_files import write_private
 from fedlora.settings import SettingsError, parse
 from server.deployment.notify import FIRST_PAUSE_S, MOST_ATTEMPTS, Notifier
-from server.deployment.settings import load_server
-from server.deployment.webhooks import Webhook, hooks_beside
+from server.settings import load_server
 from server.store.audit import append_event
 from server.store.opening import open_store
+from server.webhooks import Webhook, hooks_beside
 
 SECRET = b"a secret of sixteen bytes or more"
 

@@ -12,8 +12,8 @@ from fedlora.cli import load_command
 from fedlora.config import Recipe, override
 from fedlora.plain_yaml import yaml_text
 from fedlora.settings import SettingsError, parse
-from server.deployment.settings import HeldOut, ServerSettings
 from server.runs.preflight import look_before
+from server.settings import HeldOut, ServerSettings
 from server.trust.provision import approve, initialise
 
 TEST_SET = "text,label\n" + "".join(f"message {number},{'yes' if number % 4 else 'no'}\n" for number in range(100))

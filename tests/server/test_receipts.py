@@ -22,14 +22,14 @@ from fedlora.privacy.unconfirmed import Confirmed, Sent, spent_by_site
 from fedlora.protocol.versions import recorded
 from fedlora.settings import SettingsError
 from server.coordinate import Coordination
-from server.deployment.settings import ServerSettings
+from server.record.new_ledgers import Accepted, accept, read_accepted
 from server.record.receipts import Held, clients_in, earlier, held_in, newest, require_continues
 from server.record.records import RoundFinished
 from server.record.sent import SentTasks
+from server.settings import ServerSettings
 from server.store.audit import read_events
 from server.store.opening import open_existing
 from server.trust.ledger_loss import give_up, lost_ledger, to_carry
-from server.trust.new_ledgers import Accepted, accept, read_accepted
 from simulations.local_grid import Fault
 from tests.federations import NODES, run, save_messages, save_tiny_model, tiny_recipe
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from fedlora.models.resident import resident
 from server.record.checkpoint import CheckpointError
 from server.record.records import Event, RoundFinished
-from server.record.run_identity import FILE
+from server.run_identity import FILE
 from tests.federations import run, save_tiny_model
 
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedlora.settings import SettingsError
-from server.run_commands import app
+from server.commands.runs import app
 from server.store.opening import open_store
 from server.store.privacy import read_privacy
 from server.store.reading import find_run, read_client_rounds, read_rounds, read_run_sites, read_runs

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from fedlora.processes.living import is_alive
-from server.deployment.link_database import is_damaged
+from server.flower.link_database import is_damaged
 from tests.chaos.report import Seen
 from tests.chaos.scene import Scene
 

@@ -20,10 +20,10 @@ from server.dashboard.gate import PUBLIC, Doors
 from server.dashboard.headers import INLINE
 from server.dashboard.page_sites import coordinator_in, who_may
 from server.dashboard.serve import build
+from server.flower.admitted import Seen
 from server.store.audit import append_event
 from server.store.opening import open_store
 from server.store.writing import begin_run, set_run, write_round
-from server.trust.admitted import Seen
 from server.trust.certificates import CA_DAYS, SERVER_DAYS
 from server.trust.provision import approve, initialise
 from tests.store.examples import MACHINE, facts, private, record

@@ -1,6 +1,6 @@
 """Flower's SuperLink with our door before it, and START_S seconds for a ServerApp to start (`patient_flower.py`).
 
-    python -m server.deployment.superlink FOLDER required|optional START_S ARGUMENTS...
+    python -m server.flower.superlink FOLDER required|optional START_S ARGUMENTS...
 
 Flower 1.39 has no setting for either half of the door: its Fleet server never asks for a client's certificate, and
 takes no interceptor. Both are put in where it makes that server, with private names of Flower's in this file alone
@@ -19,9 +19,9 @@ from typing import Any
 import grpc
 
 from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
-from server.deployment.patient_flower import be_patient
-from server.trust.admitted import Approved, Seen
-from server.trust.door import Door
+from server.flower.admitted import Approved, Seen
+from server.flower.door import Door
+from server.flower.patient_flower import be_patient
 
 MODULE = "flwr.superlink.cli.flower_superlink"
 

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 
-from client.deployment.settings import ClientSettings
+from client.settings import ClientSettings
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 

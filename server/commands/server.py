@@ -26,8 +26,8 @@ def up(config: Config = DEFAULT) -> None:
     """Run the coordinator until it is stopped."""
     from fedlora.processes.supervise import log_json_lines
     from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
-    from server.deployment.settings import load_server
     from server.deployment.up import serve
+    from server.settings import load_server
 
     log_json_lines()
     end_where_a_thread_cannot_begin()
@@ -43,9 +43,9 @@ def run(
 ) -> None:
     """Submit a run; a coordinator that is up starts it, and starts it again from its checkpoint if it dies."""
     from fedlora.config import load
-    from server.deployment.settings import load_server
     from server.runs.preflight import look_before
     from server.runs.submissions import submit
+    from server.settings import load_server
 
     parsed = load(recipe, overrides or [])
     settings = load_server(config)
@@ -58,10 +58,10 @@ def run(
 @server.command()
 def stop(name: Annotated[str, typer.Argument(help="Name of the run.")], config: Config = DEFAULT) -> None:
     """Stop a run for good; `resume` goes on with it."""
-    from server.deployment.control import Control
-    from server.deployment.settings import load_server
+    from server.flower.control import Control
     from server.runs.submissions import run_folder
     from server.runs.submissions import stop as halt
+    from server.settings import load_server
 
     settings = load_server(config)
     halt(run_folder(settings, name), Control(settings))
@@ -71,9 +71,9 @@ def stop(name: Annotated[str, typer.Argument(help="Name of the run.")], config: 
 @server.command()
 def resume(name: Annotated[str, typer.Argument(help="Name of the run.")], config: Config = DEFAULT) -> None:
     """Go on with a run that was stopped or given up, from its checkpoint."""
-    from server.deployment.settings import load_server
     from server.runs.submissions import resume as go_on
     from server.runs.submissions import run_folder
+    from server.settings import load_server
 
     go_on(run_folder(load_server(config), name))
     console.print(f"{name} goes on.")
@@ -82,8 +82,8 @@ def resume(name: Annotated[str, typer.Argument(help="Name of the run.")], config
 @server.command("list")
 def list_runs(config: Config = DEFAULT, json_output: Json = False) -> None:
     """Every run: its state, rounds and attempts."""
-    from server.deployment.settings import load_server
     from server.runs.submissions import completed_rounds, look_at, runs
+    from server.settings import load_server
 
     rows = []
     for folder in runs(load_server(config)):
@@ -117,9 +117,9 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over.")] = False,
 ) -> None:
     """The run's own log: rounds, answers, and while it waits for sites, how long it still will."""
-    from server.deployment.settings import load_server
     from server.runs.run_log import log_lines
     from server.runs.submissions import is_over, run_folder
+    from server.settings import load_server
 
     folder = run_folder(load_server(config), name)
     if not (folder / "run.log").exists() and not follow:

@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 
-from client.deployment.settings import ClientSettings
 from client.flower.fleet import call
+from client.settings import ClientSettings
 from fedlora.deployment.findings import Finding, bad, doubtful, good
 
 CHECK = "clock here and there"

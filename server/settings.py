@@ -10,7 +10,7 @@ from pydantic import Field
 from fedlora.data.classes import Classes
 from fedlora.deployment.environment import load_settings
 from fedlora.settings import Settings
-from server.deployment.webhooks import Webhook, located
+from server.webhooks import Webhook, located
 
 
 class HeldOut(Settings):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from fedlora.config import Recipe
 from fedlora.config.wire import WireSettings
 
+FIRST_STEP = "first-step"
+"""The round's folder, in the run's."""
+
 
 def gradient_recipe(recipe: Recipe, width: int) -> Recipe:
     """The recipe of the round that asks for gradients: everything that is not about the first step stays."""

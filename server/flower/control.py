@@ -34,8 +34,8 @@ from flwr.supercore.error.base import ApiErrorCode
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
-from server.deployment.settings import ServerSettings
-from server.trust.admitted import as_pem
+from server.flower.admitted import as_pem
+from server.settings import ServerSettings
 
 GONE = ("unregistered", "deleted")
 

@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 from itertools import islice
 from typing import Protocol
 
-from server.deployment.control import Node, key_bytes
-from server.deployment.settings import ServerSettings
+from server.flower.control import Node, key_bytes
+from server.settings import ServerSettings
 from server.trust.provision import Registry, SiteEntry, read_registry, registry_lock, write_registry
 
 BATCH = 50
@@ -19,7 +19,7 @@ BATCH = 50
 
 
 class Fleet(Protocol):
-    """What is used of `server.deployment.control.Control`."""
+    """What is used of `server.flower.control.Control`."""
 
     def nodes(self) -> Mapping[int, Node]: ...
     def register(self, public_key: str) -> int: ...

@@ -10,7 +10,7 @@ import resource
 import sys
 from pathlib import Path
 
-from client.deployment.settings import Limits
+from client.settings import Limits
 from fedlora.settings import SettingsError
 
 MIB = 1024 * 1024

@@ -53,7 +53,7 @@ def approve(
     yes: Yes = False,
 ) -> None:
     """Accept a site (or its new key, after asking) and write the grant that goes back to it."""
-    from server.deployment.settings import load_server
+    from server.settings import load_server
     from server.trust.provision import approve as accept
     from server.trust.provision import kind_of_approval
     from server.trust.told import tell
@@ -81,7 +81,7 @@ def grant(
     out: Annotated[Path | None, typer.Option(help="Where to write the grant.")] = None,
 ) -> None:
     """A new grant for the key that a site has: of a new authority, or with a new address."""
-    from server.deployment.settings import load_server
+    from server.settings import load_server
     from server.trust.provision import grant_again
     from server.trust.told import tell
 
@@ -96,7 +96,7 @@ def grant(
 @admin.command()
 def revoke(site: Annotated[str, typer.Argument(help="Name of the site.")], config: Config = DEFAULT) -> None:
     """Cut a site off, now if the coordinator is up; its key is never accepted again."""
-    from server.deployment.settings import load_server
+    from server.settings import load_server
     from server.trust.provision import read_registry
     from server.trust.provision import revoke as cut_off
     from server.trust.told import tell
@@ -110,9 +110,9 @@ def revoke(site: Annotated[str, typer.Argument(help="Name of the site.")], confi
 @admin.command("list")
 def list_sites(config: Config = DEFAULT, json_output: Json = False) -> None:
     """Every site, its state, its key, when it was last here and what it declared that it can carry."""
-    from server.deployment.settings import load_server
+    from server.flower.admitted import read_seen
     from server.requests.declared import read_declared
-    from server.trust.admitted import read_seen
+    from server.settings import load_server
     from server.trust.provision import read_registry
 
     settings = load_server(config)
@@ -143,7 +143,7 @@ def list_sites(config: Config = DEFAULT, json_output: Json = False) -> None:
 def renew(config: Config = DEFAULT) -> None:
     """A new server certificate from the same authority; a coordinator that is up takes it at once. Sites do nothing."""
     from fedlora.deployment.environment import split_address
-    from server.deployment.settings import load_server
+    from server.settings import load_server
     from server.trust.certificates import issue_server_certificate, server_certificate
     from server.trust.told import tell
 
@@ -161,7 +161,7 @@ def roll_authority(
     yes: Yes = False,
 ) -> None:
     """Replace the certificate authority: once to begin; --finish when every site has taken a new grant."""
-    from server.deployment.settings import load_server
+    from server.settings import load_server
     from server.trust.rolling import begin, finish_after_asking, still_to_grant
 
     settings = load_server(config)
@@ -183,7 +183,7 @@ def accept_new_ledger(
 ) -> None:
     """Agree that a site's privacy ledger is lost and a new one begins, which states what was spent before."""
     from fedlora.privacy.shown import at_most
-    from server.deployment.settings import load_server
+    from server.settings import load_server
     from server.store.spending import fingerprint_of
     from server.trust.ledger_loss import give_up, lost_ledger, to_carry
 
@@ -219,7 +219,7 @@ def backup(
 ) -> None:
     """Copy all that a new machine needs into one file of mode 0600: it holds the authority's key."""
     from server.deployment.backup import back_up, sqlite_file
-    from server.deployment.settings import load_server
+    from server.settings import load_server
 
     settings = load_server(config)
     path = out or archive_name(settings.name)
