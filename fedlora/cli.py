@@ -21,15 +21,15 @@ from fedlora.settings import RunError, SettingsError
 from fedlora.units_path import add_units_to_path
 
 COMMANDS = {
-    "init": ("simulations.init_command:init", "Look at your file and write a recipe for it."),
-    "simulate": ("simulations.commands:simulate", "Run a recipe: coordinator and clients in one process."),
-    "recipes": ("fedlora.config.commands:recipes", "The packaged recipes, with a sentence each."),
-    "find-lr": ("simulations.find_lr_command:find_lr", "Which learning rate a recipe should have, by short runs."),
-    "compare": ("simulations.commands:compare", "Put finished or new runs side by side: table, CSV, picture."),
+    "init": ("simulations.commands.init:init", "Look at your file and write a recipe for it."),
+    "simulate": ("simulations.commands.simulate:simulate", "Run a recipe: coordinator and clients in one process."),
+    "recipes": ("simulations.commands.recipes:recipes", "The packaged recipes, with a sentence each."),
+    "find-lr": ("simulations.commands.find_lr:find_lr", "Which learning rate a recipe should have, by short runs."),
+    "compare": ("simulations.commands.simulate:compare", "Put finished or new runs side by side: table, CSV, picture."),
     "strategies": ("strategies.commands:strategies", "What every strategy trains, sends and guarantees."),
     "probe": ("strategies.commands:probe_adapters", "Is averaging a PEFT adapter type exact?"),
-    "wire": ("simulations.wire_commands:app", "What a message holds; how many bytes a recipe will send."),
-    "privacy": ("simulations.privacy_commands:app", "Plan a private run's noise; audit its claim by canaries."),
+    "wire": ("simulations.commands.wire:app", "What a message holds; how many bytes a recipe will send."),
+    "privacy": ("simulations.commands.privacy:app", "Plan a private run's noise; audit its claim by canaries."),
     "ledger": ("fedlora.privacy.commands:ledger_app", "Show, verify and export what a site's data have spent."),
     "runs": ("server.commands.runs:app", "What the store knows of runs: list, show, import, export, rm."),
     "server": (
@@ -39,7 +39,7 @@ COMMANDS = {
     "admin": ("server.commands.admin:admin", "Make a coordinator; approve, list and revoke sites; back it up."),
     "client": ("client.deployment.commands:app", "Take part with a site: enroll, accept, up, doctor."),
     "dashboard": ("server.dashboard.commands:app", "Watch and steer runs in a browser; users and API tokens."),
-    "config": ("strategies.config_commands:app", "Check a recipe, or explain every setting."),
+    "config": ("simulations.commands.config:app", "Check a recipe, or explain every setting."),
 }
 
 

@@ -17,7 +17,7 @@ from fedlora.privacy.shown import at_most
 from fedlora.settings import SettingsError
 from server.record.summary import read_rounds
 from server.record.verdict import STANDINGS
-from simulations.pictures import draw_comparison
+from simulations.terminal.pictures import draw_comparison
 
 
 @dataclass(frozen=True)

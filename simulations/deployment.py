@@ -30,7 +30,7 @@ from fedlora.units_path import units_folder
 from server.runs.submissions import completed_rounds, state_of, submit
 from server.settings import ServerSettings, load_server
 from server.trust.provision import approve, initialise
-from simulations.site_files import write_site_files
+from simulations.data.site_files import write_site_files
 
 MODEST = {"OMP_NUM_THREADS": "1"}  # many processes share this machine's cores
 DEMO_RECIPE = Path(__file__).parent / "recipes" / "fedsvd.yaml"

@@ -20,7 +20,7 @@ from client.app import client_app
 from client.site import Site
 from fedlora.config import Recipe
 from fedlora.settings import SettingsError
-from simulations.partition import Federation, federation
+from simulations.data.partition import Federation, federation
 from simulations.sites import site_of
 
 

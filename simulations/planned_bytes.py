@@ -27,7 +27,7 @@ from fedlora.wire.choice import choose, packing_of
 from fedlora.wire.message import Header, encode
 from server.record.checkpoint import Progress
 from server.requests.outgoing import Brief, Outgoing, outgoing
-from simulations.partition import columns_of
+from simulations.data.partition import columns_of
 from strategies.base import Strategy
 from strategies.registry import build
 

@@ -42,14 +42,14 @@ from server.record.summary import first_step_spent, largest_error, noised_rounds
 from server.record.verdict import Guessing, verdict
 from server.run_identity import MAY_MOVE
 from simulations.attacks import app_of, attackers, corrupted
-from simulations.contradictions import refuse_contradictions
-from simulations.data_summary import lines
+from simulations.data.contradictions import refuse_contradictions
+from simulations.data.partition import ClientExamples, Federation, federation
+from simulations.data.private_door import require_private_training
+from simulations.data.summary import lines
 from simulations.local_grid import FIRST_NODE, Faults, LocalGrid, run_apps
 from simulations.on_ray import run_on_ray
-from simulations.partition import ClientExamples, Federation, federation
-from simulations.pictures import draw_curves
-from simulations.private_door import require_private_training
 from simulations.sites import site_of
+from simulations.terminal.pictures import draw_curves
 from strategies.base import State
 from strategies.registry import build
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from client.site import Parts, Site
 from fedlora.folder_names import folder_name
 from fedlora.privacy.policy import SIMULATION
-from simulations.partition import Federation
+from simulations.data.partition import Federation
 
 
 def site_of(data: Federation, name: str, folder: Path) -> Site:

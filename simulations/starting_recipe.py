@@ -15,9 +15,9 @@ from fedlora.folder_names import folder_name
 from fedlora.models.base import outline
 from fedlora.plain_yaml import yaml_text
 from fedlora.settings import parse
-from simulations.contradictions import refuse_contradictions
-from simulations.data_summary import classes_said, clients_said, printable
-from simulations.partition import Federation, columns_of, federation, tokenised, version_of
+from simulations.data.contradictions import refuse_contradictions
+from simulations.data.partition import Federation, columns_of, federation, tokenised, version_of
+from simulations.data.summary import classes_said, clients_said, printable
 
 LENGTHS = (32, 64, 128, 256)
 """Tokens. What a step costs grows with them; a text of 256 has some 180 words."""

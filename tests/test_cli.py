@@ -12,8 +12,8 @@ import yaml
 
 from fedlora.cli import COMMANDS, load_command, main, way_out
 from fedlora.config import Recipe, load
-from fedlora.config.commands import settings_of
 from fedlora.settings import SettingsError
+from simulations.commands.recipes import settings_of
 
 RECIPES = sorted((Path(__file__).resolve().parents[1] / "simulations/recipes").glob("*.yaml"))
 

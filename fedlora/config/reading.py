@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedlora.config.packaged import recipe_file
 from fedlora.config.recipe import Recipe
 from fedlora.data.tables.reading import READERS
+from fedlora.packaged import recipe_file
 from fedlora.plain_yaml import Written, YamlError, read_scalar
 from fedlora.settings import SettingsError, parse, read_mapping
 

@@ -9,9 +9,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 
 from fedlora import __version__
-from server.dashboard.gate import Doors, Gate
-from server.dashboard.headers import SecurityHeaders
-from server.dashboard.login import login_routes
+from server.dashboard.doors.gate import Doors, Gate
+from server.dashboard.doors.headers import SecurityHeaders
+from server.dashboard.doors.login import login_routes
 
 ASSETS = Path(__file__).parent / "assets"
 

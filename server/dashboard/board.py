@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from server.dashboard.gate import Doors
+from server.dashboard.doors.gate import Doors
 from server.runs.launch import Launchpad
 from server.store.audit import append_event
 from server.store.opening import Store

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from server.dashboard.access import Access, Role, access_path
+from server.dashboard.doors.access import Access, Role, access_path
 from server.store.opening import store_here
 
 app = typer.Typer(invoke_without_command=True, add_completion=False, help="Watch and steer runs in a browser.")

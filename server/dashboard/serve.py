@@ -17,13 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fedlora.deployment.private_files import require_private
 from fedlora.settings import RunError, SettingsError
-from server.dashboard.access import Access
-from server.dashboard.api import add_api
 from server.dashboard.app import create_app
 from server.dashboard.board import Board
-from server.dashboard.gate import LOOPBACK, Audit, Doors, log_only
+from server.dashboard.doors.access import Access
+from server.dashboard.doors.gate import LOOPBACK, Audit, Doors, log_only
 from server.dashboard.inherited import address_of, inherited_socket
-from server.dashboard.pages import add_pages
+from server.dashboard.machine.api import add_api
+from server.dashboard.pages.addresses import add_pages
 from server.deployment.notify import Notifier
 from server.runs.launch import Launchpad, launchpad
 from server.runs.recipe_files import require_apart

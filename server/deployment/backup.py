@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 
 from fedlora.deployment.archive import About, files_below, restore_archive, write_archive
 from fedlora.settings import SettingsError
-from server.dashboard.access import access_path
+from server.dashboard.doors.access import access_path
 from server.settings import ServerSettings, load_server
 from server.trust.provision import registry_lock
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.config import DataSettings, Recipe, load
-from fedlora.config.packaged import packaged
+from fedlora.packaged import packaged
 from fedlora.deployment.enrolment import require_name
 from fedlora.files import write_atomically
 from fedlora.plain_yaml import yaml_text

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from client import own_rows
 from fedlora.config import load
-from simulations.audit import Asked, Audit, audit
+from simulations.auditing.audit import Asked, Audit, audit
 from tests.attack.faults import FAULTS
 from tests.attack.report import table, write_between
 

@@ -15,9 +15,9 @@ from fedlora.data.rows import Columns, Row, read_rows
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.settings import SettingsError
-from simulations.audit import Asked, audit
-from simulations.audit_rows import TOLERANCE, clipped_sum, moved_by_rows
-from simulations.audit_site import spread, write_rows
+from simulations.auditing.audit import Asked, audit
+from simulations.auditing.rows import TOLERANCE, clipped_sum, moved_by_rows
+from simulations.auditing.site import spread, write_rows
 from tests.attack import padding
 from tests.attack.attack import Gain
 from tests.attack.faults import FAULTS

@@ -23,7 +23,7 @@ from fedlora.privacy.policy import SIMULATION
 from fedlora.protocol.task import Task
 from fedlora.settings import RunError
 from fedlora.updates import Factor
-from simulations.audit_site import write_rows
+from simulations.auditing.site import write_rows
 from tests.attack.attack import Gain
 from tests.attack.scene import LABELS, asked, charges, counting, messages, run_of, site_with, small_recipe, with_app
 

@@ -21,7 +21,7 @@ from fedlora.protocol.task import Task
 from fedlora.settings import parse
 from fedlora.updates import Adapter, Factor
 from fedlora.wire.state import encode_state
-from simulations.audit_site import spread
+from simulations.auditing.site import spread
 from tests.attack.scene import run_of, site_with
 
 LENGTHS = (2, 5, 9, 12, 14, 16)

@@ -18,8 +18,8 @@ from fedlora.config import Recipe
 from fedlora.data.rows import Row
 from fedlora.privacy.ledger import LedgerFiles, datasets, inspect_ledger
 from fedlora.protocol.task import Report, Task
-from simulations.audit_run import Federation, federate_alone
-from simulations.audit_site import make_site, write_rows
+from simulations.auditing.federation import Federation, federate_alone
+from simulations.auditing.site import make_site, write_rows
 from simulations.local_grid import LocalGrid
 from tests.federations import save_messages, save_tiny_model, tiny_recipe
 

@@ -23,9 +23,9 @@ from server.flower.control import Control
 from server.runs.bundle import PYPROJECT
 from server.runs.submissions import completed_rounds
 from server.trust.provision import read_registry
+from simulations.data.site_files import write_site_files
 from simulations.deployment import Deployment, make_deployment
 from simulations.local_grid import LocalGrid, run_apps
-from simulations.site_files import write_site_files
 from tests.bench.empty_round import app as server
 from tests.federations import save_messages, save_tiny_model, tiny_recipe
 

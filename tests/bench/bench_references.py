@@ -20,7 +20,7 @@ from fedlora.config import Recipe, load
 from fedlora.data.examples import Examples
 from fedlora.data.rows import Row, read_rows
 from fedlora.models.base import load_base
-from simulations.partition import assign, columns_of, tokenised
+from simulations.data.partition import assign, columns_of, tokenised
 
 TRAINED = 3000
 """Examples that the logistic regressions see; all of them for `all`."""

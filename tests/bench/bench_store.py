@@ -20,10 +20,10 @@ from typing import Any
 from fastapi.testclient import TestClient
 from sqlalchemy import Connection, Table, insert, literal, select, update
 
-from server.dashboard.access import Access, Role
-from server.dashboard.api import add_api
 from server.dashboard.app import create_app
-from server.dashboard.gate import Doors
+from server.dashboard.doors.access import Access, Role
+from server.dashboard.doors.gate import Doors
+from server.dashboard.machine.api import add_api
 from server.record.records import RoundRecord
 from server.store.audit import append_event
 from server.store.opening import Store, open_store

@@ -26,8 +26,8 @@ from fedlora.deployment.environment import split_address
 from fedlora.files import write_atomically
 from server.flower.control import Control
 from server.runs.submissions import completed_rounds, read_submission, resume, state_of, stop
+from simulations.data.site_files import write_site_files
 from simulations.deployment import Deployment, make_deployment
-from simulations.site_files import write_site_files
 from tests.chaos.catalogue import FAULTS, At
 from tests.chaos.clocks import Clocks
 from tests.chaos.faults.stops import START_S

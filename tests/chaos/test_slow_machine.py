@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from server.runs.submissions import completed_rounds, look_at, read_submission, state_of
+from simulations.data.site_files import write_site_files
 from simulations.deployment import Deployment, make_deployment
-from simulations.site_files import write_site_files
 from tests.chaos.holds import is_stopped
 from tests.chaos.slowness import Slowness, tree
 from tests.federations import CLIENTS, save_messages, save_tiny_model, tiny_recipe

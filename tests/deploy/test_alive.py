@@ -19,8 +19,8 @@ import pytest
 from client.deployment.agent import REVOKED_STATUS
 from fedlora.processes.living import Process, born, is_alive
 from server.trust.provision import revoke
+from simulations.data.site_files import write_site_files
 from simulations.deployment import Deployment, make_deployment
-from simulations.site_files import write_site_files
 from tests.federations import CLIENTS, save_messages, save_tiny_model, tiny_recipe
 
 pytestmark = [

@@ -30,8 +30,8 @@ from server.flower.control import Control, ControlError
 from server.runs.bundle import write_bundle
 from server.trust.certificates import signer_in, site_certificate
 from server.trust.provision import approve, read_registry, revoke
+from simulations.data.site_files import write_site_files
 from simulations.deployment import LET_IN, Deployment, make_deployment
-from simulations.site_files import write_site_files
 from tests.deploy.listening import LOOPBACK, listeners
 from tests.federations import save_messages, save_tiny_model, tiny_recipe
 

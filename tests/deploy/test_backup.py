@@ -23,15 +23,15 @@ from fedlora.privacy.ledger import LedgerFiles, exclusive_ledger, inspect_ledger
 from fedlora.privacy.signing import load_or_create_key
 from fedlora.settings import SettingsError
 from server.commands.admin import admin
-from server.dashboard.access import Access, Role, access_path
+from server.dashboard.doors.access import Access, Role, access_path
 from server.deployment.backup import back_up, restore
 from server.runs.submissions import completed_rounds
 from server.store.audit import read_events, verify_events
 from server.store.opening import open_existing, open_store
 from server.trust.provision import approve, initialise, read_registry
 from server.trust.told import tell
+from simulations.data.site_files import write_site_files
 from simulations.deployment import Deployment, make_deployment
-from simulations.site_files import write_site_files
 from tests.faults import Killed, at_every_step, full
 from tests.federations import save_messages, save_tiny_model, tiny_recipe
 

@@ -26,9 +26,9 @@ from fedlora.deployment.environment import split_address
 from server.requests.declared import read_declared
 from server.store.opening import open_store
 from server.store.reading import read_rounds, read_runs, read_sites
+from simulations.data.site_files import write_site_files
 from simulations.deployment import DEMO_RECIPE, Deployment, make_deployment
 from simulations.run import federate, prepare
-from simulations.site_files import write_site_files
 from tests.deploy.listening import LOOPBACK, listeners
 from tests.postgresql import installed, postgresql
 

@@ -15,8 +15,8 @@ from fedlora.privacy.spending import event_of
 from server.store.opening import open_store
 from server.store.reading import read_runs
 from server.store.spent import read_spent
+from simulations.data.site_files import write_site_files
 from simulations.deployment import DEMO_RECIPE, make_deployment
-from simulations.site_files import write_site_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

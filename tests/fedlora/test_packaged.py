@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from fedlora.cli import app
 from fedlora.config import load
-from fedlora.config.packaged import packaged, recipe_file, sentence_of
+from fedlora.packaged import packaged, recipe_file, sentence_of
 from fedlora.settings import SettingsError
 
 

@@ -20,7 +20,7 @@ from fedlora.privacy.policy import SIMULATION, Policy
 from fedlora.privacy.receipt import Receipt, verified
 from fedlora.privacy.refusal import Refusal
 from fedlora.protocol.task import Task
-from simulations.audit_run import Federation
+from simulations.auditing.federation import Federation
 from tests.privacy.shipped import PRIVATE_RECIPES, recipe
 from tests.privacy.tasks import STATE, guard, task
 

@@ -15,7 +15,7 @@ from server.runs.submissions import submit
 from simulations.attacks import Attackers, falsified, reversed_classes
 from simulations.local_grid import Fault
 from simulations.run import prepare
-from simulations.screen import line
+from simulations.terminal.screen import line
 from tests.federations import run
 from tests.strategies.examples import random_adapter
 

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from client import own_rows
 from fedlora.settings import SettingsError
-from simulations import privacy_commands
-from simulations.audit import Asked, Audit, audit
-from simulations.audit_text import text_of
+from simulations.auditing.audit import Asked, Audit, audit
+from simulations.auditing.words import text_of
+from simulations.commands import privacy as privacy_commands
 from tests.attack.faults import FAULTS
 from tests.federations import save_messages, save_tiny_model, tiny_recipe
 

@@ -15,9 +15,9 @@ from rich.console import Console
 from fedlora.cli import load_command
 from fedlora.settings import SettingsError
 from server.record.summary import read_rounds
-from simulations.commands import compared, whole_numbers
+from simulations.commands.simulate import compared, whole_numbers
 from simulations.compare import Run, best_rows, plan, repeated, run_missing, write_outputs
-from simulations.pictures import curves_of, draw_comparison
+from simulations.terminal.pictures import curves_of, draw_comparison
 from tests.federations import run
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from fedlora.config import load
-from fedlora.config.packaged import packaged
 from fedlora.config.without_effect import without_effect
+from fedlora.packaged import packaged
 from fedlora.settings import SettingsError
 from simulations import run
-from simulations.commands import said_once
+from simulations.commands.simulate import said_once
 from simulations.run import prepare
 from tests.federations import tiny_recipe
 

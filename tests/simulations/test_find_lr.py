@@ -14,9 +14,9 @@ from fedlora.config import load
 from fedlora.plain_yaml import yaml_text
 from fedlora.settings import SettingsError
 from server.record.verdict import Guessing
-from simulations import find_lr_command
+from simulations.commands import find_lr as find_lr_command
+from simulations.commands.find_lr import small
 from simulations.find_lr import Tried, best, rates_around, rates_of, why
-from simulations.find_lr_command import small
 from simulations.run import prepare
 from tests.federations import tiny_recipe
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from simulations.site_files import write_site_files
+from simulations.data.site_files import write_site_files
 from tests.federations import CLIENTS, run
 
 NAMES = dict(zip(CLIENTS, ("../../../escaped", "/etc", "..", "a/../../b"), strict=True))

@@ -18,7 +18,7 @@ from fedlora.data.membership import key_of, place
 from fedlora.data.one_per_text import one_per_text
 from fedlora.data.rows import Columns, Row, addressee, read_rows
 from fedlora.settings import SettingsError
-from simulations.partition import Federation, assign, by_label, columns_of, dealt, dirichlet, federation, iid
+from simulations.data.partition import Federation, assign, by_label, columns_of, dealt, dirichlet, federation, iid
 from tests.federations import CLIENTS
 
 LABELS = ["a"] * 60 + ["b"] * 30 + ["c"] * 10

@@ -22,9 +22,9 @@ from server.record.summary import read_rounds, summary_of
 from server.rounds import QuorumError
 from server.runs.submissions import completed_rounds
 from simulations.compare import all_rows, finished
-from simulations.interruption import how_to_go_on
 from simulations.local_grid import LocalGrid
 from simulations.run import prepare, simulate
+from simulations.terminal.interruption import how_to_go_on
 from strategies.registry import STRATEGIES, build
 from tests.federations import run
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from server.record.records import ClientAnswered, RoundStarted
-from simulations.pace import Pace, rough
-from simulations.screen import Screen
+from simulations.terminal.pace import Pace, rough
+from simulations.terminal.screen import Screen
 
 
 class Clock:

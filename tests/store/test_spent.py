@@ -6,7 +6,7 @@ import pytest
 
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.unconfirmed import SiteSpent
-from server.dashboard.page_privacy import Choice, ledger_table, waiting_table
+from server.dashboard.pages.privacy import Choice, ledger_table, waiting_table
 from server.store.audit import read_events
 from server.store.forecast import Account, at_least, at_most, counted, quick_at_most, rounds_left
 from server.store.notices import write_notices

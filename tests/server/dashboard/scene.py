@@ -19,7 +19,7 @@ from flwr.app import Message
 
 from fedlora.config import Recipe
 from fedlora.units_path import units_folder
-from server.dashboard.access import Access, Role, access_path
+from server.dashboard.doors.access import Access, Role, access_path
 from simulations.local_grid import FIRST_NODE, Fault
 from simulations.run import prepare, simulate
 from tests.federations import save_messages, save_tiny_model, tiny_recipe

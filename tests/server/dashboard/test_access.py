@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fedlora.settings import SettingsError
-from server.dashboard import sessions as limits
-from server.dashboard.access import Access, Principal, Role, access_path
-from server.dashboard.passwords import hash_password, password_matches
-from server.dashboard.sessions import LoginLimit, Sessions
+from server.dashboard.doors import sessions as limits
+from server.dashboard.doors.access import Access, Principal, Role, access_path
+from server.dashboard.doors.passwords import hash_password, password_matches
+from server.dashboard.doors.sessions import LoginLimit, Sessions
 
 PASSWORD = "correct horse battery"
 
@@ -101,7 +101,7 @@ def test_a_token_has_a_role_an_end_and_can_be_removed(access, monkeypatch):
             return datetime.now(UTC) + timedelta(days=1)
 
     with monkeypatch.context() as patch:
-        patch.setattr("server.dashboard.access.datetime", Later)
+        patch.setattr("server.dashboard.doors.access.datetime", Later)
         assert access.by_token(secret) is None
     access.remove_token("ci")
     assert access.by_token(secret) is None

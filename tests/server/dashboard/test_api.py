@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
-from server.dashboard.access import Access, Role
-from server.dashboard.api import add_api
 from server.dashboard.app import create_app
-from server.dashboard.gate import Doors
+from server.dashboard.doors.access import Access, Role
+from server.dashboard.doors.gate import Doors
+from server.dashboard.machine.api import add_api
 from server.runs.launch import Launchpad
 from server.store.opening import open_store
 from server.store.reading import read_runs

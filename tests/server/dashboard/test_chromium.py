@@ -16,7 +16,7 @@ from selenium.webdriver.common.keys import Keys
 
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
-from server.dashboard import units
+from server.dashboard.drawing import units
 from server.store.opening import open_existing
 from server.store.reading import find_run
 from tests.federations import CLIENTS
@@ -243,7 +243,7 @@ def test_a_viewer_sees_all_and_can_change_nothing(browser, scene):
 
 
 def test_the_page_of_somebody_who_is_removed_leads_to_the_login(browser, scene):
-    from server.dashboard.access import Access, Role, access_path
+    from server.dashboard.doors.access import Access, Role, access_path
 
     access = Access(access_path(str(scene.store)))
     access.add_user("guest", Role.VIEWER, PASSWORD)

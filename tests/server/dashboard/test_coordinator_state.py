@@ -8,7 +8,7 @@ import pytest
 
 from fedlora.config import Recipe
 from fedlora.processes.duties import Conditions
-from server.dashboard.coordinator_state import trouble
+from server.dashboard.pages.coordinator_state import trouble
 from server.deployment.said import LATE_S, read_said, write_said
 from server.deployment.up import Duties
 from server.runs.submissions import submit

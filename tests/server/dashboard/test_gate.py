@@ -7,11 +7,11 @@ from fastapi import Depends, Request
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from server.dashboard.access import Access, Role, require
 from server.dashboard.app import create_app
-from server.dashboard.gate import Doors
-from server.dashboard.headers import FIXED
-from server.dashboard.sessions import IDLE_S, TRIES, LoginLimit, Sessions
+from server.dashboard.doors.access import Access, Role, require
+from server.dashboard.doors.gate import Doors
+from server.dashboard.doors.headers import FIXED
+from server.dashboard.doors.sessions import IDLE_S, TRIES, LoginLimit, Sessions
 
 PASSWORD = "correct horse battery"
 HERE = "http://localhost"
@@ -36,7 +36,7 @@ def audited():
 
 @pytest.fixture
 def doors(tmp_path, clock, audited, monkeypatch):
-    monkeypatch.setattr("server.dashboard.passwords.N", 2)  # the hash is tested in test_access.py
+    monkeypatch.setattr("server.dashboard.doors.passwords.N", 2)  # the hash is tested in test_access.py
     access = Access(tmp_path / "store.access.json")
     for role in Role:
         access.add_user(role.value, role, PASSWORD)

@@ -8,11 +8,11 @@ from dataclasses import fields, replace
 
 from markupsafe import Markup
 
-from server.dashboard import units
-from server.dashboard.markup import Column, Row, badge, bar, figures, link, moment, note, pairs, table
-from server.dashboard.markup import Figure as OneFigure
-from server.dashboard.run_charts import quality_chart
-from server.dashboard.theme import LIGHT
+from server.dashboard.drawing import units
+from server.dashboard.drawing.markup import Column, Row, badge, bar, figures, link, moment, note, pairs, table
+from server.dashboard.drawing.markup import Figure as OneFigure
+from server.dashboard.drawing.run_charts import quality_chart
+from server.dashboard.drawing.theme import LIGHT
 from server.store.rows import RoundRow
 
 EVIL = '"><img src=x onerror=alert(1)>'

@@ -14,11 +14,11 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 from client.deployment.enroll import ask
 from fedlora import __version__
-from server.dashboard.access import Access, Role
 from server.dashboard.board import Board
-from server.dashboard.gate import PUBLIC, Doors
-from server.dashboard.headers import INLINE
-from server.dashboard.page_sites import coordinator_in, who_may
+from server.dashboard.doors.access import Access, Role
+from server.dashboard.doors.gate import PUBLIC, Doors
+from server.dashboard.doors.headers import INLINE
+from server.dashboard.pages.sites import coordinator_in, who_may
 from server.dashboard.serve import build
 from server.flower.admitted import Seen
 from server.store.audit import append_event
@@ -37,7 +37,7 @@ EVIL = "<img src=x onerror=alert(1)>"
 @pytest.fixture(scope="module")
 def doors(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("server.dashboard.passwords.N", 2)  # the hash is tested in test_access.py
+        patch.setattr("server.dashboard.doors.passwords.N", 2)  # the hash is tested in test_access.py
         access = Access(tmp_path_factory.mktemp("access") / "store.access.json")
         for role in Role:
             access.add_user(role.value, role, PASSWORD)

@@ -15,8 +15,8 @@ from urllib.request import HTTPCookieProcessor, HTTPSHandler, build_opener
 import pytest
 
 from fedlora.settings import SettingsError
-from server.dashboard.access import Access, Role
-from server.dashboard.gate import LOOPBACK
+from server.dashboard.doors.access import Access, Role
+from server.dashboard.doors.gate import LOOPBACK
 from server.dashboard.inherited import address_of, inherited_socket
 from server.dashboard.serve import Listening, audit_log, doors_for, is_loopback
 from server.store.audit import read_events
@@ -39,7 +39,7 @@ def test_this_machine_alone_needs_neither_user_nor_tls(access):
 
 
 def test_other_machines_need_a_user_and_tls_or_a_word(access, monkeypatch):
-    monkeypatch.setattr("server.dashboard.passwords.N", 2)
+    monkeypatch.setattr("server.dashboard.doors.passwords.N", 2)
     with pytest.raises(SettingsError, match=r"there is no user yet; add one first: fedlora dashboard user add"):
         doors_for(Listening("0.0.0.0"), access)
     access.add_user("ada", Role.ADMIN, PASSWORD)

@@ -1,0 +1,1 @@
+"""Who may come in: logins, tokens, roles, and what every answer carries."""

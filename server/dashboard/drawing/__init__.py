@@ -1,0 +1,1 @@
+"""How it is drawn: pieces of HTML, charts, units, words."""

@@ -1,0 +1,52 @@
+"""What pages say of states, outcomes and codes."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from server.dashboard.drawing.markup import Tone, badge, bar, moment
+from server.dashboard.drawing.units import counted, duration
+from server.store.rows import RunRow, State
+
+STATES: dict[State, tuple[Tone, str]] = {
+    "waiting": ("warn", "Fewer sites are connected than a round needs."),
+    "running": ("busy", "Rounds are going on."),
+    "paused": ("warn", "Somebody paused it; resume it to go on."),
+    "finished": ("good", "All rounds are done."),
+    "stopped": ("plain", "Somebody stopped it; it can be resumed from its checkpoint."),
+    "failed": ("bad", "It ended with an error; it can be resumed from its checkpoint."),
+    "died": ("bad", "Its process is gone: resume it from its checkpoint."),
+    "lost": ("warn", "Its process runs on another machine and has not been heard for ten minutes."),
+}
+OUTCOMES: dict[str, Tone] = {"trained": "good", "late": "warn", "refused": "warn", "failed": "bad"}
+
+
+def state_badge(run: RunRow) -> Markup:
+    tone, meaning = STATES[run.state]
+    return Markup('<span title="{}">{}</span>').format(meaning, badge(run.state, tone))
+
+
+def progress(run: RunRow) -> Markup:
+    """Rounds, and when they will be done."""
+    tone: Tone = "good" if run.state == "finished" else "busy" if run.state == "running" else "warn"
+    return Markup("{} of {}{}{}").format(
+        run.rounds,
+        run.rounds_wanted,
+        bar(run.progress, f"rounds of {run.name}", tone),
+        Markup("<small>{}</small>").format(when_done(run)),
+    )
+
+
+def when_done(run: RunRow) -> Markup:
+    """The rest of the time, or how long it took. Rounded, so that it changes only when it says something new."""
+    if run.eta_at is not None:
+        rounded = 10 * round(run.eta_at / 10)
+        return Markup("done {}").format(moment(rounded, "ago"))
+    return Markup("{}").format(duration(run.seconds) if run.seconds else "")
+
+
+def clients_of(run: RunRow) -> str:
+    """Of the round that is going on."""
+    if run.asked is None or not run.active:
+        return ""
+    return f"{run.answered or 0} of {counted(run.asked, 'client')} answered"

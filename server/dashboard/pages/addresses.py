@@ -1,0 +1,63 @@
+"""The pages' addresses."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from nicegui import ui
+
+from server.dashboard.app import ASSETS
+from server.dashboard.board import Board
+from server.dashboard.machine.download import add_download
+from server.dashboard.pages import events as page_events
+from server.dashboard.pages import privacy as page_privacy
+from server.dashboard.pages import run as page_run
+from server.dashboard.pages import runs as page_runs
+from server.dashboard.pages import sites as page_sites
+from server.dashboard.pages import start as page_start
+
+SLOWEST_S = 30.0
+"""A database that is slower than this leaves an error page."""
+
+
+def add_pages(app: FastAPI, board: Board) -> None:
+    """Every page under its address; they stand behind the gate like all else."""
+
+    async def runs(request: Request) -> None:
+        await page_runs.show(board, request)
+
+    async def run(request: Request, name: str) -> None:
+        await page_run.show(board, request, name)
+
+    async def privacy(request: Request) -> None:
+        await page_privacy.show(board, request)
+
+    async def sites(request: Request) -> None:
+        await page_sites.show(board, request)
+
+    async def events(request: Request) -> None:
+        await page_events.show(board, request)
+
+    async def start(request: Request) -> None:
+        await page_start.show(board, request)
+
+    page_events.add_export(app, board)
+    add_download(app, board)
+    addresses = {
+        "/": runs,
+        "/start": start,
+        "/run/{name}": run,
+        "/privacy": privacy,
+        "/sites": sites,
+        "/events": events,
+    }
+    for path, build in addresses.items():
+        ui.page(path, favicon=ASSETS / "icon.svg", language="en-US", response_timeout=SLOWEST_S)(build)
+    ui.run_with(
+        app,
+        title="fedlora",
+        language="en-US",
+        tailwind=False,
+        gzip_middleware_factory=None,  # the application has its own, outside of the headers
+        show_welcome_message=False,
+        reconnect_timeout=30.0,  # a page that waits this long for its websocket, or comes back within, goes on
+    )

@@ -1,0 +1,33 @@
+"""What is wrong at the coordinator, above its runs: nothing is shown where nothing is."""
+
+from __future__ import annotations
+
+import time
+
+from markupsafe import Markup
+
+from server.dashboard.board import Board
+from server.dashboard.drawing.markup import Column, Row, moment, note, table
+from server.deployment.said import LATE_S, Said, read_said
+
+COLUMNS = (Column("At the coordinator"), Column("What is wrong"), Column("Since"))
+NOT_UP = "The coordinator has not been heard for minutes. Is `fedlora server up` running, and can it write to its disk?"
+
+
+def said_by_coordinator(board: Board) -> Said | None:
+    """Where its folder is here."""
+    settings = None if board.pad is None else board.pad.deployment
+    return None if settings is None else read_said(settings.folder)
+
+
+def trouble(said: Said | None, *, now: float | None = None) -> Markup:
+    """A sentence if it is silent, and a line for everything that it says is wrong."""
+    if said is None:
+        return Markup("")
+    at = time.time() if now is None else now
+    silent = note(NOT_UP, "bad") if at - said.at > LATE_S else Markup("")
+    rows = [
+        Row(name, (name, condition.why or "", moment(condition.since)), "warn")
+        for name, condition in said.wrong.items()
+    ]
+    return silent + (table("Wrong at the coordinator", COLUMNS, rows, empty="") if rows else Markup(""))

@@ -1,0 +1,192 @@
+"""What the page of a run says in words, figures and tables: pure functions of its rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from fedlora.plain_yaml import yaml_text
+from server.dashboard.drawing.markup import Column, Figure, Row, Tone, badge, figures, moment, note, pairs, table
+from server.dashboard.drawing.units import counted, duration, epsilon, error, number, saving, share, size
+from server.dashboard.drawing.words import OUTCOMES, STATES, clients_of, progress, state_badge
+from server.store.rows import FailureRow, OrderRow, RunDetail, RunRow, RunSiteRow
+
+
+def heading(run: RunRow) -> Markup:
+    return Markup("<h1>{} {}</h1><p>{} · {} · begun {} · heard {}</p>").format(
+        run.name, state_badge(run), run.strategy, run.kind, moment(run.begun_at), moment(run.heard_at, "ago")
+    )
+
+
+def alerts(run: RunRow) -> Markup:
+    """What somebody has to do, if anything."""
+    said = Markup("")
+    if run.waiting is not None:
+        said += Markup(
+            '<p class="note warn">Waiting for sites: {} of {} connected; it gives up {}. '
+            "Are the sites up? <code>fedlora client doctor</code> tells each of them.</p>"
+        ).format(run.waiting.connected, counted(run.waiting.needed, "client"), moment(run.waiting.until, "ago"))
+    tone, meaning = STATES[run.state]
+    if tone in ("bad", "warn") and run.waiting is None:
+        why = f" {run.why}" if run.why else ""
+        said += note(f"{run.state.capitalize()}. {meaning}{why}", tone)
+    if run.insecure:
+        said += note(
+            "Some noise of this run came from a seed: every ε below is a figure of a test, not a guarantee.", "bad"
+        )
+    return said
+
+
+def summary(run: RunRow, sites: Sequence[RunSiteRow]) -> Markup:
+    missing = [site for site in sites if site.misses]
+    unknown = "not measured yet" if run.active else "not measured"
+    best = f"best {share(run.best_accuracy)}" if run.best_accuracy is not None else unknown
+    return figures(
+        [
+            Figure("Rounds", progress(run), ""),
+            Figure("Accuracy", share(run.accuracy), best),
+            Figure("Loss", number(run.loss) + (" nats" if run.loss is not None else ""), ""),
+            Figure(
+                "Clients",
+                str(len(sites)),
+                f"{len(missing)} missed the last round" if missing else clients_of(run) or "none missing",
+                "warn" if missing else "plain",
+            ),
+            Figure("Sent up", size(run.bytes_up), against(run.bytes_up, run.dense_up)),
+            Figure("Sent down", size(run.bytes_down), against(run.bytes_down, run.dense_down)),
+            Figure("Aggregation error", error(run.aggregation_error_max), "the largest of any round"),
+            Figure(
+                "Worst ε",
+                epsilon(run.epsilon_max),
+                "no privacy" if run.epsilon_max is None else "of any site, at most",
+                "bad" if run.insecure else "plain",
+            ),
+        ]
+    )
+
+
+def verdict(standing: str | None, sentences: Sequence[str]) -> Markup:
+    """What a finished run's figures mean; nothing while it goes on or where it was never evaluated."""
+    tones: dict[str | None, Tone] = {"better than guessing": "good", "no better than guessing": "warn"}
+    tone = tones.get(standing, "bad")
+    return Markup("").join(
+        note(sentence, tone if number == 0 else "plain") for number, sentence in enumerate(sentences)
+    )
+
+
+def against(sent: int, dense: int | None) -> str:
+    return f"{saving(sent, dense)} than dense" if dense and sent else ""
+
+
+CLIENTS = (
+    Column("Client"),
+    Column("Last round"),
+    Column("Trained", number=True, hint="Rounds in which it trained, of those in which it was asked"),
+    Column("Accuracy", number=True, hint="Of the adapter as received, on the client's own test examples"),
+    Column("Loss (nats)", number=True),
+    Column("Round time", number=True, hint="Mean of the rounds in which it trained"),
+    Column("Sent up", number=True),
+    Column("Received", number=True),
+    Column("Heard"),
+)
+
+
+def client_table(sites: Sequence[RunSiteRow]) -> Markup:
+    return table(
+        "Clients of this run",
+        CLIENTS,
+        map(client_row, sites),
+        empty="No client was asked yet; the first round has not begun.",
+    )
+
+
+def client_row(site: RunSiteRow) -> Row:
+    outcome = badge(site.last_outcome, OUTCOMES[site.last_outcome])
+    missed = f"missed {counted(site.misses, 'round')} in a row" if site.misses > 1 else ""
+    why = " · ".join(part for part in (site.last_code or "", missed) if part)
+    cells = (
+        site.site,
+        outcome + Markup("<small>{}</small>").format(why),
+        f"{site.trained} of {site.asked}",
+        share(site.accuracy),
+        number(site.loss),
+        duration(site.mean_seconds),
+        size(site.bytes_up),
+        size(site.bytes_down),
+        moment(site.last_heard_at, "ago"),
+    )
+    return Row(site.site, cells)
+
+
+FAILURES = (
+    Column("Client"),
+    Column("What"),
+    Column("Why"),
+    Column("Times", number=True),
+    Column("Last in round", number=True),
+    Column("At"),
+)
+
+
+def failure_table(failures: Sequence[FailureRow]) -> Markup:
+    rows = [
+        Row(
+            f"{row.site} {row.outcome} {row.code}",
+            (
+                row.site,
+                badge(row.outcome, OUTCOMES[row.outcome]),
+                row.code,
+                str(row.count),
+                str(row.last_round),
+                moment(row.last_at),
+            ),
+        )
+        for row in failures
+    ]
+    return table(
+        "Why clients did not train", FAILURES, rows, empty="Every client that was asked has trained, in every round."
+    )
+
+
+ORDERS = (Column("What"), Column("By"), Column("At"), Column("Obeyed"), Column("Outcome"))
+
+
+def order_table(orders: Sequence[OrderRow]) -> Markup:
+    rows = [
+        Row(
+            str(row.id),
+            (
+                f"{row.verb} {row.argument or ''}",
+                row.who,
+                moment(row.placed_at),
+                moment(row.taken_at) if row.taken_at else "waits for the round to end",
+                row.outcome or "",
+            ),
+        )
+        for row in orders
+    ]
+    return table("What was asked of this run", ORDERS, rows, empty="Nobody has asked anything of this run.")
+
+
+def made_with(run: RunRow, detail: RunDetail) -> Markup:
+    """Recipe and versions."""
+    facts = [("Run", run.run), ("Coordinator", run.coordinator), ("Folder", run.folder)]
+    versions = [(name, text) for name, text in detail.versions.items()]
+    dense = [("Dense factors of one client", size(detail.dense_bytes))] if detail.dense_bytes else []
+    recipe = yaml_text(json.loads(json.dumps(dict(detail.recipe))))
+    return pairs([*facts, *dense, *versions]) + Markup(
+        '<details><summary>Recipe</summary><pre class="log" tabindex="0">{}</pre></details>'
+    ).format(recipe)
+
+
+def log_of(lines: Sequence[str] | None) -> Markup:
+    if lines is None:
+        return note(
+            "There is no log of this run on this machine: a simulation's is what its terminal shows, "
+            "a deployed run's lies beside its coordinator."
+        )
+    if not lines:
+        return note("The log is empty.")
+    return Markup('<pre class="log" tabindex="0" aria-label="Last lines of the log">{}</pre>').format("\n".join(lines))

@@ -1,0 +1,1 @@
+"""An audit of a privacy claim: canaries through the product's own rounds."""

@@ -1,0 +1,30 @@
+"""`fedlora config`: check a recipe; explain every setting."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fedlora.config import load
+from fedlora.plain_yaml import yaml_text
+from simulations.commands.recipes import show
+from strategies.fit import remarks, require_fit
+from strategies.registry import build
+
+app = typer.Typer(no_args_is_help=True, help="Check a recipe, or explain every setting.")
+app.command()(show)
+
+
+@app.command()
+def check(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, as in a run.")] = None,
+) -> None:
+    """Read RECIPE and say what is wrong with it, or print it as resolved; what should be known goes to stderr."""
+    resolved = load(recipe, overrides or [])
+    strategy = build(resolved.strategy.name, resolved.strategy.options)
+    require_fit(resolved, strategy)
+    for remark in remarks(resolved, strategy):
+        typer.secho(f"note: {remark}", fg="yellow", err=True)
+    typer.echo(yaml_text(resolved.model_dump(mode="json")), nl=False)

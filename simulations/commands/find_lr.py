@@ -1,0 +1,138 @@
+"""`fedlora find-lr`: which learning rate a recipe should have, by short runs on its own data."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Column as Heading
+from rich.table import Table
+
+from fedlora.config import Recipe, load
+from fedlora.data.examples import Examples, concatenate
+from fedlora.settings import SettingsError
+from server.record.summary import read_rounds
+from server.record.verdict import Guessing
+from server.rounds import QuorumError
+from simulations.commands.simulate import Overrides, said_once, talk
+from simulations.data.partition import ClientExamples
+from simulations.find_lr import Tried, best, rates_around, rates_of, why
+from simulations.run import Simulation, prepare, simulate
+
+MOST_STEPS, MOST_CLIENTS, MOST_TESTED = 10, 4, 200
+
+
+def find_lr(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")],
+    rates: Annotated[
+        str | None, typer.Option(help="Rates to try, with commas; five around the recipe's own when not given.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds for each rate.")] = 2,
+    examples: Annotated[int, typer.Option(min=1, help="Most training examples of a client.")] = 200,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print rates, losses and the choice as JSON.")] = False,
+) -> None:
+    """Try a few learning rates on RECIPE's own data, briefly, and say which to write into it.
+
+    Rates are compared on what clients keep apart; the shared test set is not looked at. Nothing is kept.
+    """
+    talk(verbose=False)
+    asked = load(recipe, overrides or [])
+    refuse_private(asked, recipe)
+    wanted = rates_of(rates) if rates is not None else rates_around(asked.train.lr)
+    tried = trials(asked, wanted, rounds=rounds, examples=examples)
+    chosen = best(tried)
+    if as_json:
+        found = [{**asdict(one), "verdict": one.verdict} for one in tried]
+        typer.echo(json.dumps({"tried": found, "lr": chosen.rate if chosen else None, "why": why(chosen, tried)}))
+        return
+    Console(highlight=False).print(shown(tried, chosen))
+    typer.echo(why(chosen, tried))
+    if chosen is not None:
+        typer.echo("In the recipe:\n\n" + line_for(asked, chosen.rate))
+
+
+def refuse_private(recipe: Recipe, name: str) -> None:
+    """SettingsError: each try would be one more look at the data, and the rate that is chosen tells of them."""
+    if recipe.privacy.enabled or recipe.privacy.client_level is not None:
+        raise SettingsError(
+            f"{name} trains under privacy, and find-lr would look at its data five times more, without any: what it "
+            "chooses would tell of them, and no ledger would count it. Choose the rate on data that are public, with "
+            f"the noise on: fedlora compare {name} --set data.source=PUBLIC.csv --sweep train.lr=0.3,1,3."
+        )
+
+
+def trials(recipe: Recipe, rates: Sequence[float], *, rounds: int, examples: int) -> list[Tried]:
+    """Every rate from the same start, on the same examples."""
+    simulation = small(prepare(recipe, say=said_once()), rounds=rounds, examples=examples)
+    tried, console = [], Console(stderr=True)
+    for number, rate in enumerate(rates, start=1):
+        console.print(f"{number} of {len(rates)}: train.lr={rate:g} ...", highlight=False)
+        tried.append(trial(simulation, rate))
+    return tried
+
+
+def small(simulation: Simulation, *, rounds: int, examples: int) -> Simulation:
+    """The same with fewer examples, clients and steps, tested on what clients keep apart."""
+    recipe, data = simulation.recipe, simulation.data
+    tested = -(-MOST_TESTED // len(data.clients))
+    few = {
+        name: ClientExamples(first(client.train, examples), first(client.test, tested))
+        for name, client in data.clients.items()
+    }
+    asked = max(MOST_CLIENTS, recipe.robust.least_updates if recipe.robust.enabled else 0)
+    settings = recipe.rounds.model_copy(
+        update={"count": rounds, "evaluate_every": 1, "fraction": min(recipe.rounds.fraction, asked / len(few))}
+    )
+    train = recipe.train.model_copy(update={"steps": min(recipe.train.steps, MOST_STEPS)})
+    return replace(
+        simulation,
+        recipe=recipe.model_copy(update={"rounds": settings, "train": train, "mode": "federated"}),
+        data=replace(data, clients=few, held_out=concatenate([client.test for client in few.values()])),
+    )
+
+
+def first(examples: Examples, count: int) -> Examples:
+    return examples.take(range(min(count, len(examples))))
+
+
+def trial(simulation: Simulation, rate: float) -> Tried:
+    """One rate; the head's own, where the recipe has one, moves with it."""
+    train = simulation.recipe.train
+    head = None if train.head_lr is None else train.head_lr * rate / train.lr
+    update = {"train": train.model_copy(update={"lr": rate, "head_lr": head})}
+    one = replace(simulation, recipe=simulation.recipe.model_copy(update=update))
+    labels = simulation.data.held_out.labels_n.tolist()
+    guessing = Guessing.on(labels, classes=len(simulation.data.labels))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            simulate(one, Path(folder), watch=lambda event: None)
+        except QuorumError:  # no client had an update that is a number
+            return Tried(rate, guessing)
+        seen = [line["evaluation"] for line in read_rounds(Path(folder))]
+    return Tried(rate, guessing, tuple(line["loss"] for line in seen), seen[-1]["accuracy"])
+
+
+def shown(tried: Sequence[Tried], chosen: Tried | None) -> Table:
+    """A row for each rate."""
+    names = [Heading(name, justify="right") for name in ("train.lr", "loss, first", "loss, last", "accuracy")]
+    table = Table(*names, "verdict", box=SIMPLE)
+    for one in tried:
+        losses = [f"{loss:.3f}" for loss in (one.losses[0], one.loss)] if one.losses else ["-", "-"]
+        accuracy = f"{one.accuracy:.3f}" if one.losses else "-"
+        table.add_row(f"{one.rate:g}", *losses, accuracy, one.verdict + (", taken" if one is chosen else ""))
+    return table
+
+
+def line_for(recipe: Recipe, rate: float) -> str:
+    """What to write."""
+    head = recipe.train.head_lr
+    more = [] if head is None else [f"  head_lr: {float(f'{head * rate / recipe.train.lr:.3g}'):g}"]
+    return "\n".join(["train:", f"  lr: {rate:g}", *more])

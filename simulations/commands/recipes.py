@@ -1,0 +1,65 @@
+"""`fedlora config show`: every setting, its default and its meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, get_args
+
+import typer
+from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
+from rich.console import Console
+from rich.table import Column, Table
+
+from fedlora.config import Recipe
+from fedlora.packaged import packaged, sentence_of
+from fedlora.plain_yaml import yaml_text
+from fedlora.settings import SettingsError
+
+
+def show(section: Annotated[str | None, typer.Argument(help="Only this section, e.g. train.")] = None) -> None:
+    """Print every setting with its default and its meaning."""
+    table = Table(Column("setting", no_wrap=True), "default", "meaning")
+    rows = [row for row in settings_of(Recipe) if section is None or row[0].partition(".")[0] == section]
+    if not rows:
+        known = ", ".join(dict.fromkeys(row[0].partition(".")[0] for row in settings_of(Recipe)))
+        raise SettingsError(f"there is no section {section!r}; there are: {known}.")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def recipes() -> None:
+    """List the packaged recipes: each can be given wherever a recipe file is asked for."""
+    table = Table(Column("recipe", no_wrap=True), "what it is")
+    for name, path in packaged().items():
+        table.add_row(name, sentence_of(path))
+    Console().print(table)
+    typer.echo("To start from one: fedlora config check NAME > recipe.yaml")
+
+
+def settings_of(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str]]:
+    """(key, default, meaning) of every setting, sections opened."""
+    rows: list[tuple[str, str, str]] = []
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{name}"
+        inner = section_model(field.annotation)
+        if inner is not None:
+            rows += settings_of(inner, f"{key}.")
+        else:
+            rows.append((key, default_of(field), field.description or ""))
+    return rows
+
+
+def default_of(field: FieldInfo) -> str:
+    """The default as one would write it in a recipe."""
+    if field.is_required():
+        return "(required)"
+    value = TypeAdapter(Any).dump_python(field.get_default(call_default_factory=True), mode="json")
+    return yaml_text(value, flow=True).splitlines()[0]
+
+
+def section_model(annotation: Any) -> type[BaseModel] | None:
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None

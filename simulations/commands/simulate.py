@@ -1,0 +1,208 @@
+"""`fedlora simulate` and `fedlora compare`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from fedlora.config import Recipe, load
+from fedlora.packaged import recipe_file
+from fedlora.settings import SettingsError
+from server.record.packing_summary import packed_as
+from server.record.records import Event
+from server.runs.submissions import completed_rounds
+from server.store.opening import store_beside, store_here
+from simulations.compare import (
+    COLUMNS,
+    Row,
+    all_rows,
+    best_rows,
+    cells,
+    finished,
+    plan,
+    repeated,
+    run_missing,
+    write_outputs,
+)
+from simulations.run import Engine, prepare
+from simulations.run import simulate as run_simulation
+from simulations.terminal.interruption import InterruptedRunError, how_to_go_on, kill_is_ctrl_c, the_same_again
+from simulations.terminal.screen import Screen
+
+WIDE = 110
+LEFT_OUT_FIRST = ("loss", "agg. error", "seeds", "s")
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table of rounds.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also what fedlora logs, on stderr.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value; may be repeated. `fedlora config show` lists the keys.")
+]
+
+
+def simulate(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")] = "six-airlines",
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results (default: runs/NAME).")] = None,
+    engine: Annotated[
+        str, typer.Option(help="local: in this process; ray: Flower's own simulation runtime.")
+    ] = "local",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of a sentence.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run RECIPE: coordinator and clients in one process, the same code as in production.
+
+    Results: summary.json, rounds.jsonl, config.yaml, curves.png and adapter/, a PEFT adapter folder.
+    """
+    talk(verbose=verbose)
+    loaded = load(recipe, overrides or [])
+    folder = out or Path("runs") / loaded.name
+    if engine not in get_args(Engine):
+        raise SettingsError(f"--engine {engine!r}: choose one of {', '.join(get_args(Engine))}.")
+    store = store_beside(folder)
+    summary = run_on_screen(loaded, folder, resume=resume, engine=cast(Engine, engine), store=store, quiet=quiet)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+        return
+    up, down = summary["bytes_up"] / 1e6, summary["bytes_down"] / 1e6
+    typer.echo(
+        f"accuracy {summary['accuracy']:.4f}, {up:.2f} MB up, {down:.2f} MB down, {summary['seconds']:.0f} s. "
+        f"{packed_as(summary)}Look at {folder}/curves.png; the PEFT adapter is {summary['adapter_dir']}."
+    )
+    for sentence in summary["verdict"]:
+        typer.echo(sentence)
+    if store is not None:
+        where = "" if store == store_here() else f" --store {store}"
+        typer.echo(f"In a browser, now or while a run goes on: fedlora dashboard --open{where}")
+
+
+def talk(*, verbose: bool) -> None:
+    """Show fedlora's log on stderr from INFO on, or from WARNING on."""
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("fedlora").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def silent(text: str) -> None:
+    """In the place of `said_once`, where nobody wants to hear it."""
+
+
+def said_once() -> Callable[[str], None]:
+    """Prints to the terminal what it was not told before: runs that are compared share their data."""
+    console, said = Console(stderr=True, soft_wrap=True), set[str]()
+
+    def say(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            console.print(text, markup=False, highlight=False)
+
+    return say
+
+
+def run_on_screen(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    engine: Engine = "local",
+    store: str | None = None,
+    quiet: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Say what is in the data, then run with a progress bar. InterruptedRunError where a person ends it."""
+    try:
+        with kill_is_ctrl_c() as raise_if_asked:
+            simulation = prepare(recipe, say=say or (silent if quiet else said_once()))
+            done = completed_rounds(folder) if resume else 0
+            with Screen(rounds=recipe.rounds.count, done=done, title=recipe.name, quiet=quiet) as screen:
+
+                def watch(event: Event) -> None:
+                    raise_if_asked()
+                    screen.watch(event)
+
+                return run_simulation(simulation, folder, watch=watch, resume=resume, engine=engine, store=store)
+    except KeyboardInterrupt:
+        raise how_to_go_on(folder, rounds=recipe.rounds.count) from None
+
+
+def compared(rows: Sequence[Row], *, width: int) -> Table:
+    """The comparison as wide as the terminal allows: what does not fit is left out, and nothing is cut."""
+    shown = [name for name in COLUMNS if width >= WIDE or name not in LEFT_OUT_FIRST]
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    for name in shown:
+        table.add_column(name, overflow="fold", no_wrap=name not in ("method", "setting", "verdict"))
+    for row in rows:
+        said = dict(zip(COLUMNS, cells(row), strict=True))
+        table.add_row(*(said[name] for name in shown))
+    return table
+
+
+def whole_numbers(text: str, *, option: str) -> list[int]:
+    """`0,1,2` as numbers; SettingsError naming the option otherwise."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise SettingsError(
+            f"{option} {text!r}: write whole numbers with commas, for example {option} 0,1,2."
+        ) from None
+
+
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(help="Recipes (files or packaged names) to run, or folders of finished runs.")
+    ],
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(help="key=v1,v2 for every recipe, or NAME:key=v1,v2 for one; the best is reported per method."),
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME:key=value,key=value: a row of its own for every recipe; NAME alone changes nothing."),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
+    repeat: Annotated[
+        str | None, typer.Option(help="Sweep on --seeds, then run each method's best setting with these seeds too.")
+    ] = None,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for runs, table and picture; what is finished there is kept.")
+    ] = Path("runs/comparison"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Put runs side by side: a table, comparison.csv, comparison.md and comparison.png."""
+    talk(verbose=verbose)
+    folders = [Path(run) for run in runs if (Path(run) / "summary.json").exists()]
+    recipes = [str(recipe_file(run)) for run in runs if not (Path(run) / "summary.json").exists()]
+    numbers = whole_numbers(seeds, option="--seeds")
+    planned = plan(recipes, sweep or [], numbers, overrides or [], out, variant or [])
+    console = Console(stderr=True)
+    found = [finished(folder) for folder in folders]
+    run = partial(run_on_screen, store=store_beside(out), quiet=quiet, say=silent if quiet else said_once())
+    announce = partial(console.rule, align="left")
+    try:
+        swept = run_missing(planned, run, say=announce)
+        found += swept
+        if repeat is not None:
+            seeds_again = whole_numbers(repeat, option="--repeat")
+            again = repeated(swept, recipes, seeds_again, overrides or [], out, variant or [])
+            found += run_missing(again, run, say=announce)
+    except InterruptedRunError:
+        raise the_same_again() from None
+    best, everything = best_rows(found), all_rows(found)
+    write_outputs(best, everything, out)
+    if as_json:
+        typer.echo(json.dumps([dict(zip(COLUMNS, cells(row), strict=True)) for row in everything], indent=2))
+        return
+    printed = Console()
+    printed.print(compared(best, width=printed.width))
+    typer.echo(f"Best setting of each method by the reported test set; all settings in {out}/comparison.csv.")

@@ -1,0 +1,1 @@
+"""One table becomes a federation: a shared test set, clients, and what is said of them."""

@@ -1,0 +1,211 @@
+"""Examples over clients: natural groups, or IID, Dirichlet and by-label parts, always the same for the same seed.
+
+Order of things: one row a text, then the one shared test set, then clients, then each client's own train and test part.
+From the file to a client's training set a row's own text (and class) decides, by `data.membership`, as at a deployed
+site: one row more or less in the source makes at most one join or leave at each client.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fedlora.config import DataSettings, ModelSettings
+from fedlora.data.classes import require_classes
+from fedlora.data.examples import Examples, digest_of, tokenise
+from fedlora.data.lengths import lengths_of
+from fedlora.data.membership import first_of, held_out, key_of, place, split
+from fedlora.data.rows import PACKAGED, Columns, Read, Row, files_of, read_whole
+from fedlora.models.base import load_tokenizer
+from fedlora.randomness import chooser
+from fedlora.settings import SettingsError
+from simulations.data.summary import DataSummary, summary_of_data
+
+
+@dataclass(frozen=True)
+class ClientExamples:
+    """One simulated client's data."""
+
+    train: Examples
+    test: Examples
+
+
+@dataclass(frozen=True)
+class Federation:
+    """All data of a simulation."""
+
+    labels: tuple[str, ...]
+    clients: Mapping[str, ClientExamples]
+    held_out: Examples
+    """The shared test set, no text of which is at any client."""
+    found: DataSummary
+    """What the source holds."""
+
+    def digests(self, names: Iterable[str]) -> dict[str, str]:
+        """What tells one set of examples from another: of these clients, and of the shared test set."""
+        whole = {f"client {name}": (self.clients[name].train, self.clients[name].test) for name in names}
+        return {who: digest_of(*parts) for who, parts in {**whole, "the test set": (self.held_out,)}.items()}
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Examples to train and to test on, by client."""
+        return {name: (len(client.train), len(client.test)) for name, client in self.clients.items()}
+
+
+def federation(settings: DataSettings, *, model: ModelSettings, seed: int) -> Federation:
+    """Read, deduplicate, split and tokenise; SettingsError on data that cannot be used."""
+    corpus = tokenised(settings.source, columns_of(settings), settings.labels, model, version_of(settings.source))
+    shared, clients = assign(corpus.read.rows, settings, seed=seed)
+    take = corpus.examples.take
+    parts = {name: ClientExamples(take(train), take(test)) for name, (train, test) in clients.items()}
+    return Federation(corpus.labels, parts, take(shared), corpus.found)
+
+
+def columns_of(settings: DataSettings) -> Columns:
+    """The columns that are read: of clients only where they are the partition; a file each where none is named."""
+    if settings.partition != "natural":
+        return Columns(settings.text, settings.label)
+    unnamed = settings.client_column == DataSettings.model_fields["client_column"].default
+    return Columns(settings.text, settings.label, settings.client_column, client_by_file=unnamed)
+
+
+def assign(
+    rows: Sequence[Row], settings: DataSettings, *, seed: int
+) -> tuple[list[int], dict[str, tuple[list[int], list[int]]]]:
+    """Indices of the shared test set, and every client's training and test indices."""
+    key = key_of(seed)
+    texts = {row.text for row in rows}
+    chosen = held_out(texts, settings.held_out, key)
+    if len(chosen) == len(texts):
+        raise SettingsError(
+            f"data.held_out={settings.held_out} takes all of the {len(texts)} distinct examples; lower it."
+        )
+    ours = [index for index, row in enumerate(rows) if row.text not in chosen]
+    parts = partition([rows[index] for index in ours], settings, seed=seed)
+    clients = {
+        name: split_client(name, rows, [ours[position] for position in positions], settings, key=key)
+        for name, positions in parts.items()
+    }
+    return once_each(rows, [index for index, row in enumerate(rows) if row.text in chosen]), clients
+
+
+def once_each(rows: Sequence[Row], indices: Sequence[int]) -> list[int]:
+    """The indices without repeats of a text: clients may share one, and one in several classes is no test."""
+    classes: dict[str, dict[str, int]] = {}
+    for index in indices:
+        classes.setdefault(rows[index].text, {}).setdefault(rows[index].label, index)
+    return [index for found in classes.values() if len(found) == 1 for index in found.values()]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All rows of a source, and the same rows as examples."""
+
+    read: Read
+    labels: tuple[str, ...]
+    examples: Examples
+    found: DataSummary
+
+
+@lru_cache(maxsize=2)
+def tokenised(
+    source: str, columns: Columns, labels: tuple[str, ...] | None, model: ModelSettings, version: object
+) -> Corpus:
+    """Read and tokenised once per process, however many runs share it; `version` tells a changed file."""
+    read = read_whole(source, columns, labels=labels)
+    found = labels or tuple(sorted({row.label for row in read.rows}))
+    if len(found) < 2:
+        raise SettingsError(
+            f"data.source={source!r} has {len(found)} class(es) in {read.counts}; classification needs two."
+        )
+    if labels is None:
+        require_classes(found, columns.label, source)
+    tokenizer = load_tokenizer(model)
+    examples = tokenise(read.rows, found, tokenizer, max_tokens=model.max_tokens)
+    texts, cut = [row.text for row in read.rows], [len(ids) for ids in examples.token_ids]
+    lengths = lengths_of(texts, cut, tokenizer, limit=model.max_tokens)
+    return Corpus(read, found, examples, summary_of_data(source, read.rows, found, read.counts, lengths))
+
+
+def version_of(source: str) -> object:
+    """What changes when a local source does."""
+    if source in PACKAGED:
+        return None
+    return tuple((str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size) for path in files_of(source))
+
+
+def partition(rows: Sequence[Row], settings: DataSettings, *, seed: int) -> dict[str, list[int]]:
+    """Positions in `rows` for every client, by name."""
+    if settings.partition == "natural":
+        clients = {name: number for number, name in enumerate(sorted({row.client for row in rows}))}
+        return dict(zip(clients, dealt([clients[row.client] for row in rows], len(clients)), strict=True))
+    assert settings.clients is not None  # the recipe's own check
+    count = settings.clients
+    if count > len(rows):
+        raise SettingsError(f"data.clients={count} is more than the {len(rows)} examples that there are.")
+    places = [place(row.text, key_of(seed), "client") for row in rows]
+    labels = [row.label for row in rows]
+    if settings.partition == "iid":
+        chosen = iid(places, count)
+    elif settings.partition == "dirichlet":
+        chosen = dirichlet(labels, places, count, settings.alpha, seed=seed)
+    else:
+        chosen = by_label(labels, places, count, classes=settings.labels or tuple(sorted(set(labels))))
+    width = len(str(count - 1))
+    return {f"client-{number:0{width}d}": part for number, part in enumerate(dealt(chosen, count))}
+
+
+def dealt(clients: Sequence[int], count: int) -> list[list[int]]:
+    """The positions of each of `count` clients, from the client of each position."""
+    parts: list[list[int]] = [[] for _ in range(count)]
+    for position, client in enumerate(clients):
+        parts[client].append(position)
+    return parts
+
+
+def iid(places: Sequence[float], count: int) -> list[int]:
+    """Every example's client, each as likely as any other: sizes differ as chance has it."""
+    return [int(u * count) for u in places]
+
+
+def dirichlet(labels: Sequence[str], places: Sequence[float], count: int, alpha: float, *, seed: int) -> list[int]:
+    """Every example's client, with the probabilities of its class, which are drawn from Dirichlet(alpha)."""
+    ends = {label: _shares(chooser(seed, "dirichlet", label), count, alpha) for label in sorted(set(labels))}
+    return [
+        next((number for number, end in enumerate(ends[label]) if u < end), count - 1)
+        for label, u in zip(labels, places, strict=True)
+    ]
+
+
+def _shares(stream: random.Random, count: int, alpha: float) -> list[float]:
+    """Where each client's share of a class ends, in [0, 1]."""
+    draws = [stream.gammavariate(alpha, 1.0) for _ in range(count)]
+    if not sum(draws) > 0:  # alpha so small that all underflow: one client has it all
+        draws[stream.randrange(count)] = 1.0
+    return [end / sum(draws) for end in itertools.accumulate(draws)]
+
+
+def by_label(labels: Sequence[str], places: Sequence[float], count: int, *, classes: Sequence[str]) -> list[int]:
+    """Every example's client: the classes in a row, equally wide, and cut into `count`: most clients see one or two."""
+    number = {label: index for index, label in enumerate(classes)}
+    ends = [(number[label] + u) / len(classes) * count for label, u in zip(labels, places, strict=True)]
+    return [min(int(end), count - 1) for end in ends]
+
+
+def split_client(
+    name: str, rows: Sequence[Row], indices: Sequence[int], settings: DataSettings, *, key: bytes
+) -> tuple[list[int], list[int]]:
+    """A client's own training and test indices; SettingsError for a client with too little to have both."""
+    texts = [rows[index].text for index in indices]
+    train, test = split(texts, key, test_fraction=settings.test_fraction, train_fraction=settings.train_fraction)
+    if not train:
+        raise SettingsError(
+            f"client {name!r} has {len(indices)} example(s) after the shared test set was taken, {len(test)} of them "
+            "to test on and none to train on. Use fewer clients (data.clients), a larger data.alpha, another seed, or "
+            "a smaller data.held_out or data.test_fraction."
+        )
+    train = [train[position] for position in first_of([texts[i] for i in train], settings.max_examples, key)]
+    return [indices[position] for position in train], [indices[position] for position in test]

@@ -1,0 +1,91 @@
+"""What a person at the terminal sees of a run: a progress bar, and a table that grows by a line a round."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from server.record.records import ClientAnswered, Event, RoundFinished, RoundRecord, RoundStarted, Waiting
+from simulations.terminal.pace import Pace
+
+HEADER = "round  accuracy    loss    clients  agg. error    MB up  MB down       s"
+
+
+class Screen:
+    """Watches a run's events; use it as a context around the run."""
+
+    def __init__(self, *, rounds: int, done: int = 0, title: str, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet)
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("rounds"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[now]}"),
+            console=self._console,
+            transient=True,
+        )
+        self._bar = self._progress.add_task(title, total=rounds, completed=done, now="")
+        self._pace = Pace(rounds=rounds - done)
+        self._asked = self._answered = 0
+        self._header_shown = self._foretold = False
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def watch(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, Waiting):
+            now = f"waiting for clients: {event.connected} of {event.needed}, {event.seconds_left:.0f} s left"
+        elif isinstance(event, RoundStarted):
+            self._asked, self._answered = event.asked, 0
+            self._pace.started()
+            now = f"0/{event.asked} clients"
+        elif isinstance(event, ClientAnswered):
+            self._answered += 1
+            self._pace.answered(self._answered / self._asked)
+            now = f"{self._answered}/{self._asked} clients"
+            self._foretell()
+        elif isinstance(event, RoundFinished):
+            self._show_round(event)
+            self._progress.advance(self._bar)
+            self._pace.finished()
+            now = ""
+        else:
+            return
+        self._progress.update(self._bar, now=", ".join(filter(None, (now, self._pace.to_go))))
+
+    def _foretell(self) -> None:
+        """Where no bar is seen, the first answer says how long it takes: the table's first line is minutes away."""
+        if not self._foretold and not self._console.is_terminal and self._pace.to_go:
+            self._console.print(f"the first of {self._asked} clients has answered: {self._pace.to_go}", highlight=False)
+        self._foretold = True
+
+    def _show_round(self, event: RoundFinished) -> None:
+        if not self._header_shown:
+            self._console.print(HEADER, style="bold", highlight=False)
+            self._header_shown = True
+        self._console.print(line(event.record), highlight=False, markup=False)  # names are from data
+
+
+def line(record: RoundRecord) -> str:
+    """One round as a line of the table; who did not train follows with its reason."""
+    quality = record.evaluation
+    accuracy, loss = (f"{quality.accuracy:.4f}", f"{quality.loss:.4f}") if quality else ("-", "-")
+    error = "-" if record.aggregation_error is None else f"{record.aggregation_error:.1e}"
+    clients = f"{record.count('trained'):>4}/{len(record.clients):<4}"
+    traffic = f"{record.bytes_up / 1e6:>7.2f}  {record.bytes_down / 1e6:>7.2f}"
+    text = f"{record.round:>5}  {accuracy:>8}  {loss:>6}  {clients}  {error:>10}  {traffic}  {record.seconds:>6.1f}"
+    missing = Counter(f"{c.client} {c.outcome}: {c.code}" for c in record.clients if c.outcome != "trained")
+    return text + "".join(f"\n         {reason}" for reason in sorted(missing))
