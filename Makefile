@@ -52,7 +52,7 @@ bench: $(STAMP)  ## Measure: every section prints a table
 	for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python -m tests.bench.$$(basename $$file .py) || exit 1; done
 
 fuzz: $(STAMP)  ## Five minutes of mutants against the wire, then new examples for every property
-	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -q tests/wire tests/server/test_messages.py
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -q tests/wire tests/server/replies/test_messages.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.fuzz_wire --seconds 300
 
 deploy-demo: $(STAMP)  ## A coordinator and two sites: real processes, real TLS, on this machine

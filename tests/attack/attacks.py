@@ -27,7 +27,7 @@ ATTACKS = (
         "one row more, one less, or one that repeats a text under another class: which other rows join or leave the "
         "training set for it.",
         "of 900 training rows 83 left and 84 joined",
-        ("tests/client/test_own_rows.py", "tests/fedlora/test_membership.py"),
+        ("tests/client/test_own_rows.py", "tests/fedlora/data/test_membership.py"),
         on_examples.moved_split,
     ),
     Attack(
@@ -35,14 +35,14 @@ ATTACKS = (
         "a task names a model whose normaliser blows up one phrase, under the fingerprint of an allowed model: an "
         "answer that differs tells whether a row has the phrase, uncharged and as often as wanted.",
         "phrase absent: refused in 1.2 s; one row with it: the process died",
-        ("tests/privacy/test_order.py", "tests/fedlora/test_fingerprint.py"),
+        ("tests/privacy/test_order.py", "tests/fedlora/models/test_fingerprint.py"),
         on_messages.tokenizer_query,
     ),
     Attack(
         "positions",
         "a RoBERTa at more tokens than it has positions: every draw fails, the site is charged and trains on noise.",
         "charged; 41 of 41 draws dropped, and nothing said",
-        ("tests/fedlora/test_positions.py", "tests/privacy/test_rehearsal.py"),
+        ("tests/fedlora/models/test_positions.py", "tests/privacy/test_rehearsal.py"),
         on_messages.no_positions,
     ),
     Attack(
@@ -56,7 +56,7 @@ ATTACKS = (
         "plan",
         "what *Start a run* foretells for a site, at most, and what its guard grants in the end.",
         "3.01 for 4.04 (1,990 examples), 13.1 for 16.7 (499), 6.18 for 7.57 (10 spare rounds)",
-        ("tests/privacy/test_terms.py", "tests/server/test_launch.py"),
+        ("tests/privacy/test_terms.py", "tests/server/runs/test_launch.py"),
         on_budgets.foretold,
     ),
     Attack(

@@ -14,7 +14,7 @@ from server.stages.robust.change import change
 from server.stages.robust.coordinates import median, trimmed_mean
 from server.stages.robust.multi_krum import krum_scores, left_out
 from server.stages.robust.screening import median_distances, outliers
-from tests.server.robust.examples import BOTH, LINEAR, RULES_ON_PRODUCTS, honest, run_stage
+from tests.server.stages.robust.examples import BOTH, LINEAR, RULES_ON_PRODUCTS, honest, run_stage
 from tests.strategies.examples import built, random_adapter, start, updates_for
 
 

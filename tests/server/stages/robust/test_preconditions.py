@@ -14,7 +14,7 @@ from fedlora.settings import RunError, SettingsError, parse
 from server.stages.robust.fit import held_mb, require_enough
 from strategies.fit import require_robust_fit
 from strategies.registry import STRATEGIES
-from tests.server.robust.examples import LINEAR, StoppedError, honest, run_stage, settings
+from tests.server.stages.robust.examples import LINEAR, StoppedError, honest, run_stage, settings
 from tests.strategies.examples import built, random_adapter
 
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from fedlora.updates import Factor
 from server.stages.robust.norm_bound import clip
 from server.stages.robust.stage import robust
-from tests.server.robust.examples import BOTH, RULES_ON_PRODUCTS, StoppedError, flat, honest, run_stage, settings
+from tests.server.stages.robust.examples import BOTH, RULES_ON_PRODUCTS, StoppedError, flat, honest, run_stage, settings
 from tests.strategies.examples import random_adapter
 
 

@@ -12,7 +12,7 @@ from fedlora.updates import Factor, subtract
 from server.stages.robust.change import change, distances_of, squared_distances
 from server.stages.robust.multi_krum import krum_scores
 from server.stages.robust.screening import median_distances
-from tests.server.robust.examples import BOTH, flat, honest, regauged
+from tests.server.stages.robust.examples import BOTH, flat, honest, regauged
 from tests.strategies.examples import random_adapter
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fedlora.files import write_atomically
 from server.record.newest_receipts import NewestReceipts
 from server.record.receipts import clients_in, newest
-from tests.server.test_receipts import record
+from tests.server.record.test_receipts import record
 
 RECORDS = st.builds(
     lambda sequence, key, client, dataset, signed: (
