@@ -1,0 +1,1 @@
+"""Runs of a deployed coordinator: asked for, checked, started, kept going."""
