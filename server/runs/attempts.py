@@ -16,10 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedlora.processes.duties import Conditions, in_words
-from server.runs.bundle import write_bundle
 from server.flower.control import Control, UnreachableError
-from server.trust.provision import read_registry
-from server.settings import Patience, ServerSettings
+from server.runs.bundle import write_bundle
 from server.runs.submissions import (
     AT_REST,
     Look,
@@ -31,6 +29,8 @@ from server.runs.submissions import (
     state_of,
     write_reason,
 )
+from server.settings import Patience, ServerSettings
+from server.trust.provision import read_registry
 
 log = logging.getLogger("fedlora.submissions")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fedlora.data.classes import require_classes
 from fedlora.config import Recipe
+from fedlora.data.classes import require_classes
 from fedlora.data.rows import Columns, Read, read_whole
 from fedlora.settings import SettingsError
 from server.settings import ServerSettings

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.config import DataSettings, Recipe, load
-from fedlora.packaged import packaged
 from fedlora.deployment.enrolment import require_name
 from fedlora.files import write_atomically
+from fedlora.packaged import packaged
 from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.plan import planned_epsilon as epsilon_at_most
 from fedlora.settings import SettingsError, mapping_in, parse
@@ -26,9 +26,9 @@ from server.runs.held_out import known_classes
 from server.runs.planning import child_environment, sizes
 from server.runs.preflight import look_before
 from server.runs.recipe_files import confined
-from server.settings import ServerSettings, load_server
 from server.runs.submissions import resume as go_on
 from server.runs.submissions import submit
+from server.settings import ServerSettings, load_server
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from fedlora.data.classes import alike
 from fedlora.config import Recipe
 from fedlora.config.without_effect import refuse_without_effect
+from fedlora.data.classes import alike
 from fedlora.data.lengths import percent
 from fedlora.models.base import load_tokenizer
 from fedlora.settings import SettingsError, nearest
-from server.runs.held_out import classes_of, held_out
 from server.requests.planner import OTHERS
-from server.trust.provision import read_registry
+from server.runs.held_out import classes_of, held_out
 from server.settings import ServerSettings
+from server.trust.provision import read_registry
 from strategies.fit import require_fit
 from strategies.registry import build
 

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 from fedlora.config import Recipe
-from fedlora.plain_yaml import shortened
 from fedlora.data.rows import PACKAGED
+from fedlora.plain_yaml import shortened
 from fedlora.settings import SettingsError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
