@@ -31,9 +31,10 @@ from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError
 from server.coordinate import Coordination, coordinate, load_state
-from server.record.orders import StoppedError
+from server.orders import StoppedError
+from server.record.lines import read_records
 from server.record.records import ClientAnswered, Event, RoundFinished, RoundStarted, Waiting
-from server.record.summary import read_rounds, summary_of
+from server.record.summary import summary_of
 from server.record.verdict import Guessing, verdict
 from server.replies.prompt_grid import PromptGrid
 from server.requests.declared import readable, remember
@@ -105,7 +106,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     summary = {**summary_of(recipe, progress, folder), "name": folder.name}  # a coordinator's runs share recipes
     if rows:
         guessing = Guessing.on((row.label for row in rows), classes=len(labels))
-        summary |= verdict([line["evaluation"] for line in read_rounds(folder)], guessing)
+        summary |= verdict([record.evaluation for record in read_records(folder)], guessing)
     write_atomically(folder / "summary.json", json.dumps(summary, indent=2).encode())
 
 

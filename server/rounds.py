@@ -32,11 +32,11 @@ from fedlora.protocol.task import Evaluation
 from fedlora.randomness import chooser
 from fedlora.settings import RunError
 from fedlora.updates import Update
+from server.orders import NobodyAsks, Orders
 from server.record.checkpoint import Progress
 from server.record.downlink import held_after, used_after
 from server.record.figures import mean_received, metrics, served_error
 from server.record.journal import Journal
-from server.record.orders import NobodyAsks, Orders
 from server.record.records import (
     ClientAnswered,
     Event,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from fedlora.config import Recipe, load
 from fedlora.privacy.shown import at_most
 from fedlora.settings import SettingsError
-from server.record.summary import read_rounds
+from server.record.lines import read_records
 from server.record.verdict import STANDINGS
 from simulations.terminal.pictures import draw_comparison
 
@@ -257,7 +257,7 @@ def write_outputs(rows: Sequence[Row], everything: Sequence[Row], out: Path) -> 
     lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
     (out / "comparison.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     curves = {
-        row.method: [read_rounds(run.folder) for run in row.runs if (run.folder / "rounds.jsonl").exists()]
+        row.method: [list(read_records(run.folder)) for run in row.runs if (run.folder / "rounds.jsonl").exists()]
         for row in rows
     }
     draw_comparison({name: found for name, found in curves.items() if found}, out / "comparison.png")

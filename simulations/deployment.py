@@ -27,6 +27,7 @@ from fedlora.plain_yaml import yaml_text
 from fedlora.processes.living import born
 from fedlora.settings import read_mapping
 from fedlora.units_path import units_folder
+from server.record.lines import read_records
 from server.runs.submissions import completed_rounds, state_of, submit
 from server.settings import ServerSettings, load_server
 from server.trust.provision import approve, initialise
@@ -221,11 +222,9 @@ def demo(out: Path) -> None:
         deployment.start_all()
         run = deployment.submit(recipe, name="demo")
         deployment.wait_run(run, timeout_s=600)
-    for line in (run / "rounds.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        print(
-            f"round {record['round']}: accuracy {record['evaluation']['accuracy']:.3f}, {record['bytes_up']} bytes up"
-        )
+    for record in read_records(run):
+        accuracy = "-" if record.evaluation is None else f"{record.evaluation.accuracy:.3f}"
+        print(f"round {record.round}: accuracy {accuracy}, {record.bytes_up} bytes up")
     print(f"the adapter is in {run / 'adapter'}")
 
 

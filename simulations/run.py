@@ -36,9 +36,10 @@ from server.coordinate import Coordination, coordinate, load_state
 from server.record import checkpoint
 from server.record.checkpoint import Progress
 from server.record.journal import Journal
+from server.record.lines import read_records
 from server.record.packing_summary import packing_summary
-from server.record.records import Watch
-from server.record.summary import first_step_spent, largest_error, noised_rounds, read_rounds, spent_in, summary_of
+from server.record.records import RoundRecord, Watch
+from server.record.summary import first_step_spent, largest_error, noised_rounds, spent_in, summary_of
 from server.record.verdict import Guessing, verdict
 from server.run_identity import MAY_MOVE
 from simulations.attacks import app_of, attackers, corrupted
@@ -209,15 +210,15 @@ def keep_partial(simulation: Simulation, folder: Path) -> None:
     Journal(folder, simulation.recipe).keep_first(progress.round)
     if progress.round == 0:
         return
-    summary = {**summary_of(simulation.recipe, progress, folder), **judged(simulation, [read_rounds(folder)])}
+    summary = {**summary_of(simulation.recipe, progress, folder), **judged(simulation, [list(read_records(folder))])}
     write_atomically(folder / "summary.json", json.dumps({**summary, "state": "stopped"}, indent=2).encode())
     draw_curves(folder, title=f"{simulation.recipe.name}, stopped after round {progress.round}")
 
 
-def judged(simulation: Simulation, rounds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def judged(simulation: Simulation, rounds: Sequence[Sequence[RoundRecord]]) -> dict[str, Any]:
     """What the figures mean (`server.record.verdict`): of one federation all of it, of several the majority alone."""
     guessing = Guessing.on(simulation.data.held_out.labels_n.tolist(), classes=len(simulation.data.labels))
-    return verdict([line["evaluation"] for line in rounds[0]] if len(rounds) == 1 else [], guessing)
+    return verdict([record.evaluation for record in rounds[0]] if len(rounds) == 1 else [], guessing)
 
 
 @contextmanager
@@ -246,8 +247,8 @@ def on_held_out(simulation: Simulation, state: State) -> Evaluation:
 def by_client(simulation: Simulation, names: Sequence[str], progress: Progress, folder: Path) -> dict[str, float]:
     """Accuracy of the final state on every client's own test examples; possible here because this is a simulation."""
     if keeps_personal(simulation.recipe):
-        last = read_rounds(folder)[-1]["clients"]
-        return {row["client"]: row["received"]["accuracy"] for row in last if row["received"] is not None}
+        *_, last = read_records(folder)
+        return {one.client: one.received.accuracy for one in last.clients if one.received is not None}
     load_state(simulation.resident, "held-out", progress.state)
     on = simulation.recipe.model
     tests = {name: simulation.data.clients[name].test.evaluation_batches(device=on.device) for name in names}
@@ -282,8 +283,8 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
     """The keys of summary.json; means over the federations of mode `alone`."""
     recipe = simulation.recipe
     folders = [outcome.folder for outcome in outcomes]
-    rounds = [read_rounds(folder) for folder in folders]
-    final = [lines[-1]["evaluation"] for lines in rounds]
+    rounds = [list(read_records(folder)) for folder in folders]
+    final = [evaluation for *_, last in rounds if (evaluation := last.evaluation) is not None]
     return {
         "name": recipe.name,
         "state": "finished",
@@ -291,8 +292,8 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
         "strategy": recipe.strategy.name,
         "rounds": max(outcome.progress.round for outcome in outcomes),
         "clients": sum(len(outcome.clients) for outcome in outcomes),
-        "accuracy": statistics.fmean(quality["accuracy"] for quality in final),
-        "loss": statistics.fmean(quality["loss"] for quality in final),
+        "accuracy": statistics.fmean(quality.accuracy for quality in final),
+        "loss": statistics.fmean(quality.loss for quality in final),
         "accuracy_by_client": {name: a for outcome in outcomes for name, a in outcome.accuracy_by_client.items()},
         "bytes_up": sum(outcome.progress.bytes_up for outcome in outcomes),
         "bytes_down": sum(outcome.progress.bytes_down for outcome in outcomes),

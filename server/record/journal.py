@@ -23,6 +23,7 @@ from fedlora.protocol.versions import recorded
 from fedlora.settings import SettingsError
 from server.record import checkpoint
 from server.record.checkpoint import DamagedCheckpointError, Progress
+from server.record.lines import line_of
 from server.record.new_ledgers import read_accepted
 from server.record.newest_receipts import NewestReceipts
 from server.record.receipts import Ledgers, earlier, newest
@@ -152,7 +153,7 @@ class Journal:
     def keep(self, record: RoundRecord | None, progress: Progress) -> None:
         """Store a finished round (None: the start of the run)."""
         if record is not None:
-            line = (json.dumps(record.as_json()) + "\n").encode()
+            line = (json.dumps(line_of(record)) + "\n").encode()
             with self._rounds.open("ab") as file:
                 file.write(line)
                 file.flush()

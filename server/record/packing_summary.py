@@ -7,14 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fedlora.wire.choice import Packing
+from server.record.records import RoundRecord
 
-def packing_summary(rounds: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Of the lines of rounds.jsonl: how many updates went in which codec and density, and what error they reported."""
-    clients = [client for lines in rounds for line in lines for client in line["clients"]]
-    packings = [client["packing"] for client in clients if client["packing"] is not None]
+
+def packing_summary(rounds: Iterable[Sequence[RoundRecord]]) -> dict[str, Any]:
+    """Of all federations' rounds: how many updates went in which codec and density, and what error they reported."""
+    clients = [client for records in rounds for record in records for client in record.clients]
+    packings = [client.packing for client in clients if client.packing is not None]
     if not packings:
         return {}
-    errors = [packing["error"] for packing in packings]
+    errors = [packing.error for packing in packings]
     return {
         "packing": dict(sorted(Counter(map(name_of, packings)).items())),
         "packing_error": statistics.fmean(errors),
@@ -31,6 +34,6 @@ def packed_as(summary: Mapping[str, Any]) -> str:
     return f"Packed as {chosen}, which lost {mean:.2f} of an update, at most {most:.2f}, in norm. "
 
 
-def name_of(packing: Mapping[str, Any]) -> str:
+def name_of(packing: Packing) -> str:
     """Codec and density, in words."""
-    return str(packing["codec"]) + ("" if packing["density"] == 1 else f" at {packing['density']:.3g}")
+    return packing.codec + ("" if packing.density == 1 else f" at {packing.density:.3g}")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from fedlora.config import DeviceSettings
 from fedlora.privacy.receipt import Receipt, Signature
 from fedlora.protocol.machine import Machine
 from fedlora.protocol.task import Evaluation
-from fedlora.protocol.versions import recorded
 from fedlora.wire.choice import Packing
 from server.record.outcomes import Outcome as Outcome
 
@@ -79,21 +77,6 @@ class RoundRecord:
 
     def count(self, outcome: Outcome) -> int:
         return sum(client.outcome == outcome for client in self.clients)
-
-    def as_json(self) -> dict[str, Any]:
-        """For rounds.jsonl."""
-        plain = asdict(self)
-        plain["evaluation"] = None if self.evaluation is None else self.evaluation.model_dump()
-        for client, record in zip(plain["clients"], self.clients, strict=True):
-            if record.why is None:
-                del client["why"]
-            client["received"] = None if record.received is None else record.received.model_dump()
-            client["packing"] = None if record.packing is None else record.packing.model_dump(exclude_none=True)
-            client["resources"] = None if record.resources is None else record.resources.model_dump(exclude_none=True)
-            client["machine"] = None if record.machine is None else record.machine.model_dump(exclude_none=True)
-            client["receipt"] = None if record.receipt is None else recorded(record.receipt)
-            client["signature"] = None if record.signature is None else record.signature.model_dump()
-        return {**plain, "bytes_up": self.bytes_up, "bytes_down": self.bytes_down}
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +13,29 @@ from fedlora.versions import versions
 from server.gradient_recipe import FIRST_STEP, gradient_recipe
 from server.record.checkpoint import Progress
 from server.record.journal import NOISED
+from server.record.lines import read_records
 from server.record.packing_summary import packing_summary
+from server.record.records import RoundRecord
 from server.record.sent import SentTasks
-
-
-def read_rounds(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's rounds.jsonl."""
-    return [json.loads(line) for line in (folder / "rounds.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def summary_of(recipe: Recipe, progress: Progress, folder: Path) -> dict[str, Any]:
     """One federation's. Quality is that of the last round that was evaluated; None where none was."""
-    rounds = read_rounds(folder)
-    evaluated = [line["evaluation"] for line in rounds if line["evaluation"] is not None]
-    quality = evaluated[-1] if evaluated else {"accuracy": None, "loss": None}
+    rounds = list(read_records(folder))
+    evaluated = [record.evaluation for record in rounds if record.evaluation is not None]
+    quality = evaluated[-1] if evaluated else None
     return {
         "name": recipe.name,
         "mode": recipe.mode,
         "strategy": recipe.strategy.name,
         "rounds": progress.round,
-        "clients": len({client["client"] for line in rounds for client in line["clients"]}),
-        "accuracy": quality["accuracy"],
-        "loss": quality["loss"],
+        "clients": len({client.client for record in rounds for client in record.clients}),
+        "accuracy": None if quality is None else quality.accuracy,
+        "loss": None if quality is None else quality.loss,
         "bytes_up": progress.bytes_up,
         "bytes_down": progress.bytes_down,
         "aggregation_error_max": largest_error([rounds]),
-        "seconds": sum(line["seconds"] for line in rounds),
+        "seconds": sum(record.seconds for record in rounds),
         "seed": recipe.seed,
         "versions": versions(),
         "adapter_dir": str(folder / "adapter"),
@@ -50,10 +46,10 @@ def summary_of(recipe: Recipe, progress: Progress, folder: Path) -> dict[str, An
     }
 
 
-def largest_error(rounds: Iterable[Iterable[Mapping[str, Any]]]) -> float | None:
+def largest_error(rounds: Iterable[Iterable[RoundRecord]]) -> float | None:
     """The largest aggregation error of all rounds of all federations; None where none was measured."""
-    errors = [row["aggregation_error"] for lines in rounds for row in lines if row["aggregation_error"] is not None]
-    return max(errors) if errors else None
+    errors = [record.aggregation_error for records in rounds for record in records]
+    return max((error for error in errors if error is not None), default=None)
 
 
 def noised_rounds(folder: Path, progress: Progress) -> int:

@@ -12,6 +12,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from fedlora.protocol.task import Evaluation
+
 Standing = Literal["diverged", "worse than guessing", "no better than guessing", "better than guessing"]
 STANDINGS: tuple[Standing, ...] = get_args(Standing)
 """From worst to best."""
@@ -46,7 +48,7 @@ def standard_error(share: float, examples: int) -> float:
     return math.sqrt(share * (1 - share) / examples)
 
 
-def verdict(evaluations: Sequence[Mapping[str, float] | None], guessing: Guessing) -> dict[str, Any]:
+def verdict(evaluations: Sequence[Evaluation | None], guessing: Guessing) -> dict[str, Any]:
     """The keys `majority`, `test_examples`, `standard_error`, `standing` and `verdict` of summary.json.
 
     `standing` is None and `verdict` empty where nothing was evaluated.
@@ -55,7 +57,7 @@ def verdict(evaluations: Sequence[Mapping[str, float] | None], guessing: Guessin
     said: dict[str, Any] = {"majority": guessing.majority, "test_examples": guessing.examples}
     if not seen:
         return {**said, "standard_error": None, "standing": None, "verdict": []}
-    error = standard_error(seen[-1]["accuracy"], guessing.examples)
+    error = standard_error(seen[-1].accuracy, guessing.examples)
     standing = stands(seen[-1], guessing, error)
     return {
         **said, "standard_error": error, "standing": standing,
@@ -63,11 +65,11 @@ def verdict(evaluations: Sequence[Mapping[str, float] | None], guessing: Guessin
     }  # fmt: skip
 
 
-def stands(evaluation: Mapping[str, float], guessing: Guessing, error: float) -> Standing:
+def stands(evaluation: Evaluation, guessing: Guessing, error: float) -> Standing:
     """What one evaluation is, against guessing and chance."""
-    if not math.isfinite(evaluation["loss"]) or evaluation["loss"] > 2 * math.log(guessing.classes):
+    if not math.isfinite(evaluation.loss) or evaluation.loss > 2 * math.log(guessing.classes):
         return "diverged"
-    gain = evaluation["accuracy"] - guessing.majority
+    gain = evaluation.accuracy - guessing.majority
     if abs(gain) <= CLEARLY * error:
         return "no better than guessing"
     return "better than guessing" if gain > 0 else "worse than guessing"
@@ -80,10 +82,8 @@ ADVICE: Mapping[Standing, str] = {
 }
 
 
-def sentences(
-    seen: Sequence[Mapping[str, float]], guessing: Guessing, error: float, standing: Standing
-) -> Iterable[str]:
-    accuracy, loss = seen[-1]["accuracy"], seen[-1]["loss"]
+def sentences(seen: Sequence[Evaluation], guessing: Guessing, error: float, standing: Standing) -> Iterable[str]:
+    accuracy, loss = seen[-1].accuracy, seen[-1].loss
     uniform = math.log(guessing.classes)
     nothing = f"ln({guessing.classes}) = {uniform:.2f}, that of knowing nothing"
     if standing == "diverged":
@@ -95,6 +95,6 @@ def sentences(
     )
     if loss > uniform:
         yield f"Its loss {loss:.3f} is above {nothing}: it is sure where it is wrong."
-    before = [one["accuracy"] for one in seen[:-1]]
+    before = [one.accuracy for one in seen[:-1]]
     if before and accuracy - before[-1] > error and accuracy >= max(before):
         yield f"It was still rising, from {before[-1]:.3f} at the evaluation before: more rounds may help."

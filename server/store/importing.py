@@ -15,9 +15,9 @@ from sqlalchemy import Connection, select
 from fedlora.config import Recipe
 from fedlora.settings import SettingsError, parse
 from server.gradient_recipe import FIRST_STEP
+from server.record.lines import read_records
 from server.record.sent import SentTasks, Spent
 from server.store.audit import append_event
-from server.store.journals import read_journal
 from server.store.keys import RunKey
 from server.store.spent import write_spent
 from server.store.tables import runs
@@ -55,7 +55,7 @@ def import_run(connection: Connection, folder: Path, *, name: str, who: str, now
     """
     facts, rounds = _facts(folder, name)
     known = connection.execute(select(runs).where(runs.c.run == facts.run)).one_or_none()
-    records = list(read_journal(folder))[:rounds]
+    records = list(read_records(folder))[:rounds]
     ended_at = (folder / "rounds.jsonl").stat().st_mtime if records else now
     begun_at = ended_at - sum(record.seconds for record in records)
     if known is None:

@@ -21,12 +21,12 @@ from fedlora.config import Recipe
 from fedlora.processes.living import born
 from fedlora.updates import Adapter, Factor
 from fedlora.versions import versions
+from server.orders import StoppedError
 from server.record.checkpoint import Progress
-from server.record.orders import StoppedError
+from server.record.lines import read_records
 from server.record.records import ClientAnswered, Event, RoundFinished, RoundRecord, RoundStarted, TasksSent, Waiting
 from server.record.sent import Spent
 from server.store.audit import append_event
-from server.store.journals import read_journal
 from server.store.keys import RunKey
 from server.store.notices import write_notices
 from server.store.opening import Store
@@ -181,7 +181,7 @@ class Recorder:
         assert self._facts is not None
         assert self._key is not None
         stored = connection.execute(select(runs.c.rounds).where(runs.c.id == self._key.id)).scalar_one()
-        for record in read_journal(Path(self._facts.folder), after=stored):
+        for record in read_records(Path(self._facts.folder), after=stored):
             write_round(connection, self._key, record, at=time.time(), spent=self._spent(record.round))
         self._write_spent(connection)
         self._behind = False

@@ -18,7 +18,7 @@ from rich.table import Table
 from fedlora.config import Recipe, load
 from fedlora.data.examples import Examples, concatenate
 from fedlora.settings import SettingsError
-from server.record.summary import read_rounds
+from server.record.lines import read_records
 from server.record.verdict import Guessing
 from server.rounds import QuorumError
 from simulations.commands.simulate import Overrides, said_once, talk
@@ -116,8 +116,8 @@ def trial(simulation: Simulation, rate: float) -> Tried:
             simulate(one, Path(folder), watch=lambda event: None)
         except QuorumError:  # no client had an update that is a number
             return Tried(rate, guessing)
-        seen = [line["evaluation"] for line in read_rounds(Path(folder))]
-    return Tried(rate, guessing, tuple(line["loss"] for line in seen), seen[-1]["accuracy"])
+        seen = [record.evaluation for record in read_records(Path(folder)) if record.evaluation is not None]
+    return Tried(rate, guessing, tuple(one.loss for one in seen), seen[-1].accuracy)
 
 
 def shown(tried: Sequence[Tried], chosen: Tried | None) -> Table:

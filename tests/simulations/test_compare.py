@@ -14,7 +14,8 @@ from rich.console import Console
 
 from fedlora.cli import load_command
 from fedlora.settings import SettingsError
-from server.record.summary import read_rounds
+from server.record.lines import read_records
+from server.record.records import RoundRecord
 from simulations.commands.simulate import compared, whole_numbers
 from simulations.compare import Run, best_rows, plan, repeated, run_missing, write_outputs
 from simulations.terminal.pictures import curves_of, draw_comparison
@@ -114,7 +115,7 @@ def test_a_comparison_shows_quality_against_rounds_and_bytes_and_the_aggregation
     from matplotlib.axes import Axes
 
     run(recipe("strategy.name=fedit", "rounds.evaluate_every=2"), tmp_path / "run")
-    rounds, drawn = read_rounds(tmp_path / "run"), []
+    rounds, drawn = list(read_records(tmp_path / "run")), []
     plot = Axes.plot
 
     def noted(self, x, y, **line):
@@ -124,14 +125,14 @@ def test_a_comparison_shows_quality_against_rounds_and_bytes_and_the_aggregation
     monkeypatch.setattr(Axes, "plot", noted)
     draw_comparison({"fedit": [rounds]}, tmp_path / "picture.png")
     by_round, by_bytes, by_error = drawn
-    assert by_round[1:] == ([2, 3], [row["evaluation"]["accuracy"] for row in rounds[1:]])
-    assert by_bytes[1][-1] == pytest.approx(sum(row["bytes_up"] + row["bytes_down"] for row in rounds) / 1e6)
-    assert by_error[1:] == ([1, 2, 3], [row["aggregation_error"] for row in rounds])
+    assert by_round[1:] == ([2, 3], [record.evaluation.accuracy for record in rounds[1:]])
+    assert by_bytes[1][-1] == pytest.approx(sum(record.bytes_up + record.bytes_down for record in rounds) / 1e6)
+    assert by_error[1:] == ([1, 2, 3], [record.aggregation_error for record in rounds])
 
 
 def test_a_method_without_an_aggregation_error_has_no_such_curve():
-    rounds = [[{"round": 1, "aggregation_error": None}, {"round": 2, "aggregation_error": None}]]
-    numbers, curves = curves_of(rounds, lambda row: row["aggregation_error"])
+    rounds = [[RoundRecord(number, (), None, None, 0, 1.0) for number in (1, 2)]]
+    numbers, curves = curves_of(rounds, lambda record: record.aggregation_error)
     assert (numbers, curves.size) == ([], 0)
 
 

@@ -17,8 +17,9 @@ from fedlora.settings import SettingsError
 from server.record import checkpoint
 from server.record.checkpoint import CheckpointError
 from server.record.journal import Journal
+from server.record.lines import line_of, read_records
 from server.record.records import RoundFinished
-from server.record.summary import read_rounds, summary_of
+from server.record.summary import summary_of
 from server.rounds import QuorumError
 from server.runs.submissions import completed_rounds
 from simulations.compare import all_rows, finished
@@ -92,7 +93,7 @@ def test_a_coordinators_summary_says_what_the_simulations_does(recipe, tmp_path)
 
 def test_a_run_that_was_never_evaluated_is_summed_up_and_not_compared(recipe, tmp_path):
     run(recipe(), tmp_path / "run")
-    lines = [{**line, "evaluation": None} for line in read_rounds(tmp_path / "run")]
+    lines = [line_of(replace(record, evaluation=None)) for record in read_records(tmp_path / "run")]
     (tmp_path / "run/rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     progress = checkpoint.read(tmp_path / "run/checkpoint.safetensors", recipe=recipe().model_dump(mode="json"))
     summary = summary_of(recipe(), progress, tmp_path / "run")

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 from sqlalchemy import text
 
-from server.record.orders import StoppedError
+from server.orders import StoppedError
 from server.record.records import ClientAnswered, RoundFinished, RoundStarted
 from server.runs.submissions import Submission, write_submission
 from server.store.audit import read_events, verify_events

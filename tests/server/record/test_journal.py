@@ -11,6 +11,7 @@ from fedlora.settings import SettingsError
 from server.record import checkpoint
 from server.record.checkpoint import CheckpointError, Progress, read
 from server.record.journal import Journal
+from server.record.lines import line_of
 from server.record.records import RoundRecord
 from strategies.base import State
 from tests.strategies.examples import built, start
@@ -54,7 +55,7 @@ def test_a_whole_journal_goes_on_and_stays_bound(kept):
 def test_a_line_that_a_crash_cut_short_or_that_had_no_checkpoint_yet_is_dropped(kept):
     folder, journal = kept
     before = lines(folder)
-    write(folder, [*before, json.dumps(record(ROUNDS + 1).as_json()) + "\n", '{"round": 6, "cl'])
+    write(folder, [*before, json.dumps(line_of(record(ROUNDS + 1))) + "\n", '{"round": 6, "cl'])
     assert journal.resume().round == ROUNDS
     assert lines(folder) == before
 

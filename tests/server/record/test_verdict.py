@@ -6,13 +6,18 @@ import math
 
 import pytest
 
+from fedlora.protocol.task import Evaluation
 from server.record.verdict import STANDINGS, Guessing, standard_error, verdict
 
 THREE = Guessing(majority=0.6, examples=400, classes=3)
 
 
+def quality(accuracy: float, loss: float) -> Evaluation:
+    return Evaluation.model_construct(accuracy=accuracy, loss=loss, examples=400)  # also one that is no number
+
+
 def said(*evaluations: tuple[float, float] | None, guessing: Guessing = THREE) -> str:
-    seen = [None if one is None else {"accuracy": one[0], "loss": one[1]} for one in evaluations]
+    seen = [None if one is None else quality(*one) for one in evaluations]
     return " ".join(verdict(seen, guessing)["verdict"])
 
 
@@ -63,6 +68,6 @@ def test_a_run_that_was_never_evaluated_has_no_verdict():
     [(0.7, 3.0, STANDINGS[0]), (0.5, 0.9, STANDINGS[1]), (0.62, 0.9, STANDINGS[2]), (0.7, 0.9, STANDINGS[3])],
 )
 def test_a_run_stands_in_one_of_four_places(accuracy, loss, standing):
-    found = verdict([{"accuracy": 0.1, "loss": 1.0}, {"accuracy": accuracy, "loss": loss}], THREE)
+    found = verdict([quality(0.1, 1.0), quality(accuracy, loss)], THREE)
     assert found["standing"] == standing
     assert standing.split()[0] in found["verdict"][0]
