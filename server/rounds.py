@@ -14,8 +14,9 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from logging import INFO
 
@@ -26,15 +27,12 @@ from flwr.serverapp.strategy import Result
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fedlora.config import Recipe
-from fedlora.config.robust import COORDINATE_RULES
-from fedlora.privacy.noise import SecureSource
 from fedlora.protocol.task import Evaluation
 from fedlora.randomness import chooser
 from fedlora.settings import RunError
-from fedlora.updates import Update
 from server.orders import NobodyAsks, Orders
 from server.record.checkpoint import Progress
-from server.record.downlink import held_after, used_after
+from server.record.downlink import Downlink, held_after, used_after
 from server.record.figures import mean_received, metrics, served_error
 from server.record.journal import Journal
 from server.record.records import (
@@ -52,10 +50,11 @@ from server.replies.intake import Intake, SiteOf, Verify
 from server.replies.messages import task_message
 from server.replies.quotas import Meter
 from server.requests.adaptive_noise import noise_factor, require_public_examples
-from server.requests.outgoing import Brief, outgoing
-from server.stages.client_level import protected, require_linear
+from server.requests.outgoing import Brief, Outgoing, outgoing
+from server.stages.base import Round, through
+from server.stages.client_level import require_linear
+from server.stages.listing import stages_of
 from server.stages.robust.fit import require_enough
-from server.stages.robust.stage import robust
 from strategies.base import Combined, State, Strategy
 from strategies.fit import require_robust_fit
 from strategies.server_optimizer import Optimised
@@ -83,6 +82,20 @@ class Surroundings:
     """What people ask of the run while it runs."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A round between its messages and its answers."""
+
+    intake: Intake
+    downlink: Downlink | None
+
+    def stages_see(self, stop: Callable[[str], Exception]) -> Round:
+        """The round as its stages see it."""
+        intake = self.intake
+        first = intake.first_sent
+        return Round(intake.number, first.adapter, tuple(first.task.trains), intake.judged, stop)
+
+
 class Rounds(FlowerStrategy):
     """Runs a recipe's rounds from `progress` on. `progress` is the only thing that changes, once a round."""
 
@@ -100,6 +113,8 @@ class Rounds(FlowerStrategy):
         self._around = surroundings
         self._named: dict[int, str] = {}
         self._meter = Meter(recipe.quotas, surroundings.journal.bytes_up())
+        self._stages = stages_of(recipe)
+        self._asked: Asked | None = None
 
     def start(
         self,
@@ -121,7 +136,7 @@ class Rounds(FlowerStrategy):
             number = self.progress.round + 1
             self._around.orders.before_round(number)
             messages = list(self.configure_train(number, ArrayRecord(), ConfigRecord(), grid))
-            replies = self._arrivals(grid, messages, timeout)
+            replies = self._arrivals(grid, self._open(number), messages, timeout)
             result.arrays, result.train_metrics_clientapp[number] = self.aggregate_train(number, replies)
         return result
 
@@ -140,32 +155,34 @@ class Rounds(FlowerStrategy):
         asked = self.recipe.asks(len(connected))
         require_enough(self.recipe, server_round, asked, self.progress.state.adapter)
         nodes = sorted(chooser(self.recipe.seed, "round", server_round).sample(connected, asked))
-        sent, self._downlink = outgoing(
+        around = self._around
+        items, downlink = outgoing(
             self.recipe, self._brief_now(), self.strategy, self.progress, nodes=nodes, number=server_round
         )
-        around, self._sent = self._around, {item.node: item for item in sent}
-        self._intake = Intake(
-            self.recipe, server_round, self._sent, self._answered, around.journal.receipts(), around.site_of,
+        sent = {item.node: item for item in items}
+        intake = Intake(
+            self.recipe, server_round, sent, partial(self._answered, sent), around.journal.receipts(), around.site_of,
             self._meter, around.verify,
         )  # fmt: skip
+        self._asked = Asked(intake, downlink)
         around.watch(RoundStarted(server_round, len(nodes)))
         if self.recipe.privacy.enabled:  # on the disk before anything can be charged for it
-            around.journal.sent.post(
-                server_round, [(node, self._site(node), self._sent[node].digest) for node in nodes]
-            )
-        return [task_message(item.task, item.blob, node=item.node, message_type=MessageType.TRAIN) for item in sent]
+            around.journal.sent.post(server_round, [(node, self._site(node), sent[node].digest) for node in nodes])
+        return [task_message(item.task, item.blob, node=item.node, message_type=MessageType.TRAIN) for item in items]
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
         """Read the answers once, as they arrive; validate everything, then change `progress`, then store it."""
         started = time.monotonic()
-        intake, old = self._intake, self.progress
-        updates = self._robust(self._protected(intake.updates(replies)))
+        asked, old = self._open(server_round), self.progress
+        intake, downlink = asked.intake, asked.downlink
+        this = asked.stages_see(lambda why: QuorumError(self._too_few(intake, why)))
+        updates = through(self._stages, intake.updates(replies), this)
         first = next(updates, None)
         if first is None:
-            raise QuorumError(self._too_few(server_round))
+            raise QuorumError(self._too_few(intake))
         combined = self.strategy.combine(chain([first], updates))
-        if intake.accepted < self._quorum():
-            raise QuorumError(self._too_few(server_round))
+        if intake.accepted < self._quorum(intake):
+            raise QuorumError(self._too_few(intake))
         if self.recipe.privacy.client_level is not None:
             self._around.journal.count_noised(server_round)
         state = self.strategy.step(old.state, combined)
@@ -173,9 +190,9 @@ class Rounds(FlowerStrategy):
             round=server_round,
             clients=intake.records(),
             aggregation_error=self._served_error(combined, old.state, state),
-            evaluation=self._evaluate(server_round, state),
+            evaluation=self._evaluate(intake, state),
             base_version=state.base_version,
-            download_left_out=self._downlink.left_out if self._downlink else None,
+            download_left_out=downlink.left_out if downlink else None,
             seconds=time.monotonic() - started,
         )
         self.progress = replace(
@@ -183,8 +200,8 @@ class Rounds(FlowerStrategy):
             round=server_round,
             state=state,
             held_versions={**old.held_versions, **intake.held_versions},
-            downlink=self._downlink,
-            held_rounds=held_after(old.held_rounds, record.clients, server_round) if self._downlink else {},
+            downlink=downlink,
+            held_rounds=held_after(old.held_rounds, record.clients, server_round) if downlink else {},
             used_rounds=used_after(old.used_rounds, record.clients, server_round),
             bytes_up=old.bytes_up + record.bytes_up,
             bytes_down=old.bytes_down + record.bytes_down,
@@ -208,11 +225,17 @@ class Rounds(FlowerStrategy):
         """Say what is about to run, in Flower's log."""
         log(INFO, "\t%s: %s, %s rounds", self.recipe.name, self.recipe.strategy.name, self.recipe.rounds.count)
 
-    def _arrivals(self, grid: Grid, messages: list[Message], timeout: float | None) -> Iterable[Message]:
-        rounds, intake = self.recipe.rounds, self._intake
+    def _open(self, number: int) -> Asked:
+        """The round that was configured last; ValueError where that was not this one."""
+        if self._asked is None or self._asked.intake.number != number:
+            raise ValueError(f"round {number} was not configured: call configure_train before aggregate_train.")
+        return self._asked
+
+    def _arrivals(self, grid: Grid, asked: Asked, messages: list[Message], timeout: float | None) -> Iterable[Message]:
+        rounds, intake = self.recipe.rounds, asked.intake
         intake.asked(push(grid, messages))
         self._around.watch(TasksSent(intake.number))
-        needed: float = max(self._quorum(), self.recipe.robust.least_updates)
+        needed: float = max(self._quorum(intake), self.recipe.robust.least_updates)
         if self.recipe.privacy.client_level is not None:
             needed = math.inf  # the deadline alone closes a round: no client's answer decides whose others are summed
         patience = Patience(needed, timeout or rounds.deadline_s, rounds.grace_s)
@@ -226,41 +249,12 @@ class Rounds(FlowerStrategy):
             meanwhile=self._around.orders.during_round,
         )
 
-    def _protected(self, updates: Iterator[Update]) -> Iterator[Update]:
-        """Under client-level privacy clipped, with noise as one more update; otherwise as they are."""
-        settings, expected = self.recipe.privacy.client_level, self.recipe.expected_clients
-        if settings is None or expected is None:
-            return updates
-        first = self._intake.first_sent
-        return protected(
-            updates,
-            sent=first.adapter,
-            trains=first.task.trains,
-            expected=expected,
-            settings=settings,
-            source=SecureSource(),
-        )
-
-    def _robust(self, updates: Iterator[Update]) -> Iterator[Update]:
-        """Bounded and screened, or one robust mean of all; otherwise as they are."""
-        if not self.recipe.robust.enabled:
-            return updates
-        first, number = self._intake.first_sent, self._intake.number
-        return robust(
-            updates,
-            settings=self.recipe.robust,
-            sent=first.adapter,
-            trains=first.task.trains,
-            judge=self._intake.judged,
-            stop=lambda why: QuorumError(self._too_few(number, why)),
-        )
-
     def _served_error(self, combined: Combined, old: State, new: State) -> float | None:
         """None under client-level privacy (it depends on single updates without noise), with a server optimiser,
         without a global model, and where a rule serves no mean of updates; else against those that were let in."""
         optimised, personal = isinstance(self.strategy, Optimised), bool(self.strategy.traits.keeps)
-        no_mean = self.recipe.robust.rule in COORDINATE_RULES or not combined.measured
-        if self.recipe.privacy.client_level is not None or optimised or personal or no_mean:
+        means = all(stage.serves_the_mean for stage in self._stages) and combined.measured
+        if optimised or personal or not means:
             return None
         return served_error(combined, old, new)
 
@@ -271,13 +265,13 @@ class Rounds(FlowerStrategy):
         factor = noise_factor(self.recipe.privacy.adapt, self._around.journal.accuracies())
         return replace(self._brief, noise_factor=factor)
 
-    def _quorum(self) -> int:
-        return max(1, math.ceil(self.recipe.rounds.quorum * self._intake.size))
+    def _quorum(self, intake: Intake) -> int:
+        return max(1, math.ceil(self.recipe.rounds.quorum * intake.size))
 
-    def _evaluate(self, number: int, state: State) -> Evaluation | None:
+    def _evaluate(self, intake: Intake, state: State) -> Evaluation | None:
         if self.strategy.traits.keeps:
-            return mean_received(self._intake.records())
-        rounds = self.recipe.rounds
+            return mean_received(intake.records())
+        rounds, number = self.recipe.rounds, intake.number
         due = number % rounds.evaluate_every == 0 or number == rounds.count
         return self._around.evaluate(state) if self._around.evaluate and due else None
 
@@ -290,23 +284,23 @@ class Rounds(FlowerStrategy):
         """The site behind a node; where nobody knows, the name that it last gave."""
         return (self._around.site_of or self._named.get)(node)
 
-    def _answered(self, event: Event) -> None:
+    def _answered(self, sent: Mapping[int, Outgoing], event: Event) -> None:
         """A receipt is kept whatever becomes of its round."""
         if isinstance(event, ClientAnswered) and event.record.receipt is not None:
             node, signature = event.record.node, event.record.signature
             key = None if signature is None else signature.public_key
-            self._around.journal.sent.confirm(event.round, node, self._sent[node].digest, event.record.receipt, key)
+            self._around.journal.sent.confirm(event.round, node, sent[node].digest, event.record.receipt, key)
         self._around.watch(event)
 
     def _waiting(self, connected: int, seconds_left: float) -> None:
         self._around.orders.between_rounds()
         self._around.watch(Waiting(connected, self.recipe.rounds.min_clients, seconds_left))
 
-    def _too_few(self, number: int, also: str = "") -> str:
-        counts = Counter(f"{r.outcome} ({r.code})" for r in self._intake.records() if r.outcome != "trained")
+    def _too_few(self, intake: Intake, also: str = "") -> str:
+        counts = Counter(f"{r.outcome} ({r.code})" for r in intake.records() if r.outcome != "trained")
         why = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
         return (
-            f"round {number}: {self._intake.accepted} of {self._intake.size} clients sent a valid update, needed "
-            f"{self._quorum()} (rounds.quorum={self.recipe.rounds.quorum}): {why or 'nobody else was asked'}. "
+            f"round {intake.number}: {intake.accepted} of {intake.size} clients sent a valid update, needed "
+            f"{self._quorum(intake)} (rounds.quorum={self.recipe.rounds.quorum}): {why or 'nobody else was asked'}. "
             f"{also}Nothing was changed; see to these clients, then go on with --resume."
         )

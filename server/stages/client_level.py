@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -36,9 +37,34 @@ from fedlora.config.privacy import ClientLevelSettings
 from fedlora.privacy.noise import Source, privatise
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, Factor, Tensors, Update, norm, subtract
+from server.stages.base import Round
 from strategies.base import Strategy
 
 NOISY_MEAN = "(noisy mean)"
+
+
+@dataclass(frozen=True)
+class ClientLevel:
+    """The stage: one noisy mean in the place of all updates."""
+
+    settings: ClientLevelSettings
+    expected: int
+    source: Source
+
+    @property
+    def serves_the_mean(self) -> bool:
+        """No: an error against the mean would tell of single updates without noise."""
+        return False
+
+    def arrive(self, updates: Iterator[Update], this: Round) -> Iterator[Update]:
+        return protected(
+            updates,
+            sent=this.sent,
+            trains=this.trains,
+            expected=self.expected,
+            settings=self.settings,
+            source=self.source,
+        )
 
 
 def require_linear(strategy: Strategy, name: str) -> None:

@@ -9,7 +9,6 @@ from unittest.mock import patch
 
 from flwr.app import Message
 
-import server.rounds
 from fedlora.config import Recipe
 from fedlora.privacy.accounting import epsilon
 from fedlora.privacy.guard import Guard
@@ -20,6 +19,7 @@ from fedlora.privacy.refusal import Refusal
 from fedlora.privacy.spending import event_of
 from fedlora.settings import parse
 from server.runs.launch import planned_epsilon
+from server.stages import client_level
 from simulations.local_grid import FIRST_NODE, Fault
 from simulations.run import prepare, simulate
 from tests.attack.attack import Gain
@@ -98,7 +98,7 @@ def connected(folder: Path) -> Gain:
         "rounds.count=1",
     )
     simulation, counted = prepare(recipe), []
-    protect = server.rounds.protected
+    protect = client_level.protected
 
     def watched(*given: Any, **options: Any) -> Any:
         made = list(protect(*given, **options))
@@ -108,7 +108,7 @@ def connected(folder: Path) -> Gain:
     names = list(simulation.data.clients)
     for few in (names, names[:3]):
         part = {name: simulation.data.clients[name] for name in few}
-        with patch.object(server.rounds, "protected", watched):
+        with patch.object(client_level, "protected", watched):
             now = replace(simulation, data=replace(simulation.data, clients=part))
             simulate(now, folder / f"run-{len(few)}", watch=lambda event: None)
     return Gain(f"the noise is divided by {counted[0]} with four, by {counted[1]} with three", counted[0] == counted[1])

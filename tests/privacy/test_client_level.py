@@ -169,7 +169,7 @@ def test_noise_and_denominator_do_not_follow_who_is_connected(tmp_path, monkeypa
         rounds.append(list(protected(answered[-1], **given)))
         return iter(rounds[-1])
 
-    monkeypatch.setattr("server.rounds.protected", seen)
+    monkeypatch.setattr("server.stages.client_level.protected", seen)
     for connected in (7, 8, 9):
         folder = tmp_path / str(connected)
         federate(simulation, names[:connected], folder, watch=print, resume=False, faults=None, engine="local")
@@ -202,7 +202,7 @@ def test_no_client_s_answer_decides_whose_others_are_summed(recipe, tmp_path, mo
         site = next(name for name, number in NODES.items() if number == node)
         return Fault("error") if site == silent else Fault("delay", delay_s=1.0) if site in ("red", "white") else None
 
-    monkeypatch.setattr("server.rounds.protected", seen)
+    monkeypatch.setattr("server.stages.client_level.protected", seen)
     run(settings, tmp_path, faults=faults)
     assert sorted(summed) == sorted({"blue", "green", "red", "white"} - {silent})
 

@@ -14,14 +14,14 @@ rule's assumption, and stop the run as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median as median_of
-from typing import Protocol
 
 from fedlora.config.robust import COORDINATE_RULES, RobustSettings
-from fedlora.updates import Adapter, Factor, Update, norm, subtract
+from fedlora.updates import Factor, Update, norm, subtract
 from server.record.records import SCREENED_OUT
+from server.stages.base import Round
 from server.stages.robust.change import Change, change, squared_distances
 from server.stages.robust.coordinates import median, trimmed_mean
 from server.stages.robust.multi_krum import left_out
@@ -32,20 +32,19 @@ OUTLYING = 5.0
 """Honest clients that take the same steps are within a factor of two or three; a gauge that does harm is far beyond."""
 
 
-class Judge(Protocol):
-    """Told what becomes of the update that arrived at `position`; a code where it is left out."""
-
-    def __call__(self, position: int, *, change_norm: float | None = None, code: str | None = None) -> None: ...
-
-
 @dataclass(frozen=True)
-class Stage:
-    """What every decision of one round needs."""
+class Robust:
+    """The stage."""
 
     settings: RobustSettings
-    sent: Adapter
-    trains: tuple[Factor, ...]
-    judge: Judge
+
+    @property
+    def serves_the_mean(self) -> bool:
+        """Not where a rule works coordinate by coordinate."""
+        return self.settings.rule not in COORDINATE_RULES
+
+    def arrive(self, updates: Iterator[Update], this: Round) -> Iterator[Update]:
+        return robust(updates, self.settings, this)
 
 
 @dataclass(frozen=True)
@@ -58,83 +57,72 @@ class Heard:
     """Its change of ΔW, before any clipping; None where only coordinates are looked at."""
 
 
-def robust(
-    updates: Iterable[Update],
-    *,
-    settings: RobustSettings,
-    sent: Adapter,
-    trains: Iterable[Factor],
-    judge: Judge,
-    stop: Callable[[str], Exception],
-) -> Iterator[Update]:
-    """The updates that go on. `stop(why)` makes the exception that ends a round which cannot be judged."""
-    stage = Stage(settings, sent, tuple(trains), judge)
-    bounded = within_bound(updates, stage)
+def robust(updates: Iterable[Update], settings: RobustSettings, this: Round) -> Iterator[Update]:
+    """The updates that go on."""
+    bounded = within_bound(updates, settings, this)
     if settings.rule == "mean":
         yield from (heard.update for heard in bounded if heard is not None)
         return
     arrived = list(bounded)
     held = sorted((heard for heard in arrived if heard is not None), key=lambda heard: heard.update.client)
-    held = in_gauge(held, stage)
+    held = in_gauge(held, settings, this)
     liars = len(arrived) - len(held)
     if len(arrived) < settings.least_updates:
-        raise stop(f"{settings.precondition}, {len(arrived)} arrived. ")
+        raise this.stop(f"{settings.precondition}, {len(arrived)} arrived. ")
     if liars > settings.attackers:
-        raise stop(f"{liars} were left out already, more than robust.attackers={settings.attackers} may lie. ")
-    yield from chosen(held, stage, attackers=settings.attackers - liars)
+        raise this.stop(f"{liars} were left out already, more than robust.attackers={settings.attackers} may lie. ")
+    yield from chosen(held, settings, this, attackers=settings.attackers - liars)
 
 
-def within_bound(updates: Iterable[Update], stage: Stage) -> Iterator[Heard | None]:
+def within_bound(updates: Iterable[Update], settings: RobustSettings, this: Round) -> Iterator[Heard | None]:
     """Every update with weight one, within the norm bound; None for one that is left out."""
-    settings = stage.settings
     for position, update in enumerate(updates):
         update = replace(update, weight=1.0)
         if not settings.on_products:
             yield Heard(position, update, None)
             continue
-        found = change(update.adapter, stage.sent)
+        found = change(update.adapter, this.sent)
         bound, size = settings.norm_bound, found.norm
         over = bound is not None and size > bound
         left_out = over and settings.over_bound == "reject"
-        stage.judge(position, change_norm=size, code="over-norm" if left_out else None)
+        this.judge(position, change_norm=size, code="over-norm" if left_out else None)
         if over and bound is not None and not left_out:
-            update = clip(update, stage.sent, stage.trains, bound=bound)
-            found = change(update.adapter, stage.sent)
+            update = clip(update, this.sent, this.trains, bound=bound)
+            found = change(update.adapter, this.sent)
         yield None if left_out else Heard(position, update, found)
 
 
-def in_gauge(held: Sequence[Heard], stage: Stage) -> list[Heard]:
+def in_gauge(held: Sequence[Heard], settings: RobustSettings, this: Round) -> list[Heard]:
     """Where A and B both train, without those whose factors moved OUTLYING times as far as the median client's.
 
     (B·λ, A/λ) is the same ΔW, so that no measure of ΔW sees it, and ruins a mean of A beside a mean of B: the product
     of the means grows like λ. The factors themselves tell.
     """
-    both = {Factor.A, Factor.B} <= set(stage.trains)
-    if not both or not stage.settings.on_products or not held:
+    both = {Factor.A, Factor.B} <= set(this.trains)
+    if not both or not settings.on_products or not held:
         return list(held)
-    start = stage.sent.tensors((Factor.A, Factor.B))
+    start = this.sent.tensors((Factor.A, Factor.B))
     sizes = [norm(subtract(heard.update.adapter.tensors((Factor.A, Factor.B)), start)) for heard in held]
     limit = OUTLYING * median_of(sizes)
     for heard, size in zip(held, sizes, strict=True):
         if size > limit:
-            stage.judge(heard.position, code="outlying-factors")
+            this.judge(heard.position, code="outlying-factors")
     return [heard for heard, size in zip(held, sizes, strict=True) if size <= limit]
 
 
-def chosen(held: Sequence[Heard], stage: Stage, *, attackers: int) -> Iterator[Update]:
+def chosen(held: Sequence[Heard], settings: RobustSettings, this: Round, *, attackers: int) -> Iterator[Update]:
     """What the rule hands on, with f = `attackers` liars still among the updates."""
-    settings = stage.settings
     if settings.rule in COORDINATE_RULES:
-        tensors = [heard.update.adapter.tensors(stage.trains) for heard in held]
+        tensors = [heard.update.adapter.tensors(this.trains) for heard in held]
         centre = median(tensors) if settings.rule == "median" else trimmed_mean(tensors, trim=attackers)
-        yield Update(f"({settings.rule})", 1.0, stage.sent.with_tensors(centre))
+        yield Update(f"({settings.rule})", 1.0, this.sent.with_tensors(centre))
         return
     changes = [heard.found for heard in held if heard.found is not None]
     if settings.rule == "clip-to-median":
         bound = median_of(found.norm for found in changes)
         for heard, found in zip(held, changes, strict=True):
             over = found.norm > bound
-            yield clip(heard.update, stage.sent, stage.trains, bound=bound) if over else heard.update
+            yield clip(heard.update, this.sent, this.trains, bound=bound) if over else heard.update
         return
     squared_kk = squared_distances(changes)
     if settings.rule == "screen":
@@ -143,5 +131,5 @@ def chosen(held: Sequence[Heard], stage: Stage, *, attackers: int) -> Iterator[U
         out = set(left_out(squared_kk, attackers=attackers, keep=settings.keep))
     for position, heard in enumerate(held):
         if position in out:
-            stage.judge(heard.position, code=SCREENED_OUT)
+            this.judge(heard.position, code=SCREENED_OUT)
     yield from (heard.update for position, heard in enumerate(held) if position not in out)

@@ -10,6 +10,7 @@ import torch
 from fedlora.config.robust import RobustSettings
 from fedlora.settings import parse
 from fedlora.updates import Adapter, Factor, Update
+from server.stages.base import Round
 from server.stages.robust.stage import robust
 from strategies.registry import STRATEGIES
 from tests.strategies.examples import built, random_adapter
@@ -56,9 +57,7 @@ def run_stage(updates, sent, *, trains=BOTH, **values):
         if code is not None:
             codes[position] = code
 
-    going_on = list(
-        robust(updates, settings=settings(**values), sent=sent, trains=trains, judge=judge, stop=StoppedError)
-    )
+    going_on = list(robust(updates, settings(**values), Round(1, sent, tuple(trains), judge, StoppedError)))
     return going_on, codes
 
 

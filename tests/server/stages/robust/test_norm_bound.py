@@ -8,6 +8,7 @@ import pytest
 from torch.testing import assert_close
 
 from fedlora.updates import Factor
+from server.stages.base import Round
 from server.stages.robust.norm_bound import clip
 from server.stages.robust.stage import robust
 from tests.server.stages.robust.examples import BOTH, RULES_ON_PRODUCTS, StoppedError, flat, honest, run_stage, settings
@@ -46,10 +47,8 @@ def test_an_update_over_the_bound_is_left_out_where_the_recipe_says_so():
 def test_the_norm_bound_alone_holds_one_update_at_a_time():
     sent, updates = honest(3)
     taken = []
-    first = next(robust(
-        (taken.append(u) or u for u in updates), settings=settings(norm_bound=1.0), sent=sent, trains=BOTH,
-        judge=lambda *a, **k: None, stop=StoppedError,
-    ))  # fmt: skip
+    this = Round(1, sent, tuple(BOTH), lambda *a, **k: None, StoppedError)
+    first = next(robust((taken.append(u) or u for u in updates), settings(norm_bound=1.0), this))
     assert first.client == "c0"
     assert len(taken) == 1
 
