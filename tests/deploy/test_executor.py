@@ -59,7 +59,7 @@ def test_what_is_replaced_in_flower_is_what_it_calls():
 def test_private_modules_of_flower_are_named_in_the_executor_only():
     guilty = {
         str(path.relative_to(units_folder()))
-        for path in (units_folder() / "client").glob("*.py")
+        for path in (units_folder() / "client").rglob("*.py")
         if any(name.startswith("flwr") and name not in PUBLIC for name in imported(path))
     }
     assert guilty == {"client/flower/executor.py"}
