@@ -57,6 +57,11 @@ def test_still_rising_is_against_the_evaluation_before_and_more_than_chance():
     assert "rising" not in said((0.8, 1.0), (0.7, 1.0), (0.75, 0.8))
 
 
+def test_a_loss_that_has_risen_again_is_said():
+    assert "rose again, 0.748 to 0.847: fewer rounds or a lower train.lr" in said((0.67, 0.748), (0.7, 0.847))
+    assert "rose again" not in said((0.67, 0.748), (0.7, 0.8))
+
+
 def test_a_run_that_was_never_evaluated_has_no_verdict():
     assert verdict([None], THREE) == {
         "majority": 0.6, "test_examples": 400, "standard_error": None, "standing": None, "verdict": [],
