@@ -30,7 +30,7 @@ from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.spent import privacy_note, privacy_summary
 from fedlora.protocol.task import Evaluation
 from fedlora.protocol.versions import recorded
-from fedlora.settings import SettingsError
+from fedlora.settings import RunError, SettingsError
 from fedlora.versions import versions
 from server.coordinate import Coordination, coordinate, load_state
 from server.record import checkpoint
@@ -39,7 +39,7 @@ from server.record.journal import Journal
 from server.record.lines import read_records
 from server.record.packing_summary import packing_summary
 from server.record.records import RoundRecord, Watch
-from server.record.summary import first_step_spent, largest_error, noised_rounds, spent_in, summary_of
+from server.record.summary import first_step_spent, largest_error, last_evaluation, noised_rounds, spent_in, summary_of
 from server.record.verdict import Guessing, verdict
 from server.run_identity import MAY_MOVE
 from simulations.attacks import app_of, attackers, corrupted
@@ -284,7 +284,10 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
     recipe = simulation.recipe
     folders = [outcome.folder for outcome in outcomes]
     rounds = [list(read_records(folder)) for folder in folders]
-    final = [evaluation for *_, last in rounds if (evaluation := last.evaluation) is not None]
+    last = [last_evaluation(records) for records in rounds]
+    final = [quality for quality in last if quality is not None]
+    if len(final) < len(last):
+        raise RunError("a federation was never evaluated: raise rounds.count, or lower rounds.evaluate_every.")
     return {
         "name": recipe.name,
         "state": "finished",

@@ -1,7 +1,8 @@
 """`fedlora client up`: a SuperNode and an executor, kept alive. One process for an administrator to look after.
 
-Before a SuperNode is started the agent says good-bye for the one before it, which may have been killed (`farewell.py`).
-Where that fails, the coordinator refuses the new one for up to 60 s, and the supervisor's back-off tries again.
+Before a SuperNode is started the agent says good-bye for the one before it, which may have been killed
+(`client.flower.farewell`). Where that fails, the coordinator refuses the new one for up to 60 s, and the supervisor's
+back-off tries again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`fedlora server ...`: what runs. Who takes part: `admin_commands.py`."""
+"""`fedlora server ...`: what runs. Who takes part: `admin.py`."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class AtFlower:
         self._told, self._registry_seen = superlink, changed
 
     def _look_at_database(self) -> None:
-        """After a call that failed. A damaged one is given up as a lost one is (`link_database.py`)."""
+        """After a call that failed. A damaged one is given up as a lost one is (`server.flower.link_database`)."""
         failures = self._control.failures
         if failures == self._failures:
             return

@@ -1,5 +1,7 @@
 """rounds.jsonl: a record becomes a line, and a line a record, here and nowhere else.
 
+What needs receipts or a count alone reads the lines without making records of them (`sent.py`, `receipts.py`).
+
 Guarantee: what is read back equals what was written, whatever the round was.
 """
 
@@ -32,6 +34,8 @@ PARTS: Mapping[str, type[Settings]] = {
 }
 """Fields that are models of their own."""
 
+SIGNED = (Receipt, Signature)
+
 whole: Callable[[Any], dict[str, Any]] = Settings.model_dump
 short: Callable[[Any], dict[str, Any]] = partial(Settings.model_dump, exclude_none=True)
 WRITTEN: Mapping[type[Settings], Callable[[Any], dict[str, Any]]] = {
@@ -50,7 +54,7 @@ def line_of(record: RoundRecord) -> dict[str, Any]:
 
 
 def record_of(line: Mapping[str, Any]) -> RoundRecord:
-    """What `line_of` wrote; what another version wrote besides is left out."""
+    """What `line_of` wrote; what another version wrote besides is left out, but for what a signature is over."""
     clients = tuple(ClientRecord(**_typed(ClientRecord, client)) for client in line["clients"])
     return RoundRecord(**{**_typed(RoundRecord, line), "clients": clients})
 
@@ -81,4 +85,8 @@ def _plain(record: RoundRecord | ClientRecord) -> dict[str, Any]:
 def _typed(kind: type[RoundRecord] | type[ClientRecord], values: Mapping[str, Any]) -> dict[str, Any]:
     found = {field.name: values[field.name] for field in fields(kind) if field.name in values}
     models = {name: model for name, model in PARTS.items() if found.get(name) is not None}
-    return {**found, **{name: model.model_validate(found[name]) for name, model in models.items()}}
+    return {**found, **{name: model.model_validate(_known(model, found[name])) for name, model in models.items()}}
+
+
+def _known(model: type[Settings], values: Mapping[str, Any]) -> Mapping[str, Any]:
+    return values if model in SIGNED else {name: values[name] for name in model.model_fields if name in values}

@@ -9,6 +9,7 @@ from typing import Any
 from fedlora.config import Recipe
 from fedlora.privacy.spent import epsilon_max, privacy_summary
 from fedlora.privacy.unconfirmed import SiteSpent
+from fedlora.protocol.task import Evaluation
 from fedlora.versions import versions
 from server.gradient_recipe import FIRST_STEP, gradient_recipe
 from server.record.checkpoint import Progress
@@ -22,8 +23,7 @@ from server.record.sent import SentTasks
 def summary_of(recipe: Recipe, progress: Progress, folder: Path) -> dict[str, Any]:
     """One federation's. Quality is that of the last round that was evaluated; None where none was."""
     rounds = list(read_records(folder))
-    evaluated = [record.evaluation for record in rounds if record.evaluation is not None]
-    quality = evaluated[-1] if evaluated else None
+    quality = last_evaluation(rounds)
     return {
         "name": recipe.name,
         "mode": recipe.mode,
@@ -44,6 +44,12 @@ def summary_of(recipe: Recipe, progress: Progress, folder: Path) -> dict[str, An
         **packing_summary([rounds]),
         **privacy_summary(recipe, spent_in(recipe, [folder]), rounds=noised_rounds(folder, progress)),
     }
+
+
+def last_evaluation(rounds: Iterable[RoundRecord]) -> Evaluation | None:
+    """Of the last round that was evaluated; None where none was."""
+    evaluated = [record.evaluation for record in rounds if record.evaluation is not None]
+    return evaluated[-1] if evaluated else None
 
 
 def largest_error(rounds: Iterable[Iterable[RoundRecord]]) -> float | None:

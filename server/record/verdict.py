@@ -18,8 +18,8 @@ Standing = Literal["diverged", "worse than guessing", "no better than guessing",
 STANDINGS: tuple[Standing, ...] = get_args(Standing)
 """From worst to best."""
 
-OVERFITTED = 1.1
-"""How much a loss must have risen above its lowest to be worth a sentence."""
+ROSE = 0.05
+"""Nats that a loss must be above its lowest to be worth a sentence."""
 
 CLEARLY = 2.0
 """Standard errors that a difference must have to be called one."""
@@ -98,9 +98,9 @@ def sentences(seen: Sequence[Evaluation], guessing: Guessing, error: float, stan
     )
     if loss > uniform:
         yield f"Its loss {loss:.3f} is above {nothing}: it is sure where it is wrong."
-    lowest = min(one.loss for one in seen)
-    if loss > OVERFITTED * lowest:
+    before, lowest = [one.accuracy for one in seen[:-1]], min(one.loss for one in seen)
+    rising = before and accuracy - before[-1] > error and accuracy >= max(before)
+    if standing == "better than guessing" and not rising and loss - lowest > ROSE:
         yield f"Its loss rose again, {lowest:.3f} to {loss:.3f}: fewer rounds or a lower train.lr may do as well."
-    before = [one.accuracy for one in seen[:-1]]
-    if before and accuracy - before[-1] > error and accuracy >= max(before):
+    if rising:
         yield f"It was still rising, from {before[-1]:.3f} at the evaluation before: more rounds may help."

@@ -1,6 +1,6 @@
 """What stands between the answers and the strategy: a list of stages, each taking updates and handing updates on.
 
-    protected, bounded = stages        answers ─► ClientLevel ─► Robust ─► strategy.combine
+    first, second = stages        answers ─► first ─► second ─► strategy.combine
 
 A stage may hand on fewer updates than it was given, others in their place, or one for all.
 """
@@ -34,7 +34,11 @@ class Round:
 
 
 class Stage(Protocol):
-    """Guarantee: nothing is kept from one round for the next."""
+    """Guarantee: nothing is kept from one round for the next.
+
+    A stage that judges single updates stands before any that leaves out, reorders or replaces them: `judge` takes the
+    position at which an update arrived.
+    """
 
     @property
     def serves_the_mean(self) -> bool:

@@ -122,7 +122,8 @@ def run_on_screen(
         with kill_is_ctrl_c() as raise_if_asked:
             simulation = prepare(recipe, say=say or (silent if quiet else said_once()))
             done = completed_rounds(folder) if resume else 0
-            with Screen(rounds=recipe.rounds.count, done=done, title=recipe.name, quiet=quiet) as screen:
+            federations = len(simulation.data.clients) if recipe.mode == "alone" else 1
+            with Screen(rounds=recipe.rounds.count * federations, done=done, title=recipe.name, quiet=quiet) as screen:
 
                 def watch(event: Event) -> None:
                     raise_if_asked()

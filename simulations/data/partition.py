@@ -1,7 +1,7 @@
 """Examples over clients: natural groups, or IID, Dirichlet and by-label parts, always the same for the same seed.
 
 Order of things: one row a text, then the one shared test set, then clients, then each client's own train and test part.
-From the file to a client's training set a row's own text (and class) decides, by `data.membership`, as at a deployed
+From the file to a client's training set a row's own text (and class) decides, by `membership`, as at a deployed
 site: one row more or less in the source makes at most one join or leave at each client.
 """
 

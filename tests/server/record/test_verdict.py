@@ -58,8 +58,12 @@ def test_still_rising_is_against_the_evaluation_before_and_more_than_chance():
 
 
 def test_a_loss_that_has_risen_again_is_said():
-    assert "rose again, 0.748 to 0.847: fewer rounds or a lower train.lr" in said((0.67, 0.748), (0.7, 0.847))
-    assert "rose again" not in said((0.67, 0.748), (0.7, 0.8))
+    assert "rose again, 0.748 to 0.847: fewer rounds or a lower train.lr" in said((0.69, 0.748), (0.7, 0.847))
+    for evaluations in [((0.69, 0.75), (0.7, 0.79)), ((0.99, 0.001), (0.99, 0.002)), ((0.69, 0.8), (0.62, 1.0))]:
+        assert "rose again" not in said(*evaluations)
+    rising = said((0.65, 0.748), (0.7, 0.847))  # one advice at a time
+    assert "more rounds may help" in rising
+    assert "fewer rounds" not in rising
 
 
 def test_a_run_that_was_never_evaluated_has_no_verdict():
