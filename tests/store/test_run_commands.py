@@ -120,7 +120,7 @@ def test_what_cannot_be_imported_is_said(recipe, tmp_path):
     simulate(prepare(recipe("rounds.count=1")), tmp_path / "run", watch=lambda event: None)
     rounds = tmp_path / "run/rounds.jsonl"
     rounds.write_text(rounds.read_text().replace('"round"', '"rnd"'))
-    with pytest.raises(SettingsError, match=r"line 1 of .*rounds\.jsonl is damaged \(KeyError\); restore the file"):
+    with pytest.raises(SettingsError, match=r"line 1 of .*rounds\.jsonl is damaged \(TypeError\); restore the file"):
         call("import", tmp_path / "run", "--store", tmp_path / "x.db")
 
 
