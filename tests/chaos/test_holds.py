@@ -21,7 +21,7 @@ def sleeper():
 
 
 def becomes(pid: int, stopped: bool) -> bool:
-    give_up = time.monotonic() + 5
+    give_up = time.monotonic() + 120
     while is_stopped(pid) != stopped and time.monotonic() < give_up:
         time.sleep(0.01)
     return is_stopped(pid) == stopped

@@ -104,7 +104,7 @@ def test_a_stopped_process_is_ended_too(tmp_path):
 
 
 def wait_gone(processes: list[Process]) -> None:
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 120
     while any(map(is_alive, processes)):
         assert time.monotonic() < give_up
         time.sleep(0.02)
