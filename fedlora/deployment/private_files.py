@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 
-from fedlora.files import sync_folder
+from fedlora.files import write_atomically
 from fedlora.settings import SettingsError
 
 
 def write_private(path: Path, content: bytes) -> None:
     """Create or replace `path` with mode 0600; at no time does anybody else have a file to read."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)  # of a process that was killed; in a container every process has the same id
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    write_atomically(path, content, mode=0o600)
 
 
 def make_private_folder(path: Path) -> None:

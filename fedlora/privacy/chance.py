@@ -17,10 +17,13 @@ from fedlora.privacy.refusal import Code, Refusal
 T = TypeVar("T")
 
 
+ONE_AT_A_TIME = threading.RLock()
+
+
 def without_draws(number: int, call: Callable[[], T]) -> T:
     """The call's result, every global generator started from `number`; refused if it draws from one. The states before
-    come back."""
-    with _own_for_other_threads():
+    come back. One call at a time in a process: the generators are everybody's."""
+    with ONE_AT_A_TIME, _own_for_other_threads():
         result, drawn = _draws(number, call)
     if drawn:
         raise Refusal(
@@ -34,15 +37,16 @@ def without_draws(number: int, call: Callable[[], T]) -> T:
 @contextmanager
 def _own_for_other_threads() -> Iterator[None]:
     """Meanwhile threads that are there already draw from a generator of their own where they ask the module `random`:
-    heartbeats and retries draw their pauses, and what they draw is not the model's. Whatever the model starts, and
-    who took a function of that module before, draws from the shared one."""
-    others = {thread.ident for thread in threading.enumerate() if thread is not threading.current_thread()}
+    heartbeats and retries draw their pauses, and what they draw is not the model's. Threads that are started from now
+    on, and who took a function of that module before, draw from the shared one. A model that hands its draws to a
+    thread that was there is not found out: it is code that the site has installed."""
+    others = {*threading.enumerate()} - {threading.current_thread()}  # not by number: those are used again
     own = random.Random()
     bound = {name: getattr(random, name) for name in random.__all__}
     shared = {name: found for name, found in bound.items() if type(getattr(found, "__self__", None)) is random.Random}
 
     def either(of_all: Callable[..., Any], of_others: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args, **kwargs: (of_others if threading.get_ident() in others else of_all)(*args, **kwargs)
+        return lambda *args, **kwargs: (of_others if threading.current_thread() in others else of_all)(*args, **kwargs)
 
     vars(random).update({name: either(found, getattr(own, name)) for name, found in shared.items()})
     try:

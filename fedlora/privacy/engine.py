@@ -25,8 +25,9 @@ Guarantee, for one `step`, with respect to adding or removing one example of the
  5. Whatever the engine cannot bound is a `Refusal` before any gradient is released: see `supported`, `rehearsal`.
  6. No more than `mechanism.steps` steps are taken.
  7. After `rehearse`, whether a step fails does not depend on which examples were drawn, nor on what is in them.
- 8. An example's gradient is a function of that example alone: no dropout nor any other draw (`quiet`), and no padding
-    to the length of another (`shapes`). Who else is in its microbatch changes its last bits at most.
+ 8. An example's gradient is a function of that example alone: no dropout nor any other draw (`quiet`) that `rehearse`
+    can find, and no padding to the length of another (`shapes`). Who else is in its microbatch changes its last bits at
+    most.
 Not private, and so never to leave the site: the losses, and `engine.nonfinite_examples`.
 """
 
@@ -148,7 +149,8 @@ class PrivateEngine:
 
     def rehearse_whole_batch(self, loss_per_example: LossPerExample, indices: Sequence[int]) -> None:
         """Try a microbatch of the largest size and shape, for what only that meets: its memory, a limit per batch."""
-        require_whole_batch(lambda i, weights_n: self._backward(i, loss_per_example, weights_n), torch.tensor(indices))
+        backward = lambda i, weights_n: self._backward(i, loss_per_example, weights_n)  # noqa: E731
+        require_whole_batch(backward, torch.tensor(indices), clip=self.mechanism.clip, computes_in=self._computes_in)
 
     def step(self, loss_per_example: LossPerExample) -> None:
         """One logical step: sample, clip, sum, add noise, divide by b; the result is in every p.grad."""

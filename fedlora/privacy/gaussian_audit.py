@@ -48,6 +48,11 @@ class Seen:
     noise: Mapping[str, tuple[float, int]]
     """Per parameter: Σ (b/(σC) times what was released)² over its held-out values and all steps; how many they are."""
 
+    @property
+    def one_sided(self) -> bool:
+        """Few canaries, and all of them included, or none."""
+        return bool(self.included_m.all()) or not bool(self.included_m.any())
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -78,6 +83,8 @@ def noise(seen: Seen, *, level: float) -> Finding:
 
 def sampling(seen: Seen, *, level: float) -> Finding:
     """Too much of the included canaries: they were drawn more often, or count for more, than claimed."""
+    if seen.one_sided:
+        return Finding("sampling", "all canaries are on one side: nothing to compare", 1.0, level)
     z = _sampling_z(seen)
     sums_m = seen.scores_tm.sum(0)
     excess = float(sums_m[seen.included_m].mean() - sums_m[~seen.included_m].mean())
@@ -88,6 +95,8 @@ def sampling(seen: Seen, *, level: float) -> Finding:
 
 def clipping(seen: Seen, *, level: float) -> Finding:
     """A canary that counts for more than C in one step."""
+    if not seen.included_m.any():
+        return Finding("clipping", "no canary is included: nothing to see", 1.0, level)
     scores_tn = seen.scores_tm[:, seen.included_m]
     above_t = [float(row.max()) for row in scores_tn]
     worst = max((top - 1) / claim.noise_multiplier for top, claim in zip(above_t, seen.claims, strict=True))
@@ -176,7 +185,7 @@ def _all_noise(seen: Seen) -> tuple[float, int]:
 def _sampling_z(seen: Seen) -> float:
     sums_m = seen.scores_tm.sum(0)
     inside, outside = sums_m[seen.included_m], sums_m[~seen.included_m]
-    if not len(inside) or not len(outside):  # few canaries, all of them on one side: nothing to compare
+    if seen.one_sided:
         return 0.0
     alone = sum(claim.noise_multiplier**2 for claim in seen.claims)
     drawn = sum(claim.rate * (1 - claim.rate) for claim in seen.claims)

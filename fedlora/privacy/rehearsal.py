@@ -4,13 +4,16 @@ With three examples i, j, k of one shape, in the very mode that trains (train fl
 
     loss of i beside j, of j beside k, of i beside k    the gradient of the other must be exactly zero
     i beside j and i beside k, j beside i and beside k  the same losses and the same gradient: company changes nothing
+    i after k                                           nor does the place in it (a mask that is drawn by place from a
+                                                        seed of the model's own is the same in every try)
     i by itself                                         nor does the size of the batch
 
-Each under another state of the process's random generators, and none may draw from one: `chance`.
+Each under another state of the process's random generators, and none may draw from one: `chance`. The largest batch is
+tried for couplings, and its first example against that example by itself.
 
 Guarantee: what passes is, on these three, a function of each example alone to 1e-4 (on a CPU in float32; in bfloat16
-that holds among batches of one size, and to 1e-2 between two sizes). It finds every coupling and every draw we know of;
-it proves none absent.
+that holds among batches of one size and place, and to 1e-2 between two). It finds every coupling and every draw we know
+of; it proves none absent: what first shows in later steps, or on other tokens, is not seen.
 """
 
 from __future__ import annotations
@@ -51,6 +54,7 @@ class Seen:
 
     loss_nats: float
     gradients: PerSample
+    on_cpu: bool
 
     @property
     def finite(self) -> bool:
@@ -64,33 +68,35 @@ def examples_are_alone(backward: Backward, triple: Tensor, *, clip: float, compu
     i_beside_j, j_beside_i = _pair(backward, i, j, first=True, state=1)
     k_beside_j, j_beside_k = _pair(backward, k, j, first=False, state=2)
     i_beside_k, k_beside_i = _pair(backward, i, k, first=True, state=2)
-    losses_n, gradients = without_draws(1, lambda: backward(i, torch.ones(1)))
-    i_alone = _seen(losses_n, gradients, 0)
-    others = (j_beside_i, k_beside_j, k_beside_i)
-    if not all(seen.finite for seen in (i_beside_j, j_beside_k, i_beside_k, i_alone, *others)):
+    i_after_k, k_before_i = _pair(backward, i, k, first=True, state=1, turned=True)
+    i_alone = _alone(backward, i)
+    others = (j_beside_i, k_beside_j, k_beside_i, k_before_i)
+    if not all(seen.finite for seen in (i_beside_j, j_beside_k, i_beside_k, i_after_k, i_alone, *others)):
         return False
     for other in others:
         _require_untouched(other)
-    on_cpu = losses_n.device.type == "cpu"
+    on_cpu = i_alone.on_cpu
     tight = TIGHT_CPU if on_cpu else TIGHT_ELSEWHERE
-    loss, gradient = OTHER_SIZE_CPU[computes_in] if on_cpu else OTHER_SIZE_ELSEWHERE
     _require_same_loss(j_beside_i, j_beside_k, tight)
     _require_same_loss(i_beside_j, i_beside_k, tight)
     _require_same_gradient(i_beside_j, i_beside_k, tight, floor=FLOOR * clip)
-    _require_same_loss(i_beside_j, i_alone, loss)
-    _require_same_gradient(i_beside_j, i_alone, gradient, floor=FLOOR * clip)
+    for other in (i_after_k, i_alone):
+        _require_same_elsewhere(i_beside_k, other, clip=clip, computes_in=computes_in)
     return True
 
 
-def require_whole_batch(backward: Backward, indices: Tensor) -> None:
-    """Refuse a model that couples examples in a batch of the largest size, or that the batch makes non-finite."""
+def require_whole_batch(backward: Backward, indices: Tensor, *, clip: float, computes_in: torch.dtype) -> None:
+    """Refuse a model that couples examples in a batch of the largest size, that the batch makes non-finite, or whose
+    first example is another one there than by itself."""
     weights_n = torch.zeros(len(indices))
     weights_n[0] = 1.0
     losses_n, gradients = without_draws(1, lambda: backward(indices, weights_n))
-    if not _seen(losses_n, gradients, 0).finite:
+    first = _seen(losses_n, gradients, 0)
+    if not first.finite:
         raise not_finite()
     for other in range(1, len(indices)):
         _require_untouched(_seen(losses_n, gradients, other))
+    _require_same_elsewhere(first, _alone(backward, indices[:1]), clip=clip, computes_in=computes_in)
 
 
 def not_finite() -> Refusal:
@@ -102,15 +108,25 @@ def not_finite() -> Refusal:
     )
 
 
-def _pair(backward: Backward, left: Tensor, right: Tensor, *, first: bool, state: int) -> tuple[Seen, Seen]:
-    """Both examples, where only the first's (or only the second's) loss is differentiated."""
-    both, weights_n = torch.cat([left, right]), torch.tensor([1.0, 0.0] if first else [0.0, 1.0])
+def _pair(
+    backward: Backward, left: Tensor, right: Tensor, *, first: bool, state: int, turned: bool = False
+) -> tuple[Seen, Seen]:
+    """Both examples, where only the first's (or only the second's) loss is differentiated; turned, the second stands
+    before the first."""
+    order = [1, 0] if turned else [0, 1]
+    both, weights_n = torch.cat([left, right])[order], torch.tensor([1.0, 0.0] if first else [0.0, 1.0])[order]
     losses_n, gradients = without_draws(state, lambda: backward(both, weights_n))
-    return _seen(losses_n, gradients, 0), _seen(losses_n, gradients, 1)
+    return _seen(losses_n, gradients, order[0]), _seen(losses_n, gradients, order[1])
+
+
+def _alone(backward: Backward, example: Tensor) -> Seen:
+    losses_n, gradients = without_draws(1, lambda: backward(example, torch.ones(1)))
+    return _seen(losses_n, gradients, 0)
 
 
 def _seen(losses_n: Tensor, gradients: PerSample, example: int) -> Seen:
-    return Seen(float(losses_n[example]), {p: only(found, example) for p, found in gradients.items()})
+    on_cpu = losses_n.device.type == "cpu"
+    return Seen(float(losses_n[example]), {p: only(found, example) for p, found in gradients.items()}, on_cpu)
 
 
 def _require_untouched(other: Seen) -> None:
@@ -120,6 +136,13 @@ def _require_untouched(other: Seen) -> None:
             "the loss of one example depends on another one in its batch; remove what mixes examples "
             "(batch statistics, in-batch negatives, a mean over the batch).",
         )
+
+
+def _require_same_elsewhere(one: Seen, other: Seen, *, clip: float, computes_in: torch.dtype) -> None:
+    """In a batch of another size, or at another place in it: other kernels may compute it."""
+    loss, gradient = OTHER_SIZE_CPU[computes_in] if one.on_cpu else OTHER_SIZE_ELSEWHERE
+    _require_same_loss(one, other, loss)
+    _require_same_gradient(one, other, gradient, floor=FLOOR * clip)
 
 
 def _require_same_loss(one: Seen, other: Seen, relative: float) -> None:

@@ -15,7 +15,6 @@ from server.flower.control import ControlError, UnreachableError
 from server.runs import attempts
 from server.runs.attempts import ASK_S, LONGEST_PAUSE_S, MOST_FRUITLESS, Watch
 from server.runs.bundle import write_bundle
-from server.runs.run_log import log_lines
 from server.runs.submissions import (
     change_submission,
     look_at,
@@ -358,78 +357,6 @@ def test_an_attempt_of_which_nobody_took_note_is_as_good_as_any(settings, contro
     go_on(settings, control, now=1e6)
     assert state_of(folder) == "running"
     assert (read_submission(folder).flower_run, len(control.submitted), control.stopped) == ("17", 1, [])
-
-
-def test_a_log_is_followed_from_its_last_lines_to_the_end_of_the_run(folder):
-    log, asked = folder / "run.log", 0
-
-    def over() -> bool:
-        nonlocal asked
-        asked += 1
-        with log.open("a") as file:
-            file.write(f"line {asked}\nhalf a li" if asked == 4 else f"line {asked}\n")
-        return asked == 4
-
-    log.write_text("old 1\nold 2\nold 3\n")
-    assert list(log_lines(folder, last=2, until=over, poll_s=0)) == ["old 3", *(f"line {n}" for n in (1, 2, 3, 4))]
-    assert list(log_lines(folder, last=1, until=lambda: True)) == ["line 4"]
-
-
-def test_of_a_long_log_no_more_is_read_than_is_shown(folder, monkeypatch):
-    """A week's log has gigabytes; --follow looked at all of it twice a second."""
-    read = 0
-    real = Path.open
-
-    def counting(path: Path, mode: str = "r") -> object:
-        nonlocal read
-        file = real(path, mode)
-        take = file.read
-
-        class Counted:
-            def __enter__(self) -> Counted:
-                return self
-
-            def __exit__(self, *error: object) -> None:
-                file.close()
-
-            def read(self, size: int) -> bytes:
-                nonlocal read
-                read += size
-                return take(size)
-
-            def __iter__(self) -> object:
-                nonlocal read
-                for line in file:
-                    read += len(line)
-                    yield line
-
-            def __getattr__(self, name: str) -> object:
-                return getattr(file, name)
-
-        return Counted()
-
-    line = "x" * 99 + "\n"
-    (folder / "run.log").write_text(line * 100_000)
-    turns = iter([False] * 20 + [True])
-    monkeypatch.setattr(Path, "open", counting)
-    assert len(list(log_lines(folder, last=50, until=lambda: next(turns), poll_s=0))) == 50
-    assert read < 200_000
-    assert list(log_lines(folder, last=2_000, until=lambda: True)) == [line.rstrip()] * 2_000
-    assert list(log_lines(folder, last=0, until=lambda: True)) == []
-
-
-def test_a_log_that_was_emptied_is_followed_from_its_beginning(folder):
-    log, asked = folder / "run.log", 0
-
-    def over() -> bool:
-        nonlocal asked
-        asked += 1
-        if asked == 2:
-            log.write_text("new\n")
-        return asked == 2
-
-    log.write_text("old 1\nold 2\n")
-    assert list(log_lines(folder, last=9, until=over, poll_s=0)) == ["old 1", "old 2", "new"]
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "A", ""])

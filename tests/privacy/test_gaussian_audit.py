@@ -61,6 +61,16 @@ def design(**changes: float) -> Design:
     return replace(base, **changes)
 
 
+@pytest.mark.parametrize("included", [False, True])
+def test_where_all_canaries_are_on_one_side_nothing_is_refuted_and_it_is_said(included):
+    """With six canaries one audit in thirty-two ended in an error of PyTorch's."""
+    seen, _ = World().seen(np.random.default_rng(0))
+    one_sided = replace(seen, included_m=torch.full((CANARIES,), included))
+    assert not sampling(one_sided, level=LEVEL).refuted
+    assert "nothing to compare" in sampling(one_sided, level=LEVEL).seen
+    assert included or "nothing to see" in clipping(one_sided, level=LEVEL).seen
+
+
 def test_of_two_thousand_honest_runs_at_most_one_in_a_hundred_is_refuted():
     """No test more often than its level, nor all together than three of it; four standard deviations allowed."""
     draw, runs = np.random.default_rng(0), 2000

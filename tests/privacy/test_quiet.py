@@ -164,6 +164,97 @@ def test_what_draws_now_and_then_or_elsewhere_is_refused_too(draw):
         engine.rehearse(Examples(3).loss(model))
 
 
+def own_generator(x: torch.Tensor) -> torch.Tensor:
+    return (torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) > 0.5) * 2.0
+
+
+def forked_dropout(x: torch.Tensor) -> torch.Tensor:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return functional.dropout(torch.ones_like(x), 0.5, training=True)
+
+
+def numpy_s(x: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).random(tuple(x.shape))).to(x)
+
+
+def by_row(x: torch.Tensor) -> torch.Tensor:
+    return 1.0 + torch.arange(len(x)).view(-1, *[1] * (x.dim() - 1)).to(x)
+
+
+class Masks(nn.Module):
+    """Masks by place in the batch, the same in every forward: 3 to 5 C, and no generator's state has changed."""
+
+    def __init__(self, inner: nn.Module, mask: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.inner, self.mask = inner, mask
+
+    def forward(self, x):
+        return self.inner(x) * self.mask(x)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("mask", [own_generator, forked_dropout, numpy_s, by_row])
+def test_a_mask_by_place_from_a_seed_of_the_model_s_own_is_refused(mask, backend):
+    model = classifier()
+    model.encoder["b"] = Masks(model.encoder["b"], mask)
+    with (
+        pytest.raises(Refusal, match="of one example depends on another"),
+        engine_of(model, gradients=backend) as engine,
+    ):
+        engine.rehearse(Examples(3).loss(model))
+
+
+def test_what_only_the_largest_batch_does_is_refused():
+    model = classifier()
+    model.encoder["b"] = Masks(model.encoder["b"], lambda x: torch.tensor(0.5 if len(x) == 6 else 1.0))
+    loss = Examples(6).loss(model)
+    with engine_of(model) as engine:
+        engine.rehearse(loss)
+        engine.rehearse_whole_batch(loss, [0, 1, 2, 3, 4])
+        with pytest.raises(Refusal, match="of one example depends on another"):
+            engine.rehearse_whole_batch(loss, [0, 1, 2, 3, 4, 5])
+
+
+def test_two_rehearsals_in_two_threads_wait_for_each_other():
+    """Side by side they refused sound models, and left Python's generator in the state of a seed."""
+    before = random.getstate()
+    made = [(model, Examples(3).loss(model)) for model in (classifier(), classifier(), classifier(), classifier())]
+    found: list[BaseException | None] = []
+
+    def rehearse(model: nn.Module, loss) -> None:
+        try:
+            with engine_of(model) as engine:
+                engine.rehearse(loss)
+            found.append(None)
+        except BaseException as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=rehearse, args=one) for one in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [None] * 4
+    assert random.getstate() == before
+
+
+def test_a_thread_that_takes_the_number_of_one_that_has_ended_is_the_model_s():
+    over = threading.Event()
+    old = threading.Thread(target=over.wait)
+    old.start()
+
+    def draws() -> float:
+        over.set()
+        old.join()
+        for _ in range(20):  # one of them has its number
+            in_a_thread_of_its_own()
+        return 0.0
+
+    with pytest.raises(Refusal, match="draws from Python's random generator"):
+        without_draws(1, draws)
+
+
 def in_a_thread_of_its_own() -> float:
     drawn: list[float] = []
     thread = threading.Thread(target=lambda: drawn.append(random.random()))

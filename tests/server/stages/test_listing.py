@@ -37,6 +37,15 @@ def test_a_recipe_s_stages_and_whether_an_error_against_the_mean_means_anything(
     assert all(stage.serves_the_mean for stage in stages) is mean
 
 
+def test_noise_that_is_asked_for_is_never_left_out():
+    """The recipe's own check comes first; a copy of one with other settings has not met it."""
+    asked = recipe(privacy=CLIENT_LEVEL)
+    level = asked.privacy.client_level.model_copy(update={"clients": None})
+    privacy = asked.privacy.model_copy(update={"client_level": level})
+    with pytest.raises(ValueError, match="needs the number of clients"):
+        stages_of(asked.model_copy(update={"privacy": privacy}))
+
+
 class Doubles:
     """A stage of a stranger's."""
 
