@@ -42,7 +42,8 @@ class Lifeline:
     """Says how the site stands with its coordinator, in the condition `coordinator`.
 
     Ends a SuperNode that has had no connection for `patience.connection_s` (`start_s` before its first) while the
-    coordinator answered the agent for `connection_s`; and the agent of a site that has been revoked for `revoked_s`.
+    coordinator answered the agent for `connection_s`; and the agent of a site that was revoked `revoked_s` ago
+    and, asked again, still is.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Lifeline:
 
     def _end_what_is_over(self, supervisor: Supervisor) -> None:
         patience, now = self._settings.patience, self._clock()
-        if self._unknown_since is not None and now - self._unknown_since >= patience.revoked_s:
+        if self._unknown_since is not None and self._asked_at - self._unknown_since >= patience.revoked_s:
             log.error("this site is revoked, and its agent stops", extra={"why": UNKNOWN})
             self.is_revoked = True
             supervisor.stop()

@@ -28,12 +28,12 @@ PATIENCE = Patience()
 class Site:
     """A lifeline at a clock of its own; `up` and `says` are what it sees."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, settings: ClientSettings = SETTINGS) -> None:
         self.supervisor = supervisor
         self.now, self.up, self.says = 1000.0, False, Standing.ACCEPTED
         self.conditions = Conditions()
         self.lifeline = Lifeline(
-            SETTINGS,
+            settings,
             connected=lambda pid: self.up,
             standing=lambda: self.says,
             conditions=self.conditions,
@@ -158,6 +158,22 @@ def test_the_agent_of_a_revoked_site_says_so_at_once_and_stops_when_it_stays_so(
     site.turns(2 * ASK_S)
     assert site.lifeline.is_revoked
     assert site.supervisor._stopping
+
+
+def test_one_answer_alone_stops_no_agent_however_short_its_patience(site):
+    """A coordinator whose SuperLink was up and had not yet registered its sites: the site asked in that moment."""
+    short = PATIENCE.model_copy(update={"revoked_s": LOOK_S})
+    site = Site(site.supervisor, SETTINGS.model_copy(update={"patience": short}))
+    site.says = Standing.UNKNOWN
+    site.turns(ASK_S + 2 * LOOK_S)
+    assert "revoked" in site.said()
+    assert not site.lifeline.is_revoked
+    site.says = Standing.ACCEPTED
+    site.turns(2 * ASK_S)
+    assert not site.lifeline.is_revoked
+    site.says = Standing.UNKNOWN
+    site.turns(3 * ASK_S)
+    assert site.lifeline.is_revoked
 
 
 def test_a_key_that_is_accepted_again_in_time_is_no_reason_to_stop(site):

@@ -20,7 +20,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 T = TypeVar("T")
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 """Long, for a machine that is busy with something else: a page takes a fraction of a second."""
 WIDE, NARROW = 1280, 390
 COLOURS = 128
