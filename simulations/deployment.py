@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from client.deployment.agent import free_port
+from client.deployment.agent import free_ports
 from client.deployment.enroll import accept, ask
 from fedlora.config import Recipe, load
 from fedlora.deployment.environment import QUIET
@@ -183,9 +183,9 @@ def make_deployment(
     unless `policy` says otherwise, its sites load any base model that a run names.
     """
     folder, data = folder.resolve(), data.resolve()
-    fleet, control = free_port(), free_port()
+    fleet, control, *health = free_ports(3 + len(sites))
     initialise(folder / "server", name="demo-net", address=f"127.0.0.1:{fleet}")
-    ports = {name: free_port() for name in ("server", *sites)}
+    ports = dict(zip(("server", *sites), health, strict=True))
     held_out = data / "held-out.csv"
     _update(
         folder / "server" / "server.yaml",

@@ -18,6 +18,10 @@ from server.dashboard.pages import start as page_start
 SLOWEST_S = 30.0
 """A database that is slower than this leaves an error page."""
 
+AWAY_S = 120.0
+"""A page that waits so long for its websocket, or comes back within, goes on; after it, what is pressed goes nowhere. A
+browser on a busy machine is silent for half a minute and more."""
+
 
 def add_pages(app: FastAPI, board: Board) -> None:
     """Every page under its address; they stand behind the gate like all else."""
@@ -59,5 +63,5 @@ def add_pages(app: FastAPI, board: Board) -> None:
         tailwind=False,
         gzip_middleware_factory=None,  # the application has its own, outside of the headers
         show_welcome_message=False,
-        reconnect_timeout=30.0,  # a page that waits this long for its websocket, or comes back within, goes on
+        reconnect_timeout=AWAY_S,
     )

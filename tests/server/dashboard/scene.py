@@ -137,7 +137,8 @@ def simulation(scene: Scene, name: str, *overrides: str) -> Iterator[subprocess.
     """`fedlora simulate` in a process of its own, while the dashboard looks on."""
     path = scene.folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(tiny(scene.folder, f"name={name}", *overrides).model_dump(mode="json")))
-    command = [sys.executable, "-m", "fedlora", "simulate", str(path), "--out", str(scene.folder / "runs" / name)]
+    simulate = ["simulate", str(path), "--out", str(scene.folder / "runs" / name)]
+    command = ["nice", "-n", "10", sys.executable, "-m", "fedlora", *simulate]  # who looks on comes first
     with (scene.folder / f"{name}.log").open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=scene.folder, env=ours())
         try:
