@@ -27,9 +27,9 @@ class InterruptedRunError(RunError):
 def kill_is_ctrl_c() -> Iterator[Callable[[], None]]:
     """SIGTERM raises KeyboardInterrupt as SIGINT does, in the main thread, until the end; what is given, once more.
 
-    Where the interpreter is in a callback from C an exception is printed and lost: so ask now and then. The second one
-    raises too: what is being written then is left. Nothing does after it, or after the end of an interrupted body: the
-    last words are on their way.
+    Where the interpreter is in a finalizer or a callback from C an exception is lost: so ask now and then. The second
+    one raises too: what is being written then is left. Nothing does after it, or after the end of an interrupted body:
+    the last words are on their way.
     """
     asked: list[int] = []
 
@@ -45,11 +45,20 @@ def kill_is_ctrl_c() -> Iterator[Callable[[], None]]:
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # a background job's: it stays so
     numbers = [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGINT]
     before = {number: signal.signal(number, interrupt) for number in numbers}
+    lost = sys.unraisablehook
+    sys.unraisablehook = lambda what: None if is_interrupt(what) else lost(what)
     try:
         yield raise_if_asked
     finally:
         for number, handler in before.items():
             signal.signal(number, hear_no_more if asked else handler)
+        if not asked:
+            sys.unraisablehook = lost
+
+
+def is_interrupt(what: sys.UnraisableHookArgs) -> bool:
+    """Whether an interrupt was lost in a finalizer: its traceback would be all that a person sees of her Ctrl-C."""
+    return what.exc_type is not None and issubclass(what.exc_type, KeyboardInterrupt)
 
 
 def hear_no_more(number: int, frame: FrameType | None) -> None:
