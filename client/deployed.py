@@ -22,7 +22,8 @@ from client.own_rows import OwnRows, own_rows, require_classes, require_own_name
 from client.round import answer
 from client.settings import ClientSettings, load_client
 from client.site import Parts, Site
-from fedlora.data.examples import Examples, tokenise
+from fedlora.config import ModelSettings
+from fedlora.data.examples import Examples, encoded
 from fedlora.data.rows import Row
 from fedlora.models.base import Base
 from fedlora.privacy.policy import Policy, load_policy
@@ -144,9 +145,9 @@ class FileRows:
         return len(self.own.train)
 
     def examples(self, base: Base, task: Task) -> Parts:
-        most, private = task.model.max_tokens, task.privacy.enabled
+        private = task.privacy.enabled
         return tokenised(
-            self.own.train, self.own.test, base.tokenizer, task.labels, max_tokens=most, ignore_unusable=private
+            self.own.train, self.own.test, base.tokenizer, task.labels, on=task.model, ignore_unusable=private
         )
 
 
@@ -165,7 +166,7 @@ def tokenised(
     tokenizer: PreTrainedTokenizerBase,
     labels: tuple[str, ...],
     *,
-    max_tokens: int,
+    on: ModelSettings,
     ignore_unusable: bool,
 ) -> Parts:
     """Training and test examples as this tokenizer reads them, once.
@@ -175,7 +176,7 @@ def tokenised(
     """
 
     def read(part: Sequence[Row]) -> Examples:
-        return tokenise(part, labels, tokenizer, max_tokens=max_tokens, ignore_unusable=ignore_unusable)
+        return encoded(part, labels, tokenizer, on=on, ignore_unusable=ignore_unusable)
 
     return Parts(read(train), read(test))
 

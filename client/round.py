@@ -117,7 +117,7 @@ def prepared(task: Task, blob: bytes, site: Site, guard: Guard) -> tuple[Residen
             task.train,
             on=task.model,
             privacy=task.privacy,
-            pad_id=int(home.base.tokenizer.pad_token_id),
+            padding=int(home.base.tokenizer.pad_token_id),
         )
     return home, received
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from client.limits import OUT_OF_MEMORY, code_of
 from fedlora.adapters import set_trainable
+from fedlora.adapters.dense import dense_parameters
 from fedlora.adapters.inject import ADAPTER, adapted_layers
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.config.privacy import PrivacySettings
@@ -23,7 +24,6 @@ from fedlora.privacy.engine import LossPerExample, PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SecureSource, Source
 from fedlora.privacy.refusal import Code, Refusal
-from fedlora.tasks import TASKS
 from fedlora.updates import Factor
 
 
@@ -97,7 +97,6 @@ def private_steps(
     gradients: Literal["fedlora", "opacus"] = "fedlora",
 ) -> Iterator[tuple[PrivateEngine, LossPerExample]]:
     """The engine, rehearsed on short texts, and the loss that its steps take: what private training is made of."""
-    vocabulary = vocabulary_of(model)
     engine = PrivateEngine(
         model,
         mechanism,
@@ -110,9 +109,8 @@ def private_steps(
     )
     require_no_dropout(adapter_dropout(model))
     with engine:
-        rehearsed = invented(vocabulary, max_tokens=on.max_tokens, pad_id=examples.pad_id)
-        engine.rehearse(loss_on(model, rehearsed, on), COMPANIES[:1])
-        yield engine, loss_on(model, examples.within(vocabulary), on)
+        engine.rehearse(loss_on(model, invented(model, on=on, padding=examples.padding), on), COMPANIES[:1])
+        yield engine, loss_on(model, examples.usable_by(model), on)
 
 
 def rehearse_task(
@@ -122,13 +120,13 @@ def rehearse_task(
     *,
     on: ModelSettings,
     privacy: PrivacySettings,
-    pad_id: int,
+    padding: int,
 ) -> None:
     """Raise a Refusal where private steps on these factors would do nothing, or are refused: needs no data."""
     parameters = set_trainable(model, factors)
     require_moving(model, parameters, settings, clip=privacy.clip)
     with torch.random.fork_rng(devices=[]):
-        rehearse_privately(model, parameters, settings, on=on, pad_id=pad_id, gradients=privacy.engine)
+        rehearse_privately(model, parameters, settings, on=on, padding=padding, gradients=privacy.engine)
 
 
 def rehearse_privately(
@@ -137,7 +135,7 @@ def rehearse_privately(
     settings: TrainSettings,
     *,
     on: ModelSettings,
-    pad_id: int,
+    padding: int,
     gradients: Literal["fedlora", "opacus"] = "fedlora",
 ) -> None:
     """Try, before a site is charged, everything that its private steps can fail by: on invented examples, none of it.
@@ -147,14 +145,13 @@ def rehearse_privately(
     the round. What is left to fail afterwards is an example by itself, and counts as zero.
     """
     require_no_dropout(adapter_dropout(model))
-    vocabulary = vocabulary_of(model)
-    if pad_id >= vocabulary:
+    texts = invented(model, on=on, padding=padding)
+    if not texts.task.pads_with(model, padding):
         raise Refusal(
             Code.UNSUPPORTED_MODEL,
-            f"the tokenizer pads with token {pad_id}, and the model knows tokens below {vocabulary}: no padded text "
-            "could be computed; give the model's folder a tokenizer whose pad_token is one of the model's own.",
+            f"the tokenizer pads with token {padding}, which the model does not know: no padded text could be "
+            "computed; give the model's folder a tokenizer whose pad_token is one of the model's own.",
         )
-    texts = invented(vocabulary, max_tokens=on.max_tokens, pad_id=pad_id)
     mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=1, expected_batch=1.0)  # no step is taken
     size = largest_microbatch(settings)
     tried = (on, gradients, size, tuple(parameter.shape for parameter in parameters))
@@ -212,7 +209,7 @@ def loss_on(model: nn.Module, examples: Examples, on: ModelSettings) -> LossPerE
         chosen = indices.tolist()
         batch = examples.batch(chosen, length=max(lengths[index] for index in chosen), device=on.device)
         with autocast(on):
-            return TASKS[on.task].loss_per_sample(model, batch)
+            return examples.task.losses(model, batch)
 
     return loss_per_example
 
@@ -224,14 +221,8 @@ def largest_microbatch(settings: TrainSettings) -> int:
 
 def adapter_dropout(model: nn.Module) -> float:
     """The largest probability of dropout in front of an adapter's A."""
-    layers = adapted_layers(model.get_submodule("encoder"))
+    layers = adapted_layers(model)
     return max((float(getattr(layer.lora_dropout[ADAPTER], "p", 0.0)) for _, layer in layers), default=0.0)
-
-
-def vocabulary_of(model: nn.Module) -> int:
-    """How many tokens the base model knows."""
-    encoder: Any = model.get_submodule("encoder")
-    return int(encoder.get_input_embeddings().num_embeddings)
 
 
 def accumulate(
@@ -243,7 +234,7 @@ def accumulate(
     for start in range(0, len(indices), size):
         batch = examples.batch(indices[start : start + size], device=on.device)
         with autocast(on):
-            total = TASKS[on.task].loss_per_sample(model, batch).sum() / len(indices)
+            total = examples.task.losses(model, batch).sum() / len(indices)
         torch.autograd.backward(total)
         loss_nats += float(total.detach())
     return loss_nats
@@ -252,11 +243,11 @@ def accumulate(
 def make_optimizer(
     model: nn.Module, parameters: Sequence[nn.Parameter], settings: TrainSettings
 ) -> torch.optim.Optimizer:
-    """The local optimiser, with the head's own learning rate where one is set."""
-    head = {id(parameter) for parameter in model.get_submodule("head").parameters()}
+    """The local optimiser; what trains whole has its own learning rate where one is set."""
+    dense = {id(parameter) for parameter in dense_parameters(model).values()}
     groups = [
-        {"params": [p for p in parameters if id(p) not in head], "lr": settings.lr},
-        {"params": [p for p in parameters if id(p) in head], "lr": settings.head_lr or settings.lr},
+        {"params": [p for p in parameters if id(p) not in dense], "lr": settings.lr},
+        {"params": [p for p in parameters if id(p) in dense], "lr": settings.head_lr or settings.lr},
     ]
     used = [group for group in groups if group["params"]]
     if settings.optimizer == "adamw":

@@ -9,7 +9,7 @@ For one adapted matrix, m = out features, n = in features, r = rank, s = α/r (r
 
 Everything here is in this orientation, whatever a layer stores (GPT-2's Conv1D stores W0 as (n, m); only
 `fedlora.adapters` knows). Flat names, for whatever travels or is stored: `<layer>.A`, `<layer>.B`, `<layer>.R`,
-`head/<name>`.
+and `<module path>/<parameter>` (head/weight) of what trains whole.
 """
 
 from __future__ import annotations
@@ -22,25 +22,27 @@ import torch
 from torch import Tensor
 
 Tensors = Mapping[str, Tensor]
-HEAD = "head/"
+DENSE_SEPARATOR = "/"
+"""In flat names: between the path of a module that trains whole and its parameter."""
 
 
 class Factor(StrEnum):
-    """What a strategy trains and sends: the factors of every adapted matrix, and the task head."""
+    """What a strategy trains and sends: the factors of every adapted matrix, and what trains whole."""
 
     A = "A"
     B = "B"
     R = "R"
-    HEAD = "head"
+    DENSE = "head"
+    """Modules that train whole, such as a classifier (`fedlora.adapters.dense`). In messages and recipes: head."""
 
 
 def factor_of(name: str) -> Factor:
     """The factor that a flat name belongs to.
 
     >>> factor_of("layer.0.query.B"), factor_of("head/weight")
-    (<Factor.B: 'B'>, <Factor.HEAD: 'head'>)
+    (<Factor.B: 'B'>, <Factor.DENSE: 'head'>)
     """
-    return Factor.HEAD if name.startswith(HEAD) else Factor(name.rpartition(".")[2])
+    return Factor.DENSE if DENSE_SEPARATOR in name else Factor(name.rpartition(".")[2])
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,17 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Adapter:
-    """Every adapted matrix of one model, by module path, and the dense tensors that train with them (a task head)."""
+    """Every adapted matrix of one model, by module path, and the dense tensors that train with them, by flat name."""
 
     layers: Mapping[str, LowRank]
-    head: Tensors = field(default_factory=dict)
+    dense: Tensors = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if wrong := [name for name in self.dense if DENSE_SEPARATOR not in name]:
+            raise ValueError(f"a dense tensor is named <module path>/<parameter>, and this one is {wrong[0]!r}.")
 
     def tensors(self, factors: Iterable[Factor] = tuple(Factor)) -> dict[str, Tensor]:
-        """The chosen factors under flat names, in a canonical order (layers sorted, then head sorted)."""
+        """The chosen factors under flat names, in a canonical order (layers sorted, then dense sorted)."""
         chosen = frozenset(factors)
         flat: dict[str, Tensor] = {}
         for name in sorted(self.layers):
@@ -99,23 +105,23 @@ class Adapter:
                 flat[f"{name}.B"] = layer.B_mr
             if Factor.R in chosen and layer.R_rr is not None:
                 flat[f"{name}.R"] = layer.R_rr
-        if Factor.HEAD in chosen:
-            flat.update({HEAD + name: self.head[name] for name in sorted(self.head)})
+        if Factor.DENSE in chosen:
+            flat.update({name: self.dense[name] for name in sorted(self.dense)})
         return flat
 
     def with_tensors(self, tensors: Tensors) -> Adapter:
         """This adapter with the named tensors replaced; a name that it does not have is a KeyError."""
-        head = dict(self.head)
+        dense = dict(self.dense)
         factors: dict[str, dict[Factor, Tensor]] = {}
         for name, tensor in tensors.items():
-            if name.startswith(HEAD):
-                _ = head[name.removeprefix(HEAD)]
-                head[name.removeprefix(HEAD)] = tensor
+            if DENSE_SEPARATOR in name:
+                _ = dense[name]
+                dense[name] = tensor
             else:
                 layer, _, factor = name.rpartition(".")
                 factors.setdefault(layer, {})[Factor(factor)] = tensor
         changed = {name: _with_factors(self.layers[name], given) for name, given in factors.items()}
-        return Adapter({**self.layers, **changed}, head)
+        return Adapter({**self.layers, **changed}, dense)
 
     def to(self, dtype: torch.dtype) -> Adapter:
         return self.with_tensors({name: tensor.to(dtype) for name, tensor in self.tensors().items()})

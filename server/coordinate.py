@@ -148,7 +148,7 @@ def export(folder: Path, state: State, recipe: Recipe, needs: Coordination, *, s
         state.adapter,
         total=total(state),
         base=needs.resident.base.source,
-        encoder=needs.resident.model.get_submodule("encoder"),
+        model=needs.resident.model,
         labels=needs.labels,
         max_tokens=recipe.model.max_tokens,
         privacy=privacy_note(recipe, spent),

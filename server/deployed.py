@@ -18,7 +18,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedlora.config import Recipe, load
-from fedlora.data.examples import Examples, tokenise
+from fedlora.data.examples import Examples, encoded
 from fedlora.data.rows import Row
 from fedlora.deployment.enrolment import require_name
 from fedlora.files import write_atomically
@@ -133,7 +133,7 @@ def signed_by(registry: Registry, node: int, digest: bytes, signature: bytes) ->
 
 def evaluation(recipe: Recipe, home: Resident, rows: list[Row], labels: tuple[str, ...]) -> Evaluate:
     """How a state does on the coordinator's test set."""
-    examples: Examples = tokenise(rows, labels, load_tokenizer(recipe.model), max_tokens=recipe.model.max_tokens)
+    examples: Examples = encoded(rows, labels, load_tokenizer(recipe.model), on=recipe.model)
 
     def on_held_out(state: State) -> Evaluation:
         load_state(home, "held-out", state)

@@ -74,7 +74,7 @@ def corrupted(site: Site, hostile: Attackers | None, *, classes: int) -> Site:
 
 
 def reversed_classes(examples: Examples, classes: int) -> Examples:
-    return replace(examples, labels_n=classes - 1 - examples.labels_n)
+    return replace(examples, items=[{**item, "labels": classes - 1 - item["labels"]} for item in examples.items])
 
 
 def app_of(find_site: Callable[[Context], Site], hostile: Attackers | None) -> ClientApp:

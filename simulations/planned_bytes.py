@@ -22,6 +22,7 @@ from fedlora.models.resident import resident
 from fedlora.protocol.task import Evaluation, Report
 from fedlora.protocol.versions import recorded_json
 from fedlora.settings import SettingsError
+from fedlora.tasks.registry import task_named
 from fedlora.updates import Factor, Tensors, Update, add
 from fedlora.wire.choice import choose, packing_of
 from fedlora.wire.message import Header, encode
@@ -72,7 +73,7 @@ def planned_bytes(recipe: Recipe, *, clients: int, labels: Sequence[str] | None 
     played = play(recipe, Progress(RUN, 0, _strategy(recipe).init(adapter)), labels, home.base.fingerprint, clients)
     run = [played[number if number < PLAYED else PLAYED - 2 + (number - PLAYED) % 2]
            for number in range(recipe.rounds.count)]  # fmt: skip
-    both = adapter.tensors([Factor.A, Factor.B, Factor.HEAD])
+    both = adapter.tensors([Factor.A, Factor.B, Factor.DENSE])
     return {
         "strategy": recipe.strategy.name,
         "codec": played[-1].codec,
@@ -109,6 +110,12 @@ def play(recipe: Recipe, progress: Progress, labels: tuple[str, ...], fingerprin
     return rounds
 
 
+def measured(recipe: Recipe) -> Evaluation:
+    """As a site would tell it: every metric of the task."""
+    metrics = {metric.name: ACCURACY for metric in task_named(recipe.model.task).metrics}
+    return Evaluation(loss=SHARE, metrics=metrics, examples=100)
+
+
 def _round(recipe: Recipe, sent: Outgoing, update: Tensors) -> Round:
     choice = choose(update, recipe.wire)
     header = Header("update", RUN, sent.task.round, NAME, recipe.strategy.name, b"0" * 16)
@@ -120,7 +127,7 @@ def _round(recipe: Recipe, sent: Outgoing, update: Tensors) -> Round:
         outcome="trained",
         round=sent.task.round,
         examples=1000,
-        received=Evaluation(loss=SHARE, accuracy=ACCURACY, examples=100) if tells else None,
+        received=measured(recipe) if tells else None,
         train_loss=SHARE if tells else None,
         base_version=sent.task.base_version,
         packing=packing_of(choice, update, update if exact else {name: SHARE * t for name, t in update.items()}),

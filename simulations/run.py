@@ -217,7 +217,7 @@ def keep_partial(simulation: Simulation, folder: Path) -> None:
 
 def judged(simulation: Simulation, rounds: Sequence[Sequence[RoundRecord]]) -> dict[str, Any]:
     """What the figures mean (`server.record.verdict`): of one federation all of it, of several the majority alone."""
-    guessing = Guessing.on(simulation.data.held_out.labels_n.tolist(), classes=len(simulation.data.labels))
+    guessing = Guessing.on(simulation.data.held_out.numbers("labels"), classes=len(simulation.data.labels))
     return verdict([record.evaluation for record in rounds[0]] if len(rounds) == 1 else [], guessing)
 
 
@@ -272,7 +272,7 @@ def export_personal(simulation: Simulation, names: Sequence[str], progress: Prog
             own,
             total={},
             base=simulation.resident.base.source,
-            encoder=simulation.resident.model.get_submodule("encoder"),
+            model=simulation.resident.model,
             labels=simulation.data.labels,
             max_tokens=simulation.recipe.model.max_tokens,
             privacy=privacy_note(simulation.recipe, spent),

@@ -77,9 +77,9 @@ def max_tokens(data: DataSettings, model: str) -> int:
     positions = getattr(outline(ModelSettings(id=model)).config, "max_position_embeddings", None)
     most = min(LENGTHS[-1], positions) if isinstance(positions, int) and positions > 0 else LENGTHS[-1]
     asked = ModelSettings(id=model, max_tokens=most)
-    ids = tokenised(data.source, columns_of(data), None, asked, version_of(data.source)).examples.token_ids
-    steps = sorted({*(length for length in LENGTHS if length < most), most})
-    return next((n for n in steps if sum(len(row) > n for row in ids) <= MOST_CUT * len(ids)), most)
+    lengths = tokenised(data.source, columns_of(data), None, asked, version_of(data.source)).examples.lengths
+    steps = sorted({*(step for step in LENGTHS if step < most), most})
+    return next((n for n in steps if sum(length > n for length in lengths) <= MOST_CUT * len(lengths)), most)
 
 
 def recipe_text(start: Start, chosen: Chosen, *, typed: str) -> str:

@@ -27,7 +27,7 @@ class Ask:
     """adapter.kind."""
 
     def without_head(self) -> Ask:
-        return Ask(self.trains - {Factor.HEAD}, self.keeps - {Factor.HEAD}, self.kind)
+        return Ask(self.trains - {Factor.DENSE}, self.keeps - {Factor.DENSE}, self.kind)
 
 
 GRADIENT = Ask(frozenset({Factor.B}), frozenset(), "lora")

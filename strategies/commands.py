@@ -47,7 +47,7 @@ def traffic(name: str, strategy: Strategy, setup: Setup) -> Traffic:
 
 def traffic_of(name: str, strategy: Strategy, *, m: int, n: int, r: int, clients: int) -> Traffic:
     """One matrix: the trained factors up; the whole adapter, and a moved base's residual, down."""
-    sizes = {Factor.A: r * n, Factor.B: m * r, Factor.R: r * r, Factor.HEAD: 0}
+    sizes = {Factor.A: r * n, Factor.B: m * r, Factor.R: r * r, Factor.DENSE: 0}
     if strategy.traits.keeps:
         return Traffic(sizes[Factor.A], r * (m + n))
     up = sum(sizes[factor] for factor in strategy.trains(1))
@@ -62,7 +62,7 @@ def describe(name: str, setup: Setup) -> dict[str, Any]:
     """One strategy as a row."""
     strategy = build(name, {})
     traits, sent = strategy.traits, traffic(name, strategy, setup)
-    phases = sorted({", ".join(sorted(strategy.trains(number) - {Factor.HEAD})) for number in (1, 2)}, reverse=True)
+    phases = sorted({", ".join(sorted(strategy.trains(number) - {Factor.DENSE})) for number in (1, 2)}, reverse=True)
     return {
         "strategy": name,
         "trains": " / ".join(phases) + (f"; keeps {', '.join(sorted(traits.keeps))}" if traits.keeps else ""),

@@ -61,7 +61,7 @@ class LoRAFAIR(StrategySettings):
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:
-        return frozenset({Factor.A, Factor.B, Factor.HEAD})
+        return frozenset({Factor.A, Factor.B, Factor.DENSE})
 
     def init(self, adapter: Adapter) -> State:
         return State(adapter)
@@ -71,7 +71,7 @@ class LoRAFAIR(StrategySettings):
 
     def step(self, state: State, combined: Combined) -> State:
         layers = {name: self._refined(name, layer, combined.ideal) for name, layer in combined.mean.layers.items()}
-        return replace(state, adapter=in_dtype_of(state.adapter, Adapter(layers, combined.mean.head)))
+        return replace(state, adapter=in_dtype_of(state.adapter, Adapter(layers, combined.mean.dense)))
 
     def broadcast(self, state: State, recipient: Recipient) -> Payload:
         return Payload(state.adapter)

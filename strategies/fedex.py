@@ -51,7 +51,7 @@ class FedExLoRA(StrategySettings):
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:
-        return frozenset({Factor.A, Factor.B, Factor.HEAD})
+        return frozenset({Factor.A, Factor.B, Factor.DENSE})
 
     def init(self, adapter: Adapter) -> State:
         return State(adapter)

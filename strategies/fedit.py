@@ -39,7 +39,7 @@ class FedIT(StrategySettings):
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:
-        return frozenset({Factor.A, Factor.B, Factor.HEAD})
+        return frozenset({Factor.A, Factor.B, Factor.DENSE})
 
     def init(self, adapter: Adapter) -> State:
         return State(adapter)

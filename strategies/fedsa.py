@@ -32,7 +32,7 @@ class FedSALoRA(StrategySettings):
             moves_base=False,
             example_level_dp=True,
             fixed_coordinates=True,
-            keeps=frozenset({Factor.B, Factor.HEAD}),
+            keeps=frozenset({Factor.B, Factor.DENSE}),
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:

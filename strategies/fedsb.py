@@ -37,7 +37,7 @@ class FedSB(StrategySettings):
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:
-        return frozenset({Factor.R, Factor.HEAD})
+        return frozenset({Factor.R, Factor.DENSE})
 
     def init(self, adapter: Adapter) -> State:
         if any(layer.R_rr is None for layer in adapter.layers.values()):

@@ -48,7 +48,7 @@ class FedSVD(StrategySettings):
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:
-        return frozenset({Factor.B, Factor.HEAD})
+        return frozenset({Factor.B, Factor.DENSE})
 
     def init(self, adapter: Adapter) -> State:
         for name, layer in adapter.layers.items():
@@ -66,7 +66,7 @@ class FedSVD(StrategySettings):
         steps = state.memory["steps"] + 1
         mean = combined.mean.with_tensors({n: t.double() for n, t in state.adapter.tensors([Factor.A]).items()})
         if int(steps) % self.period == 0:
-            mean = Adapter({name: refactored(layer) for name, layer in mean.layers.items()}, mean.head)
+            mean = Adapter({name: refactored(layer) for name, layer in mean.layers.items()}, mean.dense)
         return replace(state, adapter=in_dtype_of(state.adapter, mean), memory={"steps": steps})
 
     def broadcast(self, state: State, recipient: Recipient) -> Payload:

@@ -33,7 +33,7 @@ class FFALoRA(StrategySettings):
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:
-        return frozenset({Factor.B, Factor.HEAD})
+        return frozenset({Factor.B, Factor.DENSE})
 
     def init(self, adapter: Adapter) -> State:
         return State(adapter)

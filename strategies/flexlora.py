@@ -42,7 +42,7 @@ class FlexLoRA(StrategySettings):
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:
-        return frozenset({Factor.A, Factor.B, Factor.HEAD})
+        return frozenset({Factor.A, Factor.B, Factor.DENSE})
 
     def init(self, adapter: Adapter) -> State:
         return State(adapter)
@@ -53,7 +53,7 @@ class FlexLoRA(StrategySettings):
     def step(self, state: State, combined: Combined) -> State:
         layers = dict(state.adapter.layers)
         layers |= {name: factored(layers[name], product) for name, product in combined.ideal.items()}
-        return replace(state, adapter=in_dtype_of(state.adapter, Adapter(layers, combined.mean.head)))
+        return replace(state, adapter=in_dtype_of(state.adapter, Adapter(layers, combined.mean.dense)))
 
     def broadcast(self, state: State, recipient: Recipient) -> Payload:
         return Payload(portion(state.adapter, recipient.shares))

@@ -43,7 +43,7 @@ class FLoRA(StrategySettings):
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:
-        return frozenset({Factor.A, Factor.B, Factor.HEAD})
+        return frozenset({Factor.A, Factor.B, Factor.DENSE})
 
     def init(self, adapter: Adapter) -> State:
         return State(adapter)
@@ -54,7 +54,7 @@ class FLoRA(StrategySettings):
     def step(self, state: State, combined: Combined) -> State:
         version = state.base_version + 1
         layers = {name: self._fresh(name, layer, version) for name, layer in state.adapter.layers.items()}
-        fresh = in_dtype_of(state.adapter, Adapter(layers, combined.mean.head))
+        fresh = in_dtype_of(state.adapter, Adapter(layers, combined.mean.dense))
         return moved(replace(state, adapter=fresh), dict(combined.ideal))
 
     def broadcast(self, state: State, recipient: Recipient) -> Payload:

@@ -39,7 +39,7 @@ class HetLoRA(StrategySettings):
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:
-        return frozenset({Factor.A, Factor.B, Factor.HEAD})
+        return frozenset({Factor.A, Factor.B, Factor.DENSE})
 
     def init(self, adapter: Adapter) -> State:
         return State(adapter)
@@ -56,7 +56,7 @@ class HetLoRA(StrategySettings):
 
         combined = mean_over_holders(counted(), "examples")
         layers = {name: mean.result() for name, mean in factors.items()}
-        return replace(combined, mean=Adapter(layers, combined.mean.head))
+        return replace(combined, mean=Adapter(layers, combined.mean.dense))
 
     def _reweighted(self, updates: Iterable[Update]) -> Iterator[Update]:
         for update in updates:
@@ -67,7 +67,7 @@ class HetLoRA(StrategySettings):
     def step(self, state: State, combined: Combined) -> State:
         layers = dict(state.adapter.layers)
         layers |= {name: at_rank_of(mean, layers[name]) for name, mean in combined.mean.layers.items()}
-        return replace(state, adapter=in_dtype_of(state.adapter, Adapter(layers, combined.mean.head)))
+        return replace(state, adapter=in_dtype_of(state.adapter, Adapter(layers, combined.mean.dense)))
 
     def broadcast(self, state: State, recipient: Recipient) -> Payload:
         return Payload(portion(state.adapter, recipient.shares))

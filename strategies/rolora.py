@@ -34,7 +34,7 @@ class RoLoRA(StrategySettings):
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:
-        return frozenset({Factor.B if round_number % 2 else Factor.A, Factor.HEAD})
+        return frozenset({Factor.B if round_number % 2 else Factor.A, Factor.DENSE})
 
     def init(self, adapter: Adapter) -> State:
         return State(adapter)

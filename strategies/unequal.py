@@ -51,7 +51,7 @@ def mean_over_holders(updates: Iterable[Update], weighting: Weighting) -> Combin
         products.add(Adapter(holding), weight)
         for name in holding:
             held[name] = held.get(name, 0.0) + weight
-        for name, tensor in update.adapter.head.items():
+        for name, tensor in update.adapter.dense.items():
             head[name] = head[name].add_(tensor, alpha=weight) if name in head else tensor.double() * weight
         clients, total = clients + 1, total + weight
     if clients == 0:

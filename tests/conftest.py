@@ -11,7 +11,9 @@ from hypothesis import settings
 from torch import nn
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
+from fedlora.adapters.dense import mark_dense
 from fedlora.config import Recipe
+from fedlora.tasks.registry import task_named
 from tests.federations import save_messages, save_tiny_model, tiny_recipe
 
 torch.set_num_threads(1)
@@ -22,36 +24,30 @@ settings.register_profile("search", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fedlora"))
 
 
-class TinyClassifier(nn.Module):
-    """The form of fedlora's models, with random weights: an encoder and a head on its mean-pooled output."""
-
-    def __init__(self, encoder: nn.Module, width: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = nn.Linear(width, 3)
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        hidden_bth = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        mask_bt1 = attention_mask.unsqueeze(-1).to(hidden_bth.dtype)
-        return self.head((hidden_bth * mask_bt1).sum(1) / mask_bt1.sum(1))
+def classifier_of(model: nn.Module) -> nn.Module:
+    """As `load_base` makes it of a loaded model: with the task's own linear layer, for three classes."""
+    task = task_named("sequence-classification")
+    task.prepare(model, longest=16, outputs=3)
+    mark_dense(model, task.dense)
+    return model
 
 
 @pytest.fixture
-def tiny_bert() -> TinyClassifier:
+def tiny_bert() -> nn.Module:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
         max_position_embeddings=16, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
-    return TinyClassifier(BertModel(config), 16)
+    return classifier_of(BertModel(config, add_pooling_layer=False))
 
 
 @pytest.fixture
-def tiny_gpt2() -> TinyClassifier:
+def tiny_gpt2() -> nn.Module:
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=16, resid_pdrop=0.0, embd_pdrop=0.0,
                         attn_pdrop=0.0)  # fmt: skip
-    return TinyClassifier(GPT2Model(config), 16)
+    return classifier_of(GPT2Model(config))
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ ORIGINAL = "_fedlora_original"
 @torch.no_grad()
 def fold(model: nn.Module, total: Mapping[str, Product]) -> None:
     """Set every adapted matrix to W0 + Δ, Δ the sum of all residuals since version 0 (absent: Δ = 0)."""
-    layers = dict(adapted_layers(model.get_submodule("encoder")))
+    layers = dict(adapted_layers(model))
     unknown = sorted(total.keys() - layers.keys())
     if unknown:
         raise ValueError(f"the residual names {unknown[0]}, which this model does not adapt.")

@@ -22,7 +22,8 @@ from transformers.pytorch_utils import Conv1D
 from fedlora.adapters.inject import adapted_layers
 from fedlora.files import write_atomically
 from fedlora.lowrank import Product, compact, product_of, stack
-from fedlora.updates import Adapter
+from fedlora.tasks.sequence_classification import HEAD
+from fedlora.updates import DENSE_SEPARATOR, Adapter
 
 LOADING = """# A fine-tuned adapter
 
@@ -67,14 +68,14 @@ def export_adapter(
     *,
     total: Mapping[str, Product],
     base: str,
-    encoder: nn.Module,
+    model: nn.Module,
     labels: tuple[str, ...],
     max_tokens: int,
     privacy: str | None = None,
 ) -> None:
     """Write the adapter folder; `total` is what the run added to the base, matrix by matrix.
 
-    `encoder`: the adapted base model, by whose class PEFT's AutoPeftModel knows what to load. `privacy`: a paragraph on
+    `model`: the adapted base model, by whose class PEFT's AutoPeftModel knows what to load. `privacy`: a paragraph on
     what the run has cost the sites' data, for the folder's README.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,9 +89,9 @@ def export_adapter(
         target_modules=sorted(factors),
         rank_pattern={name: rank for name, rank in ranks.items() if rank != common_rank},
         alpha_pattern={name: alpha for name, alpha in alphas.items() if alpha != common_alpha},
-        fan_in_fan_out=any(isinstance(layer.get_base_layer(), Conv1D) for _, layer in adapted_layers(encoder)),
+        fan_in_fan_out=any(isinstance(layer.get_base_layer(), Conv1D) for _, layer in adapted_layers(model)),
         base_model_name_or_path=base,
-        auto_mapping={"base_model_class": type(encoder).__name__, "parent_library": type(encoder).__module__},
+        auto_mapping={"base_model_class": type(model).__name__, "parent_library": type(model).__module__},
         inference_mode=True,
     ).save_pretrained(str(folder))
     tensors: dict[str, Tensor] = {}
@@ -98,7 +99,10 @@ def export_adapter(
         tensors[f"base_model.model.{name}.lora_A.weight"] = A_rn.float().contiguous()
         tensors[f"base_model.model.{name}.lora_B.weight"] = B_mr.float().contiguous()
     write_atomically(folder / "adapter_model.safetensors", save(tensors))
-    write_atomically(folder / "head.safetensors", save({name: t.contiguous() for name, t in adapter.head.items()}))
+    head = {
+        name.removeprefix(f"{HEAD}{DENSE_SEPARATOR}"): tensor.contiguous() for name, tensor in adapter.dense.items()
+    }
+    write_atomically(folder / "head.safetensors", save(head))
     about = {"labels": list(labels), "pooling": "mean", "max_tokens": max_tokens}
     write_atomically(folder / "fedlora.json", json.dumps(about, indent=2).encode())
     text = LOADING.format(folder=str(folder), base=base, labels=list(labels), max_tokens=max_tokens)

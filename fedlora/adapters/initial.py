@@ -12,25 +12,26 @@ from fedlora.adapters.live import read
 from fedlora.config import AdapterSettings
 from fedlora.randomness import generator
 from fedlora.settings import SettingsError
-from fedlora.updates import Adapter, LowRank
+from fedlora.updates import DENSE_SEPARATOR, Adapter, LowRank
 
 
 def initial_adapter(model: nn.Module, settings: AdapterSettings, *, seed: int) -> Adapter:
     """The adapter of round 0 for a model that `inject` prepared; ΔW = 0, so the model starts as its base.
 
     `lora`: A from `settings.init`, B = 0. `lora_xs`: A and B with orthonormal rows and columns, R = 0.
-    Layers differ from each other. The task head is N(0, 1/width), its bias zero.
+    Layers differ from each other. What is dense is N(0, 1/width), its bias zero.
     """
     live = read(model)
     layers = {name: _initial(name, layer, settings, seed) for name, layer in live.layers.items()}
-    return Adapter(layers, {name: _initial_head(name, tensor, seed) for name, tensor in live.head.items()})
+    return Adapter(layers, {name: _initial_dense(name, tensor, seed) for name, tensor in live.dense.items()})
 
 
-def _initial_head(name: str, tensor: Tensor, seed: int) -> Tensor:
+def _initial_dense(name: str, tensor: Tensor, seed: int) -> Tensor:
     if tensor.ndim < 2:
         return torch.zeros_like(tensor)
-    head: Tensor = torch.randn(tensor.shape, generator=generator(seed, "head", name)) / math.sqrt(tensor.shape[-1])
-    return head
+    stream = generator(seed, *name.split(DENSE_SEPARATOR))
+    drawn: Tensor = torch.randn(tensor.shape, generator=stream) / math.sqrt(tensor.shape[-1])
+    return drawn
 
 
 def _initial(name: str, layer: LowRank, settings: AdapterSettings, seed: int) -> LowRank:

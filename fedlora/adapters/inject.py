@@ -11,6 +11,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from fedlora.adapters.dense import dense_modules
 from fedlora.adapters.unfit import bare_attention, fused_experts, read_by_a_scan
 from fedlora.config import AdapterSettings
 from fedlora.settings import SettingsError, nearest
@@ -49,32 +50,32 @@ class CoredB(nn.Module):
         return projected
 
 
-def inject(encoder: nn.Module, settings: AdapterSettings) -> None:
-    """Add an adapter to `encoder` in place and freeze everything else; its output is unchanged (B or R is zero)."""
-    encoder.requires_grad_(False)
-    names = target_names(encoder, settings)
+def inject(model: nn.Module, settings: AdapterSettings) -> None:
+    """Add an adapter to `model` in place and freeze everything else; its output is unchanged (B or R is zero)."""
+    model.requires_grad_(False)
+    names = target_names(model, settings)
     if settings.targets == "all-linear":
-        say_what_is_left_out(encoder)
+        say_what_is_left_out(model)
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,  # PEFT divides it by r; a fraction is fine
         lora_dropout=settings.dropout,
         use_rslora=settings.rslora,
         target_modules=names,
-        fan_in_fan_out=any(isinstance(encoder.get_submodule(name), Conv1D) for name in names),
+        fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in names),
     )
     with torch.random.fork_rng(devices=[]):  # PEFT draws A from the global generator; `initial_adapter` replaces it
-        inject_adapter_in_model(config, encoder, adapter_name=ADAPTER)
+        inject_adapter_in_model(config, model, adapter_name=ADAPTER)
     if settings.kind == "lora_xs":
-        for _, layer in adapted_layers(encoder):
+        for _, layer in adapted_layers(model):
             layer.lora_B[ADAPTER] = CoredB(layer.lora_B[ADAPTER])
 
 
-def say_what_is_left_out(encoder: nn.Module) -> None:
+def say_what_is_left_out(model: nn.Module) -> None:
     """What `all-linear` promises and no adapter fits."""
-    if fused := fused_experts(encoder):
+    if fused := fused_experts(model):
         log.warning("all-linear adapts no expert of %s: they are fused in one tensor, which stays as it is", fused[0])
-    if scanned := [name for name in linear_names(encoder) if read_by_a_scan(encoder, name)]:
+    if scanned := [name for name in linear_names(model) if read_by_a_scan(model, name)]:
         log.warning(
             "all-linear leaves out %d matrices like %s: a fused scan reads them past their layers",
             len(scanned),
@@ -82,19 +83,19 @@ def say_what_is_left_out(encoder: nn.Module) -> None:
         )
 
 
-def adapted_layers(encoder: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
-    """Every adapted module with its path in the un-adapted encoder."""
-    for name, module in encoder.named_modules():
+def adapted_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+    """Every adapted module with its path in the un-adapted model."""
+    for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             yield name, module
 
 
-def target_names(encoder: nn.Module, settings: AdapterSettings) -> list[str]:
+def target_names(model: nn.Module, settings: AdapterSettings) -> list[str]:
     """Full module paths of the matrices to adapt; SettingsError when nothing fits."""
-    linears = linear_names(encoder)
+    linears = linear_names(model)
     chosen = [name for name in linears if _is_target(name, settings)]
     require_each_there(linears, chosen, settings)
-    scanned = [name for name in chosen if read_by_a_scan(encoder, name)]
+    scanned = [name for name in chosen if read_by_a_scan(model, name)]
     if settings.targets == "all-linear":
         chosen = [name for name in chosen if name not in scanned]
     elif scanned:
@@ -105,25 +106,28 @@ def target_names(encoder: nn.Module, settings: AdapterSettings) -> list[str]:
     if settings.layers is not None:
         chosen = [name for name in chosen if layer_index(name) in settings.layers]
     if not chosen:
-        raise nothing_fits(encoder, linears, settings)
+        raise nothing_fits(model, linears, settings)
     return chosen
 
 
-def linear_names(encoder: nn.Module) -> list[str]:
-    """Full module paths of all linear layers of the frozen base."""
+def linear_names(model: nn.Module) -> list[str]:
+    """Full module paths of all linear layers of the frozen base: of no module that trains whole."""
+    dense = tuple(path for path, _ in dense_modules(model))
     return [
         name
-        for name, module in encoder.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and not any(part in name for part in NEVER_ADAPTED)
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D))
+        and not any(part in name for part in NEVER_ADAPTED)
+        and not any(name == path or name.startswith(f"{path}.") for path in dense)
     ]
 
 
-def nothing_fits(encoder: nn.Module, linears: Sequence[str], settings: AdapterSettings) -> SettingsError:
+def nothing_fits(model: nn.Module, linears: Sequence[str], settings: AdapterSettings) -> SettingsError:
     """What a model without such matrices is refused with: what it keeps elsewhere, and what could be adapted."""
     last_parts = ", ".join(sorted({name.rpartition(".")[2] for name in linears}))
     asked = f"adapter.targets={settings.targets!r}"
     asked += f" with adapter.layers={settings.layers!r}" if settings.layers is not None else ""
-    bare = bare_attention(encoder) if settings.targets == "attention" else None
+    bare = bare_attention(model) if settings.targets == "attention" else None
     return SettingsError(
         f"{asked} matches no matrix of this model"
         + (f": {bare} are bare parameters, which only a layer of their own could adapt" if bare else "")
@@ -155,11 +159,11 @@ def require_each_there(linears: Sequence[str], chosen: Sequence[str], settings: 
         )
 
 
-def adapted_shapes(encoder: nn.Module, settings: AdapterSettings) -> dict[str, tuple[int, int]]:
+def adapted_shapes(model: nn.Module, settings: AdapterSettings) -> dict[str, tuple[int, int]]:
     """(m, n) of every matrix that `inject` would adapt, whatever the layer stores."""
     shapes = {}
-    for name in target_names(encoder, settings):
-        module = encoder.get_submodule(name)
+    for name in target_names(model, settings):
+        module = model.get_submodule(name)
         rows, columns = module.weight.shape  # type: ignore[misc]  # target_names: linear layers
         shapes[name] = (columns, rows) if isinstance(module, Conv1D) else (rows, columns)
     return shapes

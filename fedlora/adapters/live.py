@@ -1,7 +1,6 @@
 """Read and write the adapter of a live model as plain tensors; choose what trains.
 
-A model here has `encoder` (adapted by `inject`) and `head` (the task's own trainable module), as `fedlora.models.base`
-builds it.
+A model here has LoRA layers (`inject`), and perhaps modules that train whole (`fedlora.adapters.dense`).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from fedlora.adapters.dense import dense_parameters
 from fedlora.adapters.inject import ADAPTER, CoredB, adapted_layers
 from fedlora.updates import Adapter, Factor, LowRank
 
@@ -20,7 +20,7 @@ from fedlora.updates import Adapter, Factor, LowRank
 def read(model: nn.Module) -> Adapter:
     """A copy on the CPU in float32."""
     layers = {}
-    for name, layer in adapted_layers(model.get_submodule("encoder")):
+    for name, layer in adapted_layers(model):
         weights = _weights(layer)
         core = weights.get(Factor.R)
         layers[name] = LowRank(
@@ -29,17 +29,17 @@ def read(model: nn.Module) -> Adapter:
             scale=float(layer.scaling[ADAPTER]),
             R_rr=None if core is None else _copy(core),
         )
-    return Adapter(layers, {name: _copy(tensor) for name, tensor in model.get_submodule("head").named_parameters()})
+    return Adapter(layers, {name: _copy(parameter) for name, parameter in dense_parameters(model).items()})
 
 
 @torch.no_grad()
 def write(model: nn.Module, adapter: Adapter) -> None:
     """Load the adapter into the model, whose ranks become the adapter's (0: that matrix stays as its base).
 
-    Names, (m, n), cores and heads must be the model's own, or ValueError before any change.
+    Names, (m, n), cores and dense tensors must be the model's own, or ValueError before any change.
     """
     _require_same(read(model), adapter)
-    for name, layer in adapted_layers(model.get_submodule("encoder")):
+    for name, layer in adapted_layers(model):
         given = adapter.layers[name]
         layer.scaling[ADAPTER] = given.scale
         sources = {Factor.A: given.A_rn, Factor.B: given.B_mr, Factor.R: given.R_rr}
@@ -50,22 +50,22 @@ def write(model: nn.Module, adapter: Adapter) -> None:
                 parameter.copy_(source)
             else:
                 _linear(layer, factor).weight = nn.Parameter(source.to(parameter, copy=True), parameter.requires_grad)
-    for name, parameter in model.get_submodule("head").named_parameters():
-        parameter.copy_(adapter.head[name])
+    for name, parameter in dense_parameters(model).items():
+        parameter.copy_(adapter.dense[name])
 
 
 def set_trainable(model: nn.Module, factors: Iterable[Factor]) -> list[nn.Parameter]:
-    """Let only these factors train; returns their parameters, adapted layers first, the head last."""
+    """Let only these factors train; returns their parameters, adapted layers first, what is dense last."""
     chosen = frozenset(factors)
     model.requires_grad_(False)
     trainable = [
         parameter
-        for _, layer in adapted_layers(model.get_submodule("encoder"))
+        for _, layer in adapted_layers(model)
         for factor, parameter in _weights(layer).items()
         if factor in chosen and parameter.numel() > 0
     ]
-    if Factor.HEAD in chosen:
-        trainable += list(model.get_submodule("head").parameters())
+    if Factor.DENSE in chosen:
+        trainable += dense_parameters(model).values()
     for parameter in trainable:
         parameter.requires_grad_(True)
     return trainable
@@ -99,8 +99,8 @@ def _require_same(own: Adapter, given: Adapter) -> None:
 
 
 def _sizes(adapter: Adapter) -> dict[str, tuple[int, ...]]:
-    """What may not differ: (m, n) of every matrix, the core, the head."""
-    fixed = {name: tuple(t.shape) for name, t in adapter.tensors([Factor.R, Factor.HEAD]).items()}
+    """What may not differ: (m, n) of every matrix, the core, what is dense."""
+    fixed = {name: tuple(t.shape) for name, t in adapter.tensors([Factor.R, Factor.DENSE]).items()}
     return fixed | {name: layer.shape for name, layer in adapter.layers.items()}
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fedlora.settings import Settings
+from fedlora.tasks.registry import known_task
 
 
 class ModelSettings(Settings):
@@ -15,8 +16,8 @@ class ModelSettings(Settings):
     id: str = "demo"
     """A Hugging Face hub id, a local folder, or `demo`: the MiniLM encoder of the demo packages."""
 
-    task: Literal["sequence-classification"] = "sequence-classification"
-    """What the model is fine-tuned for."""
+    task: Annotated[str, AfterValidator(known_task)] = "sequence-classification"
+    """What the model is fine-tuned for: a name in `fedlora.tasks.registry`."""
 
     device: str = "cpu"
     """Where it runs: cpu, cuda, cuda:1, ..."""

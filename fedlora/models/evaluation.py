@@ -1,4 +1,4 @@
-"""Quality of a model on examples: loss in nats and accuracy."""
+"""Quality of a model on examples: its loss in nats, and the metrics of its task."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from torch import nn
 from fedlora.config import ModelSettings
 from fedlora.models.base import autocast
 from fedlora.protocol.task import Evaluation
-from fedlora.tasks import TASKS, Batch
+from fedlora.tasks.base import Batch, Mean
+from fedlora.tasks.registry import task_named
 
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, batches: Iterable[Batch], *, on: ModelSettings) -> Evaluation:
-    """Mean loss per example and accuracy, in evaluation mode; the model's mode is left as evaluation."""
+    """Means over all examples, in evaluation mode; the model's mode is left as evaluation."""
     model.eval()
-    loss_nats, right, examples = 0.0, 0, 0
+    sums: dict[str, Mean] = {}
+    examples = 0
     for batch in batches:
         with autocast(on):
-            loss_b, right_b = TASKS[on.task].score(model, batch)
-        loss_nats += float(loss_b.sum())
-        right += int(right_b.sum())
-        examples += len(loss_b)
+            measured = task_named(on.task).measure(model, batch)
+        sums = {name: sums.get(name, Mean(0.0, 0)) + mean for name, mean in measured.items()}
+        examples += len(next(iter(batch.values())))
     if examples == 0:
         raise ValueError("there is no example to evaluate on")
-    return Evaluation(loss=loss_nats / examples, accuracy=right / examples, examples=examples)
+    return Evaluation.of({name: mean.value for name, mean in sums.items()}, examples=examples)

@@ -18,7 +18,7 @@ class Resident:
 
     def __init__(self, base: Base, adapter: AdapterSettings) -> None:
         self.base = base
-        inject(base.model.get_submodule("encoder"), adapter)
+        inject(base.model, adapter)
         self.template = read(base.model)
         """Names and shapes of the whole adapter, whatever ranks the model was last used at."""
         self._folded: tuple[str, int] | None = None

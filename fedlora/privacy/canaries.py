@@ -87,8 +87,8 @@ class Planted:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.names, self.parameters = [name for name, _ in named], [parameter for _, parameter in named]
         self.layout = Layout([p.numel() for p in self.parameters], len(self._canaries), seed=self._canaries.seed)
-        encoder: Any = model.get_submodule("encoder")
-        self._hook = encoder.get_input_embeddings().register_forward_pre_hook(self._remember, with_kwargs=True)
+        reader: Any = model
+        self._hook = reader.get_input_embeddings().register_forward_pre_hook(self._remember, with_kwargs=True)
         return self._inner.attach(model)
 
     def detach(self) -> None:

@@ -6,9 +6,9 @@ Both travel as JSON inside a Flower ConfigRecord, next to one packed blob (`fedl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_serializer, model_validator
 
 from fedlora.config import AdapterSettings, DeviceSettings, ModelSettings, TrainSettings
 from fedlora.config.privacy import PrivacySettings
@@ -77,12 +77,52 @@ class Task(Settings):
     """Name of the coordinator, for the site's policy."""
 
 
+MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+MOST_METRICS = 16
+
+
 class Evaluation(Settings):
-    """Quality of an adapter on some examples."""
+    """Quality of an adapter on some examples: its loss, and its task's metrics by name.
+
+    As JSON they stand side by side: {"loss": 0.41, "accuracy": 0.83, "examples": 200}.
+    """
 
     loss: float = Field(ge=0)
-    accuracy: float = Field(ge=0, le=1)
+    metrics: Mapping[MetricName, Annotated[float, Field(ge=0)]] = Field(default_factory=dict, max_length=MOST_METRICS)
+    """Means over the examples. What is called accuracy is a share."""
     examples: int = Field(ge=0, le=LARGEST_COUNT)
+
+    @classmethod
+    def of(cls, means: Mapping[str, float], *, examples: int) -> Evaluation:
+        """From `loss` and the metrics of one measurement."""
+        rest = {name: value for name, value in means.items() if name != "loss"}
+        return cls(loss=means["loss"], metrics=rest, examples=examples)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _side_by_side(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or "metrics" in given:
+            return given
+        rest = {name: value for name, value in given.items() if name not in ("loss", "examples")}
+        return {name: value for name, value in given.items() if name not in rest} | {"metrics": rest}
+
+    @field_validator("metrics")
+    @classmethod
+    def _shares(cls, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        if taken := sorted(metrics.keys() & {"loss", "examples"}):
+            raise ValueError(f"{taken[0]} is no metric of a task.")
+        for name, value in metrics.items():
+            if name.endswith("accuracy") and not value <= 1:
+                raise ValueError(f"{name} is {value}; it is a share.")
+        return metrics
+
+    @model_serializer
+    def _flat(self) -> dict[str, Any]:
+        return {"loss": self.loss, **self.metrics, "examples": self.examples}
+
+    @property
+    def accuracy(self) -> float:
+        return self.metrics["accuracy"]
 
 
 class Report(Settings):

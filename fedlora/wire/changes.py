@@ -124,7 +124,7 @@ def turned_back(held: Adapter, target: Adapter, turns: Tensors) -> Adapter:
         name: LowRank(product(layer.B_mr, turns[name][0]), held.layers[name].A_rn, layer.scale, layer.R_rr)
         for name, layer in target.layers.items()
     }
-    return Adapter(layers, target.head)
+    return Adapter(layers, target.dense)
 
 
 def turned(held: Adapter, turns: Tensors) -> Adapter:
@@ -132,7 +132,7 @@ def turned(held: Adapter, turns: Tensors) -> Adapter:
         name: LowRank(product(layer.B_mr, turns[name][1]), product(turns[name][0], layer.A_rn), layer.scale, layer.R_rr)
         for name, layer in held.layers.items()
     }
-    return Adapter(layers, held.head)
+    return Adapter(layers, held.dense)
 
 
 def product(left_ij: Tensor, right_jk: Tensor) -> Tensor:

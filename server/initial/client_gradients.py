@@ -39,7 +39,7 @@ def gradient_adapter(template: Adapter, head: Adapter) -> Adapter:
     for name, layer in template.layers.items():
         r, n = layer.A_rn.shape
         layers[name] = LowRank(torch.zeros_like(layer.B_mr), torch.eye(r, n), 1.0)
-    return Adapter(layers, head.head)
+    return Adapter(layers, head.dense)
 
 
 def from_clients(

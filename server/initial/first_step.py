@@ -23,13 +23,12 @@ from transformers.pytorch_utils import Conv1D
 from fedlora.adapters import write
 from fedlora.adapters.inject import adapted_layers
 from fedlora.config import PublicDataSettings, Recipe
-from fedlora.data.examples import Examples, tokenise
+from fedlora.data.examples import Examples, encoded
 from fedlora.data.rows import Columns, read_whole
 from fedlora.models.base import autocast, load_tokenizer
 from fedlora.models.resident import Resident
 from fedlora.randomness import chooser, seed_of
 from fedlora.settings import SettingsError
-from fedlora.tasks import TASKS
 from fedlora.updates import Adapter, LowRank
 
 EXACT_SIDE = 1024
@@ -73,12 +72,12 @@ def public_examples(public: PublicDataSettings, recipe: Recipe, labels: tuple[st
             + "; look at source, label and client."
         )
     chosen = chooser(recipe.seed, "public").sample(rows, min(public.examples, len(rows)))
-    return tokenise(chosen, labels, load_tokenizer(recipe.model), max_tokens=recipe.model.max_tokens)
+    return encoded(chosen, labels, load_tokenizer(recipe.model), on=recipe.model)
 
 
 def gradient_sum(model: nn.Module, examples: Examples, recipe: Recipe) -> dict[str, Tensor]:
     """Σ_i ∂ℓ_i/∂W0 (m, n) of every adapted matrix; the model is left as it was."""
-    bases = {name: layer.get_base_layer() for name, layer in adapted_layers(model.get_submodule("encoder"))}
+    bases = {name: layer.get_base_layer() for name, layer in adapted_layers(model)}
     model.eval()
     model.requires_grad_(False)
     for base in bases.values():
@@ -86,7 +85,7 @@ def gradient_sum(model: nn.Module, examples: Examples, recipe: Recipe) -> dict[s
     try:
         for batch in examples.evaluation_batches(recipe.train.batch_size, device=recipe.model.device):
             with autocast(recipe.model):
-                total = TASKS[recipe.model.task].loss_per_sample(model, batch).sum()
+                total = examples.task.losses(model, batch).sum()
             torch.autograd.backward(total)
         return {name: oriented(base, base.weight.grad) for name, base in bases.items()}
     finally:

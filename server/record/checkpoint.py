@@ -17,7 +17,7 @@ from torch import Tensor
 from fedlora.files import write_atomically
 from fedlora.lowrank import products_of, tensors_of
 from fedlora.settings import SettingsError
-from fedlora.updates import Adapter, LowRank
+from fedlora.updates import Adapter, Factor, LowRank, factor_of
 from server.record.downlink import Downlink
 from strategies.base import State
 
@@ -144,11 +144,11 @@ def _state(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> State:
         name: LowRank(flat[f"{name}.B"], flat[f"{name}.A"], scale, flat.get(f"{name}.R"))
         for name, scale in about["scales"].items()
     }
-    head = {name.removeprefix("head/"): tensor for name, tensor in flat.items() if name.startswith("head/")}
+    dense = {name: tensor for name, tensor in flat.items() if factor_of(name) is Factor.DENSE}
     merged = about.get("merged", 0)
     residuals = tuple(products_of(under(f"residual/{version}/")) for version in range(merged, about["base_version"]))
     past = products_of(under("residual/past/"))
-    return State(Adapter(layers, head), residuals, under("memory/"), past, merged)
+    return State(Adapter(layers, dense), residuals, under("memory/"), past, merged)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

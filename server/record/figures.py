@@ -21,7 +21,7 @@ def mean_received(records: Iterable[ClientRecord]) -> Evaluation | None:
         return None
     return Evaluation(
         loss=fmean(quality.loss for quality in measured),
-        accuracy=fmean(quality.accuracy for quality in measured),
+        metrics={name: fmean(quality.metrics[name] for quality in measured) for name in measured[0].metrics},
         examples=sum(quality.examples for quality in measured),
     )
 
@@ -40,5 +40,5 @@ def metrics(record: RoundRecord) -> MetricRecord:
     if record.aggregation_error is not None:
         values["aggregation-error"] = record.aggregation_error
     if record.evaluation is not None:
-        values |= {"accuracy": record.evaluation.accuracy, "loss": record.evaluation.loss}
+        values |= {**record.evaluation.metrics, "loss": record.evaluation.loss}
     return MetricRecord(values)

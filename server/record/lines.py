@@ -34,7 +34,8 @@ PARTS: Mapping[str, type[Settings]] = {
 }
 """Fields that are models of their own."""
 
-SIGNED = (Receipt, Signature)
+WHOLE = (Receipt, Signature, Evaluation)
+"""Read with all that stands there: a signature is over it, or each key is a metric's."""
 
 whole: Callable[[Any], dict[str, Any]] = Settings.model_dump
 short: Callable[[Any], dict[str, Any]] = partial(Settings.model_dump, exclude_none=True)
@@ -89,4 +90,4 @@ def _typed(kind: type[RoundRecord] | type[ClientRecord], values: Mapping[str, An
 
 
 def _known(model: type[Settings], values: Mapping[str, Any]) -> Mapping[str, Any]:
-    return values if model in SIGNED else {name: values[name] for name in model.model_fields if name in values}
+    return values if model in WHOLE else {name: values[name] for name in model.model_fields if name in values}

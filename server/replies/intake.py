@@ -14,6 +14,7 @@ from fedlora.privacy.digest import task_digest
 from fedlora.privacy.receipt import Receipt, ReceiptError, require_receipt, signature_in
 from fedlora.protocol.task import Report
 from fedlora.protocol.versions import recorded_json
+from fedlora.tasks.registry import task_named
 from fedlora.updates import Adapter, Update
 from fedlora.wire.message import Expected, Schema, WireError, decode
 from server.record.receipts import Ledgers, require_continues
@@ -137,6 +138,7 @@ class Intake:
                 raise BadReplyError("wrong-client")  # a site that speaks in another's name
             if reply.blob is not None and reply.report.base_version != self._sent[node].task.base_version:
                 raise BadReplyError("wrong-base-version")
+            require_own_metrics(reply.report, self._recipe)
         except BadReplyError as error:
             self._records[node] = ClientRecord(
                 self._name(node), node, "failed", error.code, bytes_up=content_bytes(message), bytes_down=down
@@ -216,3 +218,10 @@ class Intake:
         if message.header.client != reply.report.client:
             raise WireError("wrong-client")  # an update that another site has made
         return sent.adapter.with_tensors(message.added_to(base))
+
+
+def require_own_metrics(report: Report, recipe: Recipe) -> None:
+    """BadReplyError for a measurement of other figures than those of the run's task."""
+    own = {metric.name for metric in task_named(recipe.model.task).metrics}
+    if report.received is not None and report.received.metrics.keys() != own:
+        raise BadReplyError("malformed-report")

@@ -92,7 +92,7 @@ def outgoing(
 
 def trained_in(number: int, recipe: Recipe, strategy: Strategy) -> tuple[frozenset[Factor], frozenset[Factor]]:
     """What clients train and send in this round, and what they train and keep."""
-    frozen = {Factor.HEAD} if recipe.train.head == "frozen" else set()
+    frozen = {Factor.DENSE} if recipe.train.head == "frozen" else set()
     return strategy.trains(number) - frozen, strategy.traits.keeps - frozen
 
 

@@ -50,7 +50,7 @@ def shape_of(model: nn.Module, adapter: Adapter, recipe: Recipe) -> Shape:
     for name in sorted(adapter.layers):
         index = layer_index(name)
         found.setdefault(-1 if index is None else index, []).append((name, *adapter.layers[name].shape))
-    config: PretrainedConfig = model.get_submodule("encoder").config.get_text_config()  # type: ignore[union-attr, operator]
+    config: PretrainedConfig = model.config.get_text_config()  # type: ignore[union-attr, operator]
     hidden = int(config.hidden_size)
     batch = recipe.train.microbatch_size or recipe.train.batch_size
     tokens = batch * recipe.model.max_tokens

@@ -308,4 +308,4 @@ class Recorder:
 
 def dense_bytes(adapter: Adapter) -> int:
     """One client's whole float32 factors and head, one way: what sending them as they are would cost."""
-    return sum(4 * tensor.numel() for tensor in adapter.tensors([Factor.A, Factor.B, Factor.HEAD]).values())
+    return sum(4 * tensor.numel() for tensor in adapter.tensors([Factor.A, Factor.B, Factor.DENSE]).values())

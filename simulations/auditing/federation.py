@@ -74,7 +74,7 @@ class Federation:
     @property
     def values(self) -> int:
         """How many numbers train in the first round."""
-        trained = self.rounds.strategy.trains(1) - ({Factor.HEAD} if self.recipe.train.head == "frozen" else set())
+        trained = self.rounds.strategy.trains(1) - ({Factor.DENSE} if self.recipe.train.head == "frozen" else set())
         return sum(tensor.numel() for tensor in self.rounds.progress.state.adapter.tensors(trained).values())
 
     def claims(self) -> list[Claim]:

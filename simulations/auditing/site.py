@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from client.settings import ClientSettings, load_client
 from fedlora.config import Recipe
-from fedlora.data.examples import tokenise
+from fedlora.data.examples import encoded
 from fedlora.data.rows import Columns, Row, read_rows
 from fedlora.folder_names import folder_name
 from fedlora.models.base import load_tokenizer
@@ -79,8 +79,8 @@ def tokens_of(
     rows: Sequence[Row], labels: Sequence[str], tokenizer: PreTrainedTokenizerBase, recipe: Recipe
 ) -> list[tuple[int, ...]]:
     """What the site makes of these texts."""
-    examples = tokenise(rows, labels, tokenizer, max_tokens=recipe.model.max_tokens, ignore_unusable=True)
-    return [tuple(ids.tolist()) for ids in examples.token_ids]
+    examples = encoded(rows, labels, tokenizer, on=recipe.model, ignore_unusable=True)
+    return [tuple(item["input_ids"].tolist()) for item in examples.items]
 
 
 def make_site(folder: Path, name: str, train: Sequence[Row], *, test: Path | None) -> ClientSettings:

@@ -109,7 +109,7 @@ def trial(simulation: Simulation, rate: float) -> Tried:
     head = None if train.head_lr is None else train.head_lr * rate / train.lr
     update = {"train": train.model_copy(update={"lr": rate, "head_lr": head})}
     one = replace(simulation, recipe=simulation.recipe.model_copy(update=update))
-    labels = simulation.data.held_out.labels_n.tolist()
+    labels = simulation.data.held_out.numbers("labels")
     guessing = Guessing.on(labels, classes=len(simulation.data.labels))
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from fedlora.config import DataSettings, ModelSettings
 from fedlora.data.classes import require_classes
-from fedlora.data.examples import Examples, digest_of, tokenise
+from fedlora.data.examples import Examples, digest_of, encoded
 from fedlora.data.lengths import lengths_of
 from fedlora.data.membership import first_of, held_out, key_of, place, split
 from fedlora.data.rows import PACKAGED, Columns, Read, Row, files_of, read_whole
@@ -124,9 +124,8 @@ def tokenised(
     if labels is None:
         require_classes(found, columns.label, source)
     tokenizer = load_tokenizer(model)
-    examples = tokenise(read.rows, found, tokenizer, max_tokens=model.max_tokens)
-    texts, cut = [row.text for row in read.rows], [len(ids) for ids in examples.token_ids]
-    lengths = lengths_of(texts, cut, tokenizer, limit=model.max_tokens)
+    examples = encoded(read.rows, found, tokenizer, on=model)
+    lengths = lengths_of([row.text for row in read.rows], examples.lengths, tokenizer, limit=model.max_tokens)
     return Corpus(read, found, examples, summary_of_data(source, read.rows, found, read.counts, lengths))
 
 

@@ -29,10 +29,10 @@ def require_private_training(recipe: Recipe, home: Resident) -> None:
             recipe.train,
             on=recipe.model,
             privacy=recipe.privacy,
-            pad_id=int(home.base.tokenizer.pad_token_id),
+            padding=int(home.base.tokenizer.pad_token_id),
         )
     except Refusal as refusal:
-        kind = type(home.model.get_submodule("encoder")).__name__
+        kind = type(home.model).__name__
         reason = str(refusal).partition(": ")[2]
         raise SettingsError(
             f"model.id={recipe.model.id!r} ({kind}) cannot be trained with privacy as this recipe asks: {reason} "

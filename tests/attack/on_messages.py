@@ -100,7 +100,7 @@ def other_strategy(folder: Path) -> Gain:
     """A task that calls itself ffa, which the policy allows, and trains A as well."""
     site = site_with(folder / "site", messages(60), policy=allowing(strategies=["ffa"]))
     task, blob = run_of(small_recipe(folder), site, folder).task_for_a_new_site()
-    told = asked(task.model_copy(update={"trains": (Factor.A, Factor.B, Factor.HEAD)}), blob, site)
+    told = asked(task.model_copy(update={"trains": (Factor.A, Factor.B, Factor.DENSE)}), blob, site)
     return Gain(f"{told}, {charges(site)} charges", told != "trained" and charges(site) == 0)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedlora.adapters import initial_adapter, write
 from fedlora.config import Recipe
-from fedlora.data.examples import Examples, tokenise
+from fedlora.data.examples import Examples, encoded
 from fedlora.data.rows import Columns, Row, read_rows
 from fedlora.models.base import load_tokenizer
 from fedlora.models.resident import resident
@@ -23,6 +23,7 @@ from fedlora.updates import Adapter, Factor
 from fedlora.wire.state import encode_state
 from simulations.auditing.site import spread
 from tests.attack.scene import run_of, site_with
+from tests.token_examples import token_examples, token_ids
 
 LENGTHS = (2, 5, 9, 12, 14, 16)
 FROM = 14
@@ -45,7 +46,7 @@ def labels_of(rows: list[Row]) -> tuple[str, ...]:
 
 
 def tokens_of(rows: list[Row]) -> Examples:
-    return tokenise(rows, labels_of(rows), load_tokenizer(RECIPE.model), max_tokens=16)
+    return encoded(rows, labels_of(rows), load_tokenizer(RECIPE.model), on=RECIPE.model)
 
 
 def texts(folder: Path) -> tuple[list[Row], list[Row], list[Row]]:
@@ -53,7 +54,7 @@ def texts(folder: Path) -> tuple[list[Row], list[Row], list[Row]]:
     rows = read_rows("airlines", Columns())
     public = spread([row for row in rows if row.client == "united"], PUBLIC)
     private = [row for row in rows if row.client == "jetblue"]
-    lengths = [len(ids) for ids in tokens_of(private).token_ids]
+    lengths = [len(ids) for ids in token_ids(tokens_of(private))]
     short = spread([row for row, length in zip(private, lengths, strict=True) if length == FROM], 20)
     long = [row for row, length in zip(private, lengths, strict=True) if length == 16][:1]
     return short, long, public
@@ -66,7 +67,7 @@ def crafted_task(public: list[Row], folder: Path) -> tuple[Task, bytes]:
     home = resident(task.model, task.adapter, task.labels)
     crafted = crafted_adapter(home.model, initial_adapter(home.model, task.adapter, seed=0), tokens_of(public))
     blob = encode_state(crafted, {}, run=task.run, round_number=task.round, strategy=task.strategy, codec="fp32")
-    return task.model_copy(update={"trains": (Factor.HEAD,)}), blob
+    return task.model_copy(update={"trains": (Factor.DENSE,)}), blob
 
 
 def crafted_adapter(model: nn.Module, adapter: Adapter, public: Examples) -> Adapter:
@@ -87,14 +88,14 @@ def crafted_adapter(model: nn.Module, adapter: Adapter, public: Examples) -> Ada
 def seen_by(model: nn.Module, public: Examples) -> tuple[Tensor, Tensor]:
     """What layer 0's feed-forward part is given at tokens and early padding, and at padding from `FROM` on."""
     seen: list[Tensor] = []
-    layer = model.get_submodule("encoder.encoder.layer.0.intermediate")
+    layer = model.get_submodule("encoder.layer.0.intermediate")
     hook = layer.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
     others, late = [], []
     model.eval()
     with torch.no_grad():
         for length in LENGTHS:
-            ids = [row[:length] for row in public.token_ids[:60]] + [public.token_ids[0][:16], torch.arange(2)]
-            batch = Examples(ids, torch.zeros(len(ids), dtype=torch.long), public.pad_id).batch(range(len(ids)))
+            ids = [row[:length] for row in token_ids(public)[:60]] + [token_ids(public)[0][:16], torch.arange(2)]
+            batch = token_examples(ids, torch.zeros(len(ids), dtype=torch.long), public.padding).batch(range(len(ids)))
             model(batch["input_ids"], batch["attention_mask"])
             padded = ~batch["attention_mask"].bool()
             padded[:, :FROM] = False

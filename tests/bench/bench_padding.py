@@ -18,14 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from fedlora.config import ModelSettings
-from fedlora.data.examples import Examples, tokenise
+from fedlora.data.examples import Examples, encoded
 from fedlora.data.rows import Columns, read_rows
 from fedlora.models.base import load_tokenizer
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
-from fedlora.tasks import TASKS
+from fedlora.tasks.registry import task_named
 from tests.bench.bench_privacy import AB, BATCH, CLASSES, Setting, Step
+from tests.token_examples import labels_n, token_examples, token_ids
 
 KINDS = ("to the longest drawn", "to public lengths", "to max_tokens")
 
@@ -33,8 +34,8 @@ KINDS = ("to the longest drawn", "to public lengths", "to max_tokens")
 def texts(max_tokens: int) -> Examples:
     rows = list(read_rows("airlines", Columns()))[:4000]
     labels = tuple(sorted({row.label for row in rows}))
-    found = tokenise(rows, labels, load_tokenizer(ModelSettings()), max_tokens=max_tokens)
-    return Examples(found.token_ids, found.labels_n % len(CLASSES), found.pad_id)
+    found = encoded(rows, labels, load_tokenizer(ModelSettings()), on=ModelSettings(max_tokens=max_tokens))
+    return token_ids(token_examples(found), labels_n(found) % len(CLASSES), found.padding)
 
 
 def contender(kind: str, examples: Examples, max_tokens: int, counted: list[int]) -> Step:
@@ -58,7 +59,7 @@ def losses(
     chosen = indices.tolist()
     batch = examples.batch(chosen, length=shapes[chosen[0]] if shapes and len(chosen) else 0)
     counted.append(batch["input_ids"].numel())
-    return TASKS["sequence-classification"].loss_per_sample(model, batch)
+    return task_named("sequence-classification").losses(model, batch)
 
 
 def step(engine: PrivateEngine, optimizer: torch.optim.Optimizer, loss: Callable[[Tensor], Tensor]) -> None:
@@ -80,7 +81,7 @@ def report(max_tokens: int, turns: int) -> None:
             started = time.process_time()
             steps[kind]()
             seconds[kind] += time.process_time() - started
-    real = sum(len(row) for row in examples.token_ids) / len(examples)
+    real = sum(len(row) for row in token_ids(examples)) / len(examples)
     first = KINDS[0]
     print(f"padding of private steps, airlines, max_tokens {max_tokens}: texts have {real:.1f} tokens on average")
     print(f"{'padded':<24} {'tokens':>8} {'time':>7} {'microbatches a step':>20}")

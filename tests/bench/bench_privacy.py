@@ -34,9 +34,9 @@ from fedlora.updates import Factor
 PEFT, UNDROPPED = "PEFT, not private", "PEFT, no dropout"
 BATCH, RANK, CLASSES = 32, 8, ("a", "b", "c")
 AB, B_ONLY, R_ONLY = (
-    (Factor.A, Factor.B, Factor.HEAD),
-    (Factor.B, Factor.HEAD),
-    (Factor.R, Factor.HEAD),
+    (Factor.A, Factor.B, Factor.DENSE),
+    (Factor.B, Factor.DENSE),
+    (Factor.R, Factor.DENSE),
 )
 
 
@@ -54,7 +54,7 @@ class Setting:
     def model(self, factors: tuple[Factor, ...]) -> tuple[nn.Module, list[nn.Parameter]]:
         base = load_base(ModelSettings(), CLASSES)
         kind = "lora_xs" if Factor.R in factors else "lora"
-        inject(base.model.encoder, AdapterSettings(kind=kind, r=RANK, targets=self.targets))
+        inject(base.model, AdapterSettings(kind=kind, r=RANK, targets=self.targets))
         for name, parameter in base.model.named_parameters():
             if "lora_B" in name:
                 nn.init.normal_(parameter, std=0.02)

@@ -21,6 +21,7 @@ from fedlora.data.examples import Examples
 from fedlora.data.rows import Row, read_rows
 from fedlora.models.base import load_base
 from simulations.data.partition import assign, columns_of, tokenised
+from tests.token_examples import token_ids
 
 TRAINED = 3000
 """Examples that the logistic regressions see; all of them for `all`."""
@@ -59,7 +60,7 @@ def frozen_features(recipe: Recipe, indices: Sequence[int]) -> np.ndarray:
     model = load_base(recipe.model, ("0", "1", "2")).model
     model.head = torch.nn.Identity()
     examples: Examples = everything(recipe).take(indices)
-    order = sorted(range(len(examples)), key=lambda index: len(examples.token_ids[index]))
+    order = sorted(range(len(examples)), key=lambda index: token_ids(len(examples)[index]))
     features = np.zeros((len(examples), 384), dtype=np.float32)
     with torch.inference_mode():
         for start in range(0, len(order), 64):

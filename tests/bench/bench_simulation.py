@@ -27,7 +27,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import AutoModel
 
 from client import round as client_round
@@ -35,7 +35,7 @@ from client.training import shuffled_batches
 from fedlora.config import Recipe
 from fedlora.models.base import locate
 from fedlora.settings import parse
-from fedlora.tasks import SequenceClassifier
+from fedlora.tasks.sequence_classification import HEAD, logits_of
 from simulations.local_grid import LocalGrid, run_apps
 from simulations.run import Simulation, prepare, simulate
 
@@ -111,10 +111,12 @@ def seconds_of_a_run(simulation: Simulation, *, fraction: float) -> float:
         return time.process_time() - started
 
 
-def peft_model() -> SequenceClassifier:
-    encoder = AutoModel.from_pretrained(locate("demo"))
-    adapted = get_peft_model(encoder, LoraConfig(r=8, lora_alpha=8, target_modules=["query", "value"]))
-    return SequenceClassifier(adapted, width=384, classes=3)
+def peft_model() -> PeftModel:
+    adapted = get_peft_model(
+        AutoModel.from_pretrained(locate("demo")), LoraConfig(r=8, lora_alpha=8, target_modules=["query", "value"])
+    )
+    adapted.add_module(HEAD, torch.nn.Linear(384, 3))
+    return adapted
 
 
 def plain_peft(simulation: Simulation) -> float:
@@ -127,12 +129,12 @@ def plain_peft(simulation: Simulation) -> float:
     return time.process_time() - started
 
 
-def train_plainly(model: SequenceClassifier, examples: Any) -> None:
+def train_plainly(model: PeftModel, examples: Any) -> None:
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.005)
     model.train()
     for indices in shuffled_batches(len(examples), BATCH, STEPS, torch.Generator().manual_seed(0)):
         batch = examples.batch(indices)
-        logits = model(batch["input_ids"], batch["attention_mask"])
+        logits = logits_of(model, batch)
         torch.nn.functional.cross_entropy(logits, batch["labels"]).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -146,15 +148,15 @@ def stock_flower(simulation: Simulation) -> float:
     @client.train()
     def train(message: Message, context: Context) -> Message:
         model = peft_model()
-        set_peft_model_state_dict(model.encoder, message.content["arrays"].to_torch_state_dict())
+        set_peft_model_state_dict(model, message.content["arrays"].to_torch_state_dict())
         train_plainly(model, parts[int(context.node_config["partition-id"])].train)
-        arrays = ArrayRecord(get_peft_model_state_dict(model.encoder))
+        arrays = ArrayRecord(get_peft_model_state_dict(model))
         metrics = MetricRecord({"num-examples": 1})
         return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        initial = ArrayRecord(get_peft_model_state_dict(peft_model().encoder))
+        initial = ArrayRecord(get_peft_model_state_dict(peft_model()))
         FedAvg(fraction_evaluate=0.0).start(grid, initial, num_rounds=1, train_config=ConfigRecord({}))
 
     started = time.process_time()

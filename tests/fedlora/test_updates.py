@@ -10,7 +10,7 @@ from fedlora.updates import Adapter, Factor, LowRank, add, norm, subtract
 
 def adapter() -> Adapter:
     layer = LowRank(B_mr=torch.ones(3, 2), A_rn=2 * torch.ones(2, 4), scale=0.5)
-    return Adapter({"b": layer, "a": layer}, {"weight": torch.zeros(2)})
+    return Adapter({"b": layer, "a": layer}, {"head/weight": torch.zeros(2)})
 
 
 def test_tensors_are_named_and_ordered_canonically():

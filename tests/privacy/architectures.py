@@ -116,10 +116,10 @@ def loaded(name: str, folder: Path, **settings: object) -> tuple[nn.Module, list
     on = ModelSettings(**{"id": save(name, folder), "max_tokens": 32, **settings})
     model = load_base(on, ("a", "b")).model
     targets = "all-linear" if name in ODD else "attention"
-    inject(model.get_submodule("encoder"), AdapterSettings(r=2, alpha=2, targets=targets))
+    inject(model, AdapterSettings(r=2, alpha=2, targets=targets))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         for key, parameter in model.named_parameters():
             if "lora_B" in key:
                 nn.init.normal_(parameter, std=0.3)
-    return model, set_trainable(model, (Factor.A, Factor.B, Factor.HEAD)), on
+    return model, set_trainable(model, (Factor.A, Factor.B, Factor.DENSE)), on

@@ -20,6 +20,7 @@ from fedlora.protocol.task import Task
 from fedlora.updates import Adapter
 from fedlora.wire.state import encode_state
 from tests.privacy.tasks import task
+from tests.token_examples import token_examples
 
 LABELS = ("negative", "neutral", "positive")
 ADAPTER = AdapterSettings(r=2, alpha=2)
@@ -69,7 +70,7 @@ def coordinator(folder: Path) -> Coordinator:
 def examples(count: int, *, seed: int = 0) -> Examples:
     stream = torch.Generator().manual_seed(seed)
     rows: Sequence[torch.Tensor] = [torch.randint(1, 50, (6,), generator=stream) for _ in range(count)]
-    return Examples(rows, torch.randint(0, 3, (count,), generator=stream), 0)
+    return token_examples(rows, torch.randint(0, 3, (count,), generator=stream), 0)
 
 
 def site(folder: Path, *, name: str = "a", policy: Policy = SIMULATION, count: int = 60) -> Site:

@@ -24,7 +24,7 @@ def task(*, privacy: dict[str, Any] | None = None, train: dict[str, Any] | None 
         "rounds": 3,
         "seed": 7,
         "strategy": "ffa",
-        "trains": (Factor.B, Factor.HEAD),
+        "trains": (Factor.B, Factor.DENSE),
         "model": ModelSettings(),
         "fingerprint": "f00d",
         "labels": ("no", "yes"),

@@ -27,6 +27,7 @@ from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.signing import load_or_create_key, public_text
 from tests.privacy.rounds import Coordinator, coordinator, site
+from tests.token_examples import token_ids
 
 ROUNDS = 2
 PRIVACY = {"noise_multiplier": 1.0}
@@ -70,7 +71,7 @@ class World:
 def run_rounds(world: World, run: str, countdown: Countdown) -> None:
     """What the client process does: answer every round of the run, and send each answer."""
     here = world.site()
-    instrument(world, run, countdown, own={id(ids) for ids in here.data.train.token_ids})
+    instrument(world, run, countdown, own={id(ids) for ids in token_ids(here.data.train)})
     world.sent.mkdir(exist_ok=True)
     for number in range(1, ROUNDS + 1):
         asked, state = world.server.ask(number, run=run, rounds=1000, privacy=PRIVACY)
@@ -104,7 +105,7 @@ def instrument(world: World, run: str, countdown: Countdown, *, own: set[int]) -
         real_write(descriptor, data[: len(data) // 2])
 
     def touch(self, *args, **kwargs):
-        if not own & {id(ids) for ids in self.token_ids}:
+        if not own & {id(ids) for ids in token_ids(self)}:
             return real_batch(self, *args, **kwargs)
         number = world.witness.with_name("round").read_text()
         with world.witness.open("a") as file:

@@ -22,6 +22,7 @@ from fedlora.privacy.policy import DatasetPolicy, Policy
 from fedlora.privacy.receipt import verified
 from fedlora.privacy.refusal import Refusal
 from fedlora.protocol.task import Task
+from fedlora.tasks.registry import TASKS
 from tests.privacy.rounds import Coordinator, coordinator, site
 from tests.privacy.tasks import STATE, guard, task
 
@@ -32,7 +33,7 @@ STRICT = Policy(
     datasets={"tickets": DatasetPolicy(epsilon_per_period=2.0)},
 )
 NUMBERS = (0, -1, 1, 2, 7, 1e-300, 1e-9, 0.3, 0.999, 1e9, 1e300, float("inf"), float("nan"))
-TEXTS = ("", "x", "../../etc/passwd", "local", "all-linear", "others")
+TEXTS = ("", "x", "../../etc/passwd", "local", "all-linear", "others", *TASKS)
 OTHERS = (None, True, False, [], {}, ["B"], ["A", "B", "R", "head"], {"x": 1}, [0])
 
 

@@ -9,13 +9,14 @@ from transformers import AutoModel
 from fedlora.privacy.masks import every_mask_made
 from tests.privacy.architectures import save
 from tests.privacy.shipped import shipped
+from tests.token_examples import token_ids
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_padding_in_the_batch_changes_no_gradient_of_the_packaged_recipe(dtype):
     """S(a, b) + S(c, d) = S(a, c) + S(b, d), every batch of two and of one shape; only (a, b) has no padding."""
     subject = shipped("private-fedit", f"model.dtype={dtype}", "model.max_tokens=24", examples=100)
-    lengths = [len(row) for row in subject.examples.token_ids]
+    lengths = [len(row) for row in token_ids(subject.examples)]
     a, b = [index for index, length in enumerate(lengths) if length == 24][:2]
     c, d = [index for index, length in enumerate(lengths) if 16 < length < 24][:2]
     with subject.steps() as (engine, loss):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from client.training import private_steps, rehearse_privately
 from fedlora.adapters import initial_adapter, set_trainable, write
 from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
-from fedlora.data.examples import Examples, concatenate, tokenise
+from fedlora.data.examples import Examples, concatenate, encoded
 from fedlora.data.rows import Columns, read_rows
 from fedlora.models.base import load_tokenizer
 from fedlora.models.resident import resident
@@ -18,8 +18,9 @@ from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.privacy.refusal import Refusal
 from fedlora.privacy.sensitivity import sensitivity
-from fedlora.tasks import TASKS
+from fedlora.tasks.registry import task_named
 from fedlora.updates import Factor
+from tests.token_examples import labels_n, token_examples, token_ids
 
 MODEL = ModelSettings(max_tokens=16)
 ADAPTER = AdapterSettings(r=2, alpha=2, targets="all-linear", layers=(0,))
@@ -30,12 +31,12 @@ TRAIN = TrainSettings(optimizer="sgd", lr=0.1)
 def direction_of_padding(model: nn.Module, public: Examples) -> Tensor:
     """A score above 0 for late padding and below 0 for all else, at the first layer's feed-forward input."""
     seen: list[Tensor] = []
-    hook = model.encoder.encoder.layer[0].intermediate.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    hook = model.encoder.layer[0].intermediate.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     late: list[Tensor] = []
     with torch.no_grad():
         for length in (2, 5, 9, 12, 14, 16):
-            rows = [row[:length] for row in public.token_ids[:60]]
-            batch = Examples(rows, torch.zeros(60, dtype=torch.long), public.pad_id).batch(range(60), length=16)
+            rows = [row[:length] for row in token_ids(public)[:60]]
+            batch = token_examples(rows, torch.zeros(60, dtype=torch.long), public.padding).batch(range(60), length=16)
             model(batch["input_ids"], batch["attention_mask"])
             late.append(~batch["attention_mask"].bool() & (torch.arange(16) >= 14))
     hook.remove()
@@ -57,7 +58,7 @@ def attack() -> tuple[nn.Module, Examples]:
     rows = list(read_rows("airlines", Columns()))
     labels = tuple(sorted({row.label for row in rows}))
     model = resident(MODEL, ADAPTER, labels).model.eval()
-    every = tokenise(rows[:400], labels, load_tokenizer(MODEL), max_tokens=16)
+    every = encoded(rows[:400], labels, load_tokenizer(MODEL), on=ModelSettings(max_tokens=16))
     adapter = initial_adapter(model, ADAPTER, seed=0)
     write(model, adapter)
     tensors = dict(adapter.tensors())
@@ -69,10 +70,10 @@ def attack() -> tuple[nn.Module, Examples]:
     crafted[f"{first}.B"][7, 0] = 1e22
     crafted[f"{second}.A"][0, 7] = crafted[f"{second}.B"][3, 0] = 1e10
     write(model, adapter.with_tensors({**tensors, **crafted}))
-    set_trainable(model, (Factor.HEAD,))
-    longest = next(index for index, row in enumerate(every.token_ids) if len(row) == 16)
-    others = [index for index, row in enumerate(every.token_ids[:200]) if len(row) >= 14 and index != longest][:20]
-    short = Examples([every.token_ids[i][:14] for i in others], every.labels_n[others], every.pad_id)
+    set_trainable(model, (Factor.DENSE,))
+    longest = next(index for index, row in enumerate(token_ids(every)) if len(row) == 16)
+    others = [index for index, row in enumerate(token_ids(every)[:200]) if len(row) >= 14 and index != longest][:20]
+    short = token_examples([token_ids(every)[i][:14] for i in others], labels_n(every)[others], every.padding)
     return model, concatenate([every.take([longest]), short])
 
 
@@ -81,7 +82,7 @@ def test_padding_to_the_longest_text_of_a_batch_gave_the_long_one_away(attack):
     model, examples = attack
 
     def to_the_longest(indices: Tensor) -> Tensor:
-        return TASKS[MODEL.task].loss_per_sample(model, examples.batch(indices.tolist()))
+        return task_named(MODEL.task).losses(model, examples.batch(indices.tolist()))
 
     with PrivateEngine(model, MECHANISM, examples=21, source=SeededSource(0)) as engine:
         engine._uncoupled = engine._rehearsed = True
@@ -99,4 +100,4 @@ def test_such_an_adapter_is_refused_before_a_charge(attack):
     model, examples = attack
     parameters = [p for p in model.parameters() if p.requires_grad]
     with pytest.raises(Refusal, match="not finite"):
-        rehearse_privately(model, parameters, TRAIN, on=MODEL, pad_id=examples.pad_id)
+        rehearse_privately(model, parameters, TRAIN, on=MODEL, padding=examples.padding)

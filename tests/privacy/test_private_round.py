@@ -16,6 +16,7 @@ from fedlora.privacy.policy import SIMULATION, Policy
 from fedlora.privacy.receipt import ReceiptError, require_receipt, verified
 from fedlora.wire.message import Expected, Schema, decode, state_hash
 from tests.privacy.rounds import Coordinator, coordinator, site
+from tests.token_examples import token_ids
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +55,11 @@ def test_a_retried_task_gets_the_same_bytes_for_one_charge(server, tmp_path):
 
 def test_the_charge_comes_before_the_first_example_is_read(server, tmp_path, monkeypatch):
     here = site(tmp_path)
-    own, seen = {id(ids) for ids in here.data.train.token_ids}, []
+    own, seen = {id(ids) for ids in token_ids(here.data.train)}, []
     real = type(here.data.train).batch
 
     def batch(self, indices, **options):
-        if own & {id(ids) for ids in self.token_ids}:  # and not what a rehearsal invents
+        if own & {id(ids) for ids in token_ids(self)}:  # and not what a rehearsal invents
             seen.append(kinds(tmp_path))
         return real(self, indices, **options)
 

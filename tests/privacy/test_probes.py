@@ -10,7 +10,8 @@ import client.round as round_module
 from client.deployed import respond
 from client.round import answer
 from client.settings import ClientSettings, SiteData
-from fedlora.data.examples import IGNORED, tokenise
+from fedlora.config import ModelSettings
+from fedlora.data.examples import IGNORED, encoded
 from fedlora.data.rows import Row
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
@@ -24,8 +25,11 @@ from tests.federations import save_tiny_model
 from tests.privacy.models import Examples, classifier
 from tests.privacy.rounds import coordinator, first_task, site
 from tests.privacy.rounds import examples as tiny_examples
+from tests.token_examples import Words, labels_n, token_examples, token_ids
 
 MECHANISM = Mechanism(rate=0.5, noise_multiplier=1.0, clip=0.5, steps=10, expected_batch=8.0)
+
+SHORT = ModelSettings(max_tokens=8)
 
 
 def engine_on(model, **options) -> PrivateEngine:
@@ -98,10 +102,10 @@ def test_a_row_that_cannot_be_used_stays_in_and_has_no_loss(tmp_path, caplog):
     tokenizer = NoUnknownWords.from_pretrained(save_tiny_model(tmp_path / "model"))
     rows = [Row("great crew", "good", ""), Row("my bag lost", "bad", ""), Row("the seat", "secret", "")]
     with pytest.raises(SettingsError, match="'secret' is not one of the run's classes"):
-        tokenise(rows, ("good", "bad"), tokenizer, max_tokens=8)
-    examples = tokenise(rows, ("good", "bad"), tokenizer, max_tokens=8, ignore_unusable=True)
-    assert examples.labels_n.tolist() == [0, IGNORED, IGNORED]
-    assert [len(row) for row in examples.token_ids] == [4, 1, 4]
+        encoded(rows, ("good", "bad"), tokenizer, on=SHORT)
+    examples = encoded(rows, ("good", "bad"), tokenizer, on=SHORT, ignore_unusable=True)
+    assert labels_n(examples).tolist() == [0, IGNORED, IGNORED]
+    assert [len(row) for row in token_ids(examples)] == [4, 1, 4]
     assert "2 of 3 examples are ignored" in caplog.text
 
 
@@ -124,9 +128,9 @@ def test_a_text_of_which_a_tokenizer_makes_nonsense_has_no_loss_and_fails_nothin
 
     tokenizer = Odd.from_pretrained(save_tiny_model(tmp_path / "model"))
     rows = [Row("great crew", "good", ""), Row("my bag lost", "bad", ""), Row("the seat", "bad", "")]
-    examples = tokenise(rows, ("good", "bad"), tokenizer, max_tokens=8, ignore_unusable=True)
-    assert examples.labels_n.tolist() == [0, IGNORED, 1]
-    assert [len(row) for row in examples.token_ids] == [4, 1, 4]
+    examples = encoded(rows, ("good", "bad"), tokenizer, on=SHORT, ignore_unusable=True)
+    assert labels_n(examples).tolist() == [0, IGNORED, 1]
+    assert [len(row) for row in token_ids(examples)] == [4, 1, 4]
 
 
 @pytest.mark.parametrize("answer", [[], [[1]], None, 7, {"input_ids": 3}])
@@ -137,18 +141,19 @@ def test_a_tokenizer_that_answers_for_other_texts_than_it_was_given_is_not_belie
 
     tokenizer = Deaf.from_pretrained(save_tiny_model(tmp_path / "model"))
     rows = [Row("great crew", "good", ""), Row("my bag lost", "bad", "")]
-    examples = tokenise(rows, ("good", "bad"), tokenizer, max_tokens=8, ignore_unusable=True)
+    examples = encoded(rows, ("good", "bad"), tokenizer, on=SHORT, ignore_unusable=True)
     assert len(examples) == 2
-    assert examples.labels_n.tolist() == ([0, 1] if answer == [[1]] else [IGNORED, IGNORED])
+    assert labels_n(examples).tolist() == ([0, 1] if answer == [[1]] else [IGNORED, IGNORED])
 
 
 def test_a_token_that_the_model_does_not_know_empties_its_example():
     examples = tiny_examples(3)
-    strange = type(examples)([*examples.token_ids[:2], torch.tensor([3, 99])], examples.labels_n, 0)
-    known = strange.within(50)
-    assert known.labels_n.tolist() == [*examples.labels_n[:2].tolist(), IGNORED]
-    assert known.token_ids[2].tolist() == [0]
-    assert examples.within(50) is examples
+    model = Words(50)
+    strange = token_examples([*token_ids(examples)[:2], torch.tensor([3, 99])], labels_n(examples), 0)
+    known = strange.usable_by(model)
+    assert labels_n(known).tolist() == [*labels_n(examples)[:2].tolist(), IGNORED]
+    assert token_ids(known)[2].tolist() == [0]
+    assert examples.usable_by(model) == examples
 
 
 @pytest.mark.parametrize(("extra", "labels"), [("my seat,secret", ("good", "bad")), ("", ("good", "bad"))])
@@ -185,7 +190,7 @@ def test_codec_and_density_are_chosen_by_what_is_released_alone(tmp_path, monkey
 def test_a_task_that_fails_by_the_data_is_answered_all_the_same(tmp_path, monkeypatch):
     server = coordinator(tmp_path / "model")
     here = site(tmp_path / "site")
-    here.data.train.token_ids[7] = torch.tensor([49, 50, 51])  # the model knows 50 tokens
+    token_ids(here.data.train)[7] = torch.tensor([49, 50, 51])  # the model knows 50 tokens
     real = type(here.data.train).batch
 
     def batch(self, indices, **options):

@@ -33,7 +33,7 @@ MECHANISM = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=1, expecte
 
 def summed(model, on, *, state: int) -> torch.Tensor:
     """The clipped sum over three invented texts of full length, the generators in `state`."""
-    texts = invented(60, max_tokens=on.max_tokens, pad_id=1)
+    texts = invented(model, on=on, padding=1)
     torch.manual_seed(state)
     with private_steps(
         model, texts, TrainSettings(optimizer="sgd", lr=0.1), on=on, mechanism=MECHANISM, source=SeededSource(0)
@@ -305,7 +305,7 @@ def test_dropout_in_the_adapter_is_refused_with_the_reason():
 
 def test_dropout_in_a_live_adapter_is_refused_at_the_engine_s_door(tmp_path):
     model, _, on = loaded("bert", tmp_path)
-    layer = model.encoder.encoder.layer[0].attention.self.query
+    layer = model.encoder.layer[0].attention.self.query
     layer.lora_dropout["default"] = nn.Dropout(0.1)
     with pytest.raises(Refusal, match=r"adapter\.dropout is 0\.1"):
         summed(model, on, state=0)

@@ -10,7 +10,6 @@ from torch import nn
 
 from client.training import rehearse_privately, require_moving, train_adapter_privately
 from fedlora.config import ModelSettings, TrainSettings
-from fedlora.data.examples import Examples
 from fedlora.models.base import load_base
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
@@ -18,12 +17,13 @@ from fedlora.privacy.refusal import Code, Refusal
 from fedlora.settings import SettingsError
 from tests.privacy.architectures import loaded, save
 from tests.privacy.shipped import PRIVATE_RECIPES, shipped
+from tests.token_examples import token_examples
 
 TRAIN = TrainSettings(optimizer="sgd", lr=0.1, batch_size=4, steps=2)
 
 
-def rehearse(model, parameters, on, *, train=TRAIN, pad_id=1, **options) -> None:
-    rehearse_privately(model, parameters, train, on=on, pad_id=pad_id, **options)
+def rehearse(model, parameters, on, *, train=TRAIN, padding=1, **options) -> None:
+    rehearse_privately(model, parameters, train, on=on, padding=padding, **options)
 
 
 def refused(match: str):
@@ -36,7 +36,7 @@ def test_what_ships_passes(name, gradients):
     subject = shipped(name, examples=4)
     rehearse_privately(
         subject.model, subject.parameters, subject.recipe.train, on=subject.recipe.model,
-        pad_id=subject.examples.pad_id, gradients=gradients,
+        padding=subject.examples.padding, gradients=gradients,
     )  # fmt: skip
 
 
@@ -56,8 +56,8 @@ def test_a_layer_that_is_not_given_one_row_an_example_is_refused(name, tmp_path)
 
 
 def test_a_padding_token_that_the_model_does_not_know_is_refused(tmp_path):
-    with refused(r"pads with token 60, and the model knows tokens below 60.*one of the model's own"):
-        rehearse(*loaded("llama", tmp_path), pad_id=60)
+    with refused(r"pads with token 60, which the model does not know.*one of the model's own"):
+        rehearse(*loaded("llama", tmp_path), padding=60)
 
 
 def test_values_that_overflow_are_refused(tmp_path):
@@ -83,8 +83,8 @@ class Mixes(nn.Module):
 @pytest.mark.parametrize("where", [{"tokens": 32}, {"examples": 4}])
 def test_what_couples_examples_only_at_full_length_or_in_a_whole_microbatch_is_refused(where, tmp_path):
     model, parameters, on = loaded("bert", tmp_path)
-    norm = model.encoder.encoder.layer[1].attention.output.LayerNorm
-    model.encoder.encoder.layer[1].attention.output.LayerNorm = Mixes(norm, **where)
+    norm = model.encoder.layer[1].attention.output.LayerNorm
+    model.encoder.layer[1].attention.output.LayerNorm = Mixes(norm, **where)
     with refused("depends on another one in its batch"):
         rehearse(model, parameters, on)
 
@@ -96,7 +96,7 @@ def test_a_gradient_that_another_batch_size_moves_is_refused(share, dtype, tmp_p
     def more(_, args, y):
         return y + share * (y.shape[0] > 1) * (y - y.detach())  # the loss does not show it
 
-    model.register_forward_hook(more)
+    model.head.register_forward_hook(more)
     with refused("the gradient of one example depends on another one in its batch"):
         rehearse(model, parameters, on)
 
@@ -128,7 +128,7 @@ class Breaks(nn.Module):
 
 def test_what_fails_at_full_length_alone_is_refused_with_the_way_out(tmp_path):
     model, parameters, on = loaded("bert", tmp_path)
-    output = model.encoder.encoder.layer[1].output
+    output = model.encoder.layer[1].output
     output.dense = Breaks(output.dense, IndexError("index out of range"), tokens=30)
     with refused(r"cannot be trained on texts of 32 tokens: IndexError: index out of range; lower model\.max_tokens"):
         rehearse(model, parameters, on)
@@ -136,7 +136,7 @@ def test_what_fails_at_full_length_alone_is_refused_with_the_way_out(tmp_path):
 
 def test_too_little_memory_keeps_its_own_code(tmp_path):
     model, parameters, on = loaded("bert", tmp_path)
-    output = model.encoder.encoder.layer[1].output
+    output = model.encoder.layer[1].output
     output.dense = Breaks(output.dense, RuntimeError("DefaultCPUAllocator: can't allocate memory"), tokens=30)
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         rehearse(model, parameters, on)
@@ -145,7 +145,7 @@ def test_too_little_memory_keeps_its_own_code(tmp_path):
 def test_a_whole_microbatch_is_tried_once_a_process_and_the_values_every_time(tmp_path):
     model, parameters, on = loaded("bert", tmp_path)
     rows: list[int] = []
-    model.encoder.encoder.layer[0].register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    model.encoder.layer[0].register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
     rehearse(model, parameters, on)
     first = list(rows)
     rehearse(model, parameters, on)
@@ -180,7 +180,7 @@ def test_after_a_rehearsal_not_every_draw_can_count_as_zero(tmp_path):
     rows = [torch.randint(2, 60, (length,), generator=stream) for length in (32, 32, 31, 20, 3)]
     mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=1, expected_batch=5.0)
     loss = train_adapter_privately(
-        model, parameters, Examples(rows, torch.tensor([0, 1, 0, 1, 0]), 1), TRAIN, on=on, mechanism=mechanism,
+        model, parameters, token_examples(rows, torch.tensor([0, 1, 0, 1, 0]), 1), TRAIN, on=on, mechanism=mechanism,
         source=SeededSource(0),
     )  # fmt: skip
     assert loss is not None

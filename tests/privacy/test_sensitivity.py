@@ -11,6 +11,7 @@ from _pytest.mark.structures import ParameterSet
 
 from fedlora.privacy.sensitivity import sensitivity, sensitivity_by_piece
 from tests.privacy.shipped import PRIVATE_RECIPES, shipped
+from tests.token_examples import token_ids
 
 BOUND = 1 + 1e-4
 """Of C, in float32; what bfloat16 leaves is in docs/privacy.md."""
@@ -48,7 +49,7 @@ def test_opacus_hooks_take_bfloat16_too():
 def test_a_longer_text_moves_nobody_else():
     """Its own length decides what a text is padded to, whoever else was drawn."""
     subject = shipped("private-ffa", examples=40)
-    lengths = [len(row) for row in subject.examples.token_ids]
+    lengths = [len(row) for row in token_ids(subject.examples)]
     order = sorted(range(40), key=lengths.__getitem__)
     chosen = torch.tensor([*order[:8], order[-1]])
     with subject.steps() as (engine, loss):

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from fedlora.config import Recipe, load
-from fedlora.data.examples import tokenise
+from fedlora.data.examples import encoded
 from fedlora.data.rows import Row
 from fedlora.protocol.versions import recorded
 from fedlora.settings import SettingsError
+from fedlora.tasks.sequence_classification import logits_of
 from server.coordinate import load_state
 from server.record import checkpoint
 from simulations.run import Simulation, prepare, simulate
@@ -87,9 +88,11 @@ def require_same_logits(simulation: Simulation, out: Path) -> None:
     home = simulation.resident
     load_state(home, "test", checkpoint.read(out / "checkpoint.safetensors", recipe=recorded(simulation.recipe)).state)
     labels = simulation.data.labels
-    examples = tokenise([Row(text, labels[0], "") for text in TEXTS], labels, home.base.tokenizer, max_tokens=32)
+    examples = encoded(
+        [Row(text, labels[0], "") for text in TEXTS], labels, home.base.tokenizer, on=simulation.recipe.model
+    )
     batch = examples.batch(range(len(TEXTS)))
-    served_nc = home.model.eval()(batch["input_ids"], batch["attention_mask"]).detach()
+    served_nc = logits_of(home.model.eval(), batch).detach()
     pasted = as_its_readme_says(out / "adapter", TEXTS)
     assert distance(pasted.logits_nc, served_nc) <= 1e-5
     assert distance(pasted.without_adapter_nc, served_nc) > 1e-3

@@ -19,6 +19,7 @@ from simulations.commands.find_lr import small
 from simulations.find_lr import Tried, best, rates_around, rates_of, why
 from simulations.run import prepare
 from tests.federations import tiny_recipe
+from tests.token_examples import token_ids
 
 GUESSING = Guessing(majority=0.5, examples=400, classes=2)
 
@@ -63,10 +64,10 @@ def test_it_is_bounded_and_leaves_the_shared_test_set_alone(tiny_model, messages
     few = small(whole, rounds=2, examples=5)
     assert (few.recipe.rounds.count, few.recipe.train.steps, few.recipe.rounds.asked(10)) == (2, 10, 4)
     assert {len(client.train) for client in few.data.clients.values()} == {5}
-    apart = [row for client in whole.data.clients.values() for row in client.test.token_ids]
+    apart = [row for client in whole.data.clients.values() for row in token_ids(client.test)]
     assert len(few.data.held_out) == len(apart)
     assert sum(len(client.test) for client in few.data.clients.values()) == len(apart)
-    assert all(torch.equal(a, b) for a, b in zip(few.data.held_out.token_ids, apart, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(token_ids(few.data.held_out), apart, strict=True))
 
 
 def test_of_a_large_source_few_examples_are_tested_on(tiny_model, messages, monkeypatch):

@@ -20,12 +20,13 @@ from fedlora.data.rows import Columns, Row, addressee, read_rows
 from fedlora.settings import SettingsError
 from simulations.data.partition import Federation, assign, by_label, columns_of, dealt, dirichlet, federation, iid
 from tests.federations import CLIENTS
+from tests.token_examples import labels_n, token_ids
 
 LABELS = ["a"] * 60 + ["b"] * 30 + ["c"] * 10
 
 
 def texts(examples) -> set[tuple[int, ...]]:
-    return {tuple(row.tolist()) for row in examples.token_ids}
+    return {tuple(row.tolist()) for row in token_ids(examples)}
 
 
 @pytest.fixture
@@ -153,7 +154,7 @@ def test_an_alpha_that_underflows_gives_every_class_to_one_client():
 def test_a_batch_is_padded_to_its_own_longest_and_masked(build):
     examples = build().held_out
     batch = examples.batch([0, 1, 2])
-    lengths = [len(examples.token_ids[index]) for index in range(3)]
+    lengths = examples.lengths[:3]
     assert batch["input_ids"].shape == (3, max(lengths))
     assert batch["attention_mask"].sum(1).tolist() == lengths
 
@@ -162,14 +163,15 @@ def test_evaluation_batches_cover_everything_once(build):
     examples = build().held_out
     batches = list(examples.evaluation_batches(size=7))
     assert sum(len(batch["labels"]) for batch in batches) == 20
-    assert torch.equal(torch.cat([batch["labels"] for batch in batches]).sort().values, examples.labels_n.sort().values)
+    seen = torch.cat([batch["labels"] for batch in batches])
+    assert torch.equal(seen.sort().values, labels_n(examples).sort().values)
 
 
 def test_concatenating_keeps_order(build):
     parts = [client.train for client in build().clients.values()]
     whole = concatenate(parts)
     assert len(whole) == sum(map(len, parts))
-    assert torch.equal(whole.token_ids[len(parts[0])], parts[1].token_ids[0])
+    assert torch.equal(token_ids(whole)[len(parts[0])], token_ids(parts[1])[0])
 
 
 @pytest.mark.parametrize(

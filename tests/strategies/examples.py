@@ -25,7 +25,7 @@ def random_adapter(seed: int, *, core: bool = False, size: float = 1.0, dtype: t
         name: LowRank(normal(m, RANK), normal(RANK, n), SCALE, normal(RANK, RANK) if core else None)
         for name, (m, n) in SHAPES.items()
     }
-    return Adapter(layers, {"weight": normal(3, 4), "bias": normal(3)})
+    return Adapter(layers, {"head/weight": normal(3, 4), "head/bias": normal(3)})
 
 
 def start(strategy: Strategy, *, dtype: torch.dtype = torch.float64) -> State:

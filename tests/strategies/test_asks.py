@@ -29,7 +29,7 @@ def task(strategy: str, trains, *, keeps=(), kind: str = "lora", head: str = "tr
 
 
 def asks_as_the_coordinator_does(name: str, number: int, head: str):
-    strategy, frozen = build(name, {}), {Factor.HEAD} if head == "frozen" else set()
+    strategy, frozen = build(name, {}), {Factor.DENSE} if head == "frozen" else set()
     kind = "lora_xs" if Factor.R in strategy.trains(number) else "lora"
     return strategy.trains(number) - frozen, strategy.traits.keeps - frozen, kind
 

@@ -49,12 +49,12 @@ def test_dense_is_sent_once_the_factors_would_be_longer():
 def test_a_models_own_matrices_are_counted_without_its_weights(request, tmp_path, kind):
     """What is planned is what `inject` adapts: two of each layer, or one fused, whatever the layer stores."""
     model = request.getfixturevalue(kind)
-    model.encoder.config.save_pretrained(tmp_path)
+    model.config.save_pretrained(tmp_path)
     rows = {
         row["strategy"]: row
         for row in json.loads(invoke("strategies", "--json", "--model", str(tmp_path), "--r", "2", "--clients", "3"))
     }
-    inject(model.encoder, AdapterSettings(r=2))
+    inject(model, AdapterSettings(r=2))
     factors = read(model).tensors([Factor.A, Factor.B])
     numbers = {f: sum(t.numel() for name, t in factors.items() if name.endswith(f".{f}")) for f in "AB"}
     assert rows["fedit"]["up"] == sum(numbers.values())

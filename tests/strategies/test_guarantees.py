@@ -33,7 +33,7 @@ def test_a_frozen_factor_keeps_its_bits(name, frozen):
     assert all(torch.equal(before[key], after[key]) for key in names)
 
 
-OWN = frozenset({Factor.B, Factor.HEAD})
+OWN = frozenset({Factor.B, Factor.DENSE})
 SAID = {
     # exact, unequal ranks, linear uploads, moves the base, fixed coordinates, redraws, keeps
     "fair": (False, False, False, False, False, False, frozenset()),
@@ -135,9 +135,9 @@ def test_weights_are_those_of_the_participants_alone():
             for key, wanted in ideal_dense(two).items():
                 assert_close(served[key], wanted, atol=1e-10, rtol=1e-10)
         else:
-            bias = strategy.step(state, strategy.combine(two)).adapter.head["bias"]
+            bias = strategy.step(state, strategy.combine(two)).adapter.dense["head/bias"]
             total = sum(update.weight for update in two)
-            assert_close(bias, sum(u.weight / total * u.adapter.head["bias"] for u in two))
+            assert_close(bias, sum(u.weight / total * u.adapter.dense["head/bias"] for u in two))
 
 
 def test_fedsa_averages_a_with_weights():
@@ -199,5 +199,5 @@ def test_a_head_is_averaged_whatever_happens_to_the_layers():
     updates = updates_for(strategy, state)
     total = sum(update.weight for update in updates)
     new = strategy.step(state, strategy.combine(updates))
-    mean = sum(u.weight / total * u.adapter.head["weight"] for u in updates)
-    assert_close(new.adapter.head["weight"], mean)
+    mean = sum(u.weight / total * u.adapter.dense["head/weight"] for u in updates)
+    assert_close(new.adapter.dense["head/weight"], mean)

@@ -39,8 +39,8 @@ def test_the_ideal_and_the_head_have_the_same_weights():
     shares = [size / sum(sizes) for size in sizes]
     wanted = sum(share * u.adapter.layers["wide"].dense() for share, u in zip(shares, updates, strict=True))
     assert_close(combined.ideal["wide"].dense(), wanted, atol=1e-10, rtol=1e-10)
-    head = sum(share * u.adapter.head["bias"] for share, u in zip(shares, updates, strict=True))
-    assert_close(combined.mean.head["bias"], head)
+    head = sum(share * u.adapter.dense["head/bias"] for share, u in zip(shares, updates, strict=True))
+    assert_close(combined.mean.dense["head/bias"], head)
 
 
 def test_a_silent_client_has_no_say_beside_one_that_trained():
@@ -61,5 +61,5 @@ def test_when_every_delta_w_is_zero_the_examples_decide(weights):
     silent = state.adapter.with_tensors({k: 0 * t for k, t in state.adapter.tensors().items() if k.endswith(".B")})
     heads = [silent.with_tensors({"head/bias": torch.full((3,), float(k)).double()}) for k in range(2)]
     updates = [Update(str(k), weight, head) for k, (weight, head) in enumerate(zip(weights, heads, strict=True))]
-    mean = strategy.combine(updates).mean.head["bias"]
+    mean = strategy.combine(updates).mean.dense["head/bias"]
     assert_close(mean, torch.full((3,), weights[1] / sum(weights)).double())

@@ -137,14 +137,14 @@ def test_flexlora_serves_the_best_approximation_with_all_of_s_in_b():
 
 def test_rolora_begins_with_b_and_alternates():
     strategy = built("rolora")
-    phases = [strategy.trains(number) - {Factor.HEAD} for number in (1, 2, 3, 4)]
+    phases = [strategy.trains(number) - {Factor.DENSE} for number in (1, 2, 3, 4)]
     assert phases == [{Factor.B}, {Factor.A}, {Factor.B}, {Factor.A}]
 
 
 def test_fedsb_sends_r_squared_numbers_and_refuses_an_adapter_without_a_core():
     strategy = built("fedsb")
     state = start(strategy)
-    sent = state.adapter.tensors(strategy.trains(1) - {Factor.HEAD})
+    sent = state.adapter.tensors(strategy.trains(1) - {Factor.DENSE})
     assert {tuple(tensor.shape) for tensor in sent.values()} == {(RANK, RANK)}
     with pytest.raises(SettingsError, match=r"set adapter\.kind=lora_xs"):
         strategy.init(random_adapter(0))

@@ -193,8 +193,8 @@ def test_the_head_is_the_weighted_mean(name):
     updates = updates_for(strategy, state)
     new = strategy.step(state, strategy.combine(updates))
     total = sum(update.weight for update in updates)
-    mean = sum(update.weight / total * update.adapter.head["bias"] for update in updates)
-    assert_close(new.adapter.head["bias"], mean)
+    mean = sum(update.weight / total * update.adapter.dense["head/bias"] for update in updates)
+    assert_close(new.adapter.dense["head/bias"], mean)
 
 
 @pytest.mark.parametrize("name", ALL)

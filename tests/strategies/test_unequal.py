@@ -28,7 +28,7 @@ def layer_of(rank: int, shape: tuple[int, int], seed: int) -> LowRank:
 def clients() -> list[Update]:
     """Ranks 3, 2, 1; the third holds only two layers, nobody holds `wide`."""
     ranks = ({"square": 3, "tall": 3}, {"square": 2, "tall": 1}, {"square": 1, "tall": 0})
-    head = {"weight": torch.ones(3, 4).double(), "bias": torch.zeros(3).double()}
+    head = {"head/weight": torch.ones(3, 4).double(), "head/bias": torch.zeros(3).double()}
     return [
         Update(
             f"client-{k}",
@@ -72,7 +72,7 @@ def test_every_scale_enters_the_mean_and_weights_are_renormalised_over_the_holde
     for name, product in combined.ideal.items():
         assert_close(product.dense(), dense_mean(name, same), rtol=0, atol=1e-10)
     share = 14 / 6 if weighting == "examples" else 2.0
-    assert_close(combined.mean.head["weight"], torch.full((3, 4), share).double())
+    assert_close(combined.mean.dense["head/weight"], torch.full((3, 4), share).double())
 
 
 def test_a_padded_mean_is_the_mean_of_padded_factors():

@@ -31,7 +31,7 @@ def adapter(seed: int, *, like: Adapter | None = None) -> Adapter:
         )
         for name, (m, n) in shapes.items()
     }
-    return Adapter(layers, {"bias": torch.randn(3, generator=draw)})
+    return Adapter(layers, {"head/bias": torch.randn(3, generator=draw)})
 
 
 def step(held: Adapter, target: Adapter, number: int, codec: CodecName = "fp32", density: float = 1.0) -> Step:
@@ -48,7 +48,7 @@ def test_who_follows_holds_the_coordinators_bits_from_wherever_it_stands(seed, c
     for number in range(1, 4):
         target = adapter(seed + number, like=states[-1])
         if refactors:
-            target = Adapter({name: refactored(layer) for name, layer in target.layers.items()}, target.head)
+            target = Adapter({name: refactored(layer) for name, layer in target.layers.items()}, target.dense)
         done = step(states[-1], target, number, codec, density)
         links += done.links
         states.append(done.held)
@@ -62,7 +62,7 @@ def test_a_turn_is_r_by_r_and_serves_the_refactored_state():
     """FedSVD: what is sent is the change of B in the old coordinates, and T; A travels never again."""
     held = adapter(0)
     averaged = adapter(1, like=held)
-    target = Adapter({name: refactored(layer) for name, layer in averaged.layers.items()}, averaged.head)
+    target = Adapter({name: refactored(layer) for name, layer in averaged.layers.items()}, averaged.dense)
     done = step(held, target, 1)
     for name, layer in target.layers.items():
         assert_close(done.held.layers[name].A_rn, layer.A_rn, atol=1e-5, rtol=1e-5)
@@ -78,7 +78,7 @@ def test_turns_do_not_drift_away_from_the_strategys_state_in_two_hundred_rounds(
     for number in range(1, 201):
         moved = {name: target.layers[name].B_mr + 0.1 * layer.B_mr for name, layer in adapter(number).layers.items()}
         layers = {name: LowRank(B, target.layers[name].A_rn, 0.5) for name, B in moved.items()}
-        target = Adapter({name: refactored(layer) for name, layer in layers.items()}, target.head)
+        target = Adapter({name: refactored(layer) for name, layer in layers.items()}, target.dense)
         held = step(held, target, number).held
     assert norm(subtract(held.tensors(), target.tensors())) / norm(target.tensors()) < 1e-5
 

@@ -223,7 +223,7 @@ def adapter() -> Adapter:
         name: LowRank(torch.randn(m, 2, generator=draw), torch.randn(2, n, generator=draw), 0.5)
         for name, (m, n) in {"p": (12, 9), "q": (5, 5)}.items()
     }
-    return Adapter(layers, {"bias": torch.zeros(3)})
+    return Adapter(layers, {"head/bias": torch.zeros(3)})
 
 
 @pytest.mark.parametrize("codec", ["fp32", "fp16", "bf16"])

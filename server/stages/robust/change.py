@@ -4,8 +4,8 @@ With L = s·B·R (LoRA: s·B), a client that received (L, A) and sends (L_k, A_k
 
     ΔW_k - ΔW = (L_k - L) A_k + L (A_k - A)
 
-a product of rank at most 2r: differences of what is sent, never a difference of two large products. The task head is
-dense and belongs to the change. Guarantee: nothing here depends on the gauge, B -> B G, A -> G⁻¹ A, and no m x n matrix
+a product of rank at most 2r: differences of what is sent, never a difference of two large products. What trains whole
+belongs to the change. Guarantee: nothing here depends on the gauge, B -> B G, A -> G⁻¹ A, and no m x n matrix
 is formed.
 """
 
@@ -24,22 +24,24 @@ from fedlora.updates import Adapter, Factor, LowRank, norm, subtract
 
 @dataclass(frozen=True)
 class Change:
-    """What one update does to the weights: matrix by matrix, and to the head."""
+    """What one update does to the weights: matrix by matrix, and to what trains whole."""
 
     matrices: Mapping[str, Product]
-    head: Mapping[str, Tensor]
+    dense: Mapping[str, Tensor]
 
     @property
     def norm(self) -> float:
-        """‖ΔW_k - ΔW‖_F over all matrices and the head together."""
-        return float((sum(frobenius(product) ** 2 for product in self.matrices.values()) + norm(self.head) ** 2) ** 0.5)
+        """‖ΔW_k - ΔW‖_F over all of them together."""
+        return float(
+            (sum(frobenius(product) ** 2 for product in self.matrices.values()) + norm(self.dense) ** 2) ** 0.5
+        )
 
 
 def change(after: Adapter, before: Adapter) -> Change:
     """What `after` serves, less what `before` does."""
     matrices = {name: moved(layer, before.layers[name]) for name, layer in after.layers.items()}
-    head = subtract(after.tensors([Factor.HEAD]), before.tensors([Factor.HEAD]))
-    return Change(matrices, head)
+    dense = subtract(after.tensors([Factor.DENSE]), before.tensors([Factor.DENSE]))
+    return Change(matrices, dense)
 
 
 def moved(after: LowRank, before: LowRank) -> Product:
@@ -56,8 +58,8 @@ def squared_distances(changes: Sequence[Change]) -> Tensor:
     inner = torch.zeros(len(changes), len(changes), dtype=torch.float64)
     for name in changes[0].matrices:
         inner += gram(found.matrices[name] for found in changes)
-    for name in changes[0].head:
-        flat = torch.stack([found.head[name].flatten().double() for found in changes])
+    for name in changes[0].dense:
+        flat = torch.stack([found.dense[name].flatten().double() for found in changes])
         inner += flat @ flat.mT
     return distances_of(inner)
 

@@ -36,7 +36,7 @@ def largest_share(after: Adapter, sent: Adapter, *, bound: float) -> float:
     for name, layer in after.layers.items():
         inner = gram(first_and_second_order(layer, sent.layers[name]))
         pp, pq, qq = pp + float(inner[0, 0]), pq + float(inner[0, 1]), qq + float(inner[1, 1])
-    pp += norm(subtract(after.tensors([Factor.HEAD]), sent.tensors([Factor.HEAD]))) ** 2
+    pp += norm(subtract(after.tensors([Factor.DENSE]), sent.tensors([Factor.DENSE]))) ** 2
 
     def squared(t: float) -> float:
         return t**2 * (pp + 2 * t * pq + t**2 * qq)

@@ -41,7 +41,7 @@ class Site:
 
 
 def base_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    layers = adapted_layers(model.get_submodule("encoder"))
+    layers = adapted_layers(model)
     return {name: layer.get_base_layer().weight.detach().clone() for name, layer in layers}
 
 
@@ -51,7 +51,7 @@ def test_a_newcomer_and_one_that_skipped_five_rounds_hold_the_base_of_one_that_a
     request, tmp_path, name, kind
 ):
     model = request.getfixturevalue(kind)
-    inject(model.encoder, SETTINGS)
+    inject(model, SETTINGS)
     strategy = built(name)
     state = strategy.init(initial_adapter(model, SETTINGS, seed=0))
     always, absent, newcomer = (Site(tmp_path / site) for site in ("always", "absent", "newcomer"))

@@ -23,6 +23,7 @@ from strategies.versions import total
 from tests.exported import as_its_readme_says, distance
 from tests.privacy.architectures import save
 from tests.strategies.examples import built, updates_for
+from tests.token_examples import logits
 
 LABELS = ("bad", "good")
 IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 0]])
@@ -61,9 +62,9 @@ def test_logits_are_those_of_the_served_model(tiny_model, tmp_path, strategy, ki
         state = federated.step(state, federated.combine(updates))
     fold(home.model, total(state))
     write(home.model, state.adapter.to(torch.float32))
-    served = home.model(IDS, MASK)
+    served = logits(home.model, IDS, MASK)
     export_adapter(
-        tmp_path, state.adapter, total=total(state), base=tiny_model, encoder=home.model.encoder, labels=LABELS,
+        tmp_path, state.adapter, total=total(state), base=tiny_model, model=home.model, labels=LABELS,
         max_tokens=16,
     )  # fmt: skip
     exported = logits_of_the_export(tiny_model, tmp_path)
@@ -95,11 +96,9 @@ def test_the_readme_s_lines_compute_the_served_logits_whatever_the_base_s_tokeni
     updates = updates_for(federated, state, round_number=1, clients=3)
     adapter = federated.step(state, federated.combine(updates)).adapter.to(torch.float32)
     write(home.model, adapter)
-    export_adapter(
-        tmp_path / "adapter", adapter, total={}, base=base, encoder=home.model.encoder, labels=LABELS, max_tokens=16
-    )
+    export_adapter(tmp_path / "adapter", adapter, total={}, base=base, model=home.model, labels=LABELS, max_tokens=16)
     pasted = as_its_readme_says(tmp_path / "adapter", ["word3 word9", "word5 word6 word7 word8 word2"])
     ids = torch.tensor([[3, 9, 0, 0, 0], [5, 6, 7, 8, 2]])
-    served = home.model.eval()(ids, torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]])).detach()
+    served = logits(home.model.eval(), ids, torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]])).detach()
     assert distance(pasted.logits_nc, served) <= 1e-6
     assert distance(pasted.without_adapter_nc, served) > 1e-3

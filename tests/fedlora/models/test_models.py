@@ -12,13 +12,14 @@ from transformers.utils import logging as transformers_logging
 
 from fedlora.adapters import inject
 from fedlora.config import AdapterSettings, ModelSettings
-from fedlora.data.examples import IGNORED, tokenise
+from fedlora.data.examples import IGNORED, encoded
 from fedlora.data.rows import Row
 from fedlora.models.base import load_base, load_tokenizer
 from fedlora.settings import SettingsError
-from fedlora.tasks import TASKS
+from fedlora.tasks.base import Mean
 from tests.federations import save_tiny_model
 from tests.privacy.architectures import save, tokenizer_for
+from tests.token_examples import CLASSIFICATION, labels_n, logits
 
 LABELS = ("bad", "good")
 
@@ -30,27 +31,28 @@ def settings(folder, **values) -> ModelSettings:
 def test_the_logits_are_the_head_on_the_mean_over_real_tokens(tiny_model):
     model = load_base(settings(tiny_model), LABELS).model
     ids = torch.tensor([[2, 6, 7, 3]])
-    hidden = model.encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-    assert torch.allclose(model(ids, torch.ones_like(ids)), model.head(hidden.mean(1)), atol=1e-6)
+    hidden = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    assert torch.allclose(logits(model, ids), model.head(hidden.mean(1)), atol=1e-6)
 
 
 def test_padding_changes_no_logit(tiny_model):
     model = load_base(settings(tiny_model), LABELS).model
     short, padded = torch.tensor([[2, 6, 7, 3]]), torch.tensor([[2, 6, 7, 3, 0, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0]])
-    assert torch.allclose(model(short, torch.ones_like(short)), model(padded, mask), atol=1e-6)
+    assert torch.allclose(logits(model, short), logits(model, padded, mask), atol=1e-6)
 
 
 def test_every_example_has_its_own_loss(tiny_model):
     model = load_base(settings(tiny_model), LABELS).model
     ids = torch.tensor([[2, 6, 7, 3], [2, 9, 8, 3]])
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.tensor([0, 1])}
-    task = TASKS["sequence-classification"]
-    alone = [task.loss_per_sample(model, {name: part[i : i + 1] for name, part in batch.items()}) for i in (0, 1)]
-    assert torch.allclose(task.loss_per_sample(model, batch), torch.cat(alone), atol=1e-6)
-    loss_b, right_b = task.score(model, batch)
-    assert torch.equal(loss_b, task.loss_per_sample(model, batch))
-    assert torch.equal(right_b.bool(), model(ids, batch["attention_mask"]).argmax(-1) == batch["labels"])
+    alone = [CLASSIFICATION.losses(model, {name: part[i : i + 1] for name, part in batch.items()}) for i in (0, 1)]
+    loss_b = CLASSIFICATION.losses(model, batch).detach()
+    assert torch.allclose(loss_b, torch.cat(alone), atol=1e-6)
+    with torch.no_grad():
+        measured = CLASSIFICATION.measure(model, batch)
+    right_b = logits(model, ids).argmax(-1) == batch["labels"]
+    assert measured == {"loss": Mean(float(loss_b.sum()), 2), "accuracy": Mean(int(right_b.sum()), 2)}
 
 
 def test_the_fingerprint_is_of_config_and_weights(tmp_path):
@@ -100,14 +102,14 @@ def tiny_decoder(tmp_path) -> str:
 def test_a_decoder_without_a_padding_token_pads_with_its_end_token_and_trains(tiny_decoder):
     on = settings(tiny_decoder)
     tokenizer = load_tokenizer(on)
-    examples = tokenise([Row("abc", "bad", ""), Row("de", "good", "")], LABELS, tokenizer, max_tokens=16)
+    examples = encoded([Row("abc", "bad", ""), Row("de", "good", "")], LABELS, tokenizer, on=on)
     batch = examples.batch([0, 1])
     assert batch["input_ids"].tolist() == [[0, 1, 2], [3, 4, 26]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     model = load_base(on, LABELS).model
-    inject(model.get_submodule("encoder"), AdapterSettings(r=2))
-    loss_b = TASKS[on.task].loss_per_sample(model, batch)
-    alone = TASKS[on.task].loss_per_sample(model, examples.batch([1]))
+    inject(model, AdapterSettings(r=2))
+    loss_b = examples.task.losses(model, batch)
+    alone = examples.task.losses(model, examples.batch([1]))
     assert torch.allclose(loss_b[1:], alone, atol=1e-6)
     loss_b.sum().backward()
 
@@ -153,23 +155,24 @@ def test_the_pooler_of_a_complete_checkpoint_is_not_kept(tmp_path):
 
 def test_bfloat16_on_a_cpu_attends_plainly_and_is_the_same_base(tiny_model):
     fused, plain = (load_base(settings(tiny_model, dtype=dtype), LABELS) for dtype in ("float32", "bfloat16"))
-    assert plain.model.encoder.config._attn_implementation == "eager"
-    assert fused.model.encoder.config._attn_implementation != "eager"
+    assert plain.model.config._attn_implementation == "eager"
+    assert fused.model.config._attn_implementation != "eager"
     assert plain.fingerprint == fused.fingerprint
     ids, mask = torch.tensor([[2, 6, 7, 3, 0]]), torch.tensor([[1, 1, 1, 1, 0]])
-    hidden = [base.model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state for base in (fused, plain)]
+    hidden = [base.model(input_ids=ids, attention_mask=mask).last_hidden_state for base in (fused, plain)]
     assert torch.allclose(*(tensor[:, :4] for tensor in hidden), atol=1e-5)
 
 
 def test_a_tokenizer_that_makes_nothing_of_any_text_is_refused(tmp_path):
     """transformers makes Qwen2's tokenizer itself, whatever the files say: of a vocabulary of words it finds none."""
     folder, rows = save("qwen2", tmp_path), [Row("word3", "bad", ""), Row("word5 word9", "good", "")]
-    assert len(tokenise(rows, LABELS, load_tokenizer(settings(folder)), max_tokens=16)) == 2
+    on = settings(folder)
+    assert len(encoded(rows, LABELS, load_tokenizer(on), on=on)) == 2
     tokenizer_for("llama").save_pretrained(folder)
     empty = load_tokenizer(settings(folder))
     with pytest.raises(
         SettingsError, match=r"no tokens of any of 2 text\(s\): its files do not go.*\(Qwen2Tokenizer\)"
     ):
-        tokenise(rows, LABELS, empty, max_tokens=16)
-    private = tokenise(rows, LABELS, empty, max_tokens=16, ignore_unusable=True)
-    assert private.labels_n.tolist() == [IGNORED, IGNORED]
+        encoded(rows, LABELS, empty, on=on)
+    private = encoded(rows, LABELS, empty, on=on, ignore_unusable=True)
+    assert labels_n(private).tolist() == [IGNORED, IGNORED]

@@ -12,12 +12,12 @@ from torch.testing import assert_close
 
 from fedlora.adapters import initial_adapter, inject, read
 from fedlora.config import AdapterSettings
-from fedlora.data.examples import Examples
 from fedlora.settings import SettingsError
 from fedlora.updates import LowRank
 from server.initial import first_step as module
 from server.initial.first_step import gradient_sum, stepped
 from tests.federations import run
+from tests.token_examples import token_examples
 
 SB = ("strategy.name=fedsb", "adapter.kind=lora_xs", "adapter.init=gradient")
 
@@ -55,10 +55,10 @@ def test_the_randomised_svd_of_large_matrices_finds_the_same_step(monkeypatch):
 @pytest.mark.parametrize("kind", ["tiny_bert", "tiny_gpt2"])
 def test_the_gradient_is_that_of_the_full_matrices_in_one_orientation(request, recipe, kind):
     model = request.getfixturevalue(kind)
-    inject(model.encoder, AdapterSettings(kind="lora_xs", r=2))
+    inject(model, AdapterSettings(kind="lora_xs", r=2))
     shapes = {name: found.shape for name, found in read(model).layers.items()}
     ids = [torch.tensor([1, 2, 3]), torch.tensor([4, 5, 2, 1])]
-    examples = Examples(ids, torch.tensor([0, 1]), 0)
+    examples = token_examples(ids, torch.tensor([0, 1]), 0)
     gradients = gradient_sum(model, examples, recipe())
     assert {name: tuple(gradient.shape) for name, gradient in gradients.items()} == shapes
     assert all(bool(gradient.any()) for gradient in gradients.values())

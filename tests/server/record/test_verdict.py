@@ -13,7 +13,8 @@ THREE = Guessing(majority=0.6, examples=400, classes=3)
 
 
 def quality(accuracy: float, loss: float) -> Evaluation:
-    return Evaluation.model_construct(accuracy=accuracy, loss=loss, examples=400)  # also one that is no number
+    """Also one that is no number."""
+    return Evaluation.model_construct(metrics={"accuracy": accuracy}, loss=loss, examples=400)
 
 
 def said(*evaluations: tuple[float, float] | None, guessing: Guessing = THREE) -> str:

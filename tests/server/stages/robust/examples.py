@@ -15,7 +15,7 @@ from server.stages.robust.stage import robust
 from strategies.registry import STRATEGIES
 from tests.strategies.examples import built, random_adapter
 
-BOTH = (Factor.A, Factor.B, Factor.HEAD)
+BOTH = (Factor.A, Factor.B, Factor.DENSE)
 LINEAR = sorted(name for name in STRATEGIES if built(name).traits.linear_uploads)
 RULES_ON_PRODUCTS = ("clip-to-median", "screen", "multi-krum")
 
@@ -64,4 +64,4 @@ def run_stage(updates, sent, *, trains=BOTH, **values):
 def flat(adapter: Adapter) -> torch.Tensor:
     """Every weight that the adapter changes, formed outright."""
     dense = [adapter.layers[name].dense().flatten() for name in sorted(adapter.layers)]
-    return torch.cat([*dense, *(tensor.flatten() for tensor in adapter.tensors([Factor.HEAD]).values())])
+    return torch.cat([*dense, *(tensor.flatten() for tensor in adapter.tensors([Factor.DENSE]).values())])

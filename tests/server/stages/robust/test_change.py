@@ -30,7 +30,7 @@ def test_one_by_one_numbers_that_can_be_checked_in_the_head():
     assert distances_of(gram(products)).tolist() == [[0.0, 49.0], [49.0, 0.0]]
 
 
-@pytest.mark.parametrize("factors", [BOTH, (Factor.B, Factor.HEAD), (Factor.A,)])
+@pytest.mark.parametrize("factors", [BOTH, (Factor.B, Factor.DENSE), (Factor.A,)])
 def test_distances_and_norms_equal_those_of_the_dense_changes(factors):
     sent, updates = honest(4, factors=factors)
     changes = [change(update.adapter, sent) for update in updates]

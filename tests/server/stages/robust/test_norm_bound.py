@@ -15,7 +15,7 @@ from tests.server.stages.robust.examples import BOTH, RULES_ON_PRODUCTS, Stopped
 from tests.strategies.examples import random_adapter
 
 
-@pytest.mark.parametrize("factors", [BOTH, (Factor.B, Factor.HEAD), (Factor.B,), (Factor.A,)])
+@pytest.mark.parametrize("factors", [BOTH, (Factor.B, Factor.DENSE), (Factor.B,), (Factor.A,)])
 @pytest.mark.parametrize("bound", [1e-3, 0.5, 3.0])
 def test_a_clipped_update_moves_the_model_by_the_bound_and_no_more(factors, bound):
     sent, updates = honest(1, size=2.0, factors=factors)
@@ -24,8 +24,8 @@ def test_a_clipped_update_moves_the_model_by_the_bound_and_no_more(factors, boun
 
 
 def test_where_one_factor_moves_clipping_scales_the_change():
-    sent, updates = honest(1, factors=(Factor.B, Factor.HEAD))
-    whole, clipped = flat(updates[0].adapter) - flat(sent), clip(updates[0], sent, (Factor.B, Factor.HEAD), bound=0.1)
+    sent, updates = honest(1, factors=(Factor.B, Factor.DENSE))
+    whole, clipped = flat(updates[0].adapter) - flat(sent), clip(updates[0], sent, (Factor.B, Factor.DENSE), bound=0.1)
     assert_close(flat(clipped.adapter) - flat(sent), whole * (0.1 / whole.norm()), atol=1e-9, rtol=1e-6)
 
 

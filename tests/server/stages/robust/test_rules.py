@@ -52,7 +52,7 @@ def test_coordinate_rules_equal_their_slow_twins(clients):
 
 
 @pytest.mark.parametrize("rule", ["screen", "multi-krum"])
-@pytest.mark.parametrize("factors", [BOTH, (Factor.B, Factor.HEAD)])
+@pytest.mark.parametrize("factors", [BOTH, (Factor.B, Factor.DENSE)])
 def test_two_liars_far_away_and_close_together_are_left_out(rule, factors):
     sent, updates = honest(7, factors=factors)
     far = updates[0].adapter.with_tensors({n: t + 0.3 for n, t in updates[0].adapter.tensors(factors).items()})

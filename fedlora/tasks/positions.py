@@ -20,8 +20,8 @@ class TooLongError(Exception):
 
 
 @torch.no_grad()
-def try_full_length(encoder: nn.Module, *, tokens: int) -> int:
-    """Run a text of `tokens` tokens; returns the width of its hidden states. TooLongError where positions run out.
+def try_full_length(encoder: nn.Module, *, tokens: int) -> Any:
+    """Run a text of `tokens` tokens; returns what comes out. TooLongError where positions run out.
 
     A table of positions is asked for a row that it does not have only after this has looked: on CUDA that ends the
     process' use of the device, not just the call.
@@ -37,8 +37,7 @@ def try_full_length(encoder: nn.Module, *, tokens: int) -> int:
     if "token_type_ids" in inspect.signature(encoder.forward).parameters:
         text["token_type_ids"] = torch.zeros_like(ids_bt)  # RoBERTa looks them up by position, before its table
     with watched_tables(encoder, words, tokens=tokens):
-        hidden_btd: Tensor = encoder(**text).last_hidden_state
-    return int(hidden_btd.shape[-1])
+        return encoder(**text)
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from torch import nn
 
 from fedlora.config import ModelSettings
 from fedlora.models.base import load_base
-from fedlora.models.positions import TooLongError, try_full_length
 from fedlora.settings import SettingsError
-from fedlora.tasks import TASKS
+from fedlora.tasks.positions import TooLongError, try_full_length
+from fedlora.tasks.registry import task_named
 from tests.privacy.architectures import save
 
 LABELS = ("bad", "good")
@@ -51,21 +51,21 @@ def test_the_head_is_as_wide_as_what_comes_out(tmp_path):
         "attention_mask": torch.ones(1, 3).long(),
         "labels": torch.zeros(1).long(),
     }
-    assert TASKS["sequence-classification"].loss_per_sample(base.model, batch).isfinite().all()
+    assert task_named("sequence-classification").losses(base.model, batch).isfinite().all()
 
 
 def test_a_table_is_never_asked_for_a_row_that_it_lacks(tmp_path):
     """On CUDA that would end the process' use of the device: it is seen before."""
     model = load_base(on(save("gpt2", tmp_path)), LABELS).model
     asked: list[int] = []
-    model.encoder.wpe.forward = lambda ids: (
+    model.wpe.forward = lambda ids: (
         asked.append(int(ids.max())),
-        nn.Embedding.forward(model.encoder.wpe, ids),
+        nn.Embedding.forward(model.wpe, ids),
     )[1]
     with pytest.raises(TooLongError, match="32 positions"):
-        try_full_length(model.encoder, tokens=40)
+        try_full_length(model, tokens=40)
     assert asked == []
-    assert not model.encoder.wpe._forward_pre_hooks
+    assert not model.wpe._forward_pre_hooks
 
 
 def test_a_model_that_cannot_read_the_text_at_all_is_refused_with_the_reason(tmp_path, monkeypatch):

@@ -1,0 +1,144 @@
+"""What a task answers for: its model, its examples, what it minimises, and by which figures it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from fedlora.data.row import Row
+
+Item = Mapping[str, Tensor]
+"""One example, encoded: tensors by name, without a batch dimension."""
+Batch = Mapping[str, Tensor]
+"""Examples side by side: what the model and the loss are given."""
+
+IGNORED = -100
+"""The label of an example, or a token, that is there and has no loss: cross-entropy leaves it out."""
+
+SAMPLES = 6
+"""How many examples `TaskKind.sample` invents: three short ones, then three of full length."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean that adds up, over the batches of one set.
+
+    >>> (Mean(3.0, 4) + Mean(1.0, 4)).value
+    0.5
+    """
+
+    total: float
+    weight: float
+    """How many examples (or tokens) the total is of."""
+
+    def __add__(self, other: Mean) -> Mean:
+        return Mean(self.total + other.total, self.weight + other.weight)
+
+    @property
+    def value(self) -> float:
+        """nan where nothing was measured."""
+        return self.total / self.weight if self.weight else float("nan")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure by which a model is judged, besides its loss."""
+
+    name: str
+    """As it stands in rounds.jsonl, in the store and on the pages."""
+    larger_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model as `from_pretrained` gave it."""
+
+    model: nn.Module
+    missing: tuple[str, ...]
+    """Weights that the checkpoint lacks."""
+
+
+class TaskKind(Protocol):
+    """One task. Nothing outside its file knows what its rows hold, what its model is called, or what it counts.
+
+    Guarantee: nothing couples the examples of a batch, in the model or in `losses`; privacy stands on it.
+    """
+
+    dense: tuple[str, ...]
+    """Paths of the modules that train whole beside the adapters (PEFT: modules_to_save); most tasks have none.
+    Their values are the coordinator's, like the adapter's (`fedlora.adapters.initial_adapter`)."""
+
+    metrics: tuple[Metric, ...]
+    """What `measure` gives besides `loss`."""
+
+    compare_by: Metric
+    """The figure by which runs and sweeps are ranked: one of these, or the loss."""
+
+    def load(self, source: str, *, outputs: int, **options: Any) -> Loaded:
+        """The pretrained model, without what the task does not use of it; `options` are `from_pretrained`'s."""
+        ...
+
+    def outline(self, config: Any) -> nn.Module:
+        """The same without weights (on torch's meta device): what is needed to see which matrices it has."""
+        ...
+
+    def prepare(self, model: nn.Module, *, longest: int, outputs: int) -> None:
+        """Try the model at full length and add what the task needs beside it; TooLongError where it cannot be read."""
+        ...
+
+    def encode(
+        self,
+        rows: Sequence[Row],
+        processor: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+        *,
+        longest: int,
+        padding: int,
+        each: bool,
+    ) -> list[Item]:
+        """One item a row; SettingsError where nothing comes of any.
+
+        With `each`, a row that cannot be used stays in as `ignored` has it, by itself: a site under privacy must not
+        fail because of what one row holds.
+        """
+        ...
+
+    def collate(self, items: Sequence[Item], *, padding: int, length: int = 0) -> Batch:
+        """Items as one batch, padded to the longest of them, and to `length` if that is more."""
+        ...
+
+    def length(self, item: Item) -> int:
+        """What the item is padded by: its tokens; 1 where nothing is padded."""
+        ...
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Loss of every example by itself (b,), in nats; zero, without a gradient, for one that is ignored."""
+        ...
+
+    def measure(self, model: nn.Module, batch: Batch) -> Mapping[str, Mean]:
+        """`loss`, in nats, and the task's metrics."""
+        ...
+
+    def sample(self, model: nn.Module, *, longest: int, padding: int) -> Sequence[Item]:
+        """`SAMPLES` examples of nobody, to try the model on before it sees any data.
+
+        The first three are short, the others what the longest of the data will be; the three of one kind have one
+        public length (`fedlora.tasks.padding.public_length`), and not all the same number of tokens.
+        """
+        ...
+
+    def pads_with(self, model: nn.Module, padding: int) -> bool:
+        """Whether the model knows the token that batches are filled up with."""
+        ...
+
+    def usable(self, model: nn.Module) -> Callable[[Item], bool]:
+        """Whether the model can compute an item at all: a token that it does not know would end the process."""
+        ...
+
+    def ignored(self, item: Item) -> Item:
+        """What stands in the place of an item that is not usable: computable, and without a loss."""
+        ...

@@ -1,0 +1,114 @@
+"""One class a text: the mean of the last hidden states over the text's tokens, and a linear head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModel, PreTrainedTokenizerBase
+
+from fedlora.data.row import Row
+from fedlora.settings import SettingsError
+from fedlora.tasks.base import IGNORED, Batch, Item, Loaded, Mean, Metric
+from fedlora.tasks.positions import try_full_length
+from fedlora.tasks.texts import ids_of_texts
+from fedlora.tasks.tokens import emptied, invented_texts, known_to, padded, vocabulary_of
+
+HEAD = "head"
+
+
+class SequenceClassification:
+    """logits (b, classes) = head(mean over the tokens of the model's last hidden state).
+
+    Batches are input_ids (b, t), attention_mask (b, t), labels (b,). The model is any encoder or decoder that
+    `AutoModel` loads, with the linear layer `head` beside its own.
+    """
+
+    dense: tuple[str, ...] = (HEAD,)
+    compare_by = Metric("accuracy")
+    metrics: tuple[Metric, ...] = (compare_by,)
+
+    def load(self, source: str, *, outputs: int, **options: Any) -> Loaded:
+        """Without the pooler, which mean pooling does not use and many checkpoints lack: filled with random numbers it
+        would make two equal bases look different."""
+        model, loading = AutoModel.from_pretrained(source, output_loading_info=True, **options)
+        if isinstance(getattr(model, "pooler", None), nn.Module):
+            model.register_module("pooler", None)
+        return Loaded(model, tuple(name for name in loading["missing_keys"] if not name.startswith("pooler.")))
+
+    def outline(self, config: Any) -> nn.Module:
+        with torch.device("meta"):
+            model: nn.Module = AutoModel.from_config(config)
+        return model
+
+    def prepare(self, model: nn.Module, *, longest: int, outputs: int) -> None:
+        width = int(try_full_length(model, tokens=longest).last_hidden_state.shape[-1])
+        model.add_module(HEAD, nn.Linear(width, outputs))
+
+    def encode(
+        self,
+        rows: Sequence[Row],
+        processor: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+        *,
+        longest: int,
+        padding: int,
+        each: bool,
+    ) -> list[Item]:
+        """SettingsError on a class that is not in `labels`; with `each`, such a row is ignored."""
+        numbers = {label: number for number, label in enumerate(labels)}
+        unknown = sorted({row.label for row in rows} - numbers.keys())
+        if unknown and not each:
+            raise SettingsError(f"the label {unknown[0]!r} is not one of the run's classes: {', '.join(labels)}.")
+        ids = ids_of_texts([row.text for row in rows], processor, longest=longest, each=each)
+        return [
+            {
+                "input_ids": torch.tensor(found or [padding], dtype=torch.long),
+                "labels": torch.tensor(numbers.get(row.label, IGNORED) if found else IGNORED),
+            }
+            for row, found in zip(rows, ids, strict=True)
+        ]
+
+    def collate(self, items: Sequence[Item], *, padding: int, length: int = 0) -> Batch:
+        labels_b = torch.stack([item["labels"] for item in items])
+        return {**padded(items, padding=padding, length=length), "labels": labels_b}
+
+    def length(self, item: Item) -> int:
+        return len(item["input_ids"])
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Cross-entropy of every example's class."""
+        return functional.cross_entropy(logits_of(model, batch), batch["labels"], reduction="none")
+
+    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
+        """Cross-entropy, and the share of texts whose most likely class is theirs."""
+        logits_bc, labels_b = logits_of(model, batch), batch["labels"]
+        loss_b = functional.cross_entropy(logits_bc, labels_b, reduction="none")
+        right = int((logits_bc.argmax(-1) == labels_b).sum())
+        return {"loss": Mean(float(loss_b.sum()), len(labels_b)), "accuracy": Mean(right, len(labels_b))}
+
+    def sample(self, model: nn.Module, *, longest: int, padding: int) -> list[Item]:
+        texts = invented_texts(vocabulary_of(model), longest=longest, padding=padding)
+        return [{"input_ids": ids, "labels": torch.tensor(0)} for ids in texts]
+
+    def pads_with(self, model: nn.Module, padding: int) -> bool:
+        return padding < vocabulary_of(model)
+
+    def usable(self, model: nn.Module) -> Callable[[Item], bool]:
+        return known_to(model)
+
+    def ignored(self, item: Item) -> Item:
+        return emptied(item)
+
+
+def logits_of(model: nn.Module, batch: Batch) -> Tensor:
+    """(b, classes), in float32."""
+    ids_bt, mask_bt = batch["input_ids"], batch["attention_mask"]
+    hidden_btd = model(input_ids=ids_bt, attention_mask=mask_bt).last_hidden_state
+    mask_bt1 = mask_bt.unsqueeze(-1).to(hidden_btd.dtype)
+    pooled_bd = (hidden_btd * mask_bt1).sum(1) / mask_bt1.sum(1).clamp(min=1)
+    logits_bc: Tensor = model.get_submodule(HEAD)(pooled_bd)
+    return logits_bc.float()

@@ -1,0 +1,56 @@
+"""What tasks of token ids share: padding, invented texts, and tokens that a model does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedlora.tasks.base import IGNORED, Item
+from fedlora.tasks.padding import public_length
+
+
+def padded(items: Sequence[Item], *, padding: int, length: int = 0) -> dict[str, Tensor]:
+    """input_ids (b, t) and attention_mask (b, t), to the longest of the items, and to `length` if that is more."""
+    input_ids = filled([item["input_ids"] for item in items], padding, length=length)
+    lengths = torch.tensor([len(item["input_ids"]) for item in items])
+    mask = (torch.arange(input_ids.shape[1])[None] < lengths[:, None]).long()
+    return {"input_ids": input_ids, "attention_mask": mask}
+
+
+def filled(rows: Sequence[Tensor], value: int, *, length: int = 0) -> Tensor:
+    """Rows of unlike length (b, t), filled up on the right."""
+    together = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)
+    return torch.nn.functional.pad(together, (0, max(0, length - together.shape[1])), value=value)
+
+
+def invented_texts(vocabulary: int, *, longest: int, padding: int) -> list[Tensor]:
+    """Ids of six texts of nobody: three short ones and three long ones.
+
+    The long ones are what the longest texts of the data will be: two of `longest`, and the shortest that is padded to
+    as much.
+    """
+    as_long = [n for n in range(1, longest + 1) if public_length(n, most=longest) == longest]
+    lengths = [*(min(longest, tokens) for tokens in (2, 5, 3)), longest, longest, as_long[0]]
+    known = torch.tensor([token for token in range(min(vocabulary, 1000)) if token != padding] or [0])
+    return [known[torch.arange(length) * (2 + row) % len(known)] for row, length in enumerate(lengths)]
+
+
+def vocabulary_of(model: nn.Module) -> int:
+    """How many tokens the model knows."""
+    reader: Any = model
+    return int(reader.get_input_embeddings().num_embeddings)
+
+
+def known_to(model: nn.Module) -> Callable[[Item], bool]:
+    """Whether the model knows every token of an item."""
+    vocabulary = vocabulary_of(model)
+    return lambda item: int(item["input_ids"].max()) < vocabulary
+
+
+def emptied(item: Item) -> Item:
+    """One token that every model knows, and nothing to learn."""
+    labels = torch.full_like(item["labels"][..., :1] if item["labels"].ndim else item["labels"], IGNORED)
+    return {**item, "input_ids": item["input_ids"].new_zeros(1), "labels": labels}
