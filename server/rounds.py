@@ -30,6 +30,7 @@ from fedlora.config import Recipe
 from fedlora.protocol.task import Evaluation
 from fedlora.randomness import chooser
 from fedlora.settings import RunError
+from fedlora.tasks.registry import task_named
 from server.orders import NobodyAsks, Orders
 from server.record.checkpoint import Progress
 from server.record.downlink import Downlink, held_after, used_after
@@ -49,7 +50,7 @@ from server.replies.arrivals import Patience, arrivals, push, wait_for_clients
 from server.replies.intake import Intake, SiteOf, Verify
 from server.replies.messages import task_message
 from server.replies.quotas import Meter
-from server.requests.adaptive_noise import noise_factor, require_public_examples
+from server.requests.adaptive_noise import noise_factor, require_public_examples, require_reachable
 from server.requests.outgoing import Brief, Outgoing, outgoing
 from server.stages.base import Round, through
 from server.stages.client_level import require_linear
@@ -106,6 +107,7 @@ class Rounds(FlowerStrategy):
             require_linear(strategy, recipe.strategy.name)
         require_robust_fit(recipe, strategy)
         require_public_examples(recipe, strategy, evaluates=surroundings.evaluate is not None)
+        require_reachable(recipe.privacy.adapt, task_named(recipe.model.task).compare_by)
         self.recipe = recipe
         self.strategy = strategy
         self.progress = progress
@@ -260,9 +262,11 @@ class Rounds(FlowerStrategy):
 
     def _brief_now(self) -> Brief:
         """The brief, with the noise that the rounds so far call for."""
-        if self.recipe.privacy.adapt is None:
+        adapt = self.recipe.privacy.adapt
+        if adapt is None:
             return self._brief
-        factor = noise_factor(self.recipe.privacy.adapt, self._around.journal.accuracies())
+        metric = task_named(self.recipe.model.task).compare_by
+        factor = noise_factor(adapt, metric, self._around.journal.values(metric.name))
         return replace(self._brief, noise_factor=factor)
 
     def _quorum(self, intake: Intake) -> int:

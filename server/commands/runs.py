@@ -32,6 +32,8 @@ Where = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="A run's name (the newest of that name), or its id or the beginning of it.")]
 WHO = "command line"
+MIXED = "score"
+"""Heading over the scores of several tasks."""
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -60,7 +62,8 @@ def list_runs(
     if json_output:
         typer.echo(json.dumps([asdict(run) for run in runs], indent=2))
         return
-    table = narrow("run", "id", "state", "strategy", "rounds", "acc.", "MB up", "worst ε", "begun")
+    score = heading_of(runs)
+    table = narrow("run", "id", "state", "strategy", "rounds", score, "MB up", "worst ε", "begun")
     for run in runs:
         share = "" if not run.dense_up else f" ({run.bytes_up / run.dense_up:.0%})"
         eta = "" if run.eta_at is None else f", done {_moment(run.eta_at)}"
@@ -70,7 +73,7 @@ def list_runs(
             run.state,
             run.strategy,
             f"{run.rounds}/{run.rounds_wanted}",
-            _number(run.accuracy, ".4f"),
+            _number(run.score, ".4f") + ("" if score != MIXED or run.score is None else f" {run.judged_by.words}"),
             f"{run.bytes_up / 1e6:.2f}{share}",
             _number(run.epsilon_max, ".2f") + (" INSECURE" if run.insecure else ""),
             _moment(run.begun_at).partition("-")[2] + eta,
@@ -197,6 +200,14 @@ def narrow(*columns: str) -> Table:
     return Table(
         *(Column(name, overflow="fold", no_wrap=name not in folds) for name in columns), box=None, padding=(0, 1, 0, 0)
     )
+
+
+def heading_of(runs: Iterable[RunRow]) -> str:
+    """What they are compared by, in few letters: "acc." for accuracy."""
+    from fedlora.tasks.metric import shared
+
+    metric = shared(run.judged_by for run in runs)
+    return MIXED if metric is None else " ".join(w if len(w) <= 5 else f"{w[:3]}." for w in metric.words.split())
 
 
 def _number(value: float | None, form: str) -> str:

@@ -1,10 +1,10 @@
 """Noise that shrinks where the model falls short: more of a run's budget goes to the rounds that need it.
 
-Sites begin with more noise than their budget demands, and each round that ends below the wanted accuracy makes the next
-ones less noisy. What is adapted costs: every site prices each round at the noise it had, by a filter that stays valid
+Sites begin with more noise than their budget demands, and each round that ends worse than wanted makes the next ones
+less noisy. What is adapted costs: every site prices each round at the noise it had, by a filter that stays valid
 when noise is chosen along the way (`fedlora.privacy.accounting.filtered_epsilon`), and never adds less than what the
-rest of its budget can bear. The accuracy is that of released adapters on the coordinator's own examples, which are
-taken as public; a client's data are never asked.
+rest of its budget can bear. What is followed is the figure that the task's runs are compared by, of released adapters
+on the coordinator's own examples, which are taken as public; a client's data are never asked.
 
 Source: Sheth et al., FedMentor: Domain-Aware Differential Privacy for Heterogeneous Federated LLMs (arXiv 2509.14275).
 Unlike there, the adaptation is accounted, and it cannot pass a site's own ε.
@@ -17,19 +17,20 @@ from collections.abc import Iterable
 from fedlora.config import Recipe
 from fedlora.config.privacy import AdaptSettings
 from fedlora.settings import SettingsError
+from fedlora.tasks.metric import SHARE, Metric
 from strategies.base import Strategy
 
 
-def noise_factor(adapt: AdaptSettings | None, accuracies: Iterable[float]) -> float:
-    """What to multiply the calibrated σ by, after rounds with these accuracies.
+def noise_factor(adapt: AdaptSettings, metric: Metric, values: Iterable[float]) -> float:
+    """What to multiply the calibrated σ by, after rounds with these values of the task's metric.
 
-    >>> wanted = AdaptSettings(below=0.8, start=1.5, by=0.8, least=1.0)
-    >>> [round(noise_factor(wanted, [0.7] * rounds), 3) for rounds in range(4)], noise_factor(wanted, [0.9, 0.95])
-    ([1.5, 1.2, 1.0, 1.0], 1.5)
+    >>> wanted, right = AdaptSettings(below=0.8, start=1.5, by=0.8, least=1.0), Metric("right")
+    >>> [round(noise_factor(wanted, right, [0.7] * rounds), 3) for rounds in range(4)]
+    [1.5, 1.2, 1.0, 1.0]
+    >>> noise_factor(wanted, right, [0.9, 0.95])
+    1.5
     """
-    if adapt is None:
-        return 1.0
-    short = sum(accuracy < adapt.below for accuracy in accuracies)
+    short = sum(metric.better(adapt.below, value) for value in values)
     return max(adapt.least, adapt.start * adapt.by**short)
 
 
@@ -41,4 +42,12 @@ def require_public_examples(recipe: Recipe, strategy: Strategy, *, evaluates: bo
         raise SettingsError(
             "privacy.adapt follows the accuracy on the coordinator's own public examples, and there are none here: set "
             "held_out in server.yaml, and choose a strategy with a global model; or take privacy.adapt out."
+        )
+
+
+def require_reachable(adapt: AdaptSettings | None, metric: Metric) -> None:
+    """SettingsError where every round would end below: no share is one or more."""
+    if adapt is not None and metric.unit == SHARE and adapt.below >= 1:
+        raise SettingsError(
+            f"privacy.adapt.below is {adapt.below}, and {metric.words} is a share: give it a value below 1."
         )

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from fedlora.tasks.guessing import ACCURACY
 from server.record.records import ClientAnswered, RoundStarted
 from simulations.terminal.pace import Pace, rough
 from simulations.terminal.screen import Screen
@@ -46,7 +47,7 @@ def test_a_time_is_said_roughly(seconds, said):
 
 def test_where_output_is_piped_the_first_answer_says_how_long_it_takes(capsys):
     answered = ClientAnswered(1, SimpleNamespace())
-    with Screen(rounds=3, title="run") as screen:
+    with Screen(rounds=3, title="run", metric=ACCURACY) as screen:
         screen.watch(RoundStarted(1, asked=4))
         screen.watch(answered)
         screen.watch(answered)

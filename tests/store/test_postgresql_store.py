@@ -55,7 +55,7 @@ def test_everything_is_written_and_read_as_in_sqlite(store):
         assert find_run(connection, "rrrr") == before
         forget_rounds_after(connection, key, 2)
         run = find_run(connection, "first")
-        assert (run.rounds, run.best_accuracy, run.epsilon_max) == (2, 0.7, before.epsilon_max and run.epsilon_max)
+        assert (run.rounds, run.best_score, run.epsilon_max) == (2, 0.7, before.epsilon_max and run.epsilon_max)
         assert [row.round for row in read_rounds(connection, run)] == [1, 2]
         assert [cell.code for cell in read_client_rounds(connection, run)] == [None, None, None, "xy?"]
         assert {row.site: row.failed for row in read_run_sites(connection, run)} == {"a": 0, "b": 1}

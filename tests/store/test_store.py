@@ -72,14 +72,14 @@ def test_a_round_is_read_back_as_it_was_written(store):
         first, second = read_rounds(connection, run)
         cells = read_client_rounds(connection, run)
         (missing,) = read_failures(connection, run)
-    assert (first.accuracy, first.asked, first.trained, first.bytes_up) == (0.6, 2, 2, 200)
-    assert first.client_accuracy == pytest.approx((0.8 * 3 + 0.4 * 1) / 4)
-    assert (second.accuracy, second.late, second.seconds, second.finished_at) == (None, 1, 10.0, 1020.0)
+    assert (first.score, first.asked, first.trained, first.bytes_up) == (0.6, 2, 2, 200)
+    assert first.client_score == pytest.approx((0.8 * 3 + 0.4 * 1) / 4)
+    assert (second.score, second.late, second.seconds, second.finished_at) == (None, 1, 10.0, 1020.0)
     assert [(cell.round, cell.site, cell.outcome) for cell in cells] == [
         (1, "a", "trained"), (1, "b", "trained"), (2, "a", "trained"), (2, "b", "late"),
     ]  # fmt: skip
     assert (missing.site, missing.outcome, missing.code, missing.count) == ("b", "late", "no-answer", 1)
-    assert (run.accuracy, run.best_accuracy, run.rounds, run.progress) == (0.6, 0.6, 2, 0.5)
+    assert (run.score, run.best_score, run.rounds, run.progress) == (0.6, 0.6, 2, 0.5)
     assert (run.bytes_up, run.dense_up, run.dense_down) == (300, 3 * 1000, 4 * 1000)
     assert run.aggregation_error_max == 0.5
 

@@ -235,6 +235,8 @@ def test_prometheus_reads_the_metrics(browse):
     assert found["fedlora_run_state", "busy", "running"] == 1
     assert found["fedlora_run_rounds", "first"] == 2
     assert found["fedlora_accuracy", "first"] == 0.7
+    assert found["fedlora_evaluation", "accuracy", "first"] == 0.7
+    assert found["fedlora_evaluation", "loss", "first"] == 0.5
     assert found["fedlora_round_clients", "late", "first"] == 1
     assert found["fedlora_round_seconds", "first"] == 10.0
     assert found["fedlora_run_bytes_total", "up", "first"] == 300
