@@ -53,7 +53,9 @@ def test_rows_classes_clients_and_lengths_are_said(said, messages):
 
 
 def test_every_row_is_said_to_train_to_test_or_to_be_used_nowhere(said):
-    split = r"split     of 160 rows (\d+) train; (\d+) test at their clients \(data\.test_fraction\), 20 are the shared "
+    split = (
+        r"split     of 160 rows (\d+) train; (\d+) test at their clients \(data\.test_fraction\), 20 are the shared "
+    )
     found = re.search(split + r"test set \(data\.held_out\)\n", said())
     assert found is not None
     assert int(found[1]) + int(found[2]) == 140

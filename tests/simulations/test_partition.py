@@ -208,7 +208,9 @@ def test_one_client_with_too_little_is_told_what_its_partition_has(build, tmp_pa
     path = Path(tmp_path / "one.csv")
     rows = [f"the {number} flight,{'ab'[number % 2]},{'big' if number else 'small'}" for number in range(90)]
     path.write_text("\n".join(["text,label,client", *rows]))
-    with pytest.raises(SettingsError, match=r"client 'small' has 1 .* Use a column of clients that have more rows each"):
+    with pytest.raises(
+        SettingsError, match=r"client 'small' has 1 .* Use a column of clients that have more rows each"
+    ):
         build(source=str(path), held_out=1)
     with pytest.raises(SettingsError, match=r"Use fewer clients \(data\.clients\), another seed"):
         build(source=str(path), held_out=1, partition="iid", clients=80)

@@ -19,7 +19,7 @@ FILLING = ("kettle", "lamp", "chair", "today", "please", "hello", "again", "orde
 def tickets(
     path: Path, kind: str, other: str, *, certain: float = 1.0, other_by_kind: float = 0.0, count: int = 300
 ) -> Path:
-    """Texts about a kind of thing, as so many say by their words; `other` is chance, or whether it is the first kind."""
+    """Texts about a kind of thing, which so many say in words; `other` is chance, or whether it is the first kind."""
     draw = random.Random(0)
     lines = [f"Ticket No.,What they wrote,{kind},{other}"]
     for number in range(count):
