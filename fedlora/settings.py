@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from fedlora.nearest import did_you_mean
+from fedlora.nearest import nearest as nearest
 from fedlora.plain_yaml import Place, Written, YamlError, read_yaml, shortened, text_of
 
 MOST_PROBLEMS = 20
@@ -39,17 +40,6 @@ class SettingsError(ValueError):
 
     def __init__(self, text: object = "") -> None:
         super().__init__(shortened(str(text), MOST_CHARS))
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that somebody may have meant: case and spaces apart the same, or nearly the same letters.
-
-    >>> nearest("Label", ["text", " label"]), nearest("lable", ["label"]), nearest("mood", ["label"])
-    (' label', 'label', None)
-    """
-    plain = {one.strip().casefold(): one for one in known}
-    near = difflib.get_close_matches(name.strip().casefold(), plain, n=1)
-    return plain[near[0]] if near else None
 
 
 class RunError(RuntimeError):
@@ -102,7 +92,7 @@ def read_mapping(path: Path, what: str, *, may_be_empty: bool = False) -> Writte
     try:
         return mapping_in(text_of(path), what, may_be_empty=may_be_empty)
     except OSError as error:
-        raise SettingsError(f"cannot read {what}: {error.strerror}.") from None
+        raise SettingsError(f"cannot read {what}: {error.strerror}.{did_you_mean(path)}") from None
     except YamlError as error:
         raise SettingsError(f"cannot read {what}: {error}") from None
 
