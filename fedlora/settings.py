@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Mapping
 from functools import cache
@@ -29,6 +30,9 @@ OTHER_WORDS = {
     "optim": "optimizer", "fraction_fit": "fraction", "bf16": "dtype",
 }  # fmt: skip
 """What Flower, PEFT, transformers, TRL and Opacus call a setting, and its name here."""
+
+DECIMAL_COMMA = re.compile(r"[-+]?[0-9]*,[0-9]+([eE][-+]?[0-9]+)?")
+THOUSANDS = re.compile(r"[-+]?[1-9][0-9]{0,2}(,[0-9]{3})+")
 
 _shown = reprlib.Repr()
 _shown.maxstring = _shown.maxother = 80
@@ -163,8 +167,19 @@ def _explain(model: type[Settings], item: Any, prefix: str) -> str:
         return f"{key} is missing; it has no default."
     message = shortened(item["msg"], KNOWN_CHARS).removeprefix("Value error, ").removeprefix("Input should be ")
     if item["type"] == "value_error":
+        point = _with_a_point(item)
+        message = f"{message.removesuffix('.')}{point}." if point else message
         return f"{key}: {message}" if key else str(message)
-    return f"{key} must be {message}, got {_shown.repr(item['input'])}."
+    message = message.partition(", unable to parse")[0]
+    return f"{key} must be {message}, got {_shown.repr(item['input'])}{_with_a_point(item)}."
+
+
+def _with_a_point(item: Any) -> str:
+    """What to write for a number with a comma, which is a point to some and parts thousands to others."""
+    text = item["input"].strip() if isinstance(item["input"], str) else ""
+    ways = [text.replace(",", ".")] if DECIMAL_COMMA.fullmatch(text) and item["type"] != "int_parsing" else []
+    ways += [text.replace(",", "")] if THOUSANDS.fullmatch(text) else []
+    return f"; write {' or '.join(ways)}" if ways else ""
 
 
 def _fields_at(model: type[Settings], path: list[str]) -> list[str]:
