@@ -82,6 +82,7 @@ MISTAKES = [
     ("compare R --sweep train.lr", "write it as key=value1,value2"),
     ("compare nothing", "cannot read the recipe nothing"),
     ("config show trian", "there is no section 'trian'; there are:"),
+    ("config show data.heldout", "there is no setting 'data.heldout'; did you mean data.held_out?"),
     ("privacy plan --epsilon -1 --examples 100", "privacy.epsilon must be greater than 0"),
     ("ledger show nowhere", "holds no ledger"),
     ("client doctor", "fedlora client enroll"),

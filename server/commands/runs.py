@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from fedlora.listing import listing
 from fedlora.settings import SettingsError
-from server.commands.listing import listing
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedlora.listing import listing
 from fedlora.settings import SettingsError
-from server.commands.listing import listing
 
 server = typer.Typer(no_args_is_help=True, add_completion=False, help="Run a deployed coordinator and its runs.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
-from server.commands.listing import listing
+from fedlora.listing import listing
 
 HEADINGS = ("run", "id", "strategy", "worst ε", "MB up", "begun")
 ROWS = [
