@@ -2,7 +2,7 @@
 
 text     the longest and most varied of those that look like text
 label    few values; of several such columns the one that is called `label` or the like and nothing else; then that
-         which the text's words tell best (`told_by_words`), or one called like classes if they tell it a quarter as
+         which the text's words tell best (`told_by_words`), or one called like classes if they tell it two fifths as
          well; where they tell none, one called so, then that with the fewest values
 client   only one that is called like an organisation, each of whose values has rows enough: a guess that is wrong
          here changes what a client is
@@ -34,8 +34,8 @@ CLIENTS = frozenset({
 ENDINGS = frozenset({"id", "name", "code", "no", "nr", "number"})
 ROWS_A_CLIENT = 20
 """A client with fewer has next to nothing to train and to test on."""
-NAMED = 4.0
-"""A column that is called like classes counts for so many that are not, where the text's words tell both."""
+NAMED = 2.5
+"""A column that is called like classes counts for so many others, where the text's words tell both."""
 MOST_OTHERS = 5
 """Columns that are named as what else could be meant."""
 

@@ -86,3 +86,14 @@ def test_a_row_s_number_is_no_client_and_columns_that_would_do_are_named(tmp_pat
     with pytest.raises(SettingsError, match=message):
         chosen(path, client="Ticket No.")
     assert chosen(path, client="shift").client is not None
+
+
+def test_of_two_columns_that_are_called_like_organisations_the_other_is_named_too(tmp_path):
+    path = tickets(tmp_path / "t.csv", "hospital", "region", count=200)
+    rows = path.read_text().splitlines()
+    kinds = [f"{row},{('good', 'bad')[number % 2]}" for number, row in enumerate(rows[1:])]
+    path.write_text("\n".join([f"{rows[0]},mood", *kinds]) + "\n")
+    client = chosen(path).client
+    assert client is not None
+    assert client.column.name == "region"
+    assert client.why.endswith("(if 'hospital' says whose a row is, name it with --client)")
