@@ -14,12 +14,16 @@ from rich.table import Table
 from fedlora.adapters.exactness_probe import EXACT, Exactness, adapter_types, probe
 from fedlora.adapters.inject import adapted_shapes
 from fedlora.config import AdapterSettings, ModelSettings
+from fedlora.listing import listing
 from fedlora.lowrank import dense_is_smaller
 from fedlora.models.base import outline
 from fedlora.settings import SettingsError, parse
 from fedlora.updates import Factor
 from strategies.base import Strategy
 from strategies.registry import STRATEGIES, build
+
+SHORTER = {"secure aggregation": "secure agg.", "sample-level DP": "DP", "server optimizer": "server opt."}
+LEFT_OUT_FIRST = ("paper", "server opt.", "moves base", "DP", "unequal ranks")
 
 
 @dataclass(frozen=True)
@@ -100,10 +104,12 @@ def strategies(
         typer.echo(json.dumps(rows, indent=2))
         return
     what = f"m={m}, n={n}" if model is None else f"{model}: {len(shapes)} adapted matrices"
-    table = Table(*rows[0], title=f"{what}, r={r}, {clients} clients")
-    for row in rows:
-        table.add_row(*(cell(value) for value in row.values()))
-    Console().print(table)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{what}, r={r}, {clients} clients")
+    headings = [SHORTER.get(name, name) for name in rows[0]]
+    found = [[cell(value) for value in row.values()] for row in rows]
+    for text in listing(headings, found, width=console.width, leave_out=LEFT_OUT_FIRST):
+        console.print(text)
 
 
 def shapes_of(model: str, targets: str, r: int) -> list[tuple[int, int]]:

@@ -52,6 +52,17 @@ def test_rows_classes_clients_and_lengths_are_said(said, messages):
     assert re.search(r"the longest has \d+ tokens; none is cut at model\.max_tokens=16", text)
 
 
+def test_every_row_is_said_to_train_to_test_or_to_be_used_nowhere(said):
+    split = (
+        r"split     of 160 rows (\d+) train; (\d+) test at their clients \(data\.test_fraction\), 20 are the shared "
+    )
+    found = re.search(split + r"test set \(data\.held_out\)\n", said())
+    assert found is not None
+    assert int(found[1]) + int(found[2]) == 140
+    text = said("data.max_examples=5")
+    assert re.search(split + rf"test set \(data\.held_out\), {140 - 20 - int(found[2])} are used nowhere\n", text)
+
+
 def test_the_longest_text_is_counted_whole_though_it_is_cut(said):
     assert re.search(r"the longest has 1[01] tokens; 160 of 160 \(100 %\) are cut at model\.max_tokens=4",
                      said("model.max_tokens=4"))  # fmt: skip

@@ -38,6 +38,10 @@ def test_every_strategy_is_described(monkeypatch):
     assert rows["fedex"]["down"] == 10 * rows["fedex"]["up"]
     monkeypatch.setenv("COLUMNS", "200")
     assert "fedsvd" in invoke("strategies")
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = invoke("strategies").splitlines()
+    assert max(map(len, narrow)) <= 80
+    assert any(line.split()[:5] == ["fedex", "A,", "B", "131,072", "1,310,720"] for line in narrow)
 
 
 def test_dense_is_sent_once_the_factors_would_be_longer():
