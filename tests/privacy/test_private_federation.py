@@ -118,7 +118,7 @@ def test_an_exhausted_budget_ends_the_run_with_the_reason(recipe, tmp_path, monk
 def test_a_training_that_was_cut_off_costs_a_site_its_last_round_unless_a_spare_one_was_planned(
     recipe, tmp_path, monkeypatch
 ):
-    import client.round
+    import client.trainer
 
     def interrupted(*given):
         raise RuntimeError("killed after its charge")
@@ -126,7 +126,7 @@ def test_a_training_that_was_cut_off_costs_a_site_its_last_round_unless_a_spare_
     def run_with(*overrides: str, out: Path) -> dict:
         settings = recipe("privacy.epsilon=3", "rounds.count=2", *overrides)
         with monkeypatch.context() as patch:
-            patch.setattr(client.round, "train", interrupted)
+            patch.setattr(client.trainer, "take_steps", interrupted)
             with pytest.raises(QuorumError, match="internal-error"):
                 run(settings, out)
         return run(settings, out, resume=True)
