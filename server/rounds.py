@@ -239,13 +239,11 @@ class Rounds(FlowerStrategy):
         if self.recipe.privacy.client_level is not None:
             needed = math.inf  # the deadline alone closes a round: no client's answer decides whose others are summed
         patience = Patience(needed, timeout or rounds.deadline_s, rounds.grace_s)
-        clock = getattr(grid, "clock", time.monotonic)  # a simulated grid has a clock of its own
         return arrivals(
             grid,
             intake.message_ids,
             patience,
             valid=lambda: intake.accepted,
-            clock=clock,
             meanwhile=self._around.orders.during_round,
         )
 
