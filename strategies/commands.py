@@ -43,13 +43,13 @@ class Setup:
     clients: int
 
 
-def traffic(name: str, strategy: Strategy, setup: Setup) -> Traffic:
+def traffic(strategy: Strategy, setup: Setup) -> Traffic:
     """What this implementation sends for all adapted matrices together."""
-    each = [traffic_of(name, strategy, m=m, n=n, r=setup.r, clients=setup.clients) for m, n in setup.shapes]
+    each = [traffic_of(strategy, m=m, n=n, r=setup.r, clients=setup.clients) for m, n in setup.shapes]
     return Traffic(sum(one.up for one in each), sum(one.down for one in each))
 
 
-def traffic_of(name: str, strategy: Strategy, *, m: int, n: int, r: int, clients: int) -> Traffic:
+def traffic_of(strategy: Strategy, *, m: int, n: int, r: int, clients: int) -> Traffic:
     """One matrix: the trained factors up; the whole adapter, and a moved base's residual, down."""
     sizes = {Factor.A: r * n, Factor.B: m * r, Factor.R: r * r, Factor.DENSE: 0}
     if strategy.traits.keeps:
@@ -57,7 +57,7 @@ def traffic_of(name: str, strategy: Strategy, *, m: int, n: int, r: int, clients
     up = sum(sizes[factor] for factor in strategy.trains(1))
     down = r * (m + n) + (r * r if Factor.R in strategy.trains(1) else 0)
     if strategy.traits.moves_base:
-        rank = clients * r if name == "flora" else (clients - 1) * r
+        rank = strategy.residual_rank(clients=clients, r=r)
         down += m * n if dense_is_smaller(rank, (m, n)) else rank * (m + n)
     return Traffic(up, down)
 
@@ -65,7 +65,7 @@ def traffic_of(name: str, strategy: Strategy, *, m: int, n: int, r: int, clients
 def describe(name: str, setup: Setup) -> dict[str, Any]:
     """One strategy as a row."""
     strategy = build(name, {})
-    traits, sent = strategy.traits, traffic(name, strategy, setup)
+    traits, sent = strategy.traits, traffic(strategy, setup)
     phases = sorted({", ".join(sorted(strategy.trains(number) - {Factor.DENSE})) for number in (1, 2)}, reverse=True)
     return {
         "strategy": name,

@@ -14,10 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fedlora.config import Recipe
 from fedlora.config.privacy import AdaptSettings
-from fedlora.settings import SettingsError
-from strategies.base import Strategy
 
 
 def noise_factor(adapt: AdaptSettings | None, accuracies: Iterable[float]) -> float:
@@ -31,14 +28,3 @@ def noise_factor(adapt: AdaptSettings | None, accuracies: Iterable[float]) -> fl
         return 1.0
     short = sum(accuracy < adapt.below for accuracy in accuracies)
     return max(adapt.least, adapt.start * adapt.by**short)
-
-
-def require_public_examples(recipe: Recipe, strategy: Strategy, *, evaluates: bool) -> None:
-    """SettingsError where the accuracy that would steer the noise is the clients' own, or nobody's."""
-    if recipe.privacy.adapt is None:
-        return
-    if strategy.traits.keeps or not evaluates:
-        raise SettingsError(
-            "privacy.adapt follows the accuracy on the coordinator's own public examples, and there are none here: set "
-            "held_out in server.yaml, and choose a strategy with a global model; or take privacy.adapt out."
-        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,7 @@ from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.policy import DatasetPolicy, Policy
 from fedlora.privacy.receipt import verified
 from fedlora.settings import SettingsError
-from server.requests.adaptive_noise import require_public_examples
-from strategies.registry import build
+from strategies.compatibility import Place, case_of, require_compatible
 from tests.federations import CLIENTS, run, save_messages, save_tiny_model, tiny_recipe
 from tests.privacy.tasks import STATE, guard, task
 
@@ -131,13 +129,12 @@ def test_adapt_needs_a_budget_and_public_examples(tmp_path):
     recipe = tiny_recipe("m", "s", "privacy.epsilon=3", "privacy.adapt={below: 0.9}")
     with pytest.raises(SettingsError, match=r"adapt needs a budget to stay within; set privacy\.epsilon"):
         tiny_recipe("m", "s", "privacy.noise_multiplier=1", "privacy.adapt={below: 0.9}")
-    with pytest.raises(SettingsError, match="there are none here"):
-        require_public_examples(recipe, build("fedsvd", {}), evaluates=False)
-    require_public_examples(recipe, build("fedsvd", {}), evaluates=True)
-    nosy = build("fedsvd", {})
-    traits = replace(nosy.traits, keeps=frozenset({"B"}))
-    with pytest.raises(SettingsError, match="there are none here"):
-        require_public_examples(recipe, type("Own", (), {"traits": traits})(), evaluates=True)
+    with pytest.raises(SettingsError, match=r"there are none here: set held_out in server\.yaml"):
+        require_compatible(case_of(recipe, Place(evaluates=False)))
+    require_compatible(case_of(recipe))
+    own = tiny_recipe("m", "s", "privacy.epsilon=3", "privacy.adapt={below: 0.9}", "strategy.name=fedsa")
+    with pytest.raises(SettingsError, match="fedsa has no global model to try on them; choose a strategy with one"):
+        require_compatible(case_of(own))
 
 
 def test_a_whole_run_shrinks_its_noise_where_accuracy_falls_short(tmp_path):

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from fedlora.config import load
-from fedlora.config.without_effect import without_effect
 from fedlora.packaged import packaged
 from fedlora.settings import SettingsError
 from simulations import run
 from simulations.commands.simulate import said_once
 from simulations.run import prepare
+from strategies.compatibility import case_of, refusals
 from tests.federations import tiny_recipe
 
 
@@ -155,4 +155,4 @@ def test_hundreds_of_classes_are_a_mistake_unless_they_are_listed(tiny_model, tm
 
 @pytest.mark.parametrize("path", packaged().values(), ids=lambda path: path.stem)
 def test_every_setting_of_a_packaged_recipe_does_something(path):
-    assert list(without_effect(load(path))) == []
+    assert list(refusals(case_of(load(path)))) == []

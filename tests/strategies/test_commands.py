@@ -19,6 +19,7 @@ from fedlora.updates import Factor
 from simulations.planned_bytes import planned_bytes
 from strategies.registry import STRATEGIES, build
 from tests.federations import run
+from tests.strategies.examples import kind_of
 
 SIX_AIRLINES = str(Path(__file__).resolve().parents[2] / "simulations/recipes/six-airlines.yaml")
 
@@ -128,7 +129,7 @@ def test_planned_bytes_are_those_of_a_run_to_a_hundredth(recipe, tmp_path, strat
     """Whatever is counted in a run: task and report, a head of so many classes, residuals, factors that take turns."""
     lines = "".join(f"the {n} flight,class {n % classes}\n" for n in range(200 + 4 * classes))
     (tmp_path / "rows.csv").write_text(f"text,label\n{lines}")
-    kind = "lora_xs" if strategy == "fedsb" else "lora"
+    kind = kind_of(build(strategy, {}))
     own = (f"data.source={tmp_path / 'rows.csv'}", f"strategy.name={strategy}", f"adapter.kind={kind}")
     settings = recipe(*own, *IID, "rounds.count=4", "train.steps=1")
     planned = planned_bytes(settings, clients=4)
