@@ -19,6 +19,7 @@ from client.settings import ClientSettings, SiteData
 from fedlora.data.membership import split
 from fedlora.data.one_per_text import Counts
 from fedlora.data.rows import Columns, Read, Row, read_source
+from fedlora.nearest import did_you_mean
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.rows_key import rows_key
 from fedlora.privacy.sketch import Hashes, hashes_of
@@ -57,7 +58,8 @@ def rows_in(data: SiteData, key: bytes) -> OwnRows:
     for file in (data.train, data.test):
         if file is not None and not file.exists():
             raise SettingsError(
-                f"the data {file} that client.yaml names are not there; mend `train` or `test` under data."
+                f"the data {file} that client.yaml names are not there; mend `train` or `test` under "
+                f"data.{did_you_mean(file)}"
             )
     return _rows_in(data, key, tuple(map(_version, (data.train, data.test))))
 

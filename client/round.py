@@ -1,7 +1,9 @@
 """One round at a site, from the message to the answer: read this file first on the client's side.
 
     policy ─► an answer that was given ─► the base that it lists ─► decode, hold, write ─► rehearse on invented examples
-           ─► the site's own checks of its file ─► charge the ledger ─► read, evaluate, train ─► encode ─► keep
+           ─► the site's own checks of its file ─► charge the ledger ─► read the examples                  admit
+           ─► evaluate, train                                                                              a trainer
+           ─► encode ─► keep                                                                               finish
 
 Guarantee, with privacy: nothing that the message names has seen anything of the data before the charge is on the disk.
 Whether a task is refused, fails before its charge, and how, depends on the message, the policy, the ledger, the base
@@ -22,17 +24,16 @@ from client.state.base import hold
 from client.state.feedback import Feedback, Occasion
 from client.state.held import Held
 from client.state.personal import Personal
-from client.training import rehearse_task, train_adapter, train_adapter_privately
-from fedlora.adapters import read, set_trainable, shaped, write
-from fedlora.data.examples import Examples
+from client.trainer import OneByOne, serve
+from client.training import rehearse_task
+from client.work import Start, Trained, Work
+from fedlora.adapters import shaped
 from fedlora.lowrank import Product
-from fedlora.models.evaluation import evaluate
 from fedlora.models.resident import Resident, resident
-from fedlora.privacy.guard import Answer, AnsweredMeanwhile, Grant, Guard
+from fedlora.privacy.guard import Answer, AnsweredMeanwhile, Guard
 from fedlora.privacy.refusal import Refusal
-from fedlora.protocol.task import Evaluation, Report, Task
+from fedlora.protocol.task import Report, Task
 from fedlora.protocol.versions import recorded_json
-from fedlora.randomness import generator, seed_of
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, add, subtract
 from fedlora.wire.choice import Packing, choose, packing_of
@@ -64,35 +65,47 @@ def answer(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes | None]:
 
 def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
     """The round itself; a refusal or WireError where it cannot be done. A retried task gets the answer it had."""
+    work = admit(task, blob, site)
+    if isinstance(work, Answer):
+        return Report.model_validate_json(work.report), work.blob
+    (trained,) = OneByOne().train([work])
+    return finish(work, trained)
+
+
+def admit(task: Task, blob: bytes, site: Site) -> Work | Answer:
+    """Everything up to the site's examples: charged, and on the disk, when this returns. The answer of before, if this
+    delivery of the task had one."""
     guard = site.guard()
     require_allowed(task, site, guard)
     finished = guard.answered(task, blob)
     if finished is not None:
-        return Report.model_validate_json(finished.report), finished.blob
+        return finished
     placed = site.placed(task)
-    home, received = prepared(placed, blob, site, guard)
+    home, start = prepared(placed, blob, site, guard)
     rows = site.data.ready(private=task.privacy.enabled)
     try:
         grant = guard.authorise(task, blob, examples=len(rows))  # charged and on the disk from here on
     except AnsweredMeanwhile as quicker:
-        return Report.model_validate_json(quicker.answer.report), quicker.answer.blob
-    own = rows.examples(home.base, task)
-    tells = grant.mechanism is None or task.privacy.report_metrics
-    quality = quality_of(placed, own.test, home) if tells else None
-    loss = train(placed, own.train, site, home, grant)
-    update, packing = outward(task, received, site, home, private=grant.mechanism is not None)
+        return quicker.answer
+    return Work(task, placed, site, guard, grant, home, start, rows.examples(home.base, task))
+
+
+def finish(work: Work, trained: Trained) -> tuple[Report, bytes]:
+    """The update as it leaves, and the report; both are kept for the same task's next delivery when this returns."""
+    task, grant = work.task, work.grant
+    update, packing = outward(work, trained)
     report = Report(
-        client=site.name,
+        client=work.site.name,
         outcome="trained",
         round=task.round,
-        examples=grant.public_examples or len(own.train),
-        received=quality,
-        train_loss=loss if tells else None,
+        examples=grant.public_examples or len(work.parts.train),
+        received=trained.received,
+        train_loss=trained.loss if work.tells else None,
         base_version=task.base_version,
         receipt=grant.receipt,
         packing=packing,
     )
-    kept = guard.record(grant, Answer(recorded_json(report), update))
+    kept = work.guard.record(grant, Answer(recorded_json(report), update))
     return Report.model_validate_json(kept.report), kept.blob
 
 
@@ -104,12 +117,13 @@ def require_allowed(task: Task, site: Site, guard: Guard) -> None:
     site.data.require_declared(task)
 
 
-def prepared(task: Task, blob: bytes, site: Site, guard: Guard) -> tuple[Resident, Adapter]:
+def prepared(task: Task, blob: bytes, site: Site, guard: Guard) -> tuple[Resident, Start]:
     """The base model, adapted as received, and what was received. No data, and under privacy a rehearsal without any:
     what cannot be trained is refused here."""
     home = resident(task.model, task.adapter, task.labels)
     guard.require_base(task, fingerprint=home.base.fingerprint)
-    received = receive(task, blob, site, home)
+    start = receive(task, blob, site, home)
+    serve(home, task.run, start)
     if task.privacy.enabled:
         rehearse_task(
             home.model,
@@ -119,53 +133,30 @@ def prepared(task: Task, blob: bytes, site: Site, guard: Guard) -> tuple[Residen
             privacy=task.privacy,
             padding=int(home.base.tokenizer.pad_token_id),
         )
-    return home, received
+    return home, start
 
 
-def receive(task: Task, blob: bytes, site: Site, home: Resident) -> Adapter:
-    """Make the resident model serve the received state, with what the site keeps of its own; returns the received."""
+def receive(task: Task, blob: bytes, site: Site, home: Resident) -> Start:
+    """What the message holds, with what the site holds and keeps already."""
     template = shaped(home.template, task.adapter, task.ranks)
     residual: dict[str, Product] = {}
     if task.wire.download == "changes":
         adapter = Held(site.folder, task.run).advanced(task, blob, template)
     else:
         adapter, residual = decode_state(blob, template, run=task.run, round_number=task.round)
-    held = hold(site.folder, task.run, task.base_version, residual, since=task.residual_since)
-    home.at_version(task.run, held.version, held.total)
+    base = hold(site.folder, task.run, task.base_version, residual, since=task.residual_since)
     personal = Personal(site.folder, task.run)
     own = personal.merged(adapter, private=task.privacy.enabled, for_round=task.round) if task.keeps else adapter
-    write(home.model, own)
-    return adapter
+    return Start(adapter, own, base)
 
 
-def train(task: Task, examples: Examples, site: Site, home: Resident, grant: Grant) -> float | None:
-    """Local steps; every random draw but privacy's is addressed by run seed, client and round."""
-    parameters = set_trainable(home.model, (*task.trains, *task.keeps))
-    address = ("client", site.name, "round", task.round)
-    with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
-        torch.manual_seed(seed_of(task.seed, *address, "dropout"))
-        if grant.mechanism is not None:
-            return train_adapter_privately(
-                home.model,
-                parameters,
-                examples,
-                task.train,
-                on=task.model,
-                mechanism=grant.mechanism,
-                source=grant.source(),
-                gradients=task.privacy.engine,
-            )
-        stream = generator(task.seed, *address, "batches")
-        return train_adapter(home.model, parameters, examples, task.train, on=task.model, stream=stream)
-
-
-def outward(task: Task, received: Adapter, site: Site, home: Resident, *, private: bool) -> tuple[bytes, Packing]:
+def outward(work: Work, trained: Trained) -> tuple[bytes, Packing]:
     """What leaves of the trained adapter, packed; what the site keeps of it is on its disk when this returns."""
-    trained = read(home.model)
+    task, site, received, private = work.task, work.site, work.start.received, work.grant.mechanism is not None
     if task.keeps:
-        own = trained.tensors(task.keeps)
+        own = trained.adapter.tensors(task.keeps)
         Personal(site.folder, task.run).keep(own, received=received, after_round=task.round, private=private)
-    delta = subtract(trained.tensors(task.trains), received.tensors(task.trains))
+    delta = subtract(trained.adapter.tensors(task.trains), received.tensors(task.trains))
     return pack(task, delta, received, site, private=private)
 
 
@@ -202,8 +193,3 @@ def encoded(
     if task.wire.lossy:
         sent = decode(blob, Schema.of(delta), Expected("update", task.run, task.round, header.base_hash)).tensors
     return blob, packing_of(choice, delta, sent), sent
-
-
-def quality_of(task: Task, test: Examples, home: Resident) -> Evaluation:
-    """The resident model on this site's own test examples."""
-    return evaluate(home.model, test.evaluation_batches(device=task.model.device), on=task.model)

@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from fedlora import __version__
+from fedlora.nearest import did_you_mean
 from fedlora.settings import RunError, SettingsError
 from fedlora.units_path import add_units_to_path
 
@@ -124,6 +125,6 @@ def way_out(error: OSError) -> str:
         case errno.ENOSPC | errno.EDQUOT:
             return "Make room there, and try again."
         case errno.ENOENT | errno.ENOTDIR | errno.EISDIR:
-            return "Is the path right?"
+            return f"Is the path right?{did_you_mean(os.fsdecode(error.filename))}"
         case _:
             return "Try again, or give another place."

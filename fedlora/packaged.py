@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from fedlora.nearest import near_path
 from fedlora.settings import SettingsError
 from fedlora.units_path import units_folder
 
@@ -21,7 +22,10 @@ def recipe_file(name: str | Path) -> Path:
         return path
     if str(name) in known:
         return known[str(name)]
-    near = difflib.get_close_matches(path.stem, known, n=3)
+    if (path / "config.yaml").is_file():
+        raise SettingsError(f"{name} is a run's folder; the recipe that it ran is {path / 'config.yaml'}.")
+    beside = near_path(path)
+    near = [*([str(beside)] if beside is not None else []), *difflib.get_close_matches(path.stem, known, n=3)]
     guess = f" Did you mean {' or '.join(near)}?" if near else ""
     raise SettingsError(
         f"cannot read the recipe {name}: there is no such file, and no packaged recipe has that name.{guess} `fedlora "

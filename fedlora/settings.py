@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from fedlora.nearest import did_you_mean
+from fedlora.nearest import nearest as nearest
 from fedlora.plain_yaml import Place, Written, YamlError, read_yaml, shortened, text_of
 
 MOST_PROBLEMS = 20
@@ -29,6 +31,9 @@ OTHER_WORDS = {
 }  # fmt: skip
 """What Flower, PEFT, transformers, TRL and Opacus call a setting, and its name here."""
 
+DECIMAL_COMMA = re.compile(r"[-+]?[0-9]*,[0-9]+([eE][-+]?[0-9]+)?")
+THOUSANDS = re.compile(r"[-+]?[1-9][0-9]{0,2}(,[0-9]{3})+")
+
 _shown = reprlib.Repr()
 _shown.maxstring = _shown.maxother = 80
 _shown.maxlevel = 3
@@ -39,17 +44,6 @@ class SettingsError(ValueError):
 
     def __init__(self, text: object = "") -> None:
         super().__init__(shortened(str(text), MOST_CHARS))
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that somebody may have meant: case and spaces apart the same, or nearly the same letters.
-
-    >>> nearest("Label", ["text", " label"]), nearest("lable", ["label"]), nearest("mood", ["label"])
-    (' label', 'label', None)
-    """
-    plain = {one.strip().casefold(): one for one in known}
-    near = difflib.get_close_matches(name.strip().casefold(), plain, n=1)
-    return plain[near[0]] if near else None
 
 
 class RunError(RuntimeError):
@@ -102,7 +96,7 @@ def read_mapping(path: Path, what: str, *, may_be_empty: bool = False) -> Writte
     try:
         return mapping_in(text_of(path), what, may_be_empty=may_be_empty)
     except OSError as error:
-        raise SettingsError(f"cannot read {what}: {error.strerror}.") from None
+        raise SettingsError(f"cannot read {what}: {error.strerror}.{did_you_mean(path)}") from None
     except YamlError as error:
         raise SettingsError(f"cannot read {what}: {error}") from None
 
@@ -173,8 +167,19 @@ def _explain(model: type[Settings], item: Any, prefix: str) -> str:
         return f"{key} is missing; it has no default."
     message = shortened(item["msg"], KNOWN_CHARS).removeprefix("Value error, ").removeprefix("Input should be ")
     if item["type"] == "value_error":
+        point = _with_a_point(item)
+        message = f"{message.removesuffix('.')}{point}." if point else message
         return f"{key}: {message}" if key else str(message)
-    return f"{key} must be {message}, got {_shown.repr(item['input'])}."
+    message = message.partition(", unable to parse")[0]
+    return f"{key} must be {message}, got {_shown.repr(item['input'])}{_with_a_point(item)}."
+
+
+def _with_a_point(item: Any) -> str:
+    """What to write for a number with a comma, which is a point to some and parts thousands to others."""
+    text = item["input"].strip() if isinstance(item["input"], str) else ""
+    ways = [text.replace(",", ".")] if DECIMAL_COMMA.fullmatch(text) and item["type"] != "int_parsing" else []
+    ways += [text.replace(",", "")] if THOUSANDS.fullmatch(text) else []
+    return f"; write {' or '.join(ways)}" if ways else ""
 
 
 def _fields_at(model: type[Settings], path: list[str]) -> list[str]:

@@ -33,8 +33,7 @@ from server.requests.planner import planned, shape_of
 from server.rounds import Evaluate, Rounds, Surroundings
 from server.run_identity import MadeOf
 from strategies.base import State, Strategy
-from strategies.fit import require_fit
-from strategies.registry import build
+from strategies.compatibility import Place, case_of, require_compatible
 from strategies.versions import total
 
 if TYPE_CHECKING:
@@ -65,8 +64,10 @@ class Coordination:
 
 def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool) -> Progress:
     """Run the recipe's rounds on the grid and export the adapter. Everything that can be refused is refused first."""
-    strategy = build(recipe.strategy.name, recipe.strategy.options)
-    require_fit(recipe, strategy)
+    place = Place(names_clients=needs.site_of is not None, evaluates=needs.evaluate is not None)
+    case = case_of(recipe, place)
+    require_compatible(case)
+    strategy = case.strategy
     journal = Journal(needs.folder, recipe, runs=needs.runs)
     progress = journal.resume(made_of(needs)) if resume else begin(grid, journal, recipe, strategy, needs)
     shape = shape_of(needs.resident.model, needs.resident.template, recipe)

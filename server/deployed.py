@@ -38,12 +38,14 @@ from server.replies.prompt_grid import PromptGrid
 from server.requests.declared import readable, remember
 from server.rounds import Evaluate
 from server.runs.held_out import classes_of, held_out
-from server.runs.submissions import read_submission, refuse_attack, this_process, write_status, write_submission
+from server.runs.preflight import place_of
+from server.runs.submissions import read_submission, this_process, write_status, write_submission
 from server.settings import ServerSettings, load_server
 from server.store.opening import Store, open_store
 from server.store.recorder import Recorder
 from server.trust.provision import LastRegistry, Registry
 from strategies.base import State
+from strategies.compatibility import case_of, require_compatible
 
 log = logging.getLogger("fedlora.run")
 
@@ -78,8 +80,8 @@ def main(grid: Grid, context: Context) -> None:
 def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     """The recipe's rounds, from the checkpoint if there is one."""
     recipe = load(folder / "recipe.yaml")
-    refuse_attack(recipe)
     read = held_out(settings)
+    require_compatible(case_of(recipe, place_of(settings)))
     rows = list(read.rows) if read else []
     labels = classes_of(settings, recipe, (row.label for row in rows))
     examples = encoded(rows, labels, load_tokenizer(recipe.model), on=recipe.model) if rows else None

@@ -25,7 +25,7 @@ def gradient_recipe(recipe: Recipe, width: int) -> Recipe:
             "head": "frozen", "steps": 1, "batch_size": first.batch_size,
         }
     )  # fmt: skip
-    private = {"epsilon": first.epsilon, "noise_multiplier": None, "clip": first.clip, "spare_rounds": 0}
+    private = {"epsilon": first.epsilon, "noise_multiplier": None, "clip": first.clip, "spare_rounds": 0, "adapt": None}
     return recipe.model_copy(
         update={
             "name": f"{recipe.name}, first step",

@@ -50,15 +50,13 @@ from server.replies.arrivals import Patience, arrivals, push, wait_for_clients
 from server.replies.intake import Intake, SiteOf, Verify
 from server.replies.messages import task_message
 from server.replies.quotas import Meter
-from server.requests.adaptive_noise import noise_factor, require_public_examples, require_reachable
+from server.requests.adaptive_noise import noise_factor
 from server.requests.outgoing import Brief, Outgoing, outgoing
 from server.stages.base import Round, through
-from server.stages.client_level import require_linear
 from server.stages.listing import stages_of
 from server.stages.robust.fit import require_enough
 from strategies.base import Combined, State, Strategy
-from strategies.fit import require_robust_fit
-from strategies.server_optimizer import Optimised
+from strategies.compatibility import Case, Place, require_compatible
 
 Evaluate = Callable[[State], Evaluation]
 """Quality of a state on the shared test set."""
@@ -103,11 +101,7 @@ class Rounds(FlowerStrategy):
     def __init__(
         self, recipe: Recipe, brief: Brief, strategy: Strategy, progress: Progress, surroundings: Surroundings
     ) -> None:
-        if recipe.privacy.client_level is not None:
-            require_linear(strategy, recipe.strategy.name)
-        require_robust_fit(recipe, strategy)
-        require_public_examples(recipe, strategy, evaluates=surroundings.evaluate is not None)
-        require_reachable(recipe.privacy.adapt, task_named(recipe.model.task).compare_by)
+        require_compatible(Case(recipe, strategy, Place(evaluates=surroundings.evaluate is not None)))
         self.recipe = recipe
         self.strategy = strategy
         self.progress = progress
@@ -241,22 +235,19 @@ class Rounds(FlowerStrategy):
         if self.recipe.privacy.client_level is not None:
             needed = math.inf  # the deadline alone closes a round: no client's answer decides whose others are summed
         patience = Patience(needed, timeout or rounds.deadline_s, rounds.grace_s)
-        clock = getattr(grid, "clock", time.monotonic)  # a simulated grid has a clock of its own
         return arrivals(
             grid,
             intake.message_ids,
             patience,
             valid=lambda: intake.accepted,
-            clock=clock,
             meanwhile=self._around.orders.during_round,
         )
 
     def _served_error(self, combined: Combined, old: State, new: State) -> float | None:
         """None under client-level privacy (it depends on single updates without noise), with a server optimiser,
         without a global model, and where a rule serves no mean of updates; else against those that were let in."""
-        optimised, personal = isinstance(self.strategy, Optimised), bool(self.strategy.traits.keeps)
         means = all(stage.serves_the_mean for stage in self._stages) and combined.measured
-        if optimised or personal or not means:
+        if self.strategy.traits.keeps or not means:
             return None
         return served_error(combined, old, new)
 

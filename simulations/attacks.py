@@ -26,11 +26,9 @@ from fedlora.config.attack import AttackSettings
 from fedlora.data.examples import Examples
 from fedlora.protocol.task import Report, Task
 from fedlora.randomness import chooser
-from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, Factor, Tensors, subtract
 from fedlora.wire.message import Expected, Schema, decode, state_hash
 from fedlora.wire.state import decode_state
-from strategies.registry import build
 
 FLIPS_LABELS = ("label-flip", "scaled", "colluding", "overclaim")
 
@@ -47,20 +45,9 @@ class Attackers:
 
 
 def attackers(recipe: Recipe, names: Sequence[str], template: Adapter) -> Attackers | None:
-    """The run's attackers, drawn from its seed; None where nobody attacks. SettingsError where it cannot be tried."""
+    """The run's attackers, drawn from its seed; None where nobody attacks."""
     if recipe.attack is None:
         return None
-    if recipe.mode != "federated" or recipe.attack.clients >= len(names):
-        raise SettingsError(
-            f"attack.clients={recipe.attack.clients} needs a federation of more clients than attackers; there are "
-            f"{len(names)} clients and mode={recipe.mode}."
-        )
-    trains = build(recipe.strategy.name, recipe.strategy.options).trains(1)
-    if recipe.attack.kind == "regauge" and not {Factor.A, Factor.B} <= trains:
-        raise SettingsError(
-            f"attack.kind=regauge sends A and B in another gauge, and {recipe.strategy.name} does not train both; "
-            "choose strategy.name=fedit, or another attack."
-        )
     drawn = chooser(recipe.seed, "attackers").sample(sorted(names), recipe.attack.clients)
     return Attackers(recipe.attack, frozenset(drawn), recipe.rounds.max_examples, template)
 

@@ -30,6 +30,7 @@ from server.record.checkpoint import Progress
 from server.requests.outgoing import Brief, Outgoing, outgoing
 from simulations.data.partition import columns_of
 from strategies.base import Strategy
+from strategies.compatibility import case_of, require_compatible
 from strategies.registry import build
 
 PLAYED = 3
@@ -67,6 +68,7 @@ def classes_of(recipe: Recipe) -> tuple[str, ...]:
 
 def planned_bytes(recipe: Recipe, *, clients: int, labels: Sequence[str] | None = None) -> dict[str, Any]:
     """Of one client: a later round's bytes up and down, the first round's, and those of the whole run."""
+    require_compatible(case_of(recipe))
     labels = tuple(labels or classes_of(recipe))
     home = resident(recipe.model, recipe.adapter, labels)
     adapter = initial_adapter(home.model, recipe.adapter, seed=0)

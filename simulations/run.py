@@ -18,7 +18,6 @@ from client.state.personal import Personal
 from fedlora.adapters.export import export_adapter
 from fedlora.adapters.shape import require_ranks
 from fedlora.config import Recipe
-from fedlora.config.without_effect import refuse_without_effect
 from fedlora.data.examples import concatenate
 from fedlora.files import write_atomically
 from fedlora.folder_names import folder_name
@@ -29,7 +28,7 @@ from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.spent import privacy_note, privacy_summary
 from fedlora.protocol.task import Evaluation
 from fedlora.protocol.versions import recorded
-from fedlora.settings import RunError, SettingsError
+from fedlora.settings import RunError
 from fedlora.tasks.metric import Metric
 from fedlora.tasks.registry import task_named
 from fedlora.versions import versions
@@ -60,6 +59,7 @@ from simulations.on_ray import run_on_ray
 from simulations.sites import site_of
 from simulations.terminal.pictures import draw_curves
 from strategies.base import State
+from strategies.compatibility import ANYWHERE, RAY, case_of, require_compatible, require_sensible
 from strategies.registry import build
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def prepare(recipe: Recipe, *, say: Callable[[str], None] = log.info) -> Simulat
 
     `say` hears what is in the data before the model is loaded.
     """
-    refuse_without_effect(recipe)
+    require_sensible(case_of(recipe))
     usable_device(recipe.model.device)
     data = federation(recipe.data, model=recipe.model, seed=recipe.seed)
     say("\n".join(lines(data.found, data.sizes, held_out=len(data.held_out), batch_size=recipe.train.batch_size)))
@@ -193,8 +193,7 @@ def federate(
     def main(grid: Grid, context: Context) -> None:
         finished.append(coordinate(grid, recipe, needs, resume=resume))
 
-    if engine == "ray" and recipe.attack is not None:
-        raise SettingsError("attack is for the local engine: accomplices are in one process. Leave --engine out.")
+    require_compatible(case_of(recipe, RAY if engine == "ray" else ANYWHERE))
     if engine == "ray":
         run_on_ray(server, recipe, names, folder)
     else:

@@ -17,7 +17,7 @@ from fedlora.plain_yaml import yaml_text
 from fedlora.settings import parse
 from simulations.data.contradictions import refuse_contradictions
 from simulations.data.partition import Federation, columns_of, federation, tokenised, version_of
-from simulations.data.summary import classes_said, clients_said, printable
+from simulations.data.summary import classes_said, clients_said, printable, split_said
 
 LENGTHS = (32, 64, 128, 256)
 """Tokens. What a step costs grows with them; a text of 256 has some 180 words."""
@@ -89,14 +89,17 @@ def recipe_text(start: Start, chosen: Chosen, *, typed: str) -> str:
 
 
 def _comments(start: Start, chosen: Chosen) -> dict[str, list[str]]:
-    found, sizes = start.data.found, start.data.sizes
+    found, sizes, held_out = start.data.found, start.data.sizes, len(start.data.held_out)
     whose = "client_column" if chosen.client is not None else "partition"
     return {
         "data.source": [str(found.counts)],
         "data.text": [chosen.text.why],
         "data.label": [chosen.label.why, classes_said(found.classes)],
         f"data.{whose}": [start.clients_why, clients_said(sizes)],
-        "data.held_out": [f"the shared test set, {len(start.data.held_out)} texts that no client has"],
+        "data.held_out": [
+            f"the shared test set, {held_out} texts that no client has",
+            split_said(found, sizes, held_out=held_out) + "; a smaller share of either leaves more to train on",
+        ],
         "model.id": ["a Hugging Face id, a local folder, or `demo`, a small encoder for English"],
         "model.max_tokens": [str(found.lengths), "longer is slower"],
         "strategy.name": ["`fedlora strategies` lists them"],

@@ -31,7 +31,7 @@ class Ask:
 
 
 GRADIENT = Ask(frozenset({Factor.B}), frozenset(), "lora")
-"""Fed-SB's `init: client-gradients`: one step on B alone, in a run of one round of its own."""
+"""The `init: client-gradients` of a core: one step on B alone, in a run of one round of its own."""
 
 
 def asks_of(task: Task) -> frozenset[Ask]:
@@ -43,9 +43,10 @@ def asks_of(task: Task) -> frozenset[Ask]:
         return frozenset()
     strategy = build(task.strategy, {})
     trains = strategy.trains(task.round)
-    plain = Ask(trains, strategy.traits.keeps, "lora_xs" if Factor.R in trains else "lora")
+    core = Factor.R in trains
+    plain = Ask(trains, strategy.traits.keeps, "lora_xs" if core else "lora")
     allowed = {plain.without_head() if task.train.head == "frozen" else plain}
-    if task.strategy == "fedsb" and task.rounds == task.train.steps == 1:
+    if core and task.rounds == task.train.steps == 1:
         allowed.add(GRADIENT)
     return frozenset(allowed)
 

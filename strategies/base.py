@@ -48,7 +48,7 @@ class Combined:
     weight: float
     extra: Mapping[str, object] = field(default_factory=dict)
     measured: bool = True
-    """False: `ideal` was not kept, so that nothing can be said of the round's aggregation error."""
+    """False: nothing is said of the round's aggregation error: `ideal` was not kept, or no mean is to be served."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,8 @@ class Traits:
     """Clients start every round in other coordinates: nothing that one round left out can be added in the next."""
     keeps: frozenset[Factor] = frozenset()
     """Factors that every client trains and keeps to itself: there is no global model then."""
+    own_weights: bool = False
+    """Clients weigh by what they send: neither by examples nor all the same."""
 
 
 class Strategy(Protocol):
@@ -126,9 +128,17 @@ class Strategy(Protocol):
         """What this recipient is sent at the beginning of a round."""
         ...
 
+    def residual_rank(self, *, clients: int, r: int) -> int:
+        """The largest rank of what a round of so many clients adds to a matrix of the base; 0 where none moves."""
+        ...
+
 
 class StrategySettings(Settings):
     """Base of every strategy's configuration: its fields are the settings under `strategy:` besides `name`."""
 
     weighting: Weighting = "examples"
     """Weights w_k: `examples` is N_k over the participants' total, `uniform` is 1/K."""
+
+    def residual_rank(self, *, clients: int, r: int) -> int:
+        """Nothing: the base stands."""
+        return 0

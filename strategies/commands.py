@@ -14,12 +14,16 @@ from rich.table import Table
 from fedlora.adapters.exactness_probe import EXACT, Exactness, adapter_types, probe
 from fedlora.adapters.inject import adapted_shapes
 from fedlora.config import AdapterSettings, ModelSettings
+from fedlora.listing import listing
 from fedlora.lowrank import dense_is_smaller
 from fedlora.models.base import outline
 from fedlora.settings import SettingsError, parse
 from fedlora.updates import Factor
 from strategies.base import Strategy
 from strategies.registry import STRATEGIES, build
+
+SHORTER = {"secure aggregation": "secure agg.", "sample-level DP": "DP", "server optimizer": "server opt."}
+LEFT_OUT_FIRST = ("paper", "server opt.", "moves base", "DP", "unequal ranks")
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,13 @@ class Setup:
     clients: int
 
 
-def traffic(name: str, strategy: Strategy, setup: Setup) -> Traffic:
+def traffic(strategy: Strategy, setup: Setup) -> Traffic:
     """What this implementation sends for all adapted matrices together."""
-    each = [traffic_of(name, strategy, m=m, n=n, r=setup.r, clients=setup.clients) for m, n in setup.shapes]
+    each = [traffic_of(strategy, m=m, n=n, r=setup.r, clients=setup.clients) for m, n in setup.shapes]
     return Traffic(sum(one.up for one in each), sum(one.down for one in each))
 
 
-def traffic_of(name: str, strategy: Strategy, *, m: int, n: int, r: int, clients: int) -> Traffic:
+def traffic_of(strategy: Strategy, *, m: int, n: int, r: int, clients: int) -> Traffic:
     """One matrix: the trained factors up; the whole adapter, and a moved base's residual, down."""
     sizes = {Factor.A: r * n, Factor.B: m * r, Factor.R: r * r, Factor.DENSE: 0}
     if strategy.traits.keeps:
@@ -53,7 +57,7 @@ def traffic_of(name: str, strategy: Strategy, *, m: int, n: int, r: int, clients
     up = sum(sizes[factor] for factor in strategy.trains(1))
     down = r * (m + n) + (r * r if Factor.R in strategy.trains(1) else 0)
     if strategy.traits.moves_base:
-        rank = clients * r if name == "flora" else (clients - 1) * r
+        rank = strategy.residual_rank(clients=clients, r=r)
         down += m * n if dense_is_smaller(rank, (m, n)) else rank * (m + n)
     return Traffic(up, down)
 
@@ -61,7 +65,7 @@ def traffic_of(name: str, strategy: Strategy, *, m: int, n: int, r: int, clients
 def describe(name: str, setup: Setup) -> dict[str, Any]:
     """One strategy as a row."""
     strategy = build(name, {})
-    traits, sent = strategy.traits, traffic(name, strategy, setup)
+    traits, sent = strategy.traits, traffic(strategy, setup)
     phases = sorted({", ".join(sorted(strategy.trains(number) - {Factor.DENSE})) for number in (1, 2)}, reverse=True)
     return {
         "strategy": name,
@@ -100,10 +104,12 @@ def strategies(
         typer.echo(json.dumps(rows, indent=2))
         return
     what = f"m={m}, n={n}" if model is None else f"{model}: {len(shapes)} adapted matrices"
-    table = Table(*rows[0], title=f"{what}, r={r}, {clients} clients")
-    for row in rows:
-        table.add_row(*(cell(value) for value in row.values()))
-    Console().print(table)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{what}, r={r}, {clients} clients")
+    headings = [SHORTER.get(name, name) for name in rows[0]]
+    found = [[cell(value) for value in row.values()] for row in rows]
+    for text in listing(headings, found, width=console.width, leave_out=LEFT_OUT_FIRST):
+        console.print(text)
 
 
 def shapes_of(model: str, targets: str, r: int) -> list[tuple[int, int]]:

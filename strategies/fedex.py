@@ -78,6 +78,10 @@ class FedExLoRA(StrategySettings):
         since, residual = missing(state, recipient.held_version)
         return Payload(state.adapter, state.base_version, residual, since)
 
+    def residual_rank(self, *, clients: int, r: int) -> int:
+        """What all but the first differ in from it."""
+        return min((clients - 1) * r, self.rank or clients * r)
+
 
 @dataclass(frozen=True)
 class MeanPlusResidual(Mapping[str, Product]):

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, Factor, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
 from strategies.mean import in_dtype_of, weighted_mean
@@ -40,8 +39,6 @@ class FedSB(StrategySettings):
         return frozenset({Factor.R, Factor.DENSE})
 
     def init(self, adapter: Adapter) -> State:
-        if any(layer.R_rr is None for layer in adapter.layers.values()):
-            raise SettingsError("strategy fedsb trains a core R between fixed factors; set adapter.kind=lora_xs.")
         return State(adapter)
 
     def combine(self, updates: Iterable[Update]) -> Combined:

@@ -61,6 +61,10 @@ class FLoRA(StrategySettings):
         since, residual = missing(state, recipient.held_version)
         return Payload(portion(state.adapter, recipient.shares), state.base_version, residual, since)
 
+    def residual_rank(self, *, clients: int, r: int) -> int:
+        """All factors, stacked."""
+        return clients * r
+
     def _fresh(self, name: str, layer: LowRank, version: int) -> LowRank:
         """A ~ U(-1/sqrt n, 1/sqrt n), PEFT's default; B = 0."""
         stream = generator(self.seed, "flora", version, name)

@@ -36,6 +36,7 @@ class HetLoRA(StrategySettings):
             moves_base=False,
             example_level_dp=True,
             fixed_coordinates=True,
+            own_weights=True,
         )
 
     def trains(self, round_number: int) -> frozenset[Factor]:

@@ -39,6 +39,12 @@ STRATEGIES: dict[str, type[StrategySettings]] = {
 SERVER_OPTIMIZER = "server_optimizer"
 
 
+def named(**traits: bool) -> list[str]:
+    """Strategies with these traits."""
+    built = {name: build(name, {}).traits for name in sorted(STRATEGIES)}
+    return [name for name, has in built.items() if all(getattr(has, key) == value for key, value in traits.items())]
+
+
 def build(name: str, options: Mapping[str, Any]) -> Strategy:
     """The strategy with its settings, and its server optimiser; SettingsError for an unknown name or setting.
 

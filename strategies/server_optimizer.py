@@ -9,7 +9,8 @@ algorithm 2 (FedAdam, FedYogi; no bias correction, v starts at τ²). With Δ = 
 
 Moments are kept coordinate by coordinate, so they need coordinates that mean the same in every round: strategies that
 re-factor A and B (FedSVD, FlexLoRA), draw them afresh (FLoRA), or serve ΔW partly through the base or a refinement of
-the mean (FedEx-LoRA, LoRA-FAIR) are refused. What is served is no longer the mean: no aggregation error is reported.
+the mean (FedEx-LoRA, LoRA-FAIR) are refused (`strategies/compatibility`). What is served is no longer the mean: no
+aggregation error is reported.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedlora.settings import Settings, SettingsError
+from fedlora.settings import Settings
 from fedlora.updates import Adapter, Factor, Tensors, Update
 from strategies.base import Combined, Payload, Recipient, State, Strategy, Traits
 
@@ -50,18 +51,10 @@ class ServerOptimizer(Settings):
 
 @dataclass(frozen=True)
 class Optimised:
-    """A strategy whose step goes through a server optimiser. SettingsError where that makes no sense."""
+    """A strategy whose step goes through a server optimiser; it means something where coordinates are fixed."""
 
     inner: Strategy
     optimizer: ServerOptimizer
-
-    def __post_init__(self) -> None:
-        if not self.inner.traits.fixed_coordinates:
-            raise SettingsError(
-                "strategy.server_optimizer needs a strategy whose factors keep their coordinates from round to round; "
-                f"{type(self.inner).__name__} re-factors, redraws or refines them. Use fedit, ffa, fedsb, hetlora or "
-                "rolora, or remove it."
-            )
 
     @property
     def traits(self) -> Traits:
@@ -74,7 +67,7 @@ class Optimised:
         return self.inner.init(adapter)
 
     def combine(self, updates: Iterable[Update]) -> Combined:
-        return self.inner.combine(updates)
+        return replace(self.inner.combine(updates), measured=False)
 
     def step(self, state: State, combined: Combined) -> State:
         averaged = self.inner.step(state, combined)
@@ -91,6 +84,9 @@ class Optimised:
 
     def broadcast(self, state: State, recipient: Recipient) -> Payload:
         return self.inner.broadcast(state, recipient)
+
+    def residual_rank(self, *, clients: int, r: int) -> int:
+        return self.inner.residual_rank(clients=clients, r=r)
 
     def _moved(self, change: Tensor, name: str, memory: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
         """The step to take for one tensor's pseudo-gradient, and its new moments."""

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from fedlora.cli import COMMANDS, load_command, main, way_out
+from fedlora.cli import COMMANDS, app, load_command, main, way_out
 from fedlora.config import Recipe, load
 from fedlora.settings import SettingsError
 from simulations.commands.recipes import settings_of
@@ -103,6 +104,12 @@ def test_config_show_of_an_unknown_section_names_those_that_there_are():
     done = subprocess.run([sys.executable, "-m", "fedlora", "config", "show", "trian"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "there is no section 'trian'; there are: name, mode, seed, model" in " ".join(done.stderr.split())
+
+
+def test_config_show_explains_one_setting_alone():
+    said = CliRunner().invoke(app, ["config", "show", "train.lr"]).output
+    assert "train.lr" in said
+    assert "train.head_lr" not in said
 
 
 def typed(*words: str | Path, **more: object) -> subprocess.CompletedProcess[str]:

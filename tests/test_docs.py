@@ -13,6 +13,7 @@ import yaml
 from fedlora.cli import COMMANDS, load_command
 from fedlora.config import Recipe, load
 from fedlora.settings import parse
+from strategies.compatibility import case_of, require_compatible
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -49,7 +50,7 @@ def test_every_command_of_the_readme_parses(line):
     overrides = context.params.get("overrides") or []
     for recipe in [context.params.get("recipe"), *(context.params.get("runs") or [])]:
         if isinstance(recipe, str) and words[0] in ("simulate", "compare"):
-            load(recipe, overrides)
+            require_compatible(case_of(load(recipe, overrides)))
 
 
 def blocks(document: Path, *languages: str) -> list[str]:
@@ -79,7 +80,7 @@ def test_recipe_blocks_are_valid(document):
     for text in blocks(document, "yaml"):
         values = yaml.safe_load(text)
         if set(values) <= set(Recipe.model_fields):  # other files have their own settings and tests
-            parse(Recipe, values)
+            require_compatible(case_of(parse(Recipe, values)))
 
 
 def commands(document: Path) -> list[list[str]]:

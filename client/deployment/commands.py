@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from fedlora.deployment.asking import Fingerprint, Yes, agree
 from fedlora.deployment.enrolment import authorities_in, certificate_fingerprint, fingerprint, read_grant
+from fedlora.nearest import did_you_mean
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Take part with this site's data.")
 
@@ -67,7 +69,8 @@ def accept(
     if given.certificate is None:
         console.print("[yellow]The grant brings no certificate for this site:[/] its coordinator is of version 0.1.0.")
     if train is not None and not train.exists():
-        console.print(f"[yellow]{train.resolve()} is not there yet; `fedlora client up` needs it.[/]")
+        meant = escape(did_you_mean(train))
+        console.print(f"[yellow]{train.resolve()} is not there yet; `fedlora client up` needs it.[/]{meant}")
     elif train is not None and (lines := malformed(folder / "state", train)):
         console.print("[yellow]These rows of your data are left out as they are written; mend them first:[/]")
         console.print("\n".join(lines), markup=False)

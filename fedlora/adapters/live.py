@@ -5,7 +5,7 @@ A model here has LoRA layers (`inject`), and perhaps modules that train whole (`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
@@ -38,7 +38,7 @@ def write(model: nn.Module, adapter: Adapter) -> None:
 
     Names, (m, n), cores and dense tensors must be the model's own, or ValueError before any change.
     """
-    _require_same(read(model), adapter)
+    _require_same(_sizes_in(model), adapter)
     for name, layer in adapted_layers(model):
         given = adapter.layers[name]
         layer.scaling[ADAPTER] = given.scale
@@ -87,8 +87,8 @@ def _linear(layer: LoraLayer, factor: Factor) -> nn.Linear:
     return linear
 
 
-def _require_same(own: Adapter, given: Adapter) -> None:
-    ours, theirs = _sizes(own), _sizes(given)
+def _require_same(ours: Mapping[str, tuple[int, ...]], given: Adapter) -> None:
+    theirs = _sizes(given)
     wrong = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     if wrong:
         name = wrong[0]
@@ -102,6 +102,17 @@ def _sizes(adapter: Adapter) -> dict[str, tuple[int, ...]]:
     """What may not differ: (m, n) of every matrix, the core, what is dense."""
     fixed = {name: tuple(t.shape) for name, t in adapter.tensors([Factor.R, Factor.DENSE]).items()}
     return fixed | {name: layer.shape for name, layer in adapter.layers.items()}
+
+
+def _sizes_in(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The same of a live model, without a copy of it."""
+    sizes = {name: tuple(parameter.shape) for name, parameter in dense_parameters(model).items()}
+    for name, layer in adapted_layers(model):
+        weights = _weights(layer)
+        sizes[name] = (weights[Factor.B].shape[0], weights[Factor.A].shape[1])
+        if Factor.R in weights:
+            sizes[f"{name}.R"] = tuple(weights[Factor.R].shape)
+    return sizes
 
 
 def _copy(tensor: Tensor) -> Tensor:

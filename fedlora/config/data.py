@@ -54,6 +54,12 @@ class DataSettings(Settings):
     another out; give `train_fraction` there."""
 
     @model_validator(mode="after")
+    def _parts_are_counted(self) -> DataSettings:
+        if self.partition != "natural" and self.clients is None:
+            raise ValueError(f"data.clients is missing, the number of parts that partition={self.partition} makes.")
+        return self
+
+    @model_validator(mode="after")
     def _fractions_fit(self) -> DataSettings:
         if self.train_fraction is not None and self.test_fraction + self.train_fraction > 1 + 1e-9:
             raise ValueError(

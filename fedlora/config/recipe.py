@@ -1,11 +1,11 @@
-"""The recipe: every section together, and what sections cannot have together."""
+"""The recipe: every section together. Whether they go together is `strategies/compatibility`'s."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import ConfigDict, field_validator, model_validator
+from pydantic import ConfigDict, field_validator
 
 from fedlora.config.adapter import AdapterSettings
 from fedlora.config.attack import AttackSettings
@@ -87,70 +87,3 @@ class Recipe(Settings):
         """How many of the connected clients a round asks; under client-level privacy never more than are expected."""
         asked, expected = self.rounds.asked(connected), self.expected_clients
         return asked if expected is None else min(asked, expected)
-
-    @model_validator(mode="after")
-    def _pieces_fit(self) -> Recipe:
-        if self.data.partition != "natural" and self.data.clients is None:
-            raise ValueError(
-                f"data.clients is missing; the {self.data.partition} partition needs the number of clients."
-            )
-        if self.data.max_examples is not None and self.privacy.enabled:
-            raise ValueError(
-                "data.max_examples and example-level privacy exclude each other: one example more pushes another out, "
-                "and the noise covers one change, not two. Use data.train_fraction, which decides for each by itself."
-            )
-        first = self.adapter.first_step
-        if self.adapter.init == "client-gradients" and first is not None:
-            if self.privacy.enabled != (first.epsilon is not None):
-                raise ValueError(
-                    "adapter.first_step.epsilon and privacy go together: a first step in clear would give away what "
-                    "the rounds after it hide, and the reverse; give both a budget, or neither."
-                )
-            if self.privacy.client_level is not None:
-                raise ValueError(
-                    "init: client-gradients sends whole gradients, which privacy.client_level does not clip; take "
-                    "init: gradient with public data, or another init."
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _private_steps_do_not_drop(self) -> Recipe:
-        if self.privacy.enabled and self.adapter.dropout > 0:
-            raise ValueError(
-                f"adapter.dropout={self.adapter.dropout} and privacy exclude each other: a dropout mask ties every "
-                "example's gradient to who else was drawn, so that one example would move the sum by more than "
-                "privacy.clip. Remove adapter.dropout; the base model's own dropout is off in private steps."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _robust_fits(self) -> Recipe:
-        """What a robust round cannot be together with; what depends on the strategy is `strategies/fit.py`'s."""
-        if not self.robust.enabled:
-            return self
-        if self.privacy.client_level is not None:
-            raise ValueError(
-                "robust and privacy.client_level exclude each other: the noise covers what one clipped update can move "
-                "a sum by, and a rule that looks at all updates has no such bound. Remove one of them."
-            )
-        if self.devices:
-            raise ValueError(
-                "robust compares whole updates, and clients of unequal rank or depth send unequal ones: every small "
-                "device would look like an outlier. Remove `devices`, or robust.norm_bound and robust.rule."
-            )
-        if self.mode != "federated" and self.robust.rule != "mean":
-            raise ValueError(f"robust.rule={self.robust.rule} compares clients, mode={self.mode} has one; remove it.")
-        clients = None if self.data.partition == "natural" else self.data.clients
-        if clients is not None and self.rounds.asked(clients) < self.robust.least_updates:
-            raise ValueError(f"{self.robust.precondition}, a round asks {self.rounds.asked(clients)} clients.")
-        return self
-
-    @model_validator(mode="after")
-    def _denominator_is_known(self) -> Recipe:
-        """Client-level noise is relative to a number of clients that must not follow who is connected."""
-        if self.privacy.client_level is not None and self.expected_clients is None:
-            raise ValueError(
-                "privacy.client_level needs a denominator that does not depend on who is connected; set "
-                "privacy.client_level.clients to the number of clients that a round is to ask."
-            )
-        return self

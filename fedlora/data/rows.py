@@ -15,7 +15,8 @@ from fedlora.data.row import Row as Row
 from fedlora.data.tables.reading import READERS, read_table, refuse_ending
 from fedlora.data.tables.table import Complaint, Table
 from fedlora.models.base import DEMO_INSTALL
-from fedlora.settings import SettingsError, nearest
+from fedlora.nearest import did_you_mean, nearest
+from fedlora.settings import SettingsError
 
 AIRLINES = ("united", "usairways", "americanair", "southwestair", "jetblue", "virginamerica")
 TOPICS = {
@@ -219,6 +220,6 @@ def files_of(source: str) -> list[Path]:
         raise SettingsError(
             f"data.source={source!r}: {'' if path.exists() else 'there is no such file or folder; '}give "
             f"{' or '.join(f'`{name}`' for name in PACKAGED)}, a local {', '.join(READERS)} file, or a folder of such "
-            "files."
+            f"files.{did_you_mean(path)}"
         )
     return readable

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from fedlora.adapters.dense import mark_dense
 from fedlora.config import ModelSettings
 from fedlora.models.fingerprint import fingerprint_of
+from fedlora.nearest import did_you_mean
 from fedlora.settings import SettingsError
 from fedlora.tasks.positions import TooLongError
 from fedlora.tasks.registry import task_named
@@ -165,7 +166,7 @@ def locate(model_id: str) -> str:
     """A folder or hub id for `from_pretrained`; `demo` is the folder inside the demo package."""
     if model_id != "demo":
         if model_id.startswith((".", "/", "~")) and not Path(model_id).expanduser().is_dir():
-            raise SettingsError(f"model.id={model_id!r} is not a folder.")
+            raise SettingsError(f"model.id={model_id!r} is not a folder.{did_you_mean(model_id)}")
         return str(Path(model_id).expanduser()) if model_id.startswith("~") else model_id
     found = importlib.util.find_spec(DEMO_PACKAGE)
     if found is None or not found.submodule_search_locations:

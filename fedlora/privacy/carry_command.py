@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedlora.nearest import did_you_mean
 from fedlora.privacy.carried import Spent, carry_over, to_carry
 from fedlora.privacy.refusal import Refusal
 from fedlora.privacy.shown import at_most
@@ -71,5 +72,7 @@ def _state(site: Path) -> Path:
     if config.exists():
         return site / str(read_mapping(config, f"the settings {config}").get("state", "state"))
     if not site.is_dir():
-        raise SettingsError(f"{site} is no folder; give the site's, or what its client.yaml calls `state`.")
+        raise SettingsError(
+            f"{site} is no folder; give the site's, or what its client.yaml calls `state`.{did_you_mean(site)}"
+        )
     return site

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from fedlora.config import TrainSettings
 from fedlora.config.privacy import PrivacySettings
+from fedlora.nearest import did_you_mean
 from fedlora.privacy.accounting import ADJACENCY
 from fedlora.privacy.calibration import UnreachableError
 from fedlora.privacy.carried import spent_of
@@ -212,7 +213,7 @@ def _datasets(site: Path) -> list[str]:
     if not names:
         raise SettingsError(
             f"{site} holds no ledger (no privacy/*/ledger.jsonl); give a site's folder, or what its client.yaml calls "
-            "`state`."
+            f"`state`.{did_you_mean(site)}"
         )
     return names
 

@@ -47,7 +47,7 @@ def privacy_summary(recipe: Recipe, spent: Mapping[str, SiteSpent], *, rounds: i
     """The privacy keys of summary.json. Empty without privacy; the two units side by side, never added."""
     found = {} if not recipe.privacy.enabled else _example_level(recipe, spent)
     if recipe.privacy.client_level is not None:
-        assert recipe.expected_clients is not None  # the recipe's own check
+        assert recipe.expected_clients is not None  # or no run of it begins: strategies.compatibility
         found["client_level"] = _client_level(recipe.privacy.client_level, rounds, clients=recipe.expected_clients)
     return {**found, "leaks": leaks(recipe)} if found else {}
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from fedlora.data.row import Row
-from fedlora.tasks.metric import Metric as Metric
+from fedlora.tasks.metric import Metric
 from fedlora.tasks.verdict import Judge
 
 Item = Mapping[str, Tensor]

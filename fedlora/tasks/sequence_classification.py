@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,13 +16,14 @@ from fedlora.tasks.base import IGNORED, Batch, Item, Loaded, Mean
 from fedlora.tasks.guessing import ACCURACY, Guessing
 from fedlora.tasks.metric import Metric
 from fedlora.tasks.positions import try_full_length
+from fedlora.tasks.pretrained import Pretrained
 from fedlora.tasks.texts import ids_of_texts
-from fedlora.tasks.tokens import emptied, invented_texts, known_to, padded, vocabulary_of
+from fedlora.tasks.tokens import OverTokens, invented_texts, padded, vocabulary_of
 
 HEAD = "head"
 
 
-class SequenceClassification:
+class SequenceClassification(Pretrained, OverTokens):
     """logits (b, classes) = head(mean over the tokens of the model's last hidden state).
 
     Batches are input_ids (b, t), attention_mask (b, t), labels (b,). The model is any encoder or decoder that
@@ -33,18 +34,15 @@ class SequenceClassification:
     compare_by = ACCURACY
     metrics: tuple[Metric, ...] = (ACCURACY,)
 
+    auto = AutoModel
+
     def load(self, source: str, *, outputs: int, **options: Any) -> Loaded:
         """Without the pooler, which mean pooling does not use and many checkpoints lack: filled with random numbers it
         would make two equal bases look different."""
-        model, loading = AutoModel.from_pretrained(source, output_loading_info=True, **options)
-        if isinstance(getattr(model, "pooler", None), nn.Module):
-            model.register_module("pooler", None)
-        return Loaded(model, tuple(name for name in loading["missing_keys"] if not name.startswith("pooler.")))
-
-    def outline(self, config: Any) -> nn.Module:
-        with torch.device("meta"):
-            model: nn.Module = AutoModel.from_config(config)
-        return model
+        loaded = super().load(source, outputs=outputs, **options)
+        if isinstance(getattr(loaded.model, "pooler", None), nn.Module):
+            loaded.model.register_module("pooler", None)
+        return Loaded(loaded.model, tuple(name for name in loaded.missing if not name.startswith("pooler.")))
 
     def prepare(self, model: nn.Module, *, longest: int, outputs: int) -> None:
         width = int(try_full_length(model, tokens=longest).last_hidden_state.shape[-1])
@@ -78,9 +76,6 @@ class SequenceClassification:
         labels_b = torch.stack([item["labels"] for item in items])
         return {**padded(items, padding=padding, length=length), "labels": labels_b}
 
-    def length(self, item: Item) -> int:
-        return len(item["input_ids"])
-
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross-entropy of every example's class."""
         return functional.cross_entropy(logits_of(model, batch), batch["labels"], reduction="none")
@@ -99,15 +94,6 @@ class SequenceClassification:
     def sample(self, model: nn.Module, *, longest: int, padding: int) -> list[Item]:
         texts = invented_texts(vocabulary_of(model), longest=longest, padding=padding)
         return [{"input_ids": ids, "labels": torch.tensor(0)} for ids in texts]
-
-    def pads_with(self, model: nn.Module, padding: int) -> bool:
-        return padding < vocabulary_of(model)
-
-    def usable(self, model: nn.Module) -> Callable[[Item], bool]:
-        return known_to(model)
-
-    def ignored(self, item: Item) -> Item:
-        return emptied(item)
 
 
 def logits_of(model: nn.Module, batch: Batch) -> Tensor:

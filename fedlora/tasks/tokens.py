@@ -12,6 +12,26 @@ from fedlora.tasks.base import IGNORED, Item
 from fedlora.tasks.padding import public_length
 
 
+class OverTokens:
+    """What every task of token ids answers in the same way."""
+
+    def length(self, item: Item) -> int:
+        return len(item["input_ids"])
+
+    def pads_with(self, model: nn.Module, padding: int) -> bool:
+        return padding < vocabulary_of(model)
+
+    def usable(self, model: nn.Module) -> Callable[[Item], bool]:
+        """Whether the model knows every token."""
+        vocabulary = vocabulary_of(model)
+        return lambda item: int(item["input_ids"].max()) < vocabulary
+
+    def ignored(self, item: Item) -> Item:
+        """One token that every model knows, and nothing to learn."""
+        labels = item["labels"][:1] if item["labels"].ndim else item["labels"]
+        return {**item, "input_ids": item["input_ids"].new_zeros(1), "labels": torch.full_like(labels, IGNORED)}
+
+
 def padded(items: Sequence[Item], *, padding: int, length: int = 0) -> dict[str, Tensor]:
     """input_ids (b, t) and attention_mask (b, t), to the longest of the items, and to `length` if that is more."""
     input_ids = filled([item["input_ids"] for item in items], padding, length=length)
@@ -42,15 +62,3 @@ def vocabulary_of(model: nn.Module) -> int:
     """How many tokens the model knows."""
     reader: Any = model
     return int(reader.get_input_embeddings().num_embeddings)
-
-
-def known_to(model: nn.Module) -> Callable[[Item], bool]:
-    """Whether the model knows every token of an item."""
-    vocabulary = vocabulary_of(model)
-    return lambda item: int(item["input_ids"].max()) < vocabulary
-
-
-def emptied(item: Item) -> Item:
-    """One token that every model knows, and nothing to learn."""
-    labels = torch.full_like(item["labels"][..., :1] if item["labels"].ndim else item["labels"], IGNORED)
-    return {**item, "input_ids": item["input_ids"].new_zeros(1), "labels": labels}

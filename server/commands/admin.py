@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
 
 from fedlora.deployment.asking import Fingerprint, Yes, agree
 from fedlora.deployment.enrolment import certificate_fingerprint, fingerprint, read_request, require_name
 from fedlora.files import write_atomically
+from fedlora.listing import listing
 
 admin = typer.Typer(no_args_is_help=True, add_completion=False, help="Sites: approve, list, revoke; certificates.")
 
@@ -131,12 +131,16 @@ def list_sites(config: Config = DEFAULT, json_output: Json = False) -> None:
         )
         return
     headings = ("site", "status", "node", "last here", "key", "resources")
-    table = Table(*(Column(name, overflow="fold") for name in headings))
+    found = []
     for name, site in rows.items():
         carries = ", ".join(f"{key} {value}" for key, value in site.get("resources", {}).items())
         node = str(site["node"] or ("" if site["status"] == "revoked" else "not yet registered"))
-        table.add_row(name, site["status"], node, moment(site["seen"]), site["key"], carries)
-    console.print(table)
+        found.append((name, site["status"], node, moment(site["seen"]), site["key"], carries))
+    leave_out = ("resources", "node", "last here")
+    first, *others = listing(headings, found, width=console.width, leave_out=leave_out)
+    console.print(first, style="bold", markup=False)
+    for text in others:
+        console.print(text, markup=False)
 
 
 @admin.command()

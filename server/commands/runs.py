@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
 
+from fedlora.listing import listing
 from fedlora.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -63,22 +62,9 @@ def list_runs(
         typer.echo(json.dumps([asdict(run) for run in runs], indent=2))
         return
     score = heading_of(runs)
-    table = narrow("run", "id", "state", "strategy", "rounds", score, "MB up", "worst ε", "begun")
-    for run in runs:
-        share = "" if not run.dense_up else f" ({run.bytes_up / run.dense_up:.0%})"
-        eta = "" if run.eta_at is None else f", done {_moment(run.eta_at)}"
-        table.add_row(
-            escape(run.name),
-            run.run[:8],
-            run.state,
-            run.strategy,
-            f"{run.rounds}/{run.rounds_wanted}",
-            _number(run.score, ".4f") + ("" if score != MIXED or run.score is None else f" {run.judged_by.words}"),
-            f"{run.bytes_up / 1e6:.2f}{share}",
-            _number(run.epsilon_max, ".2f") + (" INSECURE" if run.insecure else ""),
-            _moment(run.begun_at).partition("-")[2] + eta,
-        )
-    console.print(table)
+    headings = ("run", "id", "state", "strategy", "rounds", score, "MB up", "worst ε", "begun")
+    rows = [_listed(run, named=score == MIXED) for run in runs]
+    say(headings, rows, leave_out=("strategy", "worst ε", "MB up", "begun", score))
     if not runs:
         console.print("No runs yet. Start one with: fedlora simulate")
 
@@ -101,19 +87,8 @@ def show(name: Name, store: Where = None, json_output: Json = False) -> None:
     console.print(run.folder)
     if run.why:
         console.print(f"[red]{run.why}[/]")
-    table = narrow("site", "trained", "not trained", "MB up", "MB down", "s a round", "last")
-    for site in sites:
-        others = [f"{count} {name}" for name in ("late", "refused", "failed") if (count := getattr(site, name))]
-        table.add_row(
-            escape(site.site),
-            f"{site.trained} of {site.asked}",
-            ", ".join(others),
-            f"{site.bytes_up / 1e6:.2f}",
-            f"{site.bytes_down / 1e6:.2f}",
-            _number(site.mean_seconds, ".2f"),
-            site.last_outcome + (f": {site.last_code}" if site.last_code else ""),
-        )
-    console.print(table)
+    headings = ("site", "trained", "not trained", "MB up", "MB down", "s a round", "last")
+    say(headings, [_listed_site(site) for site in sites], leave_out=("MB down", "MB up", "s a round"))
     for words, names in machines_of(sites).items():
         console.print(f"{', '.join(names)}: {words}")
     for failure in failures[:10]:
@@ -194,12 +169,10 @@ def export(
     console.print(f"{name} is written to {where}.")
 
 
-def narrow(*columns: str) -> Table:
-    """A table that loses nothing in eighty columns: names and the last column fold."""
-    folds = ("run", "site", columns[-1])
-    return Table(
-        *(Column(name, overflow="fold", no_wrap=name not in folds) for name in columns), box=None, padding=(0, 1, 0, 0)
-    )
+def say(headings: Sequence[str], rows: Sequence[Sequence[str]], *, leave_out: Sequence[str]) -> None:
+    """Print a listing as wide as the terminal is."""
+    for number, text in enumerate(listing(headings, rows, width=console.width, leave_out=leave_out)):
+        console.print(text, style=None if number else "bold", markup=False)
 
 
 def heading_of(runs: Iterable[RunRow]) -> str:
@@ -210,10 +183,45 @@ def heading_of(runs: Iterable[RunRow]) -> str:
     return MIXED if metric is None else " ".join(w if len(w) <= 5 else f"{w[:3]}." for w in metric.words.split())
 
 
+def _listed(run: RunRow, *, named: bool) -> tuple[str, ...]:
+    """`named`: with the name of what it is compared by."""
+    share = "" if not run.dense_up else f" ({run.bytes_up / run.dense_up:.0%})"
+    eta = "" if run.eta_at is None else f", done {_day(run.eta_at)}"
+    return (
+        printable(run.name),
+        run.run[:8],
+        run.state,
+        run.strategy,
+        f"{run.rounds}/{run.rounds_wanted}",
+        _number(run.score, ".4f") + (f" {run.judged_by.words}" if named and run.score is not None else ""),
+        f"{run.bytes_up / 1e6:.2f}{share}",
+        _number(run.epsilon_max, ".2f") + (" INSECURE" if run.insecure else ""),
+        _day(run.begun_at) + eta,
+    )
+
+
+def _listed_site(site: RunSiteRow) -> tuple[str, ...]:
+    others = [f"{count} {name}" for name in ("late", "refused", "failed") if (count := getattr(site, name))]
+    return (
+        printable(site.site),
+        f"{site.trained} of {site.asked}",
+        ", ".join(others),
+        f"{site.bytes_up / 1e6:.2f}",
+        f"{site.bytes_down / 1e6:.2f}",
+        _number(site.mean_seconds, ".2f"),
+        site.last_outcome + (f": {site.last_code}" if site.last_code else ""),
+    )
+
+
+def printable(name: str) -> str:
+    """As it is, where it is no more than a name on a terminal."""
+    return name if name.isprintable() else repr(name)
+
+
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _moment(at: float | None) -> str:
-    """Local time, to the minute."""
-    return "-" if at is None else datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")
+def _day(at: float) -> str:
+    """Local time without its year, to the minute."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%m-%d %H:%M")

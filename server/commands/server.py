@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
 
+from fedlora.listing import listing
 from fedlora.settings import SettingsError
 
 server = typer.Typer(no_args_is_help=True, add_completion=False, help="Run a deployed coordinator and its runs.")
@@ -103,10 +102,13 @@ def list_runs(config: Config = DEFAULT, json_output: Json = False) -> None:
     if not rows:
         console.print("No runs yet. Submit one with: fedlora server run RECIPE")
         return
-    table = Table(Column("run", overflow="fold"), "state", "rounds", "attempts", Column("why", overflow="fold"))
-    for row in rows:
-        table.add_row(*(escape(str(value)) if value is not None else "" for value in row.values()))
-    console.print(table)
+    headings = ("run", "state", "rounds", "attempts")
+    first, *others = listing(headings, [[str(row[name]) for name in headings] for row in rows], width=console.width)
+    console.print(first, style="bold", markup=False)
+    for row, text in zip(rows, others, strict=True):
+        console.print(text, markup=False)
+        if row["why"] is not None:
+            console.print(f"    {row['why']}", markup=False)
 
 
 @server.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -30,6 +31,20 @@ class Patience:
     poll_s: float = 0.2
 
 
+@runtime_checkable
+class OwnClock(Protocol):
+    """A grid whose time is not the wall's: simulated clients work one after the other, and would be waited for together
+    (`simulations.local_grid`)."""
+
+    def clock(self) -> float:
+        """Seconds, from any beginning."""
+        ...
+
+
+def clock_of(grid: Grid) -> Callable[[], float]:
+    return grid.clock if isinstance(grid, OwnClock) else time.monotonic
+
+
 def push(grid: Grid, messages: Sequence[Message]) -> dict[str, int]:
     """Send the messages; returns {message id: node id}, by which answers and failures are attributed."""
     listed = list(messages)  # Flower reads it twice
@@ -43,14 +58,15 @@ def arrivals(
     patience: Patience,
     *,
     valid: Callable[[], int],
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] | None = None,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[Message]:
     """Yield the replies to `asked` (message ids) until all are in, or the deadline, or quorum plus grace, has passed.
 
-    `valid` says how many updates have been accepted so far: bad answers do not count towards the quorum. `meanwhile` is
-    called at every poll; what it raises ends the round.
+    Time is the grid's own, or the wall's. `valid` says how many updates have been accepted so far: bad answers do not
+    count towards the quorum. `meanwhile` is called at every poll; what it raises ends the round.
     """
+    clock = clock or clock_of(grid)
     outstanding = dict.fromkeys(asked)  # in the order of sending: a simulation's sums do not depend on hashes
     started = clock()
     quorum_at: float | None = None

@@ -1,8 +1,8 @@
 """Noise that shrinks where the model falls short: more of a run's budget goes to the rounds that need it.
 
 Sites begin with more noise than their budget demands, and each round that ends worse than wanted makes the next ones
-less noisy. What is adapted costs: every site prices each round at the noise it had, by a filter that stays valid
-when noise is chosen along the way (`fedlora.privacy.accounting.filtered_epsilon`), and never adds less than what the
+less noisy. What is adapted costs: every site prices each round at the noise it had, by a filter that stays valid when
+noise is chosen along the way (`fedlora.privacy.accounting.filtered_epsilon`), and never adds less than what the
 rest of its budget can bear. What is followed is the figure that the task's runs are compared by, of released adapters
 on the coordinator's own examples, which are taken as public; a client's data are never asked.
 
@@ -14,11 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fedlora.config import Recipe
 from fedlora.config.privacy import AdaptSettings
-from fedlora.settings import SettingsError
-from fedlora.tasks.metric import SHARE, Metric
-from strategies.base import Strategy
+from fedlora.tasks.metric import Metric
 
 
 def noise_factor(adapt: AdaptSettings, metric: Metric, values: Iterable[float]) -> float:
@@ -32,22 +29,3 @@ def noise_factor(adapt: AdaptSettings, metric: Metric, values: Iterable[float]) 
     """
     short = sum(metric.better(adapt.below, value) for value in values)
     return max(adapt.least, adapt.start * adapt.by**short)
-
-
-def require_public_examples(recipe: Recipe, strategy: Strategy, *, evaluates: bool) -> None:
-    """SettingsError where the accuracy that would steer the noise is the clients' own, or nobody's."""
-    if recipe.privacy.adapt is None:
-        return
-    if strategy.traits.keeps or not evaluates:
-        raise SettingsError(
-            "privacy.adapt follows the accuracy on the coordinator's own public examples, and there are none here: set "
-            "held_out in server.yaml, and choose a strategy with a global model; or take privacy.adapt out."
-        )
-
-
-def require_reachable(adapt: AdaptSettings | None, metric: Metric) -> None:
-    """SettingsError where every round would end below: no share is one or more."""
-    if adapt is not None and metric.unit == SHARE and adapt.below >= 1:
-        raise SettingsError(
-            f"privacy.adapt.below is {adapt.below}, and {metric.words} is a share: give it a value below 1."
-        )

@@ -24,11 +24,12 @@ from fedlora.settings import SettingsError, mapping_in, parse
 from server.gradient_recipe import gradient_recipe
 from server.runs.held_out import known_classes
 from server.runs.planning import child_environment, sizes
-from server.runs.preflight import look_before
+from server.runs.preflight import look_before, place_of
 from server.runs.recipe_files import confined
 from server.runs.submissions import resume as go_on
 from server.runs.submissions import submit
 from server.settings import ServerSettings, load_server
+from strategies.compatibility import case_of, require_sensible
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,9 @@ def read_recipe(text: str) -> Recipe:
 
 def planned(pad: Launchpad, recipe: Recipe, *, examples: int) -> Plan:
     """Bytes of really packed messages (`fedlora wire plan`), and the ε of a site with so many training examples."""
-    simulated = pad.deployment is None
+    asked = confined(recipe, pad.files, simulated=pad.deployment is None)
+    require_sensible(case_of(recipe, place_of(pad.deployment)))
     spent, first = (price(recipe, examples=examples) for price in (planned_epsilon, first_step_epsilon))
-    asked = confined(recipe, pad.files, simulated=simulated)
     if pad.deployment is not None:
         asked = asked.model_copy(update={"data": DataSettings(labels=known_classes(pad.deployment, recipe))})
     found = sizes(asked)
@@ -140,6 +141,7 @@ def start(pad: Launchpad, recipe: Recipe, *, name: str) -> Path:
     if pad.deployment is not None:
         look_before(pad.deployment, recipe)
         return submit(pad.deployment, recipe, name=name)
+    require_sensible(case_of(recipe))
     folder = pad.runs / name
     if folder.exists():
         raise SettingsError(f"there is already a run {name!r} in {pad.runs}; choose another name.")

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 from fedlora.config import Recipe
-from fedlora.config.without_effect import refuse_without_effect
 from fedlora.data.classes import alike
 from fedlora.data.lengths import percent
 from fedlora.models.base import load_tokenizer
@@ -18,16 +17,17 @@ from server.requests.planner import OTHERS
 from server.runs.held_out import classes_of, held_out
 from server.settings import ServerSettings
 from server.trust.provision import read_registry
-from strategies.fit import require_fit
-from strategies.registry import build
+from strategies.compatibility import ANYWHERE, Place, case_of, require_sensible
+
+
+def place_of(settings: ServerSettings | None) -> Place:
+    """Where a coordinator's runs take place; None: a simulation's."""
+    return ANYWHERE if settings is None else Place(engine="sites", evaluates=settings.held_out is not None)
 
 
 def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
     """Lines for the person who submits the run; SettingsError for what cannot work with these files."""
-    if recipe.mode != "federated":
-        raise SettingsError(f"mode={recipe.mode!r} is a simulation's reference; a deployed run is `federated`.")
-    refuse_without_effect(recipe)
-    require_fit(recipe, build(recipe.strategy.name, recipe.strategy.options))
+    require_sensible(case_of(recipe, place_of(settings)))
     load_tokenizer(recipe.model)  # a model that is not here ends every attempt
     read = held_out(settings)
     seen = Counter(row.label for row in read.rows) if read else Counter[str]()

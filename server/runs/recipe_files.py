@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fedlora.config import Recipe
 from fedlora.data.rows import PACKAGED
+from fedlora.nearest import did_you_mean
 from fedlora.plain_yaml import shortened
 from fedlora.settings import SettingsError
 
@@ -75,7 +76,7 @@ def require_apart(folder: Path, *others: Path) -> None:
     """SettingsError if a folder that strangers' recipes may read holds what they must not: the store, the accounts."""
     root = folder.resolve()
     if not root.is_dir():
-        raise SettingsError(f"--files {folder} is not a folder.")
+        raise SettingsError(f"--files {folder} is not a folder.{did_you_mean(folder)}")
     for other in others:
         if other.resolve().is_relative_to(root):
             raise SettingsError(

@@ -28,6 +28,7 @@ from fedlora.protocol.versions import recorded
 from fedlora.settings import Settings, SettingsError, parse
 from server.flower.control import Control, UnreachableError
 from server.settings import ServerSettings
+from strategies.compatibility import Place, case_of, require_compatible
 
 S = TypeVar("S", bound=Settings)
 
@@ -61,9 +62,10 @@ class Status(Settings):
 
 
 def submit(settings: ServerSettings, recipe: Recipe, *, name: str) -> Path:
-    """Make the run's folder; the coordinator that is up starts it. SettingsError if the name is taken."""
+    """Make the run's folder; the coordinator that is up starts it. SettingsError if the name is taken, or
+    the recipe is for no real site."""
     require_name(name, what="run")
-    refuse_attack(recipe)
+    require_compatible(case_of(recipe, Place(engine="sites")))
     folder = settings.runs / name
     if folder.exists():
         raise SettingsError(f"there is already a run {name!r} in {settings.runs}; choose another --name.")
@@ -72,12 +74,6 @@ def submit(settings: ServerSettings, recipe: Recipe, *, name: str) -> Path:
     write_atomically(folder / "recipe.yaml", text.encode())
     write_submission(folder, Submission())
     return folder
-
-
-def refuse_attack(recipe: Recipe) -> None:
-    """SettingsError for a recipe that is made for a simulation's liars: it would look like a run of honest sites."""
-    if recipe.attack is not None:
-        raise SettingsError("attack is for `fedlora simulate` only: no real site can be told to lie. Remove it.")
 
 
 def read_submission(folder: Path) -> Submission:

@@ -35,10 +35,8 @@ from torch import Tensor
 
 from fedlora.config.privacy import ClientLevelSettings
 from fedlora.privacy.noise import Source, privatise
-from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, Factor, Tensors, Update, norm, subtract
 from server.stages.base import Round
-from strategies.base import Strategy
 
 NOISY_MEAN = "(noisy mean)"
 
@@ -64,15 +62,6 @@ class ClientLevel:
             expected=self.expected,
             settings=self.settings,
             source=self.source,
-        )
-
-
-def require_linear(strategy: Strategy, name: str) -> None:
-    """SettingsError for a strategy that looks at single updates: noise on a sum does not protect what it does."""
-    if not strategy.traits.linear_uploads:
-        raise SettingsError(
-            f"privacy.client_level needs a strategy that depends on sums of updates only; {name} looks at single ones. "
-            "Choose ffa, fedit or fedsvd, or example-level privacy (privacy.epsilon)."
         )
 
 

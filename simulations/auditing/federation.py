@@ -28,8 +28,7 @@ from server.record.journal import Journal
 from server.requests.outgoing import Brief, outgoing
 from server.rounds import Rounds, Surroundings
 from simulations.local_grid import FIRST_NODE, LocalGrid
-from strategies.fit import require_fit
-from strategies.registry import build
+from strategies.compatibility import case_of, require_compatible
 
 
 def alone(recipe: Recipe) -> Recipe:
@@ -47,7 +46,8 @@ def alone(recipe: Recipe) -> Recipe:
 
 
 def require_auditable(recipe: Recipe) -> None:
-    """SettingsError for a recipe whose claim these canaries do not reach."""
+    """SettingsError for a recipe whose claim these canaries do not reach, or that no run would begin."""
+    require_compatible(case_of(recipe))
     if not recipe.privacy.enabled:
         raise SettingsError("the recipe is not private; set privacy.epsilon, for example --set privacy.epsilon=6.")
     if recipe.adapter.init == "client-gradients":
@@ -109,8 +109,9 @@ def federate_alone(recipe: Recipe, labels: tuple[str, ...], site: ClientSettings
     """A run of the recipe that has not begun its first round."""
     require_auditable(recipe)
     recipe, grid = alone(recipe), LocalGrid(app_of(site), nodes=1, run_config={})
-    strategy = build(recipe.strategy.name, recipe.strategy.options)
-    require_fit(recipe, strategy)
+    case = case_of(recipe)
+    require_compatible(case)
+    strategy = case.strategy
     home, journal = resident(recipe.model, recipe.adapter, labels), Journal(folder, recipe)
     progress = begin(grid, journal, recipe, strategy, Coordination(resident=home, folder=folder, labels=labels))
     brief = Brief(home.base.fingerprint, labels)

@@ -9,8 +9,8 @@ import typer
 from fedlora.config import load
 from fedlora.plain_yaml import yaml_text
 from simulations.commands.recipes import show
-from strategies.fit import remarks, require_fit
-from strategies.registry import build
+from strategies.compatibility import case_of, require_sensible
+from strategies.fit import remarks
 
 app = typer.Typer(no_args_is_help=True, help="Check a recipe, or explain every setting.")
 app.command()(show)
@@ -23,8 +23,8 @@ def check(
 ) -> None:
     """Read RECIPE and say what is wrong with it, or print it as resolved; what should be known goes to stderr."""
     resolved = load(recipe, overrides or [])
-    strategy = build(resolved.strategy.name, resolved.strategy.options)
-    require_fit(resolved, strategy)
-    for remark in remarks(resolved, strategy):
+    case = case_of(resolved)
+    require_sensible(case)
+    for remark in remarks(resolved, case.strategy):
         typer.secho(f"note: {remark}", fg="yellow", err=True)
     typer.echo(yaml_text(resolved.model_dump(mode="json")), nl=False)

@@ -16,6 +16,7 @@ from fedlora.data.choose_columns import Chosen, choose
 from fedlora.data.columns import Column, columns_in
 from fedlora.data.rows import PACKAGED
 from fedlora.files import write_atomically
+from fedlora.nearest import did_you_mean
 from fedlora.settings import SettingsError
 from simulations.data.summary import lines, printable
 from simulations.starting_recipe import Start, recipe_text, start
@@ -45,7 +46,7 @@ def init(
     if out.exists() and not force:
         raise SettingsError(f"{out} is there already; give --force to write over it, or another --out.")
     if not out.absolute().parent.is_dir():
-        raise SettingsError(f"--out {out}: there is no folder {out.parent}; make it first.")
+        raise SettingsError(f"--out {out}: there is no folder {out.parent}; make it first.{did_you_mean(out.parent)}")
     columns = columns_in(source)
     chosen = choose(columns, source, text=text, label=label, client=client)
     show(columns, source)

@@ -13,16 +13,22 @@ from rich.table import Column, Table
 from fedlora.config import Recipe
 from fedlora.packaged import packaged, sentence_of
 from fedlora.plain_yaml import yaml_text
-from fedlora.settings import SettingsError
+from fedlora.settings import SettingsError, nearest
+
+Section = Annotated[str | None, typer.Argument(help="Only this section or setting, e.g. train or train.lr.")]
 
 
-def show(section: Annotated[str | None, typer.Argument(help="Only this section, e.g. train.")] = None) -> None:
+def show(section: Section = None) -> None:
     """Print every setting with its default and its meaning."""
     table = Table(Column("setting", no_wrap=True), "default", "meaning")
-    rows = [row for row in settings_of(Recipe) if section is None or row[0].partition(".")[0] == section]
-    if not rows:
-        known = ", ".join(dict.fromkeys(row[0].partition(".")[0] for row in settings_of(Recipe)))
-        raise SettingsError(f"there is no section {section!r}; there are: {known}.")
+    known = settings_of(Recipe)
+    rows = [row for row in known if section is None or f"{row[0]}.".startswith(f"{section}.")]
+    if section is not None and not rows:
+        near = nearest(section, [row[0] for row in known]) if "." in section else None
+        if near is not None:
+            raise SettingsError(f"there is no setting {section!r}; did you mean {near}?")
+        sections = ", ".join(dict.fromkeys(row[0].partition(".")[0] for row in known))
+        raise SettingsError(f"there is no section {section!r}; there are: {sections}.")
     for row in rows:
         table.add_row(*row)
     Console().print(table)

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from fedlora.config import DataSettings, ModelSettings
+from fedlora.data.choose_columns import require_shared
 from fedlora.data.classes import require_classes
+from fedlora.data.columns import columns_in
 from fedlora.data.examples import Examples, digest_of, encoded
 from fedlora.data.lengths import lengths_of
 from fedlora.data.membership import first_of, held_out, key_of, place, split
@@ -140,6 +142,8 @@ def partition(rows: Sequence[Row], settings: DataSettings, *, seed: int) -> dict
     """Positions in `rows` for every client, by name."""
     if settings.partition == "natural":
         clients = {name: number for number, name in enumerate(sorted({row.client for row in rows}))}
+        if len(clients) > len(rows) / 2:
+            refuse_row_numbers(settings)
         return dict(zip(clients, dealt([clients[row.client] for row in rows], len(clients)), strict=True))
     assert settings.clients is not None  # the recipe's own check
     count = settings.clients
@@ -155,6 +159,16 @@ def partition(rows: Sequence[Row], settings: DataSettings, *, seed: int) -> dict
         chosen = by_label(labels, places, count, classes=settings.labels or tuple(sorted(set(labels))))
     width = len(str(count - 1))
     return {f"client-{number:0{width}d}": part for number, part in enumerate(dealt(chosen, count))}
+
+
+def refuse_row_numbers(settings: DataSettings) -> None:
+    """SettingsError where the source's column of clients has a value of its own for most rows."""
+    columns = [] if settings.source in PACKAGED else columns_in(settings.source)
+    others = [column for column in columns if column.name not in (settings.text, settings.label)]
+    for column in columns:
+        if column.name == settings.client_column:
+            said = f"data.client_column={column.name!r}"
+            require_shared(said, column, others, instead="give data.partition=iid and data.clients=4")
 
 
 def dealt(clients: Sequence[int], count: int) -> list[list[int]]:
@@ -201,10 +215,14 @@ def split_client(
     texts = [rows[index].text for index in indices]
     train, test = split(texts, key, test_fraction=settings.test_fraction, train_fraction=settings.train_fraction)
     if not train:
+        fewer = {
+            "natural": "a column of clients that have more rows each (data.client_column)",
+            "dirichlet": "fewer clients (data.clients), a larger data.alpha",
+        }.get(settings.partition, "fewer clients (data.clients)")
         raise SettingsError(
             f"client {name!r} has {len(indices)} example(s) after the shared test set was taken, {len(test)} of them "
-            "to test on and none to train on. Use fewer clients (data.clients), a larger data.alpha, another seed, or "
-            "a smaller data.held_out or data.test_fraction."
+            f"to test on and none to train on. Use {fewer}, another seed, or a smaller data.held_out or "
+            "data.test_fraction."
         )
     train = [train[position] for position in first_of([texts[i] for i in train], settings.max_examples, key)]
     return [indices[position] for position in train], [indices[position] for position in test]

@@ -54,6 +54,7 @@ def lines(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int) -
         ("classes", classes_said(found.classes)),
         ("clients", clients_said(sizes)),
         ("test set", f"{held_out} texts that no client has"),
+        ("split", split_said(found, sizes, held_out=held_out)),
         ("texts", str(found.lengths)),
         *(("careful", doubt) for doubt in doubts(found, sizes, held_out=held_out, batch_size=batch_size)),
     ]
@@ -103,6 +104,18 @@ def clients_said(sizes: Sizes) -> str:
     least, middle, most = (f"{printable(name)} {sizes[name][0]} + {sizes[name][1]}"
                            for name in (order[0], order[len(order) // 2], order[-1]))  # fmt: skip
     return f"{len(sizes)}, to train + to test: from {least} to {most}; the middle one is {middle}"
+
+
+def split_said(found: DataSummary, sizes: Sizes, *, held_out: int) -> str:
+    """How many of the rows train, and where the others are, with the settings that decide it."""
+    train, test = (sum(parts) for parts in zip(*sizes.values(), strict=True))
+    rows = found.counts.kept
+    unused = rows - train - test - held_out
+    more = f", {unused} are used nowhere" if unused else ""
+    return (
+        f"of {rows} rows {train} train; {test} test at their clients (data.test_fraction), {held_out} are "
+        f"the shared test set (data.held_out){more}"
+    )
 
 
 def printable(name: str, *, most: int = NAME_CHARS) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -16,11 +18,23 @@ from simulations.terminal.pace import Pace
 WIDTH = 8
 """Least width of the figure that runs are compared by."""
 
+EVERY_S = 10.0
+"""Where no bar is seen the first round's answers are told no more often than this; its first and its last always."""
+
 
 class Screen:
     """Watches a run's events; use it as a context around the run. `metric`: what the run's task is compared by."""
 
-    def __init__(self, *, rounds: int, done: int = 0, title: str, metric: Metric = LOSS, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        rounds: int,
+        done: int = 0,
+        title: str,
+        metric: Metric = LOSS,
+        quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._metric = metric
         self._console = Console(stderr=True, quiet=quiet)
         self._progress = Progress(
@@ -34,9 +48,10 @@ class Screen:
             transient=True,
         )
         self._bar = self._progress.add_task(title, total=rounds, completed=done, now="")
-        self._pace = Pace(rounds=rounds - done)
+        self._pace = Pace(rounds=rounds - done, clock=clock)
+        self._clock, self._told_at = clock, 0.0
         self._asked = self._answered = 0
-        self._header_shown = self._foretold = False
+        self._header_shown = False
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -54,12 +69,15 @@ class Screen:
         elif isinstance(event, RoundStarted):
             self._asked, self._answered = event.asked, 0
             self._pace.started()
+            self._tell(f"round {event.round} has begun: {event.asked} clients are asked")
             now = f"0/{event.asked} clients"
         elif isinstance(event, ClientAnswered):
             self._answered += 1
             self._pace.answered(self._answered / self._asked)
             now = f"{self._answered}/{self._asked} clients"
-            self._foretell()
+            if self._answered in (1, self._asked) or self._clock() - self._told_at >= EVERY_S:
+                said = f"{self._answered} of {self._asked} clients answered"
+                self._tell(", ".join(filter(None, (said, self._pace.to_go))))
         elif isinstance(event, RoundFinished):
             self._show_round(event)
             self._progress.advance(self._bar)
@@ -69,11 +87,11 @@ class Screen:
             return
         self._progress.update(self._bar, now=", ".join(filter(None, (now, self._pace.to_go))))
 
-    def _foretell(self) -> None:
-        """Where no bar is seen, the first answer says how long it takes: the table's first line is minutes away."""
-        if not self._foretold and not self._console.is_terminal and self._pace.to_go:
-            self._console.print(f"the first of {self._asked} clients has answered: {self._pace.to_go}", highlight=False)
-        self._foretold = True
+    def _tell(self, what: str) -> None:
+        """Where no bar is seen, until the table begins: its first line may be minutes away."""
+        if not self._header_shown and (self._console.is_dumb_terminal or not self._console.is_terminal):
+            self._console.print(what, highlight=False)
+            self._told_at = self._clock()
 
     def _show_round(self, event: RoundFinished) -> None:
         if not self._header_shown:

@@ -30,7 +30,7 @@ from flwr.serverapp.strategy import FedAvg
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import AutoModel
 
-from client import round as client_round
+from client import trainer as client_trainer
 from client.training import shuffled_batches
 from fedlora.config import Recipe
 from fedlora.models.base import locate
@@ -62,10 +62,10 @@ def one(clients: int) -> dict[str, float]:
     simulation = prepare(recipe(clients))
     result = {"clients": clients, "start-up CPU s": time.process_time() - started}
     with (
-        mock.patch.object(client_round, "quality_of", return_value=None),
+        mock.patch.object(client_trainer, "evaluate", return_value=None),
         mock.patch("simulations.run.on_held_out", no_test),
     ):
-        with mock.patch.object(client_round, "train", return_value=0.0):
+        with mock.patch.object(client_trainer, "take_steps", return_value=0.0):
             result["empty round CPU s"] = seconds_of_a_run(simulation, fraction=1.0)
             empty = min(seconds_of_a_run(simulation, fraction=TRAINED / clients) for _ in range(3))
         fraction = TRAINED / clients

@@ -196,6 +196,8 @@ def test_a_run_that_was_never_submitted_is_answered_with_those_that_were(setting
     submit(settings, Recipe(), name="run-1")
     with pytest.raises(SettingsError, match="known runs: run-1"):
         CliRunner().invoke(server, [*words, *config], catch_exceptions=False)
+    said = CliRunner().invoke(server, ["list", *config], catch_exceptions=False).output.splitlines()
+    assert [line.split() for line in said] == [["run", "state", "rounds", "attempts"], ["run-1", "waiting", "0", "0"]]
 
 
 def test_a_run_that_never_says_anything_is_asked_after(settings, control, folder, silent_s):

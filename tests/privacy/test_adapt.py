@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,8 @@ from fedlora.privacy.receipt import verified
 from fedlora.settings import SettingsError
 from fedlora.tasks.guessing import ACCURACY
 from fedlora.tasks.metric import LOSS
-from server.requests.adaptive_noise import noise_factor, require_public_examples, require_reachable
-from strategies.registry import build
+from server.requests.adaptive_noise import noise_factor
+from strategies.compatibility import Place, case_of, require_compatible
 from tests.federations import CLIENTS, run, save_messages, save_tiny_model, tiny_recipe
 from tests.privacy.tasks import STATE, guard, task
 
@@ -133,22 +132,12 @@ def test_adapt_needs_a_budget_and_public_examples(tmp_path):
     recipe = tiny_recipe("m", "s", "privacy.epsilon=3", "privacy.adapt={below: 0.9}")
     with pytest.raises(SettingsError, match=r"adapt needs a budget to stay within; set privacy\.epsilon"):
         tiny_recipe("m", "s", "privacy.noise_multiplier=1", "privacy.adapt={below: 0.9}")
-    with pytest.raises(SettingsError, match="there are none here"):
-        require_public_examples(recipe, build("fedsvd", {}), evaluates=False)
-    require_public_examples(recipe, build("fedsvd", {}), evaluates=True)
-    nosy = build("fedsvd", {})
-    traits = replace(nosy.traits, keeps=frozenset({"B"}))
-    with pytest.raises(SettingsError, match="there are none here"):
-        require_public_examples(recipe, type("Own", (), {"traits": traits})(), evaluates=True)
-
-
-def test_a_share_has_no_value_above_one_and_a_loss_has():
-    adapt = AdaptSettings(below=1.5)
-    with pytest.raises(SettingsError, match=r"below is 1\.5, and accuracy is a share: give it a value below 1"):
-        require_reachable(adapt, ACCURACY)
-    require_reachable(adapt, LOSS)
-    require_reachable(AdaptSettings(below=0.99), ACCURACY)
-    require_reachable(None, ACCURACY)
+    with pytest.raises(SettingsError, match=r"there are none here: set held_out in server\.yaml"):
+        require_compatible(case_of(recipe, Place(evaluates=False)))
+    require_compatible(case_of(recipe))
+    own = tiny_recipe("m", "s", "privacy.epsilon=3", "privacy.adapt={below: 0.9}", "strategy.name=fedsa")
+    with pytest.raises(SettingsError, match="fedsa has no global model to try on them; choose a strategy with one"):
+        require_compatible(case_of(own))
 
 
 def test_where_smaller_is_better_a_round_that_ends_above_is_short():

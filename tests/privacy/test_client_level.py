@@ -14,9 +14,10 @@ from fedlora.privacy.noise import SeededSource, grid
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from server.record import checkpoint
-from server.stages.client_level import clipped, protected, require_linear
+from server.stages.client_level import clipped, protected
 from simulations.local_grid import Fault
 from simulations.run import federate, prepare
+from strategies.compatibility import Case, case_of, require_compatible
 from strategies.ffa import FFALoRA
 from tests.federations import NODES, run, save_messages, save_tiny_model, tiny_recipe
 
@@ -99,11 +100,15 @@ def test_the_noise_has_the_size_that_is_accounted():
 
 
 def test_a_strategy_that_looks_at_single_updates_is_refused():
-    class Nosy:
-        traits = replace(FFALoRA().traits, linear_uploads=False)
+    class Nosy(FFALoRA):
+        @property
+        def traits(self):
+            return replace(super().traits, linear_uploads=False)
 
-    with pytest.raises(SettingsError, match=r"nosy looks at single ones\. Choose ffa"):
-        require_linear(Nosy(), "nosy")
+    asked = tiny_recipe("m", "s", "privacy.client_level={clip: 1, noise_multiplier: 2, clients: 8}")
+    with pytest.raises(SettingsError, match=r"looks at single ones\. Choose one of: fedit, fedsa"):
+        require_compatible(Case(asked, Nosy()))
+    require_compatible(Case(asked, FFALoRA()))
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +230,12 @@ def test_the_recipe_alone_says_how_many_clients_are_expected(overrides, expected
 
 def test_a_recipe_that_cannot_know_its_denominator_is_refused():
     with pytest.raises(SettingsError, match=r"set privacy\.client_level\.clients to the number of clients"):
-        tiny_recipe("m", "s", "privacy.client_level={clip: 0.5, noise_multiplier: 2.0}")
+        require_compatible(case_of(tiny_recipe("m", "s", "privacy.client_level={clip: 0.5, noise_multiplier: 2.0}")))
     with pytest.raises(SettingsError, match=r"client_level\.delta 0\.2 is not below 1 / 8"):
         tiny_recipe("m", "s", "privacy.client_level={clip: 1, noise_multiplier: 2, clients: 8, delta: 0.2}")
+    known = tiny_recipe(
+        "m", "s", "privacy.client_level={clip: 1, noise_multiplier: 2, delta: 0.2}", "data.partition=iid",
+        "data.clients=8",
+    )  # fmt: skip
+    with pytest.raises(SettingsError, match=r"client_level\.delta=0\.2 is not below 1 / 8"):
+        require_compatible(case_of(known))

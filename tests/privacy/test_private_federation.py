@@ -16,6 +16,7 @@ from fedlora.privacy.policy import DatasetPolicy, Policy
 from server.rounds import QuorumError
 from strategies.registry import STRATEGIES, build
 from tests.federations import CLIENTS, run, save_messages, save_tiny_model, tiny_recipe
+from tests.strategies.examples import kind_of
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def clients_of(out: Path) -> list[dict]:
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
 def test_every_strategy_runs_privately_and_the_summary_says_what_was_spent(recipe, tmp_path, strategy):
-    kind = "lora_xs" if strategy == "fedsb" else "lora"
+    kind = kind_of(build(strategy, {}))
     metrics = bool(build(strategy, {}).traits.keeps)  # without a global model the clients' own metrics are all there is
     settings = ("privacy.epsilon=3", f"strategy.name={strategy}", "rounds.count=2", f"adapter.kind={kind}")
     summary = run(recipe(*settings, f"privacy.report_metrics={str(metrics).lower()}"), tmp_path)
@@ -118,7 +119,7 @@ def test_an_exhausted_budget_ends_the_run_with_the_reason(recipe, tmp_path, monk
 def test_a_training_that_was_cut_off_costs_a_site_its_last_round_unless_a_spare_one_was_planned(
     recipe, tmp_path, monkeypatch
 ):
-    import client.round
+    import client.trainer
 
     def interrupted(*given):
         raise RuntimeError("killed after its charge")
@@ -126,7 +127,7 @@ def test_a_training_that_was_cut_off_costs_a_site_its_last_round_unless_a_spare_
     def run_with(*overrides: str, out: Path) -> dict:
         settings = recipe("privacy.epsilon=3", "rounds.count=2", *overrides)
         with monkeypatch.context() as patch:
-            patch.setattr(client.round, "train", interrupted)
+            patch.setattr(client.trainer, "take_steps", interrupted)
             with pytest.raises(QuorumError, match="internal-error"):
                 run(settings, out)
         return run(settings, out, resume=True)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import client.round as round_module
+import client.trainer as trainer_module
 from client.round import answer
 from fedlora.privacy.digest import task_digest
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
@@ -106,7 +107,7 @@ def test_a_damaged_ledger_stops_the_site(server, tmp_path):
 
 def test_a_failed_training_stays_charged(server, tmp_path, monkeypatch):
     here = site(tmp_path)
-    monkeypatch.setattr(round_module, "train", lambda *given: 1 / 0)
+    monkeypatch.setattr(trainer_module, "take_steps", lambda *given: 1 / 0)
     report, blob = answer(*server.ask(1, train={"batch_size": 60, "steps": 2}), here)
     assert (report.outcome, report.code, blob) == ("failed", "internal-error", None)
     assert kinds(tmp_path) == ["charge"]

@@ -10,6 +10,7 @@ from fedlora.settings import SettingsError
 from server.record.checkpoint import read
 from server.record.records import ClientAnswered, RoundFinished
 from simulations.local_grid import Fault
+from strategies.registry import named
 from tests.federations import NODES, run
 from tests.simulations.test_run import KilledError, adapter_bytes, kind_for, rounds_without_timings
 
@@ -119,10 +120,10 @@ def test_the_coordinator_keeps_no_more_links_than_a_whole_state_has_bytes(recipe
     assert 0 < sum(len(link) for _, link in downlink.links) <= whole
 
 
-@pytest.mark.parametrize("settings", [("strategy.name=fedex",), ("strategy.name=flora",)])
-def test_strategies_that_move_the_base_are_refused(recipe, tmp_path, settings):
+@pytest.mark.parametrize("strategy", named(moves_base=True))
+def test_strategies_that_move_the_base_are_refused(recipe, tmp_path, strategy):
     with pytest.raises(SettingsError, match=r"moves the base.*Use wire\.download=whole"):
-        run(recipe(*settings, *CHANGES), tmp_path / "run")
+        run(recipe(f"strategy.name={strategy}", *CHANGES), tmp_path / "run")
 
 
 def test_unequal_devices_are_refused(recipe, tmp_path):

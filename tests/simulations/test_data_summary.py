@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from fedlora.config import load
-from fedlora.config.without_effect import without_effect
 from fedlora.packaged import packaged
 from fedlora.settings import SettingsError
 from simulations import run
 from simulations.commands.simulate import said_once
 from simulations.run import prepare
+from strategies.compatibility import case_of, refusals
 from tests.federations import tiny_recipe
 
 
@@ -50,6 +50,17 @@ def test_rows_classes_clients_and_lengths_are_said(said, messages):
     assert "careful   the test set is small: an accuracy on 20 texts is ± 0.11; raise data.held_out" in text
     assert "the test set is small" not in said("data.held_out=50")
     assert re.search(r"the longest has \d+ tokens; none is cut at model\.max_tokens=16", text)
+
+
+def test_every_row_is_said_to_train_to_test_or_to_be_used_nowhere(said):
+    split = (
+        r"split     of 160 rows (\d+) train; (\d+) test at their clients \(data\.test_fraction\), 20 are the shared "
+    )
+    found = re.search(split + r"test set \(data\.held_out\)\n", said())
+    assert found is not None
+    assert int(found[1]) + int(found[2]) == 140
+    text = said("data.max_examples=5")
+    assert re.search(split + rf"test set \(data\.held_out\), {140 - 20 - int(found[2])} are used nowhere\n", text)
 
 
 def test_the_longest_text_is_counted_whole_though_it_is_cut(said):
@@ -144,4 +155,4 @@ def test_hundreds_of_classes_are_a_mistake_unless_they_are_listed(tiny_model, tm
 
 @pytest.mark.parametrize("path", packaged().values(), ids=lambda path: path.stem)
 def test_every_setting_of_a_packaged_recipe_does_something(path):
-    assert list(without_effect(load(path))) == []
+    assert list(refusals(case_of(load(path)))) == []

@@ -89,7 +89,7 @@ def test_the_comments_hold_the_counts_that_a_run_says(init, tmp_path):
     heard: list[str] = []
     prepare(load("recipe.yaml"), say=heard.append)
     written = " ".join(Path("recipe.yaml").read_text().replace("#", " ").split())
-    for what in ("data", "classes", "clients", "texts"):
+    for what in ("data", "classes", "clients", "test set", "split", "texts"):
         line = next(line for line in heard[0].splitlines() if line.startswith(f"{what} "))
         assert (
             line.removeprefix(what).strip().removeprefix("mail.csv: ").rpartition(f"{tmp_path}/mail.csv: ")[2]

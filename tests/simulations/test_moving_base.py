@@ -7,11 +7,12 @@ import pytest
 from fedlora.protocol.task import JSON_KEY, TASK_RECORD, Task
 from server.record.checkpoint import read
 from simulations.local_grid import Fault
+from strategies.registry import named
 from tests.federations import run
 from tests.simulations.test_run import adapter_bytes, rounds_without_timings
 
 
-@pytest.mark.parametrize("strategy", ["fedex", "flora"])
+@pytest.mark.parametrize("strategy", named(moves_base=True))
 def test_sites_that_come_and_go_follow_a_base_whose_past_is_merged(recipe, tmp_path, strategy):
     since: list[tuple[int, int]] = []
 

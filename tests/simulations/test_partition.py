@@ -196,6 +196,28 @@ def test_data_that_cannot_be_used_is_refused_with_the_way_out(build, settings, m
         build(**settings)
 
 
+def test_clients_that_are_row_numbers_are_refused_with_columns_that_would_do(build, tmp_path):
+    path = Path(tmp_path / "numbered.csv")
+    rows = [f"the {number} flight,{'ab'[number % 2]},n{number},{'pqr'[number % 3]}" for number in range(90)]
+    path.write_text("\n".join(["text,label,No,shift", *rows]))
+    said = r"data\.client_column='No' has 90 different values in 90 rows, so every row would be a client of its own\. "
+    would_do = r"Columns that would do: 'shift' \(3 values\); or give data\.partition=iid and data\.clients=4, and rows"
+    with pytest.raises(SettingsError, match=said + would_do):
+        build(source=str(path), client_column="No")
+
+
+def test_one_client_with_too_little_is_told_what_its_partition_has(build, tmp_path):
+    path = Path(tmp_path / "one.csv")
+    rows = [f"the {number} flight,{'ab'[number % 2]},{'big' if number else 'small'}" for number in range(90)]
+    path.write_text("\n".join(["text,label,client", *rows]))
+    with pytest.raises(
+        SettingsError, match=r"client 'small' has 1 .* Use a column of clients that have more rows each"
+    ):
+        build(source=str(path), held_out=1)
+    with pytest.raises(SettingsError, match=r"Use fewer clients \(data\.clients\), another seed"):
+        build(source=str(path), held_out=1, partition="iid", clients=80)
+
+
 def test_one_class_is_refused(build, tmp_path):
     path = Path(tmp_path / "one.csv")
     path.write_text("text,label,client\na,x,p\nb,x,p\nc,x,q\n")

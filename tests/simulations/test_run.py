@@ -28,6 +28,7 @@ from simulations.run import prepare, simulate
 from simulations.terminal.interruption import how_to_go_on
 from strategies.registry import STRATEGIES, build
 from tests.federations import run
+from tests.strategies.examples import kind_of
 
 SUMMARY_KEYS = {
     "strategy", "rounds", "clients", "accuracy", "loss", "accuracy_by_client", "bytes_up", "bytes_down",
@@ -112,7 +113,8 @@ def test_every_strategy_learns_and_its_adapter_loads_with_plain_peft(recipe, tmp
 
 
 def kind_for(strategy: str) -> tuple[str, ...]:
-    return ("adapter.kind=lora_xs", "adapter.r=8", "adapter.alpha=8") if strategy == "fedsb" else ()
+    core = ("adapter.kind=lora_xs", "adapter.r=8", "adapter.alpha=8")
+    return core if kind_of(build(strategy, {})) == "lora_xs" else ()
 
 
 def test_personal_adapters_load_with_plain_peft_and_are_what_the_sites_measure_next(recipe, tmp_path):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fedlora.config import load
-from fedlora.config.without_effect import without_effect
 from simulations.run import prepare, simulate
+from strategies.compatibility import case_of, refusals
 from tests.federations import save_messages
 from tests.own_tables import long_texts, twelve_classes
 
@@ -55,4 +55,4 @@ def test_three_lines_learn_on_the_demos_model(tmp_path, name):
 
 
 def test_the_defaults_have_nothing_in_them_that_does_nothing(tmp_path):
-    assert list(without_effect(load(recipe_of(tmp_path, Path("x.csv"), "a", "b")))) == []
+    assert list(refusals(case_of(load(recipe_of(tmp_path, Path("x.csv"), "a", "b"))))) == []

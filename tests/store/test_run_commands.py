@@ -49,6 +49,17 @@ def test_runs_are_listed_for_a_person_and_for_a_script(url):
     assert json.loads(call("list", "--store", url, "--json", "--active")) == []
 
 
+def test_a_long_name_stands_on_one_line_and_columns_make_room(url):
+    name = "six-airlines/the-northern-clinics-of-the-lakes-and-valleys"
+    store = open_store(url)
+    with store.writing() as connection:
+        begin_run(connection, facts("2" * 32, name=name), at=3000.0, host="elsewhere")
+    store.close()
+    shown = call("list", "--store", url).splitlines()
+    assert f"{name} 22222222" in shown[1]
+    assert shown[-1].startswith("(not shown for want of room: strategy")
+
+
 def test_one_run_is_shown_with_its_sites_and_why_some_did_not_train(url):
     said = call("show", "run-0", "--store", url)
     assert "b late (no-answer): 1 x, last in round 2" in said

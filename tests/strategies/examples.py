@@ -28,9 +28,13 @@ def random_adapter(seed: int, *, core: bool = False, size: float = 1.0, dtype: t
     return Adapter(layers, {"head/weight": normal(3, 4), "head/bias": normal(3)})
 
 
+def kind_of(strategy: Strategy) -> str:
+    """The adapter kind that it trains."""
+    return "lora_xs" if Factor.R in strategy.trains(1) else "lora"
+
+
 def start(strategy: Strategy, *, dtype: torch.dtype = torch.float64) -> State:
-    core = Factor.R in strategy.trains(1)
-    return strategy.init(random_adapter(0, core=core, dtype=dtype))
+    return strategy.init(random_adapter(0, core=kind_of(strategy) == "lora_xs", dtype=dtype))
 
 
 def updates_for(strategy: Strategy, state: State, *, round_number: int = 1, clients: int = 4) -> list[Update]:

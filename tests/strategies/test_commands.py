@@ -19,6 +19,7 @@ from fedlora.updates import Factor
 from simulations.planned_bytes import planned_bytes
 from strategies.registry import STRATEGIES, build
 from tests.federations import run
+from tests.strategies.examples import kind_of
 
 SIX_AIRLINES = str(Path(__file__).resolve().parents[2] / "simulations/recipes/six-airlines.yaml")
 
@@ -38,6 +39,10 @@ def test_every_strategy_is_described(monkeypatch):
     assert rows["fedex"]["down"] == 10 * rows["fedex"]["up"]
     monkeypatch.setenv("COLUMNS", "200")
     assert "fedsvd" in invoke("strategies")
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = invoke("strategies").splitlines()
+    assert max(map(len, narrow)) <= 80
+    assert any(line.split()[:5] == ["fedex", "A,", "B", "131,072", "1,310,720"] for line in narrow)
 
 
 def test_dense_is_sent_once_the_factors_would_be_longer():
@@ -124,7 +129,7 @@ def test_planned_bytes_are_those_of_a_run_to_a_hundredth(recipe, tmp_path, strat
     """Whatever is counted in a run: task and report, a head of so many classes, residuals, factors that take turns."""
     lines = "".join(f"the {n} flight,class {n % classes}\n" for n in range(200 + 4 * classes))
     (tmp_path / "rows.csv").write_text(f"text,label\n{lines}")
-    kind = "lora_xs" if strategy == "fedsb" else "lora"
+    kind = kind_of(build(strategy, {}))
     own = (f"data.source={tmp_path / 'rows.csv'}", f"strategy.name={strategy}", f"adapter.kind={kind}")
     settings = recipe(*own, *IID, "rounds.count=4", "train.steps=1")
     planned = planned_bytes(settings, clients=4)

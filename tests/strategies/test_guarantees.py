@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Recipient
 from strategies.fedsvd import refactored
-from strategies.registry import STRATEGIES
+from strategies.registry import STRATEGIES, named
 from tests.strategies.examples import RANK, built, ideal_dense, random_adapter, served_dense, start, updates_for
 
 
@@ -35,18 +35,18 @@ def test_a_frozen_factor_keeps_its_bits(name, frozen):
 
 OWN = frozenset({Factor.B, Factor.DENSE})
 SAID = {
-    # exact, unequal ranks, linear uploads, moves the base, fixed coordinates, redraws, keeps
-    "fair": (False, False, False, False, False, False, frozenset()),
-    "fedex": (True, False, False, True, False, False, frozenset()),
-    "fedit": (False, False, True, False, True, False, frozenset()),
-    "fedsa": (False, False, True, False, True, False, OWN),
-    "fedsb": (True, False, True, False, True, False, frozenset()),
-    "fedsvd": (True, False, True, False, False, False, frozenset()),
-    "ffa": (True, False, True, False, True, False, frozenset()),
-    "flexlora": (False, True, False, False, False, True, frozenset()),
-    "flora": (True, True, False, True, False, True, frozenset()),
-    "hetlora": (False, True, False, False, True, False, frozenset()),
-    "rolora": (True, False, True, False, True, False, frozenset()),
+    # exact, unequal ranks, linear uploads, moves the base, fixed coordinates, redraws, own weights, keeps
+    "fair": (False, False, False, False, False, False, False, frozenset()),
+    "fedex": (True, False, False, True, False, False, False, frozenset()),
+    "fedit": (False, False, True, False, True, False, False, frozenset()),
+    "fedsa": (False, False, True, False, True, False, False, OWN),
+    "fedsb": (True, False, True, False, True, False, False, frozenset()),
+    "fedsvd": (True, False, True, False, False, False, False, frozenset()),
+    "ffa": (True, False, True, False, True, False, False, frozenset()),
+    "flexlora": (False, True, False, False, False, True, False, frozenset()),
+    "flora": (True, True, False, True, False, True, False, frozenset()),
+    "hetlora": (False, True, False, False, True, False, True, frozenset()),
+    "rolora": (True, False, True, False, True, False, False, frozenset()),
 }
 
 
@@ -57,7 +57,7 @@ def test_what_a_strategy_says_of_itself(name):
     assert said.example_level_dp
     assert SAID[name] == (
         said.exact, said.unequal_ranks, said.linear_uploads, said.moves_base, said.fixed_coordinates, said.redraws,
-        said.keeps,
+        said.own_weights, said.keeps,
     )  # fmt: skip
 
 
@@ -175,7 +175,7 @@ def test_fedsvd_keeps_directions_that_a_dense_float32_svd_loses():
     assert abs(float(after.A_rn[2] @ Vh[2])) == pytest.approx(1.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["flexlora", "flora", "hetlora"])
+@pytest.mark.parametrize("name", named(unequal_ranks=True))
 def test_a_small_clients_scale_enters_the_mean(name):
     """α / r_k differs between clients: forgetting it would weigh a client of half the rank by half."""
     strategy = built(name)
@@ -188,7 +188,7 @@ def test_a_small_clients_scale_enters_the_mean(name):
     ]  # fmt: skip
     combined = strategy.combine(updates)
     sizes = [float(update.adapter.layers["w"].dense().norm()) for update in updates]
-    shares = [size / sum(sizes) for size in sizes] if name == "hetlora" else [0.5, 0.5]
+    shares = [size / sum(sizes) for size in sizes] if strategy.traits.own_weights else [0.5, 0.5]
     wanted = sum(share * u.adapter.layers["w"].dense() for share, u in zip(shares, updates, strict=True))
     assert_close(combined.ideal["w"].dense(), wanted, atol=1e-10, rtol=1e-10)
 

@@ -13,8 +13,10 @@ from strategies.base import Recipient
 from strategies.registry import STRATEGIES
 from strategies.versions import newest, total
 from tests.strategies.examples import (
+    RANK,
     built,
     ideal_dense,
+    kind_of,
     random_adapter,
     served_dense,
     start,
@@ -24,6 +26,7 @@ from tests.strategies.examples import (
 
 ALL = sorted(STRATEGIES)
 GLOBAL = [name for name in ALL if not built(name).traits.keeps]
+WEIGHED = [name for name in ALL if not built(name).traits.own_weights]
 EXACT = [name for name in ALL if built(name).traits.exact]
 
 
@@ -120,10 +123,8 @@ def test_exact_strategies_are_exact_to_1e5_in_float32(name):
         assert float((served_dense(state, new)[key] - wanted).norm() / wanted.norm()) < 1e-5
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", WEIGHED)
 def test_the_combined_ideal_is_the_mean_of_the_products(name):
-    if name == "hetlora":
-        pytest.skip("its weights are its own; tested in test_hetlora")
     strategy = built(name)
     state = start(strategy)
     updates = updates_for(strategy, state)
@@ -159,7 +160,7 @@ def test_one_client_is_served_what_it_trained(name):
         assert_close(dense, update.adapter.layers[key].dense(), atol=1e-10, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name != "hetlora"])
+@pytest.mark.parametrize("name", WEIGHED)
 def test_uniform_weighting_ignores_the_number_of_examples(name):
     strategy, weighted = built(name, weighting="uniform"), built(name)
     state = start(strategy)
@@ -178,16 +179,14 @@ def test_no_update_or_a_bad_weight_is_an_error(name):
     state = start(strategy)
     with pytest.raises(ValueError, match="no update"):
         strategy.combine(iter(()))
-    if name != "hetlora":
+    if not strategy.traits.own_weights:
         for weight in (0.0, -1.0, float("nan"), float("inf")):
             with pytest.raises(ValueError, match="must be positive and finite"):
                 strategy.combine(with_weights(updates_for(strategy, state), weight))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", WEIGHED)
 def test_the_head_is_the_weighted_mean(name):
-    if name == "hetlora":
-        pytest.skip("its weights are its own; tested in test_hetlora")
     strategy = built(name)
     state = start(strategy)
     updates = updates_for(strategy, state)
@@ -226,6 +225,21 @@ def test_every_version_of_the_base_can_be_brought_up_to_date(name):
             assert_close(reached, product.dense(), atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("clients", [1, 2, 3])
+@pytest.mark.parametrize("name", ALL)
+def test_a_rounds_residual_has_the_rank_that_is_said_and_none_where_the_base_stands(name, clients):
+    """Clients with nothing in common: the bound is reached where a matrix has room for it."""
+    strategy = built(name)
+    state = start(strategy)
+    new = strategy.step(state, strategy.combine(updates_for(strategy, state, clients=clients)))
+    said = strategy.residual_rank(clients=clients, r=RANK)
+    assert (strategy.residual_rank(clients=5, r=RANK) > 0) == strategy.traits.moves_base
+    for residual in newest(new, state.base_version):
+        for product in residual.values():
+            dense = product.dense()
+            assert torch.linalg.matrix_rank(dense, rtol=1e-9) == min(said, *dense.shape)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_a_base_that_does_not_move_sends_no_residual(name):
     strategy = built(name)
@@ -248,7 +262,7 @@ def test_clients_that_trained_nothing_leave_the_served_model_as_it_was(name):
 @pytest.mark.parametrize("name", ALL)
 def test_an_adapter_of_zeros_stays_finite(name):
     strategy = built(name)
-    core = "fedsb" in name
+    core = kind_of(strategy) == "lora_xs"
     zeros = random_adapter(0, core=core).with_tensors(
         {
             key: torch.zeros_like(t)

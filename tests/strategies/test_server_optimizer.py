@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fedlora.settings import SettingsError
+from fedlora.config import Recipe
+from fedlora.settings import SettingsError, parse
+from strategies.compatibility import case_of, require_compatible
 from strategies.registry import STRATEGIES, build
 from tests.federations import run
 from tests.strategies.examples import start, updates_for
@@ -62,8 +64,9 @@ def test_momentum_of_zero_and_rate_one_is_the_plain_mean():
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES.keys() - set(ALLOWED)))
 def test_a_strategy_that_changes_its_coordinates_is_refused_with_the_reason(name):
-    with pytest.raises(SettingsError, match="keep their coordinates"):
-        optimised(name, "fedadam")
+    options = {"name": name, "server_optimizer": {"name": "fedadam"}}
+    with pytest.raises(SettingsError, match=rf"keep their coordinates from round to round; {name} re-factors"):
+        require_compatible(case_of(parse(Recipe, {"strategy": options})))
 
 
 def test_a_wrong_setting_is_named():

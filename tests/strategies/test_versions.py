@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from fedlora.lowrank import Product, dense_is_smaller
 from strategies.base import Recipient
+from strategies.registry import named
 from strategies.versions import missing, moved, newest, numbers, total
 from tests.strategies.examples import SHAPES, built, random_adapter, start, updates_for
 
@@ -98,7 +99,7 @@ def test_a_version_that_was_never_made_is_sent_everything():
     assert given.keys() == total(states[2]).keys()
 
 
-@pytest.mark.parametrize("name", ["fedex", "flora"])
+@pytest.mark.parametrize("name", named(moves_base=True))
 def test_fifty_rounds_are_kept_in_the_room_of_two(name):
     strategy = built(name)
     state = start(strategy)

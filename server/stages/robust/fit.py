@@ -1,6 +1,6 @@
 """A round that a rule could not judge, or that would not fit into memory, is refused before anything is sent.
 
-What a recipe and its strategy cannot have together is refused earlier: `fedlora/config/recipe.py`, `strategies/fit.py`.
+What a recipe and its strategy cannot have together is refused earlier: `strategies/compatibility/table.py`.
 """
 
 from __future__ import annotations

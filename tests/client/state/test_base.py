@@ -17,6 +17,7 @@ from fedlora.config import AdapterSettings
 from fedlora.lowrank import Product, dense_is_smaller
 from fedlora.wire.state import decode_state, encode_state
 from strategies.base import Recipient, State
+from strategies.registry import named
 from tests.strategies.examples import built, random_adapter, updates_for
 
 SETTINGS = AdapterSettings(r=2, alpha=3.0)
@@ -45,7 +46,7 @@ def base_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: layer.get_base_layer().weight.detach().clone() for name, layer in layers}
 
 
-@pytest.mark.parametrize("name", ["fedex", "flora"])
+@pytest.mark.parametrize("name", named(moves_base=True))
 @pytest.mark.parametrize("kind", ["tiny_bert", "tiny_gpt2"])
 def test_a_newcomer_and_one_that_skipped_five_rounds_hold_the_base_of_one_that_attended_all(
     request, tmp_path, name, kind

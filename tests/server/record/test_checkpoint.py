@@ -8,6 +8,7 @@ import torch
 from fedlora.lowrank import is_identity
 from server.record.checkpoint import Progress, read, write
 from strategies.base import State
+from strategies.registry import named
 from strategies.versions import moved, numbers
 from tests.strategies.examples import built, start, updates_for
 
@@ -27,7 +28,7 @@ def everything(state: State) -> dict[str, torch.Tensor]:
     return {**state.adapter.tensors(), **sides}
 
 
-@pytest.mark.parametrize("name", ["fedex", "flora"])
+@pytest.mark.parametrize("name", named(moves_base=True))
 @pytest.mark.parametrize("rounds", [0, 1, 7])
 def test_a_moved_base_is_read_as_it_was_written(tmp_path, name, rounds):
     path, before = tmp_path / "checkpoint.safetensors", progress(name, rounds)

@@ -11,6 +11,7 @@ from fedlora.config import AdapterSettings, DeviceSettings
 from fedlora.settings import SettingsError
 from fedlora.wire.message import encode
 from server.requests.planner import Shape, memory_mb, numbers, ranks_of, spread, step_share, transfer_s
+from strategies.registry import build, named
 from tests.federations import run
 
 LAYERS = 4
@@ -71,7 +72,7 @@ def test_a_device_that_cannot_carry_one_layer_is_refused_with_the_way_out(device
         plan(**device)
 
 
-@pytest.mark.parametrize("strategy", ["flexlora", "flora", "hetlora"])
+@pytest.mark.parametrize("strategy", named(unequal_ranks=True))
 def test_unequal_devices_train_together_and_send_what_they_carry(recipe, tmp_path, monkeypatch, strategy):
     sent: dict[str, int] = {}
 
@@ -90,7 +91,7 @@ def test_unequal_devices_train_together_and_send_what_they_carry(recipe, tmp_pat
     losses = [line["evaluation"]["loss"] for line in lines]
     assert losses == sorted(losses, reverse=True), "every round is better than the one before"
     assert losses[-1] < math.log(2), "than a coin"
-    if strategy == "flora":
+    if build(strategy, {}).traits.exact:
         assert summary["aggregation_error_max"] < 1e-6
 
 

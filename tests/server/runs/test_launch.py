@@ -12,6 +12,7 @@ from server.runs.launch import (
     first_step_epsilon,
     launchpad,
     packaged_recipes,
+    planned,
     planned_epsilon,
     read_recipe,
     resume,
@@ -125,6 +126,15 @@ def test_the_round_that_asks_for_gradients_is_planned_as_the_run_of_its_own_that
     asks = recipe.model_copy(update={"adapter": adapter})
     assert 1.9 < first_step_epsilon(asks, examples=1000) <= 2.0
     assert planned_epsilon(asks, examples=1000) == planned_epsilon(recipe, examples=1000)
+
+
+@pytest.mark.parametrize("does", [planned, start])
+def test_a_simulation_of_what_does_not_go_together_is_neither_planned_nor_started(tmp_path, does):
+    pad, dropping = Launchpad(tmp_path, "x"), read_recipe("{adapter: {dropout: 0.1}, privacy: {epsilon: 3}}")
+    more = {"examples": 1000} if does is planned else {"name": "first"}
+    with pytest.raises(SettingsError, match=r"adapter\.dropout=0\.1 and privacy exclude each other"):
+        does(pad, dropping, **more)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_page_refuses_what_the_terminal_refuses(tmp_path):

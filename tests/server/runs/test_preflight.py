@@ -68,6 +68,12 @@ def test_what_cannot_work_is_refused(settings, content, overrides, message):
         look_before(with_test_set(settings, content), recipe(*overrides))
 
 
+@pytest.mark.parametrize("overrides", [["privacy.epsilon=3", "privacy.adapt={below: 0.8}"], ["mode=alone"]])
+def test_what_does_not_go_with_the_coordinators_own_files_is_refused(settings, overrides):
+    with pytest.raises(SettingsError, match=r"there are none here: set held_out in server\.yaml|mode='alone'"):
+        look_before(settings.model_copy(update={"labels": ("a", "b")}), recipe(*overrides))
+
+
 def test_a_run_that_is_refused_is_not_submitted(settings, tmp_path):
     path: Path = tmp_path / "recipe.yaml"
     path.write_text(yaml_text({"name": "first"}))

@@ -12,10 +12,10 @@ import pytest
 from fedlora.config import Recipe
 from fedlora.settings import RunError, SettingsError, parse
 from server.stages.robust.fit import held_mb, require_enough
-from strategies.fit import require_robust_fit
+from strategies.compatibility import case_of, require_compatible
 from strategies.registry import STRATEGIES
 from tests.server.stages.robust.examples import LINEAR, StoppedError, honest, run_stage, settings
-from tests.strategies.examples import built, random_adapter
+from tests.strategies.examples import random_adapter
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,11 @@ def recipe(**values: Any) -> Recipe:
     return parse(Recipe, values)
 
 
+def begin(**values: Any) -> None:
+    """As far as the recipe alone says."""
+    require_compatible(case_of(recipe(**values)))
+
+
 def test_asking_too_few_clients_is_refused_before_anything_is_sent():
     asked = recipe(robust={"rule": "multi-krum", "attackers": 2}, strategy={"name": "fedit"})
     with pytest.raises(RunError, match=r"n >= 2f \+ 3 .* 7 updates, and 6 clients are asked.*rounds.fraction=1.0"):
@@ -72,12 +77,12 @@ def test_asking_too_few_clients_is_refused_before_anything_is_sent():
 
 def test_a_number_of_clients_that_the_recipe_knows_is_refused_with_the_recipe():
     with pytest.raises(SettingsError, match=r"needs n >= 2f \+ 3 .* 5 updates, a round asks 2 clients"):
-        recipe(data={"partition": "iid", "clients": 4}, rounds={"fraction": 0.5}, robust={"rule": "multi-krum"})
+        begin(data={"partition": "iid", "clients": 4}, rounds={"fraction": 0.5}, robust={"rule": "multi-krum"})
 
 
 def test_more_kept_than_are_honest_is_refused():
     with pytest.raises(SettingsError, match=r"n >= f \+ robust.keep=7 with f = robust.attackers=1: 8 updates"):
-        recipe(data={"partition": "iid", "clients": 7}, robust={"rule": "multi-krum", "keep": 7})
+        begin(data={"partition": "iid", "clients": 7}, robust={"rule": "multi-krum", "keep": 7})
 
 
 def test_keep_without_multi_krum_is_refused():
@@ -97,33 +102,33 @@ def test_holding_more_than_the_memory_allows_is_refused_before_anything_is_sent(
 def test_client_level_privacy_is_refused():
     private = {"client_level": {"clip": 1.0, "noise_multiplier": 1.0}}
     with pytest.raises(SettingsError, match=r"robust and privacy.client_level exclude each other"):
-        recipe(privacy=private, robust={"rule": "screen"})
-    recipe(privacy={"epsilon": 3.0}, robust={"rule": "screen"})  # example-level privacy: post-processing
+        begin(privacy=private, robust={"rule": "screen"})
+    begin(privacy={"epsilon": 3.0}, robust={"rule": "screen"})  # example-level privacy: post-processing
 
 
 def test_unequal_devices_are_refused():
     with pytest.raises(SettingsError, match=r"unequal rank or depth.*Remove `devices`"):
-        recipe(strategy={"name": "flexlora"}, devices={"others": {"r": 4}}, robust={"norm_bound": 1.0})
+        begin(strategy={"name": "flexlora"}, devices={"others": {"r": 4}}, robust={"norm_bound": 1.0})
 
 
 @pytest.mark.parametrize("mode", ["alone", "pooled"])
 def test_one_client_alone_has_nobody_to_compare_with(mode):
     with pytest.raises(SettingsError, match=rf"mode={mode} has one"):
-        recipe(mode=mode, robust={"rule": "median"})
+        begin(mode=mode, robust={"rule": "median"})
 
 
 @pytest.mark.parametrize("name", sorted(set(STRATEGIES) - set(LINEAR)))
 @pytest.mark.parametrize("rule", ["median", "trimmed-mean"])
 def test_a_coordinate_rule_is_refused_where_uploads_are_not_linear(name, rule):
     with pytest.raises(SettingsError, match=rf"robust.rule={rule} .* {name} looks at whole updates"):
-        require_robust_fit(recipe(robust={"rule": rule}, strategy={"name": name}), built(name))
+        begin(robust={"rule": rule}, strategy={"name": name})
 
 
 @pytest.mark.parametrize("asked", [{"rule": "screen"}, {"rule": "multi-krum"}, {"norm_bound": 1.0}])
 def test_measuring_products_is_refused_where_a_factor_never_leaves_its_site(asked):
     with pytest.raises(SettingsError, match="measures ΔW, and with fedsa every site serves a ΔW of its own"):
-        require_robust_fit(recipe(robust=asked, strategy={"name": "fedsa"}), built("fedsa"))
-    require_robust_fit(recipe(robust={"rule": "median"}, strategy={"name": "fedsa"}), built("fedsa"))
+        begin(robust=asked, strategy={"name": "fedsa"})
+    begin(robust={"rule": "median"}, strategy={"name": "fedsa"})
 
 
 def test_every_rule_has_its_bound_in_words_and_numbers():

@@ -1,0 +1,67 @@
+"""Local training of admitted work: one after the other here. Another trainer may take several together.
+
+Whatever its way, a trainer gives for each work what `OneByOne` gives for it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+
+from client.training import train_adapter, train_adapter_privately
+from client.work import Start, Trained, Work
+from fedlora.adapters import read, set_trainable, write
+from fedlora.models.evaluation import evaluate
+from fedlora.models.resident import Resident
+from fedlora.randomness import generator, seed_of
+
+
+class Trainer(Protocol):
+    def train(self, works: Sequence[Work]) -> Iterator[Trained]:
+        """In the order of `works`. What fails for one ends the rest: its caller answers for each."""
+        ...
+
+
+class OneByOne:
+    """The slow, clear way: the resident model serves one work's state at a time."""
+
+    def train(self, works: Sequence[Work]) -> Iterator[Trained]:
+        for work in works:
+            serve(work.home, work.task.run, work.start)
+            quality = None
+            if work.tells:
+                batches = work.parts.test.evaluation_batches(device=work.placed.model.device)
+                quality = evaluate(work.home.model, batches, on=work.placed.model)
+            loss = take_steps(work)
+            yield Trained(read(work.home.model), loss, quality)
+
+
+def serve(home: Resident, run: str, start: Start) -> None:
+    """Make the resident model what the round starts from."""
+    home.at_version(run, start.base.version, start.base.total)
+    write(home.model, start.own)
+
+
+def take_steps(work: Work) -> float | None:
+    """Local steps; every random draw but privacy's is addressed by run seed, client and round. Returns the mean loss
+    in nats, None where no example was drawn."""
+    task, model, grant = work.placed, work.home.model, work.grant
+    parameters = set_trainable(model, (*task.trains, *task.keeps))
+    address = ("client", work.site.name, "round", task.round)
+    with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+        torch.manual_seed(seed_of(task.seed, *address, "dropout"))
+        if grant.mechanism is not None:
+            return train_adapter_privately(
+                model,
+                parameters,
+                work.parts.train,
+                task.train,
+                on=task.model,
+                mechanism=grant.mechanism,
+                source=grant.source(),
+                gradients=task.privacy.engine,
+            )
+        stream = generator(task.seed, *address, "batches")
+        return train_adapter(model, parameters, work.parts.train, task.train, on=task.model, stream=stream)

@@ -1,0 +1,56 @@
+"""A task that a site has admitted, and what training makes of it: what passes between the three steps of a round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from client.site import Parts, Site
+from client.state.base import HeldBase
+from fedlora.models.resident import Resident
+from fedlora.privacy.guard import Grant, Guard
+from fedlora.protocol.task import Evaluation, Task
+from fedlora.updates import Adapter
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the model is to serve when training begins."""
+
+    received: Adapter
+    """What the coordinator sent: the answer is the difference from it."""
+    own: Adapter
+    """The same with what this site keeps of its own."""
+    base: HeldBase
+    """What has been added to the base model's frozen weights."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A task that is charged, with the examples that it may see. Nothing of it is trained yet."""
+
+    task: Task
+    """As it came: it names the answer."""
+    placed: Task
+    """The same on this site's own device: to work on."""
+    site: Site
+    guard: Guard
+    grant: Grant
+    home: Resident
+    start: Start
+    parts: Parts
+
+    @property
+    def tells(self) -> bool:
+        """Whether figures about the data leave: without privacy, or where recipe and policy both say so."""
+        return self.grant.mechanism is None or self.task.privacy.report_metrics
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of the local steps."""
+
+    adapter: Adapter
+    loss: float | None
+    """Mean loss of the steps, in nats; with privacy it is not private itself."""
+    received: Evaluation | None
+    """The received adapter on the site's own test examples; None where no figure leaves."""

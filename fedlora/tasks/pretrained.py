@@ -1,0 +1,25 @@
+"""Models through one of transformers' Auto classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedlora.tasks.base import Loaded
+
+
+class Pretrained:
+    """A task whose model is what `auto` makes of a checkpoint or of a config."""
+
+    auto: Any
+
+    def load(self, source: str, *, outputs: int, **options: Any) -> Loaded:
+        model, loading = self.auto.from_pretrained(source, output_loading_info=True, **options)
+        return Loaded(model, tuple(loading["missing_keys"]))
+
+    def outline(self, config: Any) -> nn.Module:
+        with torch.device("meta"):
+            model: nn.Module = self.auto.from_config(config)
+        return model

@@ -1,0 +1,121 @@
+"""The table's second part: settings that do nothing beside others, and that somebody believes in.
+
+Refused where a person begins a run. A run that was begun is not stopped by them.
+"""
+
+from __future__ import annotations
+
+from fedlora.config import DataSettings
+from fedlora.data.rows import PACKAGED
+from strategies.compatibility.case import Case
+from strategies.compatibility.rule import Holds, Rule
+
+COLUMNS = ("text", "label", "client_column")
+
+
+def _idle(setting: str, when: Holds, *, beside: str, instead: str, example: tuple[str, ...]) -> Rule:
+    """The setting as a text may write it, what it does nothing with, and what to use in the place of either."""
+    return Rule(
+        name=f"{example[0].partition('=')[0]} does something",
+        when=when,
+        because=f"{setting} has no effect with {beside}.",
+        instead=f"Remove it, or use {instead}.",
+        example=example,
+    )
+
+
+def _named(case: Case, column: str) -> bool:
+    """Whether `data` says which column it is."""
+    return bool(getattr(case.recipe.data, column) != DataSettings.model_fields[column].default)
+
+
+TRAINING = (
+    _idle(
+        "train.momentum={c.recipe.train.momentum:g}",
+        lambda c: c.recipe.train.momentum and c.recipe.train.optimizer == "adamw",
+        beside="train.optimizer=adamw",
+        instead="train.optimizer=sgd",
+        example=("train.momentum=0.9", "train.optimizer=adamw"),
+    ),
+    _idle(
+        "train.weight_decay={c.recipe.train.weight_decay:g}",
+        lambda c: c.recipe.train.weight_decay and c.recipe.train.optimizer == "sgd",
+        beside="train.optimizer=sgd",
+        instead="train.optimizer=adamw",
+        example=("train.weight_decay=0.1", "train.optimizer=sgd"),
+    ),
+    _idle(
+        "train.max_grad_norm={c.recipe.train.max_grad_norm:g}",
+        lambda c: c.recipe.train.max_grad_norm is not None and c.recipe.privacy.enabled,
+        beside="privacy, which clips every example",
+        instead="privacy.clip instead",
+        example=("train.max_grad_norm=1", "privacy.epsilon=3"),
+    ),
+    _idle(
+        "train.head_lr={c.recipe.train.head_lr:g}",
+        lambda c: c.recipe.train.head_lr is not None and c.recipe.train.head == "frozen",
+        beside="train.head=frozen",
+        instead="train.head=train",
+        example=("train.head_lr=0.1", "train.head=frozen"),
+    ),
+    _idle(
+        "adapter.public",
+        lambda c: c.recipe.adapter.public is not None and c.recipe.adapter.init != "gradient",
+        beside="adapter.init={c.recipe.adapter.init}",
+        instead="adapter.init=gradient",
+        example=("adapter.public.source=airlines", "adapter.init=kaiming"),
+    ),
+    _idle(
+        "adapter.first_step",
+        lambda c: c.recipe.adapter.first_step is not None and c.recipe.adapter.init != "client-gradients",
+        beside="adapter.init={c.recipe.adapter.init}",
+        instead="adapter.init=client-gradients",
+        example=("adapter.first_step.batch_size=64", "adapter.init=kaiming"),
+    ),
+)
+
+FEDERATION = (
+    _idle(
+        "{c.idle_densities}",
+        lambda c: c.idle_densities,
+        beside="strategy.name={c.name} and train.head={c.recipe.train.head}: no client sends it",
+        instead="settings that train it",
+        example=("wire.densities.A=0.5", "strategy.name=fedsvd"),
+    ),
+    _idle(
+        "rounds.max_weight={c.recipe.rounds.max_weight}",
+        lambda c: c.recipe.rounds.max_weight is not None and c.alike is not None,
+        beside="{c.alike}: examples are not what clients weigh by",
+        instead="a mean that is weighted by examples",
+        example=("rounds.max_weight=100", "strategy.name=hetlora"),
+    ),
+)
+
+DATA = (
+    *(
+        _idle(
+            f"data.{column}={{c.recipe.data.{column}}}",
+            lambda c, column=column: c.recipe.data.source in PACKAGED and _named(c, column),  # type: ignore[misc]
+            beside="data.source={c.recipe.data.source}, which is packaged",
+            instead="data.source with the path of your own file",
+            example=(f"data.{column}=tweet", "data.source=airlines"),
+        )
+        for column in COLUMNS
+    ),
+    _idle(
+        "data.clients={c.recipe.data.clients}",
+        lambda c: c.recipe.data.clients is not None and c.recipe.data.partition == "natural",
+        beside="data.partition=natural: clients are those of data.client_column {c.recipe.data.client_column!r}",
+        instead="data.partition=iid, dirichlet or label",
+        example=("data.clients=4", "data.partition=natural"),
+    ),
+    _idle(
+        "data.alpha={c.recipe.data.alpha:g}",
+        lambda c: c.recipe.data.partition != "dirichlet" and _named(c, "alpha"),
+        beside="data.partition={c.recipe.data.partition}",
+        instead="data.partition=dirichlet",
+        example=("data.alpha=0.1", "data.partition=natural"),
+    ),
+)
+
+WITHOUT_EFFECT = (*TRAINING, *FEDERATION, *DATA)

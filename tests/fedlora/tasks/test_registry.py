@@ -1,0 +1,203 @@
+"""What every task promises: those of the registry, and two that are dropped in as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageClassification, ViTConfig
+
+from fedlora.adapters import initial_adapter, inject, read, set_trainable, write
+from fedlora.adapters.dense import mark_dense
+from fedlora.adapters.inject import adapted_layers
+from fedlora.config import AdapterSettings, ModelSettings
+from fedlora.data.examples import COMPANIES, Examples
+from fedlora.privacy.engine import PrivateEngine
+from fedlora.privacy.mechanism import Mechanism
+from fedlora.privacy.noise import SeededSource
+from fedlora.protocol.task import Evaluation
+from fedlora.settings import SettingsError, parse
+from fedlora.tasks.base import SAMPLES, Item, TaskKind
+from fedlora.tasks.registry import TASKS, task_named
+from fedlora.tasks.tokens import vocabulary_of
+from fedlora.tasks.verdict import STANDINGS
+from fedlora.updates import Factor
+from tests.fedlora.tasks.causal_lm import CausalLM, item_of
+from tests.fedlora.tasks.image_classification import ImageClassification
+from tests.privacy.architectures import CONFIGS
+from tests.privacy.models import looped_clipped_sum
+
+LONGEST, CLIP = 16, 0.05
+VIT = ViTConfig(
+    hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=16, patch_size=8,
+    num_labels=3,
+)  # fmt: skip
+
+
+def texts(vocabulary: int) -> list[torch.Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    return [torch.randint(2, vocabulary, (tokens,), generator=draw) for tokens in (9, 4, 13, 6, 2)]
+
+
+def labelled(model: nn.Module) -> list[Item]:
+    return [{"input_ids": ids, "labels": torch.tensor(n % 3)} for n, ids in enumerate(texts(vocabulary_of(model)))]
+
+
+def answered(model: nn.Module) -> list[Item]:
+    return [item_of(ids.tolist(), 1) for ids in texts(vocabulary_of(model))]
+
+
+def pictures(model: nn.Module) -> list[Item]:
+    draw = torch.Generator().manual_seed(1)
+    images = torch.randn(5, model.config.num_channels, 16, 16, generator=draw)
+    return [{"pixel_values": image, "labels": torch.tensor(number % 3)} for number, image in enumerate(images)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task, a tiny model for it, and examples."""
+
+    task: TaskKind
+    build: Callable[[], nn.Module]
+    items: Callable[[nn.Module], Sequence[Item]]
+
+
+CASES = {
+    "sequence-classification": Case(
+        task_named("sequence-classification"), lambda: AutoModel.from_config(CONFIGS["bert"]), labelled
+    ),
+    "causal-lm": Case(CausalLM(), lambda: AutoModelForCausalLM.from_config(CONFIGS["llama"]), answered),
+    "image-classification": Case(
+        ImageClassification(), lambda: AutoModelForImageClassification.from_config(VIT), pictures
+    ),
+}
+
+
+def ready(case: Case) -> tuple[nn.Module, Examples]:
+    """Adapted, with B away from zero, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = case.build()
+        model.eval()
+        case.task.prepare(model, longest=LONGEST, outputs=3)
+        mark_dense(model, case.task.dense)
+        settings = AdapterSettings(r=2)
+        inject(model, settings)
+        write(model, initial_adapter(model, settings, seed=0))
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                nn.init.normal_(parameter, std=0.3)
+    return model, Examples(case.items(model), case.task, 0)
+
+
+@pytest.fixture(params=CASES)
+def case(request) -> Case:
+    return CASES[request.param]
+
+
+def test_every_task_of_the_registry_is_tried_here():
+    assert TASKS.keys() <= CASES.keys()
+
+
+def test_what_it_calls_dense_is_there_has_no_adapter_and_is_all_that_trains_beside_adapters(case):
+    model, _ = ready(case)
+    for path in case.task.dense:
+        assert model.get_submodule(path)
+        assert not any(name == path or name.startswith(f"{path}.") for name, _ in adapted_layers(model))
+    assert {name.partition("/")[0] for name in read(model).dense} == set(case.task.dense)
+    trainable = set_trainable(model, (Factor.DENSE,))
+    assert len(trainable) == len(read(model).dense)
+
+
+def test_an_example_s_loss_is_its_own_whatever_stands_beside_it_and_however_it_is_padded(case):
+    model, examples = ready(case)
+    everyone = range(len(examples))
+    with torch.no_grad():
+        together = case.task.losses(model, examples.batch(everyone))
+        padded = case.task.losses(model, examples.batch(everyone, length=LONGEST))
+        alone = torch.cat([case.task.losses(model, examples.batch([index])) for index in everyone])
+    assert together.shape == (len(examples),)
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(padded, alone, atol=1e-6, rtol=1e-6)
+
+
+def test_the_private_engine_sums_what_a_loop_over_examples_does(case):
+    model, examples = ready(case)
+    set_trainable(model, Factor)
+    indices = torch.arange(len(examples))
+
+    def loss(chosen: torch.Tensor) -> torch.Tensor:
+        return case.task.losses(model, examples.batch(chosen.tolist(), length=LONGEST))
+
+    expected = looped_clipped_sum(model, loss, indices, clip=CLIP)
+    mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=CLIP, steps=1, expected_batch=float(len(examples)))
+    with PrivateEngine(model, mechanism, examples=len(examples), source=SeededSource(0)) as engine:
+        found = engine.clipped_sum(indices, loss)
+    assert found.keys() == expected.keys()
+    for parameter, total in expected.items():
+        torch.testing.assert_close(found[parameter], total, atol=1e-6 * CLIP * len(examples), rtol=1e-5)
+
+
+def test_what_is_ignored_has_no_loss_and_moves_nothing(case):
+    model, examples = ready(case)
+    parameters = set_trainable(model, Factor)
+    ignored = case.task.ignored(examples.items[0])
+    assert case.task.usable(model)(ignored)
+    batch = case.task.collate([ignored, examples.items[1]], padding=0)
+    losses = case.task.losses(model, batch)
+    assert losses[0] == 0
+    gradients = torch.autograd.grad(losses[0], parameters, allow_unused=True)
+    assert not any(gradient is not None and gradient.any() for gradient in gradients)
+
+
+def test_what_is_measured_is_what_is_named_and_adds_up(case):
+    model, examples = ready(case)
+    with torch.no_grad():
+        first, second, whole = (
+            case.task.measure(model, examples.batch(part)) for part in ([0, 1], [2, 3, 4], [0, 1, 2, 3, 4])
+        )
+    names = {metric.name for metric in case.task.metrics}
+    assert whole.keys() == {"loss", *names}
+    assert case.task.compare_by.name in whole
+    for name in whole:
+        assert (first[name] + second[name]).value == pytest.approx(whole[name].value, rel=1e-5)
+
+
+def test_its_judge_says_where_a_run_stands_and_knows_a_diverged_one(case):
+    _, examples = ready(case)
+    judge = case.task.judge(examples.items, ("a", "b", "c"))
+
+    def evaluation(loss: float, score: float) -> Evaluation:
+        return Evaluation.of({**dict.fromkeys((m.name for m in case.task.metrics), score), "loss": loss}, examples=5)
+
+    course = [evaluation(1.0, 0.5), None, evaluation(0.2, 1.0)]
+    assert judge.verdict([None])["verdict"] == []
+    found = judge.verdict(course)
+    assert found["test_examples"] == len(examples)
+    assert found["standing"].startswith("better")
+    assert "better" in found["verdict"][0]
+    lost = judge.verdict([*course, evaluation(9.0, 0.0)])
+    assert (lost["standing"], lost["verdict"][0][:11]) == ("diverged", "It diverged")
+    assert {found["standing"], lost["standing"]} <= set(STANDINGS)
+    assert judge.learning([1.0, 9.0], 0.0) == "diverged"
+    assert judge.learning([1.0, 0.2], 1.0) == "learns"
+    assert judge.learning([1.0, 1.05], 0.0) == "does not learn"
+
+
+def test_invented_examples_come_in_two_companies_and_have_a_loss(case):
+    model, _ = ready(case)
+    examples = Examples(case.task.sample(model, longest=LONGEST, padding=0), case.task, 0)
+    assert len(examples) == SAMPLES
+    assert all(map(case.task.usable(model), examples.items))
+    shapes = examples.shapes(most=LONGEST)
+    assert all(len({shapes[index] for index in company}) == 1 for company in COMPANIES)
+    with torch.no_grad():
+        assert (case.task.losses(model, examples.batch(range(SAMPLES))) > 0).all()
+
+
+def test_a_name_that_is_no_task_is_refused_with_the_nearest():
+    with pytest.raises(SettingsError, match=r"'sequence_classification' is no task; did you mean 'sequence-class"):
+        parse(ModelSettings, {"task": "sequence_classification"})
