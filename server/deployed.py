@@ -19,7 +19,6 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedlora.config import Recipe, load
 from fedlora.data.examples import Examples, encoded
-from fedlora.data.rows import Row
 from fedlora.deployment.enrolment import require_name
 from fedlora.files import write_atomically
 from fedlora.models.base import load_tokenizer
@@ -35,7 +34,6 @@ from server.orders import StoppedError
 from server.record.lines import read_records
 from server.record.records import ClientAnswered, Event, RoundFinished, RoundStarted, Waiting
 from server.record.summary import summary_of
-from server.record.verdict import Guessing, verdict
 from server.replies.prompt_grid import PromptGrid
 from server.requests.declared import readable, remember
 from server.rounds import Evaluate
@@ -86,6 +84,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     require_compatible(case_of(recipe, place_of(settings)))
     rows = list(read.rows) if read else []
     labels = classes_of(settings, recipe, (row.label for row in rows))
+    examples = encoded(rows, labels, load_tokenizer(recipe.model), on=recipe.model) if rows else None
     home = resident(recipe.model, recipe.adapter, labels)
     store = open_or_go_without(settings)
     recorder = Recorder(store, name=folder.name, kind="deployment", coordinator=settings.name) if store else None
@@ -95,7 +94,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         resident=home,
         folder=folder,
         labels=labels,
-        evaluate=evaluation(recipe, home, rows, labels) if rows else None,
+        evaluate=evaluation(recipe, home, examples) if examples else None,
         watch=lambda event: watch(event, settings),
         coordinator=settings.name,
         site_of=lambda node: sites.read().name_of(node),
@@ -106,9 +105,9 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     )
     progress = coordinate(grid, recipe, needs, resume=(folder / "checkpoint.safetensors").exists())
     summary = {**summary_of(recipe, progress, folder), "name": folder.name}  # a coordinator's runs share recipes
-    if rows:
-        guessing = Guessing.on((row.label for row in rows), classes=len(labels))
-        summary |= verdict([record.evaluation for record in read_records(folder)], guessing)
+    if examples:
+        judge = examples.task.judge(examples.items, labels)
+        summary |= judge.verdict([record.evaluation for record in read_records(folder)])
     write_atomically(folder / "summary.json", json.dumps(summary, indent=2).encode())
 
 
@@ -133,9 +132,8 @@ def signed_by(registry: Registry, node: int, digest: bytes, signature: bytes) ->
     return True
 
 
-def evaluation(recipe: Recipe, home: Resident, rows: list[Row], labels: tuple[str, ...]) -> Evaluate:
+def evaluation(recipe: Recipe, home: Resident, examples: Examples) -> Evaluate:
     """How a state does on the coordinator's test set."""
-    examples: Examples = encoded(rows, labels, load_tokenizer(recipe.model), on=recipe.model)
 
     def on_held_out(state: State) -> Evaluation:
         load_state(home, "held-out", state)
@@ -177,10 +175,10 @@ def log_event(event: Event) -> None:
                     "round": finished.round,
                     "trained": finished.count("trained"),
                     "late": finished.count("late"),
-                    "accuracy": None if quality is None else quality.accuracy,
                     "bytes_up": finished.bytes_up,
                     "seconds": round(finished.seconds, 2),
-                },
+                }
+                | ({} if quality is None else {"loss": quality.loss, **quality.metrics}),
             )
 
 

@@ -30,6 +30,7 @@ from fedlora.config import Recipe
 from fedlora.protocol.task import Evaluation
 from fedlora.randomness import chooser
 from fedlora.settings import RunError
+from fedlora.tasks.registry import task_named
 from server.orders import NobodyAsks, Orders
 from server.record.checkpoint import Progress
 from server.record.downlink import Downlink, held_after, used_after
@@ -252,9 +253,11 @@ class Rounds(FlowerStrategy):
 
     def _brief_now(self) -> Brief:
         """The brief, with the noise that the rounds so far call for."""
-        if self.recipe.privacy.adapt is None:
+        adapt = self.recipe.privacy.adapt
+        if adapt is None:
             return self._brief
-        factor = noise_factor(self.recipe.privacy.adapt, self._around.journal.accuracies())
+        metric = task_named(self.recipe.model.task).compare_by
+        factor = noise_factor(adapt, metric, self._around.journal.values(metric.name))
         return replace(self._brief, noise_factor=factor)
 
     def _quorum(self, intake: Intake) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
 import json
 import statistics
@@ -15,8 +16,10 @@ from typing import Any, Protocol
 from fedlora.config import Recipe, load
 from fedlora.privacy.shown import at_most
 from fedlora.settings import SettingsError
+from fedlora.tasks.guessing import ACCURACY
+from fedlora.tasks.metric import LOSS, Metric
+from fedlora.tasks.verdict import STANDINGS
 from server.record.lines import read_records
-from server.record.verdict import STANDINGS
 from simulations.terminal.pictures import draw_comparison
 
 
@@ -29,6 +32,18 @@ class Run:
     seed: int
     folder: Path
     summary: Mapping[str, Any]
+
+    @property
+    def metric(self) -> Metric:
+        """What it is compared by; a summary of before there were several has accuracy."""
+        named: str | None = self.summary.get("metric")
+        return ACCURACY if named is None else Metric(named, self.summary["larger_is_better"])
+
+    @property
+    def score(self) -> float | None:
+        """The metric's value; None where it was never evaluated."""
+        value: float | None = self.summary["score" if "score" in self.summary else self.metric.name]
+        return value
 
 
 @dataclass(frozen=True)
@@ -162,11 +177,13 @@ class Row:
     method: str
     settings: str
     seeds: int
-    accuracy: float
-    accuracy_spread: float
+    metric: Metric
+    score: float
+    spread: float
+    """Of the score."""
     loss: float
     standing: str | None
-    """Against guessing, as `server.record.verdict` says it; of several seeds the worst."""
+    """As the task's judge says it (`fedlora.tasks.verdict`); of several seeds the worst."""
     aggregation_error_max: float | None
     megabytes_up: float
     megabytes_down: float
@@ -176,25 +193,33 @@ class Row:
 
 
 def best_rows(runs: Iterable[Run]) -> list[Row]:
-    """For each method the swept setting with the best mean accuracy, methods in the order given.
+    """For each method the swept setting with the best mean score, methods in the order given.
 
     Of settings with different numbers of seeds, those with most count: a sweep on one seed was their choice. The
     setting is chosen on the same shared test set that is reported: said wherever the table is printed.
     """
-    grouped: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
-    for run in runs:
-        grouped[run.method][run.settings].append(run)
-    return [
-        max(
-            (row_of(method, settings, found) for settings, found in choices.items()),
-            key=lambda row: (row.seeds, row.accuracy),
-        )
-        for method, choices in grouped.items()
-    ]
+    grouped: dict[str, list[Row]] = defaultdict(list)
+    for row in all_rows(runs):
+        grouped[row.method].append(row)
+    return [functools.reduce(preferred, rows) for rows in grouped.values()]
+
+
+def preferred(row: Row, other: Row) -> Row:
+    """The one with more seeds; of as many, the better one, or the first."""
+    if row.seeds != other.seeds:
+        return max(row, other, key=lambda row: row.seeds)
+    return other if row.metric.better(other.score, row.score) else row
 
 
 def all_rows(runs: Iterable[Run]) -> list[Row]:
-    """Every method at every swept setting."""
+    """Every method at every swept setting. SettingsError where what they are judged by differs."""
+    runs = list(runs)
+    judged_by = sorted({run.metric.name for run in runs})
+    if len(judged_by) > 1:
+        raise SettingsError(
+            f"these runs are of tasks that are judged by different figures ({', '.join(judged_by)}): compare runs of "
+            "one task."
+        )
     grouped: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
         grouped[run.method, run.settings].append(run)
@@ -205,13 +230,13 @@ def row_of(method: str, settings: str, runs: Sequence[Run]) -> Row:
     def mean(key: str) -> float:
         return statistics.fmean(float(run.summary[key]) for run in runs)
 
+    scores = [run.score for run in runs if run.score is not None]
     for run in runs:
-        if run.summary["accuracy"] is None:
+        if run.score is None:
             raise SettingsError(
                 f"{run.folder} was never evaluated, so there is nothing to compare: its coordinator has no test set. "
                 "Set held_out in server.yaml for the next run."
             )
-    accuracies = [float(run.summary["accuracy"]) for run in runs]
     errors = [run.summary["aggregation_error_max"] for run in runs if run.summary["aggregation_error_max"] is not None]
     standings = [said for run in runs if (said := run.summary.get("standing")) is not None]
     epsilons = [run.summary["epsilon_max"] for run in runs if run.summary.get("epsilon_max") is not None]
@@ -219,8 +244,9 @@ def row_of(method: str, settings: str, runs: Sequence[Run]) -> Row:
         method=method,
         settings=settings,
         seeds=len(runs),
-        accuracy=statistics.fmean(accuracies),
-        accuracy_spread=statistics.stdev(accuracies) if len(runs) > 1 else 0.0,
+        metric=runs[0].metric,
+        score=statistics.fmean(scores),
+        spread=statistics.stdev(scores) if len(runs) > 1 else 0.0,
         loss=mean("loss"),
         standing=min(standings, key=STANDINGS.index) if standings else None,
         aggregation_error_max=max(errors) if errors else None,
@@ -232,32 +258,33 @@ def row_of(method: str, settings: str, runs: Sequence[Run]) -> Row:
     )
 
 
-COLUMNS = ("method", "setting", "seeds", "accuracy", "verdict", "loss", "agg. error", "MB up", "MB down", "ε", "s")
-
-
-def cells(row: Row) -> tuple[str, ...]:
-    """A row as text."""
+def cells(row: Row) -> dict[str, str]:
+    """A row as text, by column. The loss has one of its own where it is not what runs are compared by."""
     error = "-" if row.aggregation_error_max is None else f"{row.aggregation_error_max:.1e}"
-    accuracy = f"{row.accuracy:.4f}" + (f" ± {row.accuracy_spread:.4f}" if row.seeds > 1 else "")
+    score = f"{row.score:.4f}" + (f" ± {row.spread:.4f}" if row.seeds > 1 else "")
     epsilon = "-" if row.epsilon is None else at_most(row.epsilon)
-    return (
-        row.method, row.settings or "-", str(row.seeds), accuracy, row.standing or "-", f"{row.loss:.4f}", error,
-        f"{row.megabytes_up:.2f}", f"{row.megabytes_down:.2f}", epsilon, f"{row.seconds:.0f}",
-    )  # fmt: skip
+    loss = {} if row.metric.name == LOSS.name else {LOSS.words: f"{row.loss:.4f}"}
+    return {
+        "method": row.method, "setting": row.settings or "-", "seeds": str(row.seeds), row.metric.words: score,
+        "verdict": row.standing or "-", **loss, "agg. error": error, "MB up": f"{row.megabytes_up:.2f}",
+        "MB down": f"{row.megabytes_down:.2f}", "ε": epsilon, "s": f"{row.seconds:.0f}",
+    }  # fmt: skip
 
 
 def write_outputs(rows: Sequence[Row], everything: Sequence[Row], out: Path) -> None:
     """comparison.csv (every setting), comparison.md (the best of each method), comparison.png."""
     out.mkdir(parents=True, exist_ok=True)
+    columns = list(cells(rows[0]))
     with (out / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
         writer.writerows(cells(row) for row in everything)
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(cells(row).values()) + " |" for row in rows]
     (out / "comparison.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     curves = {
         row.method: [list(read_records(run.folder)) for run in row.runs if (run.folder / "rounds.jsonl").exists()]
         for row in rows
     }
-    draw_comparison({name: found for name, found in curves.items() if found}, out / "comparison.png")
+    drawn = {name: found for name, found in curves.items() if found}
+    draw_comparison(drawn, rows[0].metric, out / "comparison.png")

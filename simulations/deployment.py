@@ -26,6 +26,7 @@ from fedlora.deployment.environment import QUIET
 from fedlora.plain_yaml import yaml_text
 from fedlora.processes.living import born
 from fedlora.settings import read_mapping
+from fedlora.tasks.registry import task_named
 from fedlora.units_path import units_folder
 from server.record.lines import read_records
 from server.runs.submissions import completed_rounds, state_of, submit
@@ -222,9 +223,10 @@ def demo(out: Path) -> None:
         deployment.start_all()
         run = deployment.submit(recipe, name="demo")
         deployment.wait_run(run, timeout_s=600)
+    judged_by = task_named(recipe.model.task).compare_by
     for record in read_records(run):
-        accuracy = "-" if record.evaluation is None else f"{record.evaluation.accuracy:.3f}"
-        print(f"round {record.round}: accuracy {accuracy}, {record.bytes_up} bytes up")
+        score = "-" if record.evaluation is None else f"{record.evaluation.value(judged_by.name):.3f}"
+        print(f"round {record.round}: {judged_by.words} {score}, {record.bytes_up} bytes up")
     print(f"the adapter is in {run / 'adapter'}")
 
 

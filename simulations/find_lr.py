@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedlora.settings import SettingsError
-from server.record.verdict import CLEARLY, Guessing, standard_error
+from fedlora.tasks.verdict import Judge
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 SAME = 0.02
@@ -25,10 +25,11 @@ class Tried:
     """One rate, and what became of it."""
 
     rate: float
-    guessing: Guessing
+    judge: Judge
     losses: tuple[float, ...] = ()
     """Nats, after each round; none where no round ended."""
-    accuracy: float = 0.0
+    score: float = 0.0
+    """The figure that the task's runs are compared by, after the last round."""
 
     @property
     def loss(self) -> float:
@@ -36,14 +37,8 @@ class Tried:
 
     @property
     def verdict(self) -> str:
-        """`server.record.verdict`'s rule in a word or two: a loss of twice that of knowing nothing is no training."""
-        uniform = math.log(self.guessing.classes)
-        if not self.loss <= 2 * uniform:
-            return "diverged"
-        error = standard_error(self.accuracy, self.guessing.examples)
-        if self.accuracy - self.guessing.majority > CLEARLY * error:
-            return "learns"
-        return "learns slowly" if self.loss < uniform and self.loss <= self.losses[0] else "does not learn"
+        """The judge's in a word or two."""
+        return self.judge.learning(self.losses, self.score) if self.losses else "diverged"
 
 
 def rates_around(rate: float) -> tuple[float, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,8 @@ from fedlora.privacy.spent import privacy_note, privacy_summary
 from fedlora.protocol.task import Evaluation
 from fedlora.protocol.versions import recorded
 from fedlora.settings import RunError
+from fedlora.tasks.metric import Metric
+from fedlora.tasks.registry import task_named
 from fedlora.versions import versions
 from server.coordinate import Coordination, coordinate, load_state
 from server.record import checkpoint
@@ -38,8 +39,15 @@ from server.record.journal import Journal
 from server.record.lines import read_records
 from server.record.packing_summary import packing_summary
 from server.record.records import RoundRecord, Watch
-from server.record.summary import first_step_spent, largest_error, last_evaluation, noised_rounds, spent_in, summary_of
-from server.record.verdict import Guessing, verdict
+from server.record.summary import (
+    figures,
+    first_step_spent,
+    largest_error,
+    last_evaluation,
+    noised_rounds,
+    spent_in,
+    summary_of,
+)
 from server.run_identity import MAY_MOVE
 from simulations.attacks import app_of, attackers, corrupted
 from simulations.data.contradictions import refuse_contradictions
@@ -77,7 +85,8 @@ class Outcome:
 
     clients: tuple[str, ...]
     progress: Progress
-    accuracy_by_client: Mapping[str, float]
+    by_client: Mapping[str, Evaluation]
+    """The final state on every client's own test examples."""
     folder: Path
 
 
@@ -148,7 +157,8 @@ def simulate(
     recipe = simulation.recipe.model_dump(mode="json")
     write_atomically(out / "config.yaml", yaml_text(recipe).encode())
     for outcome in outcomes:
-        draw_curves(outcome.folder, title=f"{simulation.recipe.name}: {', '.join(outcome.clients)}")
+        title = f"{simulation.recipe.name}: {', '.join(outcome.clients)}"
+        draw_curves(outcome.folder, metric_of(simulation), title=title)
     write_atomically(out / "summary.json", json.dumps(summary, indent=2).encode())
     return summary
 
@@ -211,13 +221,20 @@ def keep_partial(simulation: Simulation, folder: Path) -> None:
         return
     summary = {**summary_of(simulation.recipe, progress, folder), **judged(simulation, [list(read_records(folder))])}
     write_atomically(folder / "summary.json", json.dumps({**summary, "state": "stopped"}, indent=2).encode())
-    draw_curves(folder, title=f"{simulation.recipe.name}, stopped after round {progress.round}")
+    title = f"{simulation.recipe.name}, stopped after round {progress.round}"
+    draw_curves(folder, metric_of(simulation), title=title)
+
+
+def metric_of(simulation: Simulation) -> Metric:
+    """What the task's runs are compared by."""
+    return task_named(simulation.recipe.model.task).compare_by
 
 
 def judged(simulation: Simulation, rounds: Sequence[Sequence[RoundRecord]]) -> dict[str, Any]:
-    """What the figures mean (`server.record.verdict`): of one federation all of it, of several the majority alone."""
-    guessing = Guessing.on(simulation.data.held_out.numbers("labels"), classes=len(simulation.data.labels))
-    return verdict([record.evaluation for record in rounds[0]] if len(rounds) == 1 else [], guessing)
+    """What the figures mean (`TaskKind.judge`): of one federation all of it, of several what the test set is."""
+    held_out = simulation.data.held_out
+    judge = held_out.task.judge(held_out.items, simulation.data.labels)
+    return judge.verdict([record.evaluation for record in rounds[0]] if len(rounds) == 1 else [])
 
 
 @contextmanager
@@ -243,15 +260,15 @@ def on_held_out(simulation: Simulation, state: State) -> Evaluation:
     return evaluate(simulation.resident.model, batches, on=simulation.recipe.model)
 
 
-def by_client(simulation: Simulation, names: Sequence[str], progress: Progress, folder: Path) -> dict[str, float]:
-    """Accuracy of the final state on every client's own test examples; possible here because this is a simulation."""
+def by_client(simulation: Simulation, names: Sequence[str], progress: Progress, folder: Path) -> dict[str, Evaluation]:
+    """The final state on every client's own test examples; possible here because this is a simulation."""
     if keeps_personal(simulation.recipe):
         *_, last = read_records(folder)
-        return {one.client: one.received.accuracy for one in last.clients if one.received is not None}
+        return {one.client: one.received for one in last.clients if one.received is not None}
     load_state(simulation.resident, "held-out", progress.state)
     on = simulation.recipe.model
     tests = {name: simulation.data.clients[name].test.evaluation_batches(device=on.device) for name in names}
-    return {name: evaluate(simulation.resident.model, batches, on=on).accuracy for name, batches in tests.items()}
+    return {name: evaluate(simulation.resident.model, batches, on=on) for name, batches in tests.items()}
 
 
 def keeps_personal(recipe: Recipe) -> bool:
@@ -287,6 +304,7 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
     final = [quality for quality in last if quality is not None]
     if len(final) < len(last):
         raise RunError("a federation was never evaluated: raise rounds.count, or lower rounds.evaluate_every.")
+    judged_by = metric_of(simulation).name
     return {
         "name": recipe.name,
         "state": "finished",
@@ -294,9 +312,10 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
         "strategy": recipe.strategy.name,
         "rounds": max(outcome.progress.round for outcome in outcomes),
         "clients": sum(len(outcome.clients) for outcome in outcomes),
-        "accuracy": statistics.fmean(quality.accuracy for quality in final),
-        "loss": statistics.fmean(quality.loss for quality in final),
-        "accuracy_by_client": {name: a for outcome in outcomes for name, a in outcome.accuracy_by_client.items()},
+        **figures(final, task_named(recipe.model.task)),
+        f"{judged_by}_by_client": {
+            name: quality.value(judged_by) for outcome in outcomes for name, quality in outcome.by_client.items()
+        },
         "bytes_up": sum(outcome.progress.bytes_up for outcome in outcomes),
         "bytes_down": sum(outcome.progress.bytes_down for outcome in outcomes),
         "aggregation_error_max": largest_error(rounds),

@@ -35,11 +35,13 @@ class ClientLevelSettings(Settings):
 
 
 class AdaptSettings(Settings):
-    """Noise that shrinks in later rounds where accuracy on public examples falls short; each round is accounted as it
+    """Noise that shrinks in later rounds where quality on public examples falls short; each round is accounted as it
     was (FedMentor)."""
 
-    below: float = Field(gt=0, lt=1)
-    """Accuracy on the coordinator's own test set, taken as public, below which the noise shrinks for later rounds."""
+    below: float = Field(gt=0)
+    """Quality on the coordinator's own test set, taken as public, below which the noise shrinks for later rounds: the
+    figure that the task is compared by, such as accuracy. Where smaller is better, as with a loss, a round that ends
+    above it counts as short."""
 
     start: float = Field(1.5, ge=1, le=10)
     """σ begins this many times above the calibrated one: what it saves is what later rounds can spend."""
@@ -84,7 +86,7 @@ class PrivacySettings(Settings):
     """Also hide whether a whole client took part, by clipping and noise at the coordinator; accounted separately."""
 
     adapt: AdaptSettings | None = None
-    """Shrink the noise where accuracy falls short, within `epsilon`; the same noise in every round when not given."""
+    """Shrink the noise where quality falls short, within `epsilon`; the same noise in every round when not given."""
 
     @model_validator(mode="after")
     def _pieces_fit(self) -> PrivacySettings:

@@ -120,9 +120,9 @@ class Evaluation(Settings):
     def _flat(self) -> dict[str, Any]:
         return {"loss": self.loss, **self.metrics, "examples": self.examples}
 
-    @property
-    def accuracy(self) -> float:
-        return self.metrics["accuracy"]
+    def value(self, name: str) -> float:
+        """The loss, or a metric; KeyError for one that was not measured."""
+        return self.loss if name == "loss" else self.metrics[name]
 
 
 class Report(Settings):

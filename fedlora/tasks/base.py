@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from fedlora.data.row import Row
+from fedlora.tasks.metric import Metric
+from fedlora.tasks.verdict import Judge
 
 Item = Mapping[str, Tensor]
 """One example, encoded: tensors by name, without a batch dimension."""
@@ -45,15 +47,6 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Metric:
-    """One figure by which a model is judged, besides its loss."""
-
-    name: str
-    """As it stands in rounds.jsonl, in the store and on the pages."""
-    larger_is_better: bool = True
-
-
-@dataclass(frozen=True)
 class Loaded:
     """A model as `from_pretrained` gave it."""
 
@@ -76,7 +69,7 @@ class TaskKind(Protocol):
     """What `measure` gives besides `loss`."""
 
     compare_by: Metric
-    """The figure by which runs and sweeps are ranked: one of these, or the loss."""
+    """The figure by which runs and sweeps are ranked: one of these, or `fedlora.tasks.metric.LOSS`."""
 
     def load(self, source: str, *, outputs: int, **options: Any) -> Loaded:
         """The pretrained model, without what the task does not use of it; `options` are `from_pretrained`'s."""
@@ -121,6 +114,10 @@ class TaskKind(Protocol):
 
     def measure(self, model: nn.Module, batch: Batch) -> Mapping[str, Mean]:
         """`loss`, in nats, and the task's metrics."""
+        ...
+
+    def judge(self, items: Sequence[Item], labels: Sequence[str]) -> Judge:
+        """Who says what a run's figures on these examples mean; `verdict.Course` where nothing is known of them."""
         ...
 
     def sample(self, model: nn.Module, *, longest: int, padding: int) -> Sequence[Item]:

@@ -12,7 +12,9 @@ from transformers import AutoModel, PreTrainedTokenizerBase
 
 from fedlora.data.row import Row
 from fedlora.settings import SettingsError
-from fedlora.tasks.base import IGNORED, Batch, Item, Loaded, Mean, Metric
+from fedlora.tasks.base import IGNORED, Batch, Item, Loaded, Mean
+from fedlora.tasks.guessing import ACCURACY, Guessing
+from fedlora.tasks.metric import Metric
 from fedlora.tasks.positions import try_full_length
 from fedlora.tasks.pretrained import Pretrained
 from fedlora.tasks.texts import ids_of_texts
@@ -29,8 +31,8 @@ class SequenceClassification(Pretrained, OverTokens):
     """
 
     dense: tuple[str, ...] = (HEAD,)
-    compare_by = Metric("accuracy")
-    metrics: tuple[Metric, ...] = (compare_by,)
+    compare_by = ACCURACY
+    metrics: tuple[Metric, ...] = (ACCURACY,)
 
     auto = AutoModel
 
@@ -83,7 +85,11 @@ class SequenceClassification(Pretrained, OverTokens):
         logits_bc, labels_b = logits_of(model, batch), batch["labels"]
         loss_b = functional.cross_entropy(logits_bc, labels_b, reduction="none")
         right = int((logits_bc.argmax(-1) == labels_b).sum())
-        return {"loss": Mean(float(loss_b.sum()), len(labels_b)), "accuracy": Mean(right, len(labels_b))}
+        return {"loss": Mean(float(loss_b.sum()), len(labels_b)), ACCURACY.name: Mean(right, len(labels_b))}
+
+    def judge(self, items: Sequence[Item], labels: Sequence[str]) -> Guessing:
+        """Against answering always with the largest class."""
+        return Guessing.on((int(item["labels"]) for item in items), classes=len(labels))
 
     def sample(self, model: nn.Module, *, longest: int, padding: int) -> list[Item]:
         texts = invented_texts(vocabulary_of(model), longest=longest, padding=padding)

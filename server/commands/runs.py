@@ -31,6 +31,8 @@ Where = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="A run's name (the newest of that name), or its id or the beginning of it.")]
 WHO = "command line"
+MIXED = "score"
+"""Heading over the scores of several tasks."""
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -59,9 +61,10 @@ def list_runs(
     if json_output:
         typer.echo(json.dumps([asdict(run) for run in runs], indent=2))
         return
-    headings = ("run", "id", "state", "strategy", "rounds", "acc.", "MB up", "worst ε", "begun")
-    rows = [_listed(run) for run in runs]
-    say(headings, rows, leave_out=("strategy", "worst ε", "MB up", "begun", "acc."))
+    score = heading_of(runs)
+    headings = ("run", "id", "state", "strategy", "rounds", score, "MB up", "worst ε", "begun")
+    rows = [_listed(run, named=score == MIXED) for run in runs]
+    say(headings, rows, leave_out=("strategy", "worst ε", "MB up", "begun", score))
     if not runs:
         console.print("No runs yet. Start one with: fedlora simulate")
 
@@ -172,7 +175,16 @@ def say(headings: Sequence[str], rows: Sequence[Sequence[str]], *, leave_out: Se
         console.print(text, style=None if number else "bold", markup=False)
 
 
-def _listed(run: RunRow) -> tuple[str, ...]:
+def heading_of(runs: Iterable[RunRow]) -> str:
+    """What they are compared by, in few letters: "acc." for accuracy."""
+    from fedlora.tasks.metric import shared
+
+    metric = shared(run.judged_by for run in runs)
+    return MIXED if metric is None else " ".join(w if len(w) <= 5 else f"{w[:3]}." for w in metric.words.split())
+
+
+def _listed(run: RunRow, *, named: bool) -> tuple[str, ...]:
+    """`named`: with the name of what it is compared by."""
     share = "" if not run.dense_up else f" ({run.bytes_up / run.dense_up:.0%})"
     eta = "" if run.eta_at is None else f", done {_day(run.eta_at)}"
     return (
@@ -181,7 +193,7 @@ def _listed(run: RunRow) -> tuple[str, ...]:
         run.state,
         run.strategy,
         f"{run.rounds}/{run.rounds_wanted}",
-        _number(run.accuracy, ".4f"),
+        _number(run.score, ".4f") + (f" {run.judged_by.words}" if named and run.score is not None else ""),
         f"{run.bytes_up / 1e6:.2f}{share}",
         _number(run.epsilon_max, ".2f") + (" INSECURE" if run.insecure else ""),
         _day(run.begun_at) + eta,

@@ -22,7 +22,7 @@ from fedlora.settings import SettingsError
 from server.deployment.trust_metrics import of_trust
 from server.runs.submissions import completed_rounds, look_at, runs
 from server.settings import ServerSettings
-from server.store.metrics import budgets, machines, missing, shown_runs, sums
+from server.store.metrics import budgets, evaluations, machines, missing, shown_runs, sums
 from server.store.opening import open_existing
 from server.trust.provision import read_registry
 
@@ -91,14 +91,14 @@ def of_sites(settings: ServerSettings) -> Iterator[Gauge]:
     yield sites
 
 
-def of_runs(folders: Iterable[Path]) -> Iterator[Gauge]:
+def of_runs(folders: Iterable[Path]) -> Iterator[Metric]:
     state = Gauge("fedlora_run_state", "1 for the state that a run is in", labels=["run", "state"])
     rounds = Gauge("fedlora_run_rounds", "Completed rounds", labels=["run"])
     attempts = Gauge("fedlora_run_attempts", "How often the run was submitted to Flower", labels=["run"])
     clients = Gauge("fedlora_round_clients", "Clients of the last round, by outcome", labels=["run", "outcome"])
     sizes = Gauge("fedlora_round_bytes", "Bytes of the last round", labels=["run", "direction"])
     seconds = Gauge("fedlora_round_seconds", "Duration of the last round", labels=["run"])
-    accuracy = Gauge("fedlora_accuracy", "Of the last round that was evaluated", labels=["run"])
+    measured: list[tuple[str, dict[str, float]]] = []
     for folder in folders:
         name = folder.name
         look = look_at(folder)
@@ -117,8 +117,8 @@ def of_runs(folders: Iterable[Path]) -> Iterator[Gauge]:
         sizes.add_metric([name, "down"], last["bytes_down"])
         seconds.add_metric([name], last["seconds"])
         if evaluated := [record["evaluation"] for record in records if record["evaluation"]]:
-            accuracy.add_metric([name], evaluated[-1]["accuracy"])
-    yield from (state, rounds, attempts, clients, sizes, seconds, accuracy)
+            measured.append((name, {key: value for key, value in evaluated[-1].items() if key != "examples"}))
+    yield from (state, rounds, attempts, clients, sizes, seconds, *evaluations(measured))
 
 
 def of_store(settings: ServerSettings) -> Iterator[Metric]:

@@ -145,10 +145,10 @@ class Journal:
                 total[client["node"]] += client["bytes_up"]
         return dict(total)
 
-    def accuracies(self) -> list[float]:
-        """Of the rounds so far that were evaluated."""
+    def values(self, figure: str) -> list[float]:
+        """The loss or a metric, of the rounds so far that were evaluated."""
         found = [json.loads(line)["evaluation"] for line in self._lines()]
-        return [evaluation["accuracy"] for evaluation in found if evaluation is not None]
+        return [evaluation[figure] for evaluation in found if evaluation is not None]
 
     def keep(self, record: RoundRecord | None, progress: Progress) -> None:
         """Store a finished round (None: the start of the run)."""

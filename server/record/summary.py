@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from fedlora.config import Recipe
 from fedlora.privacy.spent import epsilon_max, privacy_summary
 from fedlora.privacy.unconfirmed import SiteSpent
 from fedlora.protocol.task import Evaluation
+from fedlora.tasks.base import TaskKind
+from fedlora.tasks.registry import task_named
 from fedlora.versions import versions
 from server.gradient_recipe import FIRST_STEP, gradient_recipe
 from server.record.checkpoint import Progress
@@ -30,8 +33,7 @@ def summary_of(recipe: Recipe, progress: Progress, folder: Path) -> dict[str, An
         "strategy": recipe.strategy.name,
         "rounds": progress.round,
         "clients": len({client.client for record in rounds for client in record.clients}),
-        "accuracy": None if quality is None else quality.accuracy,
-        "loss": None if quality is None else quality.loss,
+        **figures([] if quality is None else [quality], task_named(recipe.model.task)),
         "bytes_up": progress.bytes_up,
         "bytes_down": progress.bytes_down,
         "aggregation_error_max": largest_error([rounds]),
@@ -44,6 +46,18 @@ def summary_of(recipe: Recipe, progress: Progress, folder: Path) -> dict[str, An
         **packing_summary([rounds]),
         **privacy_summary(recipe, spent_in(recipe, [folder]), rounds=noised_rounds(folder, progress)),
     }
+
+
+def figures(final: Sequence[Evaluation], task: TaskKind) -> dict[str, Any]:
+    """The loss and the task's metrics by name, means over `final` (None where it is empty); and which of them runs are
+    ranked by: `metric`, `larger_is_better`, and its value, `score`."""
+    names = ("loss", *(metric.name for metric in task.metrics))
+    means = {name: fmean(one.value(name) for one in final) if final else None for name in names}
+    judged_by = task.compare_by
+    return {
+        **means, "metric": judged_by.name, "larger_is_better": judged_by.larger_is_better,
+        "score": means[judged_by.name],
+    }  # fmt: skip
 
 
 def last_evaluation(rounds: Iterable[RoundRecord]) -> Evaluation | None:

@@ -10,13 +10,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from fedlora.settings import SettingsError
+from fedlora.tasks.metric import Metric
 from server.store.reading import find_run, read_detail, read_rounds
 from server.store.rows import RoundRow, RunDetail, RunRow
 
 SCALARS = (
-    "accuracy",
     "loss",
-    "client_accuracy",
     "client_loss",
     "train_loss",
     "aggregation_error",
@@ -39,7 +38,7 @@ def to_tensorboard(connection: Connection, name: str, out: Path) -> Path:
     with tensorboard.SummaryWriter(str(folder)) as writer:
         writer.add_text("recipe", "\n".join(f"    {key}: {value}" for key, value in flat(detail.recipe)))
         for row in rounds:
-            for scalar, value in measured(row):
+            for scalar, value in measured(row, run.judged_by):
                 writer.add_scalar(scalar, value, row.round, walltime=row.finished_at)
     return folder
 
@@ -53,11 +52,11 @@ def to_mlflow(connection: Connection, name: str, out: Path) -> Path:
     found = client.get_experiment_by_name("fedlora")
     experiment = found.experiment_id if found is not None else client.create_experiment("fedlora")
     begun = client.create_run(experiment, start_time=int(1000 * run.begun_at), run_name=run.name)
-    metric, param = mlflow.entities.Metric, mlflow.entities.Param
+    point, param = mlflow.entities.Metric, mlflow.entities.Param
     points = [
-        metric(scalar, value, int(1000 * row.finished_at), row.round)
+        point(scalar, value, int(1000 * row.finished_at), row.round)
         for row in rounds
-        for scalar, value in measured(row)
+        for scalar, value in measured(row, run.judged_by)
     ]
     settings = [param(key, value[:500]) for key, value in flat(detail.recipe)]
     client.log_batch(begun.info.run_id, params=settings[:100])
@@ -71,10 +70,10 @@ def to_mlflow(connection: Connection, name: str, out: Path) -> Path:
 EXPORTS: dict[str, Callable[[Connection, str, Path], Path]] = {"tensorboard": to_tensorboard, "mlflow": to_mlflow}
 
 
-def measured(row: RoundRow) -> Iterator[tuple[str, float]]:
-    """What was measured in a round."""
-    for scalar in SCALARS:
-        value = getattr(row, scalar)
+def measured(row: RoundRow, metric: Metric) -> Iterator[tuple[str, float]]:
+    """What was measured in a round, under the names of the task's metrics."""
+    scalars = {scalar: getattr(row, scalar) for scalar in SCALARS}
+    for scalar, value in {**row.metrics, f"client_{metric.name}": row.client_score, **scalars}.items():
         if value is not None:
             yield scalar, float(value)
 

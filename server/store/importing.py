@@ -12,12 +12,14 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from sqlalchemy import Connection, select
 
-from fedlora.config import Recipe
+from fedlora.config import ModelSettings, Recipe
 from fedlora.settings import SettingsError, parse
+from fedlora.tasks.registry import task_named
 from server.gradient_recipe import FIRST_STEP
 from server.record.lines import read_records
 from server.record.sent import SentTasks, Spent
 from server.store.audit import append_event
+from server.store.figures import metric_of
 from server.store.keys import RunKey
 from server.store.spent import write_spent
 from server.store.tables import runs
@@ -63,7 +65,7 @@ def import_run(connection: Connection, folder: Path, *, name: str, who: str, now
         whole = rounds >= facts.rounds_wanted
         set_run(connection, key, state="finished" if whole else "stopped", ended_at=ended_at)
     else:
-        key = RunKey(known.id, known.run, known.kind, known.dense_bytes or 0)
+        key = RunKey(known.id, known.run, known.kind, known.dense_bytes or 0, metric_of(known))
     at, done = begun_at, known.rounds if known is not None else 0
     spent = _spent(folder, facts.recipe)
     for record in records:
@@ -109,6 +111,7 @@ def _facts(folder: Path, name: str) -> tuple[RunFacts, int]:
             versions=_versions(folder),
             dense_bytes=sum(4 * math.prod(shape) for key, shape in shapes.items() if _is_whole_factor(key)),
             rounds_wanted=recipe["rounds"]["count"],
+            metric=task_named(recipe["model"].get("task", ModelSettings.model_fields["task"].default)).compare_by,
         )
         return facts, int(about["round"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from fedlora.tasks.metric import Metric
 from server.store.rows import Kind
 from server.store.tables import sites
 
@@ -21,6 +22,7 @@ class RunKey:
     run: str
     kind: Kind
     dense_bytes: int
+    metric: Metric
 
 
 def upsert(connection: Connection, table: Any) -> Any:

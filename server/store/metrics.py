@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -18,7 +18,7 @@ from sqlalchemy import Connection, desc, select
 from server.store.opening import Store
 from server.store.privacy import read_privacy
 from server.store.reading import read_failures, read_rounds, read_run_sites, read_runs, read_sites
-from server.store.rows import PrivacyRow, RunRow
+from server.store.rows import FORMER, PrivacyRow, RunRow
 from server.store.spent import read_spent
 from server.store.tables import sites
 
@@ -46,6 +46,7 @@ class _Everything(Collector):
         with self._store.reading() as connection:
             runs = shown_runs(connection)
             yield from run_states(runs)
+            yield from evaluations((run.name, figures_of(run)) for run in runs)
             yield from last_rounds(connection, runs)
             yield from sums(connection, runs)
             yield from budgets(connection, runs)
@@ -73,14 +74,31 @@ def run_states(runs: Iterable[RunRow]) -> Iterator[Metric]:
     state = Gauge("fedlora_run_state", "1 for the state that a run is in", labels=["run", "state"])
     rounds = Gauge("fedlora_run_rounds", "Completed rounds", labels=["run"])
     wanted = Gauge("fedlora_run_rounds_wanted", "Rounds that the recipe asks for", labels=["run"])
-    accuracy = Gauge("fedlora_accuracy", "Of the last round that was evaluated", labels=["run"])
     for run in runs:
         state.add_metric([run.name, run.state], 1.0)
         rounds.add_metric([run.name], run.rounds)
         wanted.add_metric([run.name], run.rounds_wanted)
-        if run.accuracy is not None:
-            accuracy.add_metric([run.name], run.accuracy)
-    yield from (state, rounds, wanted, accuracy)
+    yield from (state, rounds, wanted)
+
+
+def evaluations(found: Iterable[tuple[str, Mapping[str, float]]]) -> Iterator[Metric]:
+    """The figures of every run's last evaluated round, by name; `fedlora_accuracy` is there for one version more."""
+    figures = Gauge(
+        "fedlora_evaluation",
+        "Figures of the last round that was evaluated: the loss in nats and the task's metrics",
+        labels=["run", "metric"],
+    )
+    one = Gauge(f"fedlora_{FORMER}", "Of the last round that was evaluated", labels=["run"])
+    for run, evaluation in found:
+        for name, value in evaluation.items():
+            figures.add_metric([run, name], value)
+        if FORMER in evaluation:
+            one.add_metric([run], evaluation[FORMER])
+    yield from (figures, one)
+
+
+def figures_of(run: RunRow) -> dict[str, float]:
+    return {**({} if run.loss is None else {"loss": run.loss}), **run.metrics}
 
 
 def last_rounds(connection: Connection, runs: Iterable[RunRow]) -> Iterator[Metric]:

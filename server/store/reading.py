@@ -18,6 +18,7 @@ from sqlalchemy import Connection, desc, func, select
 from fedlora.processes.living import born
 from fedlora.settings import SettingsError
 from server.runs.submissions import read_submission
+from server.store.figures import former, metrics_in
 from server.store.rows import (
     ACTIVE,
     ClientRoundRow,
@@ -77,7 +78,13 @@ def read_rounds(connection: Connection, run: RunRow, *, after: int = 0) -> list[
     """In order; only those after round `after`, for whoever has seen the others."""
     columns = [column for column in rounds.c if column.name != "run_id"]
     query = select(*columns).where(rounds.c.run_id == run.id, rounds.c.round > after).order_by(rounds.c.round)
-    return [RoundRow(**row) for row in connection.execute(query).mappings()]
+    return [
+        RoundRow(
+            **{**row, "metrics": metrics_in(row, run.metric)},
+            **former(run.metric, accuracy=row["score"], client_accuracy=row["client_score"]),
+        )
+        for row in connection.execute(query).mappings()
+    ]
 
 
 def read_client_rounds(
@@ -94,7 +101,11 @@ def read_client_rounds(
     )
     if site is not None:
         query = query.where(sites.c.name == site)
-    return [ClientRoundRow(**row) for row in connection.execute(query).mappings()][::-1]
+    found = [
+        ClientRoundRow(**{**row, "metrics": metrics_in(row, run.metric)}, **former(run.metric, accuracy=row["score"]))
+        for row in connection.execute(query).mappings()
+    ]
+    return found[::-1]
 
 
 def read_run_sites(connection: Connection, run: RunRow) -> list[RunSiteRow]:
@@ -105,13 +116,15 @@ def read_run_sites(connection: Connection, run: RunRow) -> list[RunSiteRow]:
         .where(run_sites.c.run_id == run.id)
         .order_by(sites.c.name)
     )
-    left_out = ("run_id", "site_id", "seconds", "resources", "machine", "last_asked_at")
+    left_out = ("run_id", "site_id", "seconds", "metrics", "resources", "machine", "last_asked_at")
     return [
         RunSiteRow(
             **{name: value for name, value in row.items() if name not in left_out},
             mean_seconds=row["seconds"] / row["trained"] if row["trained"] else None,
+            metrics=metrics_in(row, run.metric),
             resources=_json(row["resources"]),
             machine=_json(row["machine"]),
+            **former(run.metric, accuracy=row["score"]),
         )
         for row in connection.execute(query).mappings()
     ]
@@ -222,9 +235,13 @@ def _run(row: Any, now: float) -> RunRow:
         asked=row.asked,
         answered=row.answered,
         waiting=WaitingRow(row.connected, row.needed, row.waits_until) if waits else None,
-        accuracy=row.accuracy,
-        best_accuracy=row.best_accuracy,
+        metric=row.metric,
+        larger_is_better=row.larger_is_better,
+        unit=row.unit,
+        score=row.score,
+        best_score=row.best_score,
         loss=row.loss,
+        metrics=metrics_in(row._mapping, row.metric),
         aggregation_error_max=row.aggregation_error_max,
         bytes_up=row.bytes_up,
         bytes_down=row.bytes_down,
@@ -232,6 +249,7 @@ def _run(row: Any, now: float) -> RunRow:
         dense_down=row.dense_down if known else None,
         epsilon_max=row.epsilon_max,
         insecure=row.insecure,
+        **former(row.metric, accuracy=row.score, best_accuracy=row.best_score),
     )
 
 

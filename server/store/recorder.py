@@ -19,6 +19,7 @@ from sqlalchemy import Connection, select
 
 from fedlora.config import Recipe
 from fedlora.processes.living import born
+from fedlora.tasks.registry import task_named
 from fedlora.updates import Adapter, Factor
 from fedlora.versions import versions
 from server.orders import StoppedError
@@ -88,6 +89,7 @@ class Recorder:
             versions=versions(),
             dense_bytes=dense_bytes(progress.state.adapter),
             rounds_wanted=recipe.rounds.count,
+            metric=task_named(recipe.model.task).compare_by,
         )
         self._fraction, self._export_to, self._spent = recipe.rounds.fraction, export, spent
         self._resumed_at = self._rounds = progress.round

@@ -7,13 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from fedlora.tasks.metric import Metric
 from server.record.outcomes import Outcome
 
 Kind = Literal["simulation", "deployment"]
 State = Literal["waiting", "running", "paused", "finished", "stopped", "failed", "died", "lost"]
 """`died`: its process on this machine is gone; `lost`: a process on another machine has not been heard for long."""
+
+FORMER = "accuracy"
+"""What every run was compared by before there were tasks. Fields of rows are still named after it, for one version, and
+hold what `score`, `best_score` and `client_score` do; None where a run is compared by something else."""
+Former = Annotated[float | None, Field(deprecated=True)]
 
 ACTIVE: tuple[State, ...] = ("waiting", "running", "paused")
 
@@ -58,9 +66,17 @@ class RunRow:
     """Clients of the round that is going on."""
     answered: int | None
     waiting: WaitingRow | None
-    accuracy: float | None
-    best_accuracy: float | None
+    metric: str
+    """The figure that runs of this task are compared by: `loss`, or one of `metrics`."""
+    larger_is_better: bool
+    unit: str
+    """What stands behind its values; `%` for a share of one."""
+    score: float | None
+    """Its value after the last round that was evaluated; `loss` and `metrics` likewise."""
+    best_score: float | None
     loss: float | None
+    metrics: Mapping[str, float]
+    """All that the task measures besides the loss."""
     aggregation_error_max: float | None
     bytes_up: int
     bytes_down: int
@@ -71,6 +87,12 @@ class RunRow:
     """The worst site's ε of this run; None without privacy."""
     insecure: bool
     """Some noise came from a seed: every ε of this run is a figure of a test."""
+    accuracy: Former = None
+    best_accuracy: Former = None
+
+    @property
+    def judged_by(self) -> Metric:
+        return Metric(self.metric, self.larger_is_better, self.unit)
 
     @property
     def progress(self) -> float:
@@ -99,11 +121,12 @@ class RoundRow:
     round: int
     finished_at: float
     seconds: float
-    accuracy: float | None
-    """On the coordinator's test set; `loss` and `examples` likewise."""
+    score: float | None
+    """On the coordinator's test set; `loss`, `metrics` and `examples` likewise."""
     loss: float | None
+    metrics: Mapping[str, float]
     examples: int | None
-    client_accuracy: float | None
+    client_score: float | None
     """Mean over clients of the received adapter on their own test examples, by number of examples."""
     client_loss: float | None
     train_loss: float | None
@@ -117,6 +140,8 @@ class RoundRow:
     bytes_up: int
     bytes_down: int
     epsilon_max: float | None
+    accuracy: Former = None
+    client_accuracy: Former = None
 
 
 @dataclass(frozen=True)
@@ -131,10 +156,12 @@ class ClientRoundRow:
     bytes_up: int
     bytes_down: int
     seconds: float
-    accuracy: float | None
+    score: float | None
     loss: float | None
+    metrics: Mapping[str, float]
     train_loss: float | None
     epsilon_run: float | None
+    accuracy: Former = None
 
 
 @dataclass(frozen=True)
@@ -171,12 +198,14 @@ class RunSiteRow:
     last_outcome: Outcome
     last_code: str | None
     examples: int | None
-    accuracy: float | None
+    score: float | None
     loss: float | None
+    metrics: Mapping[str, float]
     resources: Mapping[str, Any] | None
     """What it declared that it can carry; None: nothing."""
     machine: Mapping[str, Any] | None
     """Versions and device (`fedlora.protocol.machine`), as it said last; None: it did not say, or is simulated here."""
+    accuracy: Former = None
 
 
 @dataclass(frozen=True)

@@ -29,15 +29,16 @@ class Said(TypedDict):
 
 def add_to_run(connection: Connection, key: RunKey, row: Mapping[Any, Any]) -> None:
     """Sums and newest values of `runs`, from a row of `rounds`; what this round did not measure stays as it was."""
-    kept = {name: row[name] for name in ("accuracy", "loss") if row[name] is not None}
-    for ours, theirs in (
-        ("best_accuracy", "accuracy"),
-        ("aggregation_error_max", "aggregation_error"),
-        ("epsilon_max", "epsilon_max"),
+    kept = {name: row[name] for name in ("score", "loss", "metrics") if row[name] is not None}
+    for ours, theirs, largest in (
+        ("best_score", "score", key.metric.larger_is_better),
+        ("aggregation_error_max", "aggregation_error", True),
+        ("epsilon_max", "epsilon_max", True),
     ):
         if row[theirs] is not None:
             old = func.coalesce(runs.c[ours], row[theirs])
-            kept[ours] = case((old > row[theirs], old), else_=row[theirs])
+            stays = old > row[theirs] if largest else old < row[theirs]
+            kept[ours] = case((stays, old), else_=row[theirs])
     seconds = row["seconds"]
     connection.execute(
         update(runs)
@@ -59,7 +60,7 @@ def add_to_run(connection: Connection, key: RunKey, row: Mapping[Any, Any]) -> N
 
 ADDED = ("asked", "trained", "refused", "failed", "late", "bytes_up", "bytes_down", "seconds")
 NEWEST = ("node", "last_round", "last_asked_at", "last_outcome", "last_code")
-KEPT = ("last_heard_at", "last_seconds", "examples", "accuracy", "loss", "resources", "machine")
+KEPT = ("last_heard_at", "last_seconds", "examples", "score", "loss", "metrics", "resources", "machine")
 """Newest values that a round in which the site did not answer, or did not say, leaves as they were."""
 
 
@@ -125,8 +126,9 @@ def _site_row(row: Mapping[Any, Any], said: Said, *, at: float) -> dict[str, Any
         "last_outcome": row["outcome"],
         "last_code": row["code"],
         "examples": row["examples"] if trained else None,
-        "accuracy": row["accuracy"],
+        "score": row["score"],
         "loss": row["loss"],
+        "metrics": row["metrics"],
     }
 
 
@@ -142,7 +144,7 @@ def recount(connection: Connection, key: RunKey) -> None:
     for table in (run_sites, failures):
         connection.execute(delete(table).where(table.c.run_id == key.id))
     nothing = dict.fromkeys(
-        ("recent_seconds", "accuracy", "best_accuracy", "loss", "aggregation_error_max", "epsilon_max")
+        ("recent_seconds", "score", "best_score", "loss", "metrics", "aggregation_error_max", "epsilon_max")
     )
     zero = dict.fromkeys(("rounds", "seconds", "bytes_up", "bytes_down", "dense_up", "dense_down"), 0)
     connection.execute(update(runs).where(runs.c.id == key.id).values(**nothing, **zero))

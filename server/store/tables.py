@@ -7,7 +7,8 @@
           └─ receipts ── accounts ── charges     what sites have spent: these outlive their run
     events ── deliveries                 the audit log, and what of it was sent to whom
 
-Times are Unix seconds, sizes bytes. Flower's node ids do not fit a signed 64-bit column: they are text.
+Times are Unix seconds, sizes bytes. `metrics` is what the task measured besides the loss, as JSON; NULL in rows of
+before there were tasks, whose score is all of it. Flower's node ids do not fit a signed 64-bit column: they are text.
 """
 
 from __future__ import annotations
@@ -67,8 +68,12 @@ runs = Table(
     Column("rounds", Whole, nullable=False, default=0),
     Column("seconds", Double, nullable=False, default=0.0),
     Column("recent_seconds", Double),
-    Column("accuracy", Double),
-    Column("best_accuracy", Double),
+    Column("metric", Text, nullable=False),  # what the task is compared by; score and best_score are its values
+    Column("larger_is_better", Boolean, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("score", Double),
+    Column("best_score", Double),
+    Column("metrics", Text),
     Column("loss", Double),
     Column("aggregation_error_max", Double),
     Column("bytes_up", Whole, nullable=False, default=0),
@@ -87,10 +92,11 @@ rounds = Table(
     Column("round", Whole, primary_key=True),
     Column("finished_at", Double, nullable=False),
     Column("seconds", Double, nullable=False),
-    Column("accuracy", Double),
+    Column("score", Double),
+    Column("metrics", Text),
     Column("loss", Double),
     Column("examples", Whole),
-    Column("client_accuracy", Double),
+    Column("client_score", Double),
     Column("client_loss", Double),
     Column("train_loss", Double),
     Column("aggregation_error", Double),
@@ -129,7 +135,8 @@ client_rounds = Table(
     Column("bytes_up", Whole, nullable=False),
     Column("bytes_down", Whole, nullable=False),
     Column("seconds", Double, nullable=False),
-    Column("accuracy", Double),
+    Column("score", Double),
+    Column("metrics", Text),
     Column("loss", Double),
     Column("train_loss", Double),
     Column("epsilon_run", Double),
@@ -158,7 +165,8 @@ run_sites = Table(
     Column("last_outcome", Text, nullable=False),
     Column("last_code", Text),
     Column("examples", Whole),
-    Column("accuracy", Double),
+    Column("score", Double),
+    Column("metrics", Text),
     Column("loss", Double),
     Column("resources", Text),
     Column("machine", Text),

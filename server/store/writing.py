@@ -11,7 +11,9 @@ from sqlalchemy import Connection, delete, select, update
 
 from fedlora.privacy.spent import epsilon_max
 from fedlora.privacy.unconfirmed import SiteSpent
+from fedlora.tasks.metric import Metric
 from server.record.records import ClientRecord, RoundRecord
+from server.store.figures import columns
 from server.store.keys import RunKey, site_ids
 from server.store.rows import Kind
 from server.store.spending import write_receipts
@@ -35,6 +37,8 @@ class RunFacts:
     versions: Mapping[str, str]
     dense_bytes: int | None
     rounds_wanted: int
+    metric: Metric
+    """What the task's runs are compared by."""
 
 
 def begin_run(connection: Connection, facts: RunFacts, *, at: float, **process: Any) -> RunKey:
@@ -49,6 +53,9 @@ def begin_run(connection: Connection, facts: RunFacts, *, at: float, **process: 
         "versions": json.dumps(facts.versions),
         "dense_bytes": facts.dense_bytes,
         "rounds_wanted": facts.rounds_wanted,
+        "metric": facts.metric.name,
+        "larger_is_better": facts.metric.larger_is_better,
+        "unit": facts.metric.unit,
         "state": "running",
         "why": None,
         "heard_at": at,
@@ -61,7 +68,7 @@ def begin_run(connection: Connection, facts: RunFacts, *, at: float, **process: 
         found = connection.execute(select(runs.c.id).where(runs.c.run == facts.run)).scalar_one()
     else:
         connection.execute(update(runs).where(runs.c.id == found).values(**values))
-    return RunKey(int(found), facts.run, facts.kind, facts.dense_bytes or 0)
+    return RunKey(int(found), facts.run, facts.kind, facts.dense_bytes or 0, facts.metric)
 
 
 def set_run(connection: Connection, key: RunKey, **values: Any) -> None:
@@ -120,10 +127,9 @@ def round_row(key: RunKey, record: RoundRecord, *, at: float) -> dict[str, Any]:
         "round": record.round,
         "finished_at": at,
         "seconds": record.seconds,
-        "accuracy": None if quality is None else finite(quality.accuracy),
-        "loss": None if quality is None else finite(quality.loss),
+        **columns(quality, key.metric),
         "examples": None if quality is None else whole(quality.examples),
-        "client_accuracy": finite(mean([one.accuracy for one in received], weights)),
+        "client_score": finite(mean([one.value(key.metric.name) for one in received], weights)),
         "client_loss": finite(mean([one.loss for one in received], weights)),
         "train_loss": finite(mean(losses, [1] * len(losses))),
         "aggregation_error": finite(record.aggregation_error),
@@ -158,8 +164,7 @@ def client_row(key: RunKey, number: int, position: int, site_id: int, client: Cl
         "bytes_up": client.bytes_up,
         "bytes_down": client.bytes_down,
         "seconds": finite(client.seconds) or 0.0,
-        "accuracy": None if client.received is None else finite(client.received.accuracy),
-        "loss": None if client.received is None else finite(client.received.loss),
+        **columns(client.received, key.metric),
         "train_loss": finite(client.train_loss),
         "epsilon_run": None if client.receipt is None else finite(client.receipt.epsilon_run),
     }

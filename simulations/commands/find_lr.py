@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,13 +18,14 @@ from rich.table import Table
 from fedlora.config import Recipe, load
 from fedlora.data.examples import Examples, concatenate
 from fedlora.settings import SettingsError
+from fedlora.tasks.metric import LOSS, Metric
+from fedlora.tasks.registry import task_named
 from server.record.lines import read_records
-from server.record.verdict import Guessing
 from server.rounds import QuorumError
 from simulations.commands.simulate import Overrides, said_once, talk
 from simulations.data.partition import ClientExamples
 from simulations.find_lr import Tried, best, rates_around, rates_of, why
-from simulations.run import Simulation, prepare, simulate
+from simulations.run import Simulation, metric_of, prepare, simulate
 
 MOST_STEPS, MOST_CLIENTS, MOST_TESTED = 10, 4, 200
 
@@ -48,12 +49,14 @@ def find_lr(
     refuse_private(asked, recipe)
     wanted = rates_of(rates) if rates is not None else rates_around(asked.train.lr)
     tried = trials(asked, wanted, rounds=rounds, examples=examples)
-    chosen = best(tried)
+    chosen, metric = best(tried), task_named(asked.model.task).compare_by
     if as_json:
-        found = [{**asdict(one), "verdict": one.verdict} for one in tried]
+        found = [
+            {"rate": one.rate, "losses": one.losses, metric.name: one.score, "verdict": one.verdict} for one in tried
+        ]
         typer.echo(json.dumps({"tried": found, "lr": chosen.rate if chosen else None, "why": why(chosen, tried)}))
         return
-    Console(highlight=False).print(shown(tried, chosen))
+    Console(highlight=False).print(shown(tried, chosen, metric))
     typer.echo(why(chosen, tried))
     if chosen is not None:
         typer.echo("In the recipe:\n\n" + line_for(asked, chosen.rate))
@@ -109,25 +112,26 @@ def trial(simulation: Simulation, rate: float) -> Tried:
     head = None if train.head_lr is None else train.head_lr * rate / train.lr
     update = {"train": train.model_copy(update={"lr": rate, "head_lr": head})}
     one = replace(simulation, recipe=simulation.recipe.model_copy(update=update))
-    labels = simulation.data.held_out.numbers("labels")
-    guessing = Guessing.on(labels, classes=len(simulation.data.labels))
+    held_out, metric = simulation.data.held_out, metric_of(simulation)
+    judge = held_out.task.judge(held_out.items, simulation.data.labels)
     with tempfile.TemporaryDirectory() as folder:
         try:
             simulate(one, Path(folder), watch=lambda event: None)
         except QuorumError:  # no client had an update that is a number
-            return Tried(rate, guessing)
+            return Tried(rate, judge)
         seen = [record.evaluation for record in read_records(Path(folder)) if record.evaluation is not None]
-    return Tried(rate, guessing, tuple(one.loss for one in seen), seen[-1].accuracy)
+    return Tried(rate, judge, tuple(one.loss for one in seen), seen[-1].value(metric.name))
 
 
-def shown(tried: Sequence[Tried], chosen: Tried | None) -> Table:
+def shown(tried: Sequence[Tried], chosen: Tried | None, metric: Metric) -> Table:
     """A row for each rate."""
-    names = [Heading(name, justify="right") for name in ("train.lr", "loss, first", "loss, last", "accuracy")]
+    scored = [] if metric.name == LOSS.name else [metric.words]
+    names = [Heading(name, justify="right") for name in ("train.lr", "loss, first", "loss, last", *scored)]
     table = Table(*names, "verdict", box=SIMPLE)
     for one in tried:
         losses = [f"{loss:.3f}" for loss in (one.losses[0], one.loss)] if one.losses else ["-", "-"]
-        accuracy = f"{one.accuracy:.3f}" if one.losses else "-"
-        table.add_row(f"{one.rate:g}", *losses, accuracy, one.verdict + (", taken" if one is chosen else ""))
+        score = [f"{one.score:.3f}" if one.losses else "-" for _ in scored]
+        table.add_row(f"{one.rate:g}", *losses, *score, one.verdict + (", taken" if one is chosen else ""))
     return table
 
 

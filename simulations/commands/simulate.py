@@ -17,12 +17,12 @@ from rich.table import Table
 from fedlora.config import Recipe, load
 from fedlora.packaged import recipe_file
 from fedlora.settings import SettingsError
+from fedlora.tasks.metric import Metric
 from server.record.packing_summary import packed_as
 from server.record.records import Event
 from server.runs.submissions import completed_rounds
 from server.store.opening import store_beside, store_here
 from simulations.compare import (
-    COLUMNS,
     Row,
     all_rows,
     best_rows,
@@ -33,7 +33,7 @@ from simulations.compare import (
     run_missing,
     write_outputs,
 )
-from simulations.run import Engine, prepare
+from simulations.run import Engine, metric_of, prepare
 from simulations.run import simulate as run_simulation
 from simulations.terminal.interruption import InterruptedRunError, how_to_go_on, kill_is_ctrl_c, the_same_again
 from simulations.terminal.screen import Screen
@@ -73,9 +73,9 @@ def simulate(
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
         return
-    up, down = summary["bytes_up"] / 1e6, summary["bytes_down"] / 1e6
+    up, down, judged_by = summary["bytes_up"] / 1e6, summary["bytes_down"] / 1e6, Metric(summary["metric"]).words
     typer.echo(
-        f"accuracy {summary['accuracy']:.4f}, {up:.2f} MB up, {down:.2f} MB down, {summary['seconds']:.0f} s. "
+        f"{judged_by} {summary['score']:.4f}, {up:.2f} MB up, {down:.2f} MB down, {summary['seconds']:.0f} s. "
         f"{packed_as(summary)}Look at {folder}/curves.png; the PEFT adapter is {summary['adapter_dir']}."
     )
     for sentence in summary["verdict"]:
@@ -123,7 +123,8 @@ def run_on_screen(
             simulation = prepare(recipe, say=say or (silent if quiet else said_once()))
             done = completed_rounds(folder) if resume else 0
             federations = len(simulation.data.clients) if recipe.mode == "alone" else 1
-            with Screen(rounds=recipe.rounds.count * federations, done=done, title=recipe.name, quiet=quiet) as screen:
+            rounds, judged_by = recipe.rounds.count * federations, metric_of(simulation)
+            with Screen(rounds=rounds, done=done, title=recipe.name, metric=judged_by, quiet=quiet) as screen:
 
                 def watch(event: Event) -> None:
                     raise_if_asked()
@@ -136,13 +137,14 @@ def run_on_screen(
 
 def compared(rows: Sequence[Row], *, width: int) -> Table:
     """The comparison as wide as the terminal allows: what does not fit is left out, and nothing is cut."""
-    shown = [name for name in COLUMNS if width >= WIDE or name not in LEFT_OUT_FIRST]
+    judged_by = {row.metric.words for row in rows}
+    names = list(dict.fromkeys(name for row in rows for name in cells(row)))
+    shown = [name for name in names if width >= WIDE or name not in LEFT_OUT_FIRST or name in judged_by]
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     for name in shown:
         table.add_column(name, overflow="fold", no_wrap=name not in ("method", "setting", "verdict"))
     for row in rows:
-        said = dict(zip(COLUMNS, cells(row), strict=True))
-        table.add_row(*(said[name] for name in shown))
+        table.add_row(*(cells(row)[name] for name in shown))
     return table
 
 
@@ -202,7 +204,7 @@ def compare(
     best, everything = best_rows(found), all_rows(found)
     write_outputs(best, everything, out)
     if as_json:
-        typer.echo(json.dumps([dict(zip(COLUMNS, cells(row), strict=True)) for row in everything], indent=2))
+        typer.echo(json.dumps([cells(row) for row in everything], indent=2))
         return
     printed = Console()
     printed.print(compared(best, width=printed.width))

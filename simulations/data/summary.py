@@ -10,7 +10,7 @@ from fedlora.data.classes import alike
 from fedlora.data.lengths import Lengths, percent
 from fedlora.data.one_per_text import Counts
 from fedlora.data.rows import Row
-from server.record.verdict import standard_error
+from fedlora.tasks.guessing import standard_error
 
 MOST_LISTED = 12
 NAME_CHARS = 40

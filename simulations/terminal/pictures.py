@@ -12,6 +12,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedlora.tasks.metric import Metric
 from server.record.lines import read_records
 from server.record.records import RoundRecord
 
@@ -21,15 +22,15 @@ LEAST_ERROR = 1e-16  # exactly zero has no place on a logarithmic axis
 Curves = npt.NDArray[np.float64]
 
 
-def draw_curves(folder: Path, *, title: str) -> None:
+def draw_curves(folder: Path, metric: Metric, *, title: str) -> None:
     """curves.png: quality, aggregation error and bytes of one run, round by round."""
     rounds = list(read_records(folder))
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     quality, error, traffic = figure.subplots(1, 3)
-    evaluated = [(record.round, record.evaluation.accuracy) for record in rounds if record.evaluation]
+    evaluated = [(record.round, record.evaluation.value(metric.name)) for record in rounds if record.evaluation]
     numbers = [record.round for record in rounds]
-    quality.plot([number for number, _ in evaluated], [accuracy for _, accuracy in evaluated], "o-", color="tab:blue")
-    label(quality, "accuracy on the shared test set", "round")
+    quality.plot([number for number, _ in evaluated], [value for _, value in evaluated], "o-", color="tab:blue")
+    label(quality, f"{metric.words} on the shared test set", "round")
     error.semilogy(numbers, [max(record.aggregation_error or 0, LEAST_ERROR) for record in rounds], "s-")
     error.set_ylim(min(1e-9, error.get_ylim()[0]), 2.0)
     error.axhline(FLOAT32, color="gray", linestyle="--", linewidth=0.8, label="resolution of float32")
@@ -43,7 +44,7 @@ def draw_curves(folder: Path, *, title: str) -> None:
     figure.savefig(folder / "curves.png", dpi=110)
 
 
-def draw_comparison(runs: Mapping[str, Sequence[Sequence[RoundRecord]]], path: Path) -> None:
+def draw_comparison(runs: Mapping[str, Sequence[Sequence[RoundRecord]]], metric: Metric, path: Path) -> None:
     """Quality against rounds and megabytes, and aggregation error; per method the mean of its seeds and their range."""
     figure = Figure(figsize=(15, 4.2), layout="constrained")
     by_round, by_bytes, by_error = figure.subplots(1, 3)
@@ -51,14 +52,14 @@ def draw_comparison(runs: Mapping[str, Sequence[Sequence[RoundRecord]]], path: P
     for index, (name, seeds) in enumerate(runs.items()):
         line: dict[str, Any] = {"color": f"C{index % 10}", "marker": "os^vD"[index // 10 % 5], "markersize": 4}
         line |= {"linestyle": ["-", "--", ":"][index // 10 % 3], "label": name}
-        evaluated, accuracies = curves_of(seeds, accuracy_of)
+        evaluated, values = curves_of(seeds, lambda record: value_of(record, metric))
         cost = cumulative(record.bytes_up + record.bytes_down for record in seeds[0])
         total = dict(zip((record.round for record in seeds[0]), cost, strict=True))
-        draw_band(by_round, evaluated, accuracies, line)
-        draw_band(by_bytes, [total[number] for number in evaluated], accuracies, line)
+        draw_band(by_round, evaluated, values, line)
+        draw_band(by_bytes, [total[number] for number in evaluated], values, line)
         reported, errors = curves_of(seeds, lambda record: record.aggregation_error)
         draw_band(by_error, reported, np.maximum(errors, LEAST_ERROR), line)
-    label(by_round, "accuracy: mean and range over seeds", "round")
+    label(by_round, f"{metric.words}: mean and range over seeds", "round")
     label(by_bytes, "the same against what it cost", "MB up and down, all clients")
     by_error.set_yscale("log")
     by_error.axhline(FLOAT32, color="gray", linestyle="--", linewidth=0.8)
@@ -68,8 +69,8 @@ def draw_comparison(runs: Mapping[str, Sequence[Sequence[RoundRecord]]], path: P
     figure.savefig(path, dpi=100)
 
 
-def accuracy_of(record: RoundRecord) -> float | None:
-    return None if record.evaluation is None else record.evaluation.accuracy
+def value_of(record: RoundRecord, metric: Metric) -> float | None:
+    return None if record.evaluation is None else record.evaluation.value(metric.name)
 
 
 def curves_of(

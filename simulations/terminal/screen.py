@@ -11,17 +11,19 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fedlora.tasks.metric import LOSS, Metric
 from server.record.records import ClientAnswered, Event, RoundFinished, RoundRecord, RoundStarted, Waiting
 from simulations.terminal.pace import Pace
 
-HEADER = "round  accuracy    loss    clients  agg. error    MB up  MB down       s"
+WIDTH = 8
+"""Least width of the figure that runs are compared by."""
 
 EVERY_S = 10.0
 """Where no bar is seen the first round's answers are told no more often than this; its first and its last always."""
 
 
 class Screen:
-    """Watches a run's events; use it as a context around the run."""
+    """Watches a run's events; use it as a context around the run. `metric`: what the run's task is compared by."""
 
     def __init__(
         self,
@@ -29,9 +31,11 @@ class Screen:
         rounds: int,
         done: int = 0,
         title: str,
+        metric: Metric = LOSS,
         quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._metric = metric
         self._console = Console(stderr=True, quiet=quiet)
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -91,18 +95,29 @@ class Screen:
 
     def _show_round(self, event: RoundFinished) -> None:
         if not self._header_shown:
-            self._console.print(HEADER, style="bold", highlight=False)
+            self._console.print(header(self._metric), style="bold", highlight=False)
             self._header_shown = True
-        self._console.print(line(event.record), highlight=False, markup=False)  # names are from data
+        self._console.print(line(event.record, self._metric), highlight=False, markup=False)  # names are from data
 
 
-def line(record: RoundRecord) -> str:
+def header(metric: Metric) -> str:
+    return f"round  {figures(metric, metric.words, LOSS.words)}    clients  agg. error    MB up  MB down       s"
+
+
+def figures(metric: Metric, score: str, loss: str) -> str:
+    """Two columns; one where the loss is what runs are compared by."""
+    scored = "" if metric.name == LOSS.name else f"{score:>{max(WIDTH, len(metric.words))}}  "
+    return f"{scored}{loss:>6}"
+
+
+def line(record: RoundRecord, metric: Metric) -> str:
     """One round as a line of the table; who did not train follows with its reason."""
     quality = record.evaluation
-    accuracy, loss = (f"{quality.accuracy:.4f}", f"{quality.loss:.4f}") if quality else ("-", "-")
+    score, loss = (f"{quality.value(metric.name):.4f}", f"{quality.loss:.4f}") if quality else ("-", "-")
     error = "-" if record.aggregation_error is None else f"{record.aggregation_error:.1e}"
     clients = f"{record.count('trained'):>4}/{len(record.clients):<4}"
     traffic = f"{record.bytes_up / 1e6:>7.2f}  {record.bytes_down / 1e6:>7.2f}"
-    text = f"{record.round:>5}  {accuracy:>8}  {loss:>6}  {clients}  {error:>10}  {traffic}  {record.seconds:>6.1f}"
+    told = f"{record.round:>5}  {figures(metric, score, loss)}"
+    text = f"{told}  {clients}  {error:>10}  {traffic}  {record.seconds:>6.1f}"
     missing = Counter(f"{c.client} {c.outcome}: {c.code}" for c in record.clients if c.outcome != "trained")
     return text + "".join(f"\n         {reason}" for reason in sorted(missing))

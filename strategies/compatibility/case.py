@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedlora.config import Recipe
+from fedlora.tasks.metric import Metric
+from fedlora.tasks.registry import task_named
 from fedlora.updates import Factor
 from strategies.base import Strategy, Traits
 from strategies.registry import SERVER_OPTIMIZER, build
@@ -48,6 +50,11 @@ class Case:
         """What clients train and send in one round or another."""
         frozen = {Factor.DENSE} if self.recipe.train.head == "frozen" else set()
         return (self.strategy.trains(1) | self.strategy.trains(2)) - frozen
+
+    @property
+    def metric(self) -> Metric:
+        """What runs of its task are compared by."""
+        return task_named(self.recipe.model.task).compare_by
 
     @property
     def keeps(self) -> str:

@@ -8,6 +8,7 @@ docs/combinations.md, and by a test that tries every pair of settings named here
 from __future__ import annotations
 
 from fedlora.config.robust import COORDINATE_RULES
+from fedlora.tasks.metric import SHARE
 from fedlora.updates import Factor
 from strategies.compatibility.case import RAY, Place
 from strategies.compatibility.rule import Rule
@@ -142,7 +143,7 @@ PRIVACY = (
     Rule(
         name="noise adapts to a global model",
         when=lambda c: c.recipe.privacy.adapt and c.traits.keeps,
-        because="privacy.adapt follows the accuracy on the coordinator's own public examples, and strategy {c.name} "
+        because="privacy.adapt follows the quality on the coordinator's own public examples, and strategy {c.name} "
         "has no global model to try on them;",
         instead="choose a strategy with one, or take privacy.adapt out.",
         example=(
@@ -153,10 +154,19 @@ PRIVACY = (
         name="noise adapts to public examples",
         when=lambda c: c.recipe.privacy.adapt,
         unless=lambda c: c.place.evaluates,
-        because="privacy.adapt follows the accuracy on the coordinator's own public examples, and there are none here:",
+        because="privacy.adapt follows the quality on the coordinator's own public examples, and there are none here:",
         instead="set held_out in server.yaml, or take privacy.adapt out.",
         example=("privacy.epsilon=3", "privacy.adapt={below: 0.8}"),
         where=Place(engine="sites", evaluates=False),
+    ),
+    Rule(
+        name="a share is never above one",
+        when=lambda c: c.recipe.privacy.adapt and c.recipe.privacy.adapt.below >= 1,
+        unless=lambda c: c.metric.unit != SHARE,
+        because="privacy.adapt.below={c.recipe.privacy.adapt.below} would call every round short: {c.metric.words} is "
+        "a share of one;",
+        instead="give it a value below 1.",
+        example=("privacy.epsilon=3", "privacy.adapt={below: 1.5}"),
     ),
 )  # fmt: skip
 

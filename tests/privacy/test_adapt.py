@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from fedlora.config.privacy import PrivacySettings
+from fedlora.config.privacy import AdaptSettings, PrivacySettings
 from fedlora.privacy.accounting import Event, epsilon, filtered_epsilon, rdp_epsilon
 from fedlora.privacy.calibration import filter_order, noise_for_the_rest, noise_multiplier_for
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.policy import DatasetPolicy, Policy
 from fedlora.privacy.receipt import verified
 from fedlora.settings import SettingsError
+from fedlora.tasks.guessing import ACCURACY
+from fedlora.tasks.metric import LOSS
+from server.requests.adaptive_noise import noise_factor
 from strategies.compatibility import Place, case_of, require_compatible
 from tests.federations import CLIENTS, run, save_messages, save_tiny_model, tiny_recipe
 from tests.privacy.tasks import STATE, guard, task
@@ -26,7 +29,7 @@ def test_what_is_adapted_stays_within_its_bounds():
     assert plain is not None
     assert (plain.below, plain.start, plain.by, plain.least) == (0.9, 1.5, 0.8, 0.5)
     for name, refused, taken in (
-        ("below", (0.0, 1.0), (0.5,)), ("start", (0.99, 10.1), (1.0, 10.0)), ("by", (0.0, 1.0), (0.5,)),
+        ("below", (0.0,), (0.5, 3.0)), ("start", (0.99, 10.1), (1.0, 10.0)), ("by", (0.0, 1.0), (0.5,)),
         ("least", (0.0, 1.01), (1.0,)),
     ):  # fmt: skip
         for value in refused:
@@ -135,6 +138,14 @@ def test_adapt_needs_a_budget_and_public_examples(tmp_path):
     own = tiny_recipe("m", "s", "privacy.epsilon=3", "privacy.adapt={below: 0.9}", "strategy.name=fedsa")
     with pytest.raises(SettingsError, match="fedsa has no global model to try on them; choose a strategy with one"):
         require_compatible(case_of(own))
+
+
+def test_where_smaller_is_better_a_round_that_ends_above_is_short():
+    adapt = AdaptSettings(below=0.5, start=2.0, by=0.5, least=0.25)
+    assert noise_factor(adapt, LOSS, [0.6, 0.4, 0.5]) == 1.0
+    assert noise_factor(adapt, ACCURACY, [0.6, 0.4, 0.5]) == 1.0
+    assert noise_factor(adapt, LOSS, [0.6, 0.7, 0.8]) == 0.25
+    assert noise_factor(adapt, ACCURACY, [0.6, 0.7, 0.8]) == 2.0
 
 
 def test_a_whole_run_shrinks_its_noise_where_accuracy_falls_short(tmp_path):

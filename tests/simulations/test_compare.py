@@ -14,6 +14,7 @@ from rich.console import Console
 
 from fedlora.cli import load_command
 from fedlora.settings import SettingsError
+from fedlora.tasks.guessing import ACCURACY
 from server.record.lines import read_records
 from server.record.records import RoundRecord
 from simulations.commands.simulate import compared, whole_numbers
@@ -40,8 +41,8 @@ def test_the_best_of_a_sweep_is_repeated_with_the_other_seeds(tmp_path):
 def test_the_repeated_setting_is_reported_even_if_its_mean_fell_below_another_ones_single_seed():
     runs = [finished_run("train.lr=0.1", seed, accuracy) for seed, accuracy in enumerate((0.8, 0.6, 0.7))]
     (row,) = best_rows([*runs, finished_run("train.lr=0.2", 0, 0.79)])
-    assert (row.settings, row.seeds, row.accuracy) == ("train.lr=0.1", 3, pytest.approx(0.7))
-    assert row.accuracy_spread == pytest.approx(0.1)
+    assert (row.settings, row.seeds, row.score) == ("train.lr=0.1", 3, pytest.approx(0.7))
+    assert row.spread == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -123,9 +124,9 @@ def test_a_comparison_shows_quality_against_rounds_and_bytes_and_the_aggregation
         return plot(self, x, y, **line)
 
     monkeypatch.setattr(Axes, "plot", noted)
-    draw_comparison({"fedit": [rounds]}, tmp_path / "picture.png")
+    draw_comparison({"fedit": [rounds]}, ACCURACY, tmp_path / "picture.png")
     by_round, by_bytes, by_error = drawn
-    assert by_round[1:] == ([2, 3], [record.evaluation.accuracy for record in rounds[1:]])
+    assert by_round[1:] == ([2, 3], [record.evaluation.value("accuracy") for record in rounds[1:]])
     assert by_bytes[1][-1] == pytest.approx(sum(record.bytes_up + record.bytes_down for record in rounds) / 1e6)
     assert by_error[1:] == ([1, 2, 3], [record.aggregation_error for record in rounds])
 

@@ -13,7 +13,7 @@ from fedlora.cli import app
 from fedlora.config import load
 from fedlora.plain_yaml import yaml_text
 from fedlora.settings import SettingsError
-from server.record.verdict import Guessing
+from fedlora.tasks.guessing import Guessing
 from simulations.commands import find_lr as find_lr_command
 from simulations.commands.find_lr import small
 from simulations.find_lr import Tried, best, rates_around, rates_of, why

@@ -11,6 +11,7 @@ from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.receipt import Receipt, Signature, signature_in, signed_text
 from fedlora.protocol.machine import Machine
 from fedlora.protocol.task import Evaluation
+from fedlora.tasks.guessing import ACCURACY
 from server.record.records import ClientRecord, RoundRecord
 from server.store.writing import RunFacts
 
@@ -31,6 +32,7 @@ def facts(run: str = "r" * 32, **changes: Any) -> RunFacts:
         "versions": {"fedlora": "0.1.0"},
         "dense_bytes": 1000,
         "rounds_wanted": 4,
+        "metric": ACCURACY,
     }
     return RunFacts(**(values | changes))
 

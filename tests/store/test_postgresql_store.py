@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
 
 from server.store.audit import append_event, read_events, verify_events
 from server.store.opening import open_store
@@ -20,6 +21,7 @@ from server.store.tables import metadata
 from server.store.writing import begin_run, forget_rounds_after, set_run, write_round
 from tests.postgresql import MISSING, PostgreSQL, installed, postgresql
 from tests.store.examples import MACHINE, client, facts, private, record
+from tests.store.older import BEFORE_TASKS, migrated, require_scores_of_before
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not installed(), reason=MISSING)]
 
@@ -42,6 +44,16 @@ def test_the_migrations_make_the_tables(store):
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
+def test_a_run_of_before_there_were_tasks_keeps_its_accuracies_as_scores(server):
+    url = server.new_database()
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+    migrated(engine, "0003", *BEFORE_TASKS.split(";"))
+    engine.dispose()
+    store = open_store(url)
+    require_scores_of_before(store)
+    store.close()
+
+
 def test_everything_is_written_and_read_as_in_sqlite(store):
     strange = client("b", 2, outcome="failed", code="x\0y\ud800", examples=10**30, received=None)
     with store.writing() as connection:
@@ -55,7 +67,7 @@ def test_everything_is_written_and_read_as_in_sqlite(store):
         assert find_run(connection, "rrrr") == before
         forget_rounds_after(connection, key, 2)
         run = find_run(connection, "first")
-        assert (run.rounds, run.best_accuracy, run.epsilon_max) == (2, 0.7, before.epsilon_max and run.epsilon_max)
+        assert (run.rounds, run.best_score, run.epsilon_max) == (2, 0.7, before.epsilon_max and run.epsilon_max)
         assert [row.round for row in read_rounds(connection, run)] == [1, 2]
         assert [cell.code for cell in read_client_rounds(connection, run)] == [None, None, None, "xy?"]
         assert {row.site: row.failed for row in read_run_sites(connection, run)} == {"a": 0, "b": 1}

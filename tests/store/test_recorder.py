@@ -73,14 +73,14 @@ def test_a_run_is_in_the_store_as_it_is_in_its_folder(recipe, tmp_path, url, sto
         events, detail = read_events(connection), read_detail(connection, found)
         assert verify_events(connection) is None
     assert (found.name, found.state, found.rounds, found.kind) == ("first", "finished", 3, "simulation")
-    assert (found.accuracy, found.loss) == (summary["accuracy"], summary["loss"])
+    assert (found.score, found.loss) == (summary["accuracy"], summary["loss"])
     assert (found.bytes_up, found.bytes_down) == (summary["bytes_up"], summary["bytes_down"])
     assert found.dense_up == found.dense_down == 3 * 4 * detail.dense_bytes
     files = [load_file(tmp_path / "first/adapter" / name) for name in ("adapter_model.safetensors", "head.safetensors")]
     assert detail.dense_bytes == sum(4 * tensor.numel() for file in files for tensor in file.values())
     assert detail.recipe["strategy"]["name"] == "fedsvd"
     for row, line in zip(rounds, lines_of(tmp_path / "first"), strict=True):
-        assert (row.accuracy, row.aggregation_error) == (line["evaluation"]["accuracy"], line["aggregation_error"])
+        assert (row.score, row.aggregation_error) == (line["evaluation"]["accuracy"], line["aggregation_error"])
         assert [cell.bytes_up for cell in cells if cell.round == row.round] == [c["bytes_up"] for c in line["clients"]]
     assert [event.kind for event in events] == ["run-finished", "run-started"]
 

@@ -98,7 +98,7 @@ def everything(url: str):
     store = open_store(url)
     with store.reading() as connection:
         run = find_run(connection, "run")
-        rounds = [(row.round, row.accuracy, row.seconds, row.epsilon_max) for row in read_rounds(connection, run)]
+        rounds = [(row.round, row.score, row.seconds, row.epsilon_max) for row in read_rounds(connection, run)]
         sites = [(row.site, row.node, row.trained, row.bytes_down) for row in read_run_sites(connection, run)]
         ledgers = read_privacy(connection, patience_s=0.0)
         spent = sorted((row.site, row.epsilon, row.receipts, row.key) for row in ledgers)

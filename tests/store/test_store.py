@@ -6,19 +6,19 @@ import sqlite3
 import threading
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, select, text
 from sqlalchemy.exc import IntegrityError
 
 from fedlora.config import DeviceSettings
 from fedlora.privacy.accounting import Event, epsilon, quick_epsilon
+from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError
+from fedlora.tasks.metric import LOSS
 from server.store.audit import append_event, events_after, read_events, verify_events
 from server.store.forecast import Account, at_least, counted, quick, rounds_left, seen_all
-from server.store.opening import MIGRATIONS, Store, open_existing, open_store, store_beside
+from server.store.opening import Store, open_existing, open_store, store_beside
 from server.store.privacy import read_privacy, read_receipts
 from server.store.reading import (
     find_run,
@@ -47,6 +47,7 @@ from tests.store.examples import (
     record,
     signature_of,
 )
+from tests.store.older import BEFORE_TASKS, migrated, require_scores_of_before
 
 
 @pytest.fixture
@@ -72,14 +73,14 @@ def test_a_round_is_read_back_as_it_was_written(store):
         first, second = read_rounds(connection, run)
         cells = read_client_rounds(connection, run)
         (missing,) = read_failures(connection, run)
-    assert (first.accuracy, first.asked, first.trained, first.bytes_up) == (0.6, 2, 2, 200)
-    assert first.client_accuracy == pytest.approx((0.8 * 3 + 0.4 * 1) / 4)
-    assert (second.accuracy, second.late, second.seconds, second.finished_at) == (None, 1, 10.0, 1020.0)
+    assert (first.score, first.asked, first.trained, first.bytes_up) == (0.6, 2, 2, 200)
+    assert first.client_score == pytest.approx((0.8 * 3 + 0.4 * 1) / 4)
+    assert (second.score, second.late, second.seconds, second.finished_at) == (None, 1, 10.0, 1020.0)
     assert [(cell.round, cell.site, cell.outcome) for cell in cells] == [
         (1, "a", "trained"), (1, "b", "trained"), (2, "a", "trained"), (2, "b", "late"),
     ]  # fmt: skip
     assert (missing.site, missing.outcome, missing.code, missing.count) == ("b", "late", "no-answer", 1)
-    assert (run.accuracy, run.best_accuracy, run.rounds, run.progress) == (0.6, 0.6, 2, 0.5)
+    assert (run.score, run.best_score, run.rounds, run.progress) == (0.6, 0.6, 2, 0.5)
     assert (run.bytes_up, run.dense_up, run.dense_down) == (300, 3 * 1000, 4 * 1000)
     assert run.aggregation_error_max == 0.5
 
@@ -165,12 +166,8 @@ def test_what_a_site_said_of_its_machine_lasts_until_it_says_otherwise(store):
 
 
 def test_a_store_of_an_older_fedlora_is_brought_up_with_what_is_in_it(tmp_path):
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    with create_engine(f"sqlite:///{tmp_path / 'older.db'}").begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-        connection.execute(text("INSERT INTO sites (kind, name) VALUES ('deployment', 'b')"))
+    there = "INSERT INTO sites (kind, name) VALUES ('deployment', 'b')"
+    migrated(create_engine(f"sqlite:///{tmp_path / 'older.db'}"), "0001", there)
     store = open_store(tmp_path / "older.db")
     fill(store, record(1, [client("a", 1, machine=MACHINE)]))
     with store.reading() as connection:
@@ -178,6 +175,37 @@ def test_a_store_of_an_older_fedlora_is_brought_up_with_what_is_in_it(tmp_path):
         assert read_sites(connection)[0].machine == MACHINE.model_dump()
         assert connection.execute(select(sites.c.name).order_by(sites.c.name)).scalars().all() == ["a", "b"]
     store.close()
+
+
+def test_a_run_of_before_there_were_tasks_keeps_its_accuracies_as_scores(tmp_path):
+    migrated(create_engine(f"sqlite:///{tmp_path / 'older.db'}"), "0003", *BEFORE_TASKS.split(";"))
+    store = open_store(tmp_path / "older.db")
+    require_scores_of_before(store)
+    store.close()
+
+
+def test_where_smaller_is_better_the_smallest_is_the_best(store):
+    low, high = (Evaluation(loss=loss, examples=3) for loss in (0.5, 1.0))
+    key = fill(store, record(1, evaluation=low), record(2, evaluation=high), metric=LOSS)
+    with store.reading() as connection:
+        run = find_run(connection, "first")
+        assert (run.score, run.best_score, run.accuracy) == (1.0, 0.5, None)
+    with store.writing() as connection:
+        recount(connection, key)
+        assert find_run(connection, "first").best_score == 0.5
+
+
+def test_what_else_was_measured_is_kept_by_name(store):
+    told = Evaluation(loss=2.0, token_accuracy=0.25, perplexity=7.5, examples=3)
+    fill(
+        store, record(1, [client("a", 1, received=told)], evaluation=told), record(2, [], evaluation=None), metric=LOSS
+    )
+    with store.reading() as connection:
+        run = find_run(connection, "first")
+        (site,) = read_run_sites(connection, run)
+        rows = [run, read_rounds(connection, run)[0], read_client_rounds(connection, run)[0], site]
+    for row in rows:
+        assert (row.score, row.loss, row.metrics) == (2.0, 2.0, {"token_accuracy": 0.25, "perplexity": 7.5})
 
 
 def test_privacy_is_the_sites_own_figures(store):

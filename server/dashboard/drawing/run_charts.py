@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from fedlora.tasks.metric import LOSS, SHARE, Metric
 from server.dashboard.drawing.charts import Axis, Cell, Line, bars, lines, timeline
 from server.dashboard.drawing.live import Chart
 from server.dashboard.drawing.theme import Palette
@@ -19,13 +20,27 @@ MANY_CELLS = 2000
 """From here on, only clients that did not train say more when hovered over."""
 
 
-def quality_chart(colours: Palette, rounds: Sequence[RoundRow], cells: Sequence[ClientRoundRow]) -> Chart:
-    """Accuracy: the coordinator's, the clients' mean, and the clients'."""
+def quality_chart(
+    colours: Palette, rounds: Sequence[RoundRow], cells: Sequence[ClientRoundRow], metric: Metric
+) -> Chart:
+    """What the task is compared by: the coordinator's, the clients' mean, and the clients'."""
+    scale = scale_of(metric)
     drawn = [
-        Line("coordinator's test set", _known(rounds, "accuracy", scale=100)),
-        Line("mean of clients", _known(rounds, "client_accuracy", scale=100), dashed=True),
+        Line("coordinator's test set", _known(rounds, "score", scale=scale)),
+        Line("mean of clients", _known(rounds, "client_score", scale=scale), dashed=True),
     ]
-    return lines(colours, [*filled(drawn), *by_client(cells, "accuracy", scale=100)], Axis("accuracy (%)", "%"))
+    return lines(colours, [*filled(drawn), *by_client(cells, "score", scale=scale)], axis_of(metric))
+
+
+def axis_of(metric: Metric | None) -> Axis:
+    """The axis of its values times `scale_of`; of several metrics together an axis without a unit."""
+    if metric is None:
+        return Axis("score")
+    return Axis(f"{metric.words} ({metric.unit})" if metric.unit else metric.words, metric.unit)
+
+
+def scale_of(metric: Metric | None) -> float:
+    return 100.0 if metric is not None and metric.unit == SHARE else 1.0
 
 
 def loss_chart(colours: Palette, rounds: Sequence[RoundRow], cells: Sequence[ClientRoundRow]) -> Chart:
@@ -34,7 +49,7 @@ def loss_chart(colours: Palette, rounds: Sequence[RoundRow], cells: Sequence[Cli
         Line("mean of clients", _known(rounds, "client_loss"), dashed=True),
         Line("training", _known(rounds, "train_loss"), dashed=True),
     ]
-    return lines(colours, [*filled(drawn), *by_client(cells, "loss")], Axis("loss (nats)", "nats"))
+    return lines(colours, [*filled(drawn), *by_client(cells, "loss")], axis_of(LOSS))
 
 
 def error_chart(colours: Palette, rounds: Sequence[RoundRow]) -> Chart:

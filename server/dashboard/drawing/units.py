@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from fedlora.privacy.shown import at_most
+from fedlora.tasks.metric import SHARE, Metric
 
 NOTHING = "–"
 LARGE = 1000
@@ -55,6 +56,16 @@ def share(value: float | None) -> str:
     ('82.7 %', '100.0 %')
     """
     return NOTHING if value is None else f"{100 * value:.1f} %"
+
+
+def figure(value: float | None, metric: Metric) -> str:
+    """
+    >>> figure(0.8273, Metric("exact_match", unit=SHARE)), figure(2.31, Metric("loss", unit="nats"))
+    ('82.7 %', '2.31 nats')
+    """
+    if value is None or metric.unit == SHARE:
+        return share(value)
+    return f"{number(value)} {metric.unit}".rstrip()
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -12,6 +12,7 @@ from nicegui import ui
 from sqlalchemy import Connection
 
 from fedlora.settings import SettingsError
+from fedlora.tasks.metric import LOSS
 from server.dashboard.board import Board
 from server.dashboard.doors.access import Role
 from server.dashboard.drawing.live import Html, Live
@@ -124,10 +125,14 @@ def card(title: str) -> Iterator[None]:
 
 
 def charts(live: Live[Shown], visit: Visit, detail: RunDetail) -> None:
-    colours = visit.colours
+    colours, metric = visit.colours, live.value.run.judged_by
     with ui.element("div").classes("two"):
-        with card("Accuracy"):
-            live.chart(lambda value: quality_chart(colours, value.rounds, value.cells), label="Accuracy by round")
+        if metric.name != LOSS.name:
+            with card(metric.title):
+                live.chart(
+                    lambda value: quality_chart(colours, value.rounds, value.cells, metric),
+                    label=f"{metric.title} by round",
+                )
         with card("Loss"):
             live.chart(lambda value: loss_chart(colours, value.rounds, value.cells), label="Loss by round")
         with card("Bytes against dense factors"):
@@ -144,6 +149,6 @@ def people(live: Live[Shown], visit: Visit) -> None:
             classes="chart tall",
         )
     with card("Clients"):
-        live.html(lambda value: parts.client_table(value.sites))
+        live.html(lambda value: parts.client_table(value.sites, value.run.judged_by))
     with card("Why clients did not train"):
         live.html(lambda value: parts.failure_table(value.failures))

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from fedlora.plain_yaml import yaml_text
+from fedlora.tasks.metric import LOSS, Metric
 from server.dashboard.drawing.markup import Column, Figure, Row, Tone, badge, figures, moment, note, pairs, table
-from server.dashboard.drawing.units import counted, duration, epsilon, error, number, saving, share, size
+from server.dashboard.drawing.units import counted, duration, epsilon, error, figure, number, saving, size
 from server.dashboard.drawing.words import OUTCOMES, STATES, clients_of, progress, state_badge
 from server.store.rows import FailureRow, OrderRow, RunDetail, RunRow, RunSiteRow
 
@@ -42,12 +43,14 @@ def alerts(run: RunRow) -> Markup:
 def summary(run: RunRow, sites: Sequence[RunSiteRow]) -> Markup:
     missing = [site for site in sites if site.misses]
     unknown = "not measured yet" if run.active else "not measured"
-    best = f"best {share(run.best_accuracy)}" if run.best_accuracy is not None else unknown
+    metric = run.judged_by
+    best = f"best {figure(run.best_score, metric)}" if run.best_score is not None else unknown
+    loss = [] if metric.name == LOSS.name else [Figure(LOSS.title, figure(run.loss, LOSS), "")]
     return figures(
         [
             Figure("Rounds", progress(run), ""),
-            Figure("Accuracy", share(run.accuracy), best),
-            Figure("Loss", number(run.loss) + (" nats" if run.loss is not None else ""), ""),
+            Figure(metric.title, figure(run.score, metric), best),
+            *loss,
             Figure(
                 "Clients",
                 str(len(sites)),
@@ -69,8 +72,8 @@ def summary(run: RunRow, sites: Sequence[RunSiteRow]) -> Markup:
 
 def verdict(standing: str | None, sentences: Sequence[str]) -> Markup:
     """What a finished run's figures mean; nothing while it goes on or where it was never evaluated."""
-    tones: dict[str | None, Tone] = {"better than guessing": "good", "no better than guessing": "warn"}
-    tone = tones.get(standing, "bad")
+    tones: dict[str, Tone] = {"better": "good", "no": "warn"}
+    tone: Tone = "plain" if standing is None else tones.get(standing.split()[0], "bad")
     return Markup("").join(
         note(sentence, tone if number == 0 else "plain") for number, sentence in enumerate(sentences)
     )
@@ -80,29 +83,35 @@ def against(sent: int, dense: int | None) -> str:
     return f"{saving(sent, dense)} than dense" if dense and sent else ""
 
 
-CLIENTS = (
-    Column("Client"),
-    Column("Last round"),
-    Column("Trained", number=True, hint="Rounds in which it trained, of those in which it was asked"),
-    Column("Accuracy", number=True, hint="Of the adapter as received, on the client's own test examples"),
-    Column("Loss (nats)", number=True),
-    Column("Round time", number=True, hint="Mean of the rounds in which it trained"),
-    Column("Sent up", number=True),
-    Column("Received", number=True),
-    Column("Heard"),
-)
+HINT = "Of the adapter as received, on the client's own test examples"
 
 
-def client_table(sites: Sequence[RunSiteRow]) -> Markup:
+def client_columns(metric: Metric) -> tuple[Column, ...]:
+    """The loss has one of its own where it is not what the task is compared by."""
+    scored = () if metric.name == LOSS.name else (Column(metric.title, number=True, hint=HINT),)
+    return (
+        Column("Client"),
+        Column("Last round"),
+        Column("Trained", number=True, hint="Rounds in which it trained, of those in which it was asked"),
+        *scored,
+        Column("Loss (nats)", number=True, hint="" if scored else HINT),
+        Column("Round time", number=True, hint="Mean of the rounds in which it trained"),
+        Column("Sent up", number=True),
+        Column("Received", number=True),
+        Column("Heard"),
+    )
+
+
+def client_table(sites: Sequence[RunSiteRow], metric: Metric) -> Markup:
     return table(
         "Clients of this run",
-        CLIENTS,
-        map(client_row, sites),
+        client_columns(metric),
+        [client_row(site, metric) for site in sites],
         empty="No client was asked yet; the first round has not begun.",
     )
 
 
-def client_row(site: RunSiteRow) -> Row:
+def client_row(site: RunSiteRow, metric: Metric) -> Row:
     outcome = badge(site.last_outcome, OUTCOMES[site.last_outcome])
     missed = f"missed {counted(site.misses, 'round')} in a row" if site.misses > 1 else ""
     why = " · ".join(part for part in (site.last_code or "", missed) if part)
@@ -110,7 +119,7 @@ def client_row(site: RunSiteRow) -> Row:
         site.site,
         outcome + Markup("<small>{}</small>").format(why),
         f"{site.trained} of {site.asked}",
-        share(site.accuracy),
+        *(() if metric.name == LOSS.name else (figure(site.score, metric),)),
         number(site.loss),
         duration(site.mean_seconds),
         size(site.bytes_up),

@@ -10,13 +10,15 @@ from markupsafe import Markup
 from nicegui import ui
 from sqlalchemy import Connection
 
+from fedlora.tasks.metric import shared
 from server.dashboard.board import Board
 from server.dashboard.doors.access import Role
-from server.dashboard.drawing.charts import Axis, Line, lines
+from server.dashboard.drawing.charts import Line, lines
 from server.dashboard.drawing.live import Chart, Html, Live
 from server.dashboard.drawing.markup import Column, Figure, Row, figures, link, moment, note, table
+from server.dashboard.drawing.run_charts import axis_of, scale_of
 from server.dashboard.drawing.theme import Palette
-from server.dashboard.drawing.units import epsilon, error, number, saving, share, size
+from server.dashboard.drawing.units import epsilon, error, figure, number, saving, size
 from server.dashboard.drawing.words import clients_of, progress, state_badge
 from server.dashboard.pages.coordinator_state import said_by_coordinator, trouble
 from server.dashboard.pages.shell import Visit, page
@@ -24,17 +26,6 @@ from server.deployment.said import Said
 from server.store.reading import read_rounds, read_runs
 from server.store.rows import RoundRow, RunRow
 
-COLUMNS = (
-    Column("Run"),
-    Column("State"),
-    Column("Rounds"),
-    Column("Strategy"),
-    Column("Accuracy", number=True, hint="On the coordinator's test set, after the last evaluated round"),
-    Column("Sent up", number=True, hint="By all clients together"),
-    Column("Sent down", number=True),
-    Column("Worst ε", number=True, hint="The largest ε of any site in this run"),
-    Column("Begun"),
-)
 EMPTY = "No run yet. Start one with `fedlora simulate six-airlines`, or with the button above."
 AT_FIRST = 100
 MOST_COMPARED = 6
@@ -144,6 +135,32 @@ def saving_of(runs: Sequence[RunRow]) -> str:
     return f"{saving(sum(run.bytes_up for run in known), sum(run.dense_up or 0 for run in known))} than dense factors"
 
 
+def columns(runs: Sequence[RunRow]) -> tuple[Column, ...]:
+    return (
+        Column("Run"),
+        Column("State"),
+        Column("Rounds"),
+        Column("Strategy"),
+        Column(score_of(runs), number=True, hint="On the coordinator's test set, after the last evaluated round"),
+        Column("Sent up", number=True, hint="By all clients together"),
+        Column("Sent down", number=True),
+        Column("Worst ε", number=True, hint="The largest ε of any site in this run"),
+        Column("Begun"),
+    )
+
+
+def score_of(runs: Sequence[RunRow]) -> str:
+    """What they are compared by, as a heading; one word for all where they are of several tasks."""
+    metric = shared(run.judged_by for run in runs)
+    return "Score" if metric is None else metric.title
+
+
+def named_score(run: RunRow, value: float | None, runs: Sequence[RunRow]) -> Markup:
+    """With the metric's name where the heading does not say it."""
+    name = "" if value is None or shared(run.judged_by for run in runs) else run.judged_by.words
+    return Markup("{}{}").format(figure(value, run.judged_by), Markup("<small>{}</small>").format(name) if name else "")
+
+
 def run_table(runs: Sequence[RunRow], choice: Choice) -> Markup:
     if not runs:
         return note(EMPTY)
@@ -151,15 +168,15 @@ def run_table(runs: Sequence[RunRow], choice: Choice) -> Markup:
     shown = wanted[: choice.most]
     text = table(
         "All runs, the newest first",
-        COLUMNS,
-        map(run_row, shown),
+        columns(runs),
+        [run_row(run, runs) for run in shown],
         empty=f"No run has “{choice.text}” in its name, strategy or state.",
     )
     more = len(wanted) - len(shown)
     return text + (note(f"{more} older runs are not shown: filter by name, strategy or state.") if more else Markup(""))
 
 
-def run_row(run: RunRow) -> Row:
+def run_row(run: RunRow, runs: Sequence[RunRow]) -> Row:
     name = link(f"/run/{run.run}", run.name)
     kind = Markup("<small>{} · {}</small>").format(run.kind, run.run[:8])
     state = state_badge(run) + Markup("<small>{}</small>").format(run.why or clients_of(run))
@@ -170,7 +187,7 @@ def run_row(run: RunRow) -> Row:
         state,
         progress(run),
         run.strategy,
-        share(run.accuracy),
+        named_score(run, run.score, runs),
         size(run.bytes_up),
         size(run.bytes_down),
         Markup("{}{}").format(spent, insecure),
@@ -184,19 +201,21 @@ def comparison(live: Live[Shown], choice: Choice, visit: Visit) -> None:
     with ui.element("section").classes("card").props('aria-label="Comparison"') as card:
         Html(Markup("<h2>Compared</h2>"))
         live.html(lambda value: compared_table(value))
+        score = score_of(live.value.runs)
         with ui.element("div").classes("two"):
-            live.chart(lambda value: by_round(visit.colours, value), label="Accuracy by round of the compared runs")
+            live.chart(lambda value: by_round(visit.colours, value), label=f"{score} by round of the compared runs")
             live.chart(
-                lambda value: by_bytes(visit.colours, value), label="Accuracy by megabytes sent up of the compared runs"
+                lambda value: by_bytes(visit.colours, value), label=f"{score} by megabytes sent up of the compared runs"
             )
     card.bind_visibility_from(choice, "compared", backward=bool)
 
 
 def compared_table(value: Shown) -> Markup:
-    columns = (
+    runs = [run for run, _ in value.compared]
+    headings = (
         Column("Run"),
         Column("Rounds", number=True),
-        Column("Accuracy", number=True),
+        Column(score_of(runs), number=True),
         Column("Best", number=True),
         Column("Loss (nats)", number=True),
         Column("Aggregation error, at most", number=True),
@@ -210,8 +229,8 @@ def compared_table(value: Shown) -> Markup:
             (
                 link(f"/run/{run.run}", title(run)),
                 str(run.rounds),
-                share(run.accuracy),
-                share(run.best_accuracy),
+                named_score(run, run.score, runs),
+                named_score(run, run.best_score, runs),
                 number(run.loss),
                 error(run.aggregation_error_max),
                 size(run.bytes_up),
@@ -221,24 +240,27 @@ def compared_table(value: Shown) -> Markup:
         )
         for run, _ in value.compared
     ]
-    return table("Compared runs", columns, rows, empty="Choose runs to compare above.")
+    return table("Compared runs", headings, rows, empty="Choose runs to compare above.")
 
 
 def by_round(colours: Palette, value: Shown) -> Chart:
+    metric = shared(run.judged_by for run, _ in value.compared)
+    scale = scale_of(metric)
     drawn = [
-        Line(title(run), [(row.round, 100 * row.accuracy) for row in rounds if row.accuracy is not None])
+        Line(title(run), [(row.round, scale * row.score) for row in rounds if row.score is not None])
         for run, rounds in value.compared
     ]
-    return lines(colours, drawn, Axis("accuracy (%)", "%"))
+    return lines(colours, drawn, axis_of(metric))
 
 
 def by_bytes(colours: Palette, value: Shown) -> Chart:
+    metric = shared(run.judged_by for run, _ in value.compared)
     drawn = []
     for run, rounds in value.compared:
         sent, points = 0, []
         for row in rounds:
             sent += row.bytes_up
-            if row.accuracy is not None:
-                points.append((round(sent / 1e6, 4), 100 * row.accuracy))
+            if row.score is not None:
+                points.append((round(sent / 1e6, 4), scale_of(metric) * row.score))
         drawn.append(Line(title(run), points))
-    return lines(colours, drawn, Axis("accuracy (%)", "%"), x="MB sent up")
+    return lines(colours, drawn, axis_of(metric), x="MB sent up")

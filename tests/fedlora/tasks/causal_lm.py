@@ -6,17 +6,19 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from fedlora.tasks.base import IGNORED, Mean, Metric
+from fedlora.tasks.base import IGNORED, Mean
+from fedlora.tasks.metric import LOSS, SHARE, Metric
 from fedlora.tasks.positions import try_full_length
 from fedlora.tasks.pretrained import Pretrained
 from fedlora.tasks.tokens import OverTokens, filled, invented_texts, padded, vocabulary_of
+from fedlora.tasks.verdict import Course
 
 
 class CausalLM(Pretrained, OverTokens):
     auto = AutoModelForCausalLM
     dense = ()
-    metrics = (Metric("token_accuracy"),)
-    compare_by = Metric("loss", larger_is_better=False)
+    metrics = (Metric("token_accuracy", unit=SHARE),)
+    compare_by = LOSS
 
     def prepare(self, model, *, longest, outputs):
         try_full_length(model, tokens=longest)
@@ -37,6 +39,9 @@ class CausalLM(Pretrained, OverTokens):
         nats_bt, counts_bt, right_bt = tokens_of(model, batch)
         tokens = float(counts_bt.sum())
         return {"loss": Mean(float(nats_bt.sum()), tokens), "token_accuracy": Mean(float(right_bt.sum()), tokens)}
+
+    def judge(self, items, labels):
+        return Course(LOSS, len(items))
 
     def sample(self, model, *, longest, padding):
         return [

@@ -6,7 +6,8 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForImageClassification
 
-from fedlora.tasks.base import IGNORED, SAMPLES, Loaded, Mean, Metric
+from fedlora.tasks.base import IGNORED, SAMPLES, Loaded, Mean
+from fedlora.tasks.guessing import ACCURACY, Guessing
 from fedlora.tasks.pretrained import Pretrained
 
 CLASSIFIER = "classifier"
@@ -14,8 +15,8 @@ CLASSIFIER = "classifier"
 
 class ImageClassification(Pretrained):
     dense = (CLASSIFIER,)
-    compare_by = Metric("accuracy")
-    metrics = (compare_by,)
+    compare_by = ACCURACY
+    metrics = (ACCURACY,)
 
     auto = AutoModelForImageClassification
 
@@ -48,6 +49,9 @@ class ImageClassification(Pretrained):
         loss_b = functional.cross_entropy(logits_bc, batch["labels"], reduction="none")
         right = float((logits_bc.argmax(-1) == batch["labels"]).sum())
         return {"loss": Mean(float(loss_b.sum()), count), "accuracy": Mean(right, count)}
+
+    def judge(self, items, labels):
+        return Guessing.on((int(item["labels"]) for item in items), classes=len(labels))
 
     def sample(self, model, *, longest, padding):
         side, draw = model.config.image_size, torch.Generator().manual_seed(0)

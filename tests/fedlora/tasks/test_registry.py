@@ -18,10 +18,12 @@ from fedlora.data.examples import COMPANIES, Examples
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
+from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError, parse
 from fedlora.tasks.base import SAMPLES, Item, TaskKind
 from fedlora.tasks.registry import TASKS, task_named
 from fedlora.tasks.tokens import vocabulary_of
+from fedlora.tasks.verdict import STANDINGS
 from fedlora.updates import Factor
 from tests.fedlora.tasks.causal_lm import CausalLM, item_of
 from tests.fedlora.tasks.image_classification import ImageClassification
@@ -162,6 +164,27 @@ def test_what_is_measured_is_what_is_named_and_adds_up(case):
     assert case.task.compare_by.name in whole
     for name in whole:
         assert (first[name] + second[name]).value == pytest.approx(whole[name].value, rel=1e-5)
+
+
+def test_its_judge_says_where_a_run_stands_and_knows_a_diverged_one(case):
+    _, examples = ready(case)
+    judge = case.task.judge(examples.items, ("a", "b", "c"))
+
+    def evaluation(loss: float, score: float) -> Evaluation:
+        return Evaluation.of({**dict.fromkeys((m.name for m in case.task.metrics), score), "loss": loss}, examples=5)
+
+    course = [evaluation(1.0, 0.5), None, evaluation(0.2, 1.0)]
+    assert judge.verdict([None])["verdict"] == []
+    found = judge.verdict(course)
+    assert found["test_examples"] == len(examples)
+    assert found["standing"].startswith("better")
+    assert "better" in found["verdict"][0]
+    lost = judge.verdict([*course, evaluation(9.0, 0.0)])
+    assert (lost["standing"], lost["verdict"][0][:11]) == ("diverged", "It diverged")
+    assert {found["standing"], lost["standing"]} <= set(STANDINGS)
+    assert judge.learning([1.0, 9.0], 0.0) == "diverged"
+    assert judge.learning([1.0, 0.2], 1.0) == "learns"
+    assert judge.learning([1.0, 1.05], 0.0) == "does not learn"
 
 
 def test_invented_examples_come_in_two_companies_and_have_a_loss(case):

@@ -224,6 +224,26 @@ def test_a_database_that_breaks_is_503_and_says_nothing_of_itself(browse, store)
     )  # fmt: skip
 
 
+def test_what_was_called_accuracy_is_there_for_one_version_more_and_described_as_such(app, browse):
+    client = browse[Role.VIEWER]
+    run = client.get("/api/v1/runs/first").json()["run"]
+    assert (run["metric"], run["larger_is_better"], run["unit"]) == ("accuracy", True, "%")
+    assert run["accuracy"] == run["score"] == run["metrics"]["accuracy"] == 0.7
+    assert run["best_accuracy"] == run["best_score"] == 0.7
+    round_ = client.get("/api/v1/runs/first/rounds").json()[0]
+    assert (round_["accuracy"], round_["client_accuracy"]) == (round_["score"], round_["client_score"])
+    for path in ("clients", "sites"):
+        row = client.get(f"/api/v1/runs/first/{path}").json()[0]
+        assert row["accuracy"] == row["score"] == row["metrics"]["accuracy"]
+    schemas = client.get("/api/v1/openapi.json").json()["components"]["schemas"]
+    old = {f"{name}.{key}" for name, schema in schemas.items() for key, field in schema.get("properties", {}).items()
+           if field.get("deprecated")}  # fmt: skip
+    assert old == {
+        "RunRow.accuracy", "RunRow.best_accuracy", "RoundRow.accuracy", "RoundRow.client_accuracy",
+        "ClientRoundRow.accuracy", "RunSiteRow.accuracy",
+    }  # fmt: skip
+
+
 def test_prometheus_reads_the_metrics(browse):
     answer = browse[Role.VIEWER].get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -235,6 +255,8 @@ def test_prometheus_reads_the_metrics(browse):
     assert found["fedlora_run_state", "busy", "running"] == 1
     assert found["fedlora_run_rounds", "first"] == 2
     assert found["fedlora_accuracy", "first"] == 0.7
+    assert found["fedlora_evaluation", "accuracy", "first"] == 0.7
+    assert found["fedlora_evaluation", "loss", "first"] == 0.5
     assert found["fedlora_round_clients", "late", "first"] == 1
     assert found["fedlora_round_seconds", "first"] == 10.0
     assert found["fedlora_run_bytes_total", "up", "first"] == 300

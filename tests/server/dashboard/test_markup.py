@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 
 from markupsafe import Markup
 
+from fedlora.tasks.guessing import ACCURACY
 from server.dashboard.drawing import units
 from server.dashboard.drawing.markup import Column, Row, badge, bar, figures, link, moment, note, pairs, table
 from server.dashboard.drawing.markup import Figure as OneFigure
@@ -69,7 +70,9 @@ def test_the_examples_of_units_hold():
 
 
 def test_a_chart_without_lines_says_so_until_it_has_some():
-    measured = RoundRow(**{**dict.fromkeys(field.name for field in fields(RoundRow)), "round": 1, "accuracy": 0.5})
-    unmeasured = replace(measured, accuracy=None)
-    texts = [quality_chart(LIGHT, rounds, [])["title"]["text"] for rounds in ([unmeasured], [unmeasured, measured])]
+    measured = RoundRow(**{**dict.fromkeys(field.name for field in fields(RoundRow)), "round": 1, "score": 0.5})
+    unmeasured = replace(measured, score=None)
+    texts = [
+        quality_chart(LIGHT, rounds, [], ACCURACY)["title"]["text"] for rounds in ([unmeasured], [unmeasured, measured])
+    ]
     assert texts == ["nothing was measured", ""]

@@ -31,7 +31,7 @@ def settings(tmp_path):
     folder = submit(made, Recipe(), name="first")
     lines = [
         {"clients": [{"outcome": "trained"}, {"outcome": "late"}], "bytes_up": 7 * n, "bytes_down": 9, "seconds": 1.5,
-         "evaluation": {"accuracy": 0.5} if n == 1 else None}
+         "evaluation": {"loss": 0.9, "accuracy": 0.5, "examples": 20} if n == 1 else None}
         for n in (1, 2)
     ]  # fmt: skip
     (folder / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -84,6 +84,7 @@ def test_a_scrape_says_what_the_files_say(settings):
         ("fedlora_round_clients", "first", "late"): 1, ("fedlora_round_bytes", "first", "up"): 14,
         ("fedlora_round_bytes", "down", "first"): 9, ("fedlora_round_seconds", "first"): 1.5,
         ("fedlora_accuracy", "first"): 0.5,
+        ("fedlora_evaluation", "accuracy", "first"): 0.5, ("fedlora_evaluation", "first", "loss"): 0.9,
     }  # fmt: skip
 
 

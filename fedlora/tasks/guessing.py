@@ -1,4 +1,4 @@
-"""What a run's figures mean, in a sentence each: better than guessing, by more than chance, still rising, diverged.
+"""The judge of classification: better than guessing, by more than chance, still rising, diverged.
 
 Guessing is answering with the most frequent class of the test set, whatever the text. The standard error is that of a
 share of `n` independent texts, sqrt(a (1 - a) / n): what another test set of that size would have changed.
@@ -10,13 +10,16 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
-from fedlora.protocol.task import Evaluation
+from fedlora.tasks.metric import SHARE, Metric
+from fedlora.tasks.verdict import Learning, Standing
 
-Standing = Literal["diverged", "worse than guessing", "no better than guessing", "better than guessing"]
-STANDINGS: tuple[Standing, ...] = get_args(Standing)
-"""From worst to best."""
+if TYPE_CHECKING:
+    from fedlora.protocol.task import Evaluation
+
+ACCURACY = Metric("accuracy", unit=SHARE)
+"""The share of texts whose most likely class is theirs."""
 
 ROSE = 0.05
 """Nats that a loss must be above its lowest to be worth a sentence."""
@@ -27,7 +30,7 @@ CLEARLY = 2.0
 
 @dataclass(frozen=True)
 class Guessing:
-    """A test set, as somebody sees it who knows its classes and reads no text."""
+    """A test set, as somebody sees it who knows its classes and reads no text; a `Judge`."""
 
     majority: float
     """Share of the most frequent class: the accuracy of always answering with it."""
@@ -42,6 +45,28 @@ class Guessing:
             raise ValueError("a test set without examples says nothing of guessing.")
         return cls(max(counts.values()) / counts.total(), counts.total(), classes)
 
+    def verdict(self, evaluations: Sequence[Evaluation | None]) -> dict[str, Any]:
+        """See Judge; its own keys are `majority` and `standard_error` (None where nothing was evaluated)."""
+        seen = [evaluation for evaluation in evaluations if evaluation is not None]
+        said: dict[str, Any] = {"majority": self.majority, "test_examples": self.examples}
+        if not seen:
+            return {**said, "standard_error": None, "standing": None, "verdict": []}
+        error = standard_error(accuracy_of(seen[-1]), self.examples)
+        standing = stands(seen[-1], self, error)
+        return {
+            **said, "standard_error": error, "standing": standing,
+            "verdict": list(sentences(seen, self, error, standing)),
+        }  # fmt: skip
+
+    def learning(self, losses: Sequence[float], score: float) -> Learning:
+        """See Judge. A loss of twice that of knowing nothing is no training."""
+        uniform = math.log(self.classes)
+        if not losses[-1] <= 2 * uniform:
+            return "diverged"
+        if score - self.majority > CLEARLY * standard_error(score, self.examples):
+            return "learns"
+        return "learns slowly" if losses[-1] < uniform and losses[-1] <= losses[0] else "does not learn"
+
 
 def standard_error(share: float, examples: int) -> float:
     """
@@ -51,28 +76,15 @@ def standard_error(share: float, examples: int) -> float:
     return math.sqrt(share * (1 - share) / examples)
 
 
-def verdict(evaluations: Sequence[Evaluation | None], guessing: Guessing) -> dict[str, Any]:
-    """The keys `majority`, `test_examples`, `standard_error`, `standing` and `verdict` of summary.json.
-
-    `standing` is None and `verdict` empty where nothing was evaluated.
-    """
-    seen = [evaluation for evaluation in evaluations if evaluation is not None]
-    said: dict[str, Any] = {"majority": guessing.majority, "test_examples": guessing.examples}
-    if not seen:
-        return {**said, "standard_error": None, "standing": None, "verdict": []}
-    error = standard_error(seen[-1].accuracy, guessing.examples)
-    standing = stands(seen[-1], guessing, error)
-    return {
-        **said, "standard_error": error, "standing": standing,
-        "verdict": list(sentences(seen, guessing, error, standing)),
-    }  # fmt: skip
+def accuracy_of(evaluation: Evaluation) -> float:
+    return evaluation.value(ACCURACY.name)
 
 
 def stands(evaluation: Evaluation, guessing: Guessing, error: float) -> Standing:
     """What one evaluation is, against guessing and chance."""
     if not math.isfinite(evaluation.loss) or evaluation.loss > 2 * math.log(guessing.classes):
         return "diverged"
-    gain = evaluation.accuracy - guessing.majority
+    gain = accuracy_of(evaluation) - guessing.majority
     if abs(gain) <= CLEARLY * error:
         return "no better than guessing"
     return "better than guessing" if gain > 0 else "worse than guessing"
@@ -86,7 +98,7 @@ ADVICE: Mapping[Standing, str] = {
 
 
 def sentences(seen: Sequence[Evaluation], guessing: Guessing, error: float, standing: Standing) -> Iterable[str]:
-    accuracy, loss = seen[-1].accuracy, seen[-1].loss
+    accuracy, loss = accuracy_of(seen[-1]), seen[-1].loss
     uniform = math.log(guessing.classes)
     nothing = f"ln({guessing.classes}) = {uniform:.2f}, that of knowing nothing"
     if standing == "diverged":
@@ -98,7 +110,7 @@ def sentences(seen: Sequence[Evaluation], guessing: Guessing, error: float, stan
     )
     if loss > uniform:
         yield f"Its loss {loss:.3f} is above {nothing}: it is sure where it is wrong."
-    before, lowest = [one.accuracy for one in seen[:-1]], min(one.loss for one in seen)
+    before, lowest = [accuracy_of(one) for one in seen[:-1]], min(one.loss for one in seen)
     rising = before and accuracy - before[-1] > error and accuracy >= max(before)
     if standing == "better than guessing" and not rising and loss - lowest > ROSE:
         yield f"Its loss rose again, {lowest:.3f} to {loss:.3f}: fewer rounds or a lower train.lr may do as well."
