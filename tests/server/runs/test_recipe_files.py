@@ -59,7 +59,7 @@ def test_every_setting_that_holds_a_path_is_among_them(key):
                 yield path
 
     columns = {f"{where}.{name}" for where in ("data", "adapter.public") for name in ("text", "label")}
-    others = columns | {"name", "model.device", "data.client_column", "strategy.name"}
+    others = columns | {"name", "model.device", "data.client_column", "strategy.name", "model.task"}
     assert set(texts(naming(key, "x"))) - others <= set(KEYS)
 
 
