@@ -60,6 +60,12 @@ def test_the_worst_verdict_of_the_seeds_is_in_the_table_whole_at_every_width(wid
     assert "| no better than guessing |" in (tmp_path / "comparison.md").read_text()
 
 
+def test_runs_of_tasks_that_are_judged_by_different_figures_are_not_compared():
+    loss = replace(finished_run("", 0, 0.6), summary={"metric": "loss", "larger_is_better": False, "score": 0.5})
+    with pytest.raises(SettingsError, match=r"different figures \(accuracy, loss\): compare runs of one task"):
+        best_rows([finished_run("", 0, 0.6), loss])
+
+
 def test_a_run_of_before_the_verdicts_is_compared_too():
     (row,) = best_rows([finished_run("", 0, 0.6)])
     assert row.standing is None

@@ -14,6 +14,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 from client.deployment.enroll import ask
 from fedlora import __version__
+from fedlora.tasks.metric import LOSS
 from server.dashboard.board import Board
 from server.dashboard.doors.access import Access, Role
 from server.dashboard.doors.gate import PUBLIC, Doors
@@ -145,6 +146,18 @@ def test_what_a_finished_runs_figures_mean_is_on_its_page(inside, store, tmp_pat
     assert "Was rising." in shown
     (tmp_path / "summary.json").write_text("[]")
     assert inside.get("/run/majority").status_code == 200
+
+
+def test_a_run_that_is_compared_by_its_loss_has_one_chart_of_it_and_a_list_of_several_tasks_says_which(inside, store):
+    with store.writing() as connection:
+        key = begin_run(connection, facts("w" * 32, name="speaker", metric=LOSS), at=time.time())
+        write_round(connection, key, record(1), at=time.time())
+    shown = html.unescape(inside.get("/run/speaker").text)
+    assert shown.count("Loss by round") == 1
+    assert "Accuracy" not in shown
+    listed = html.unescape(inside.get("/").text)
+    assert 'data-label="Score" class="number">1 nats<small>loss</small>' in listed.replace("\\", "")
+    assert "70.0 %<small>accuracy</small>" in listed
 
 
 def test_a_run_that_is_not_there_is_said(inside):
