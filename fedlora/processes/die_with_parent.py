@@ -1,4 +1,4 @@
-"""`python -m fedlora.processes.die_with_parent PARENT COMMAND...`: become COMMAND, and end with the parent, kill -9 too.
+"""`python -m fedlora.processes.die_with_parent PARENT COMMAND...`: become COMMAND; end with the parent, by kill -9 too.
 
 Without it a supervisor that is killed leaves its children behind: the next one finds their ports taken.
 """
