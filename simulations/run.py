@@ -98,7 +98,9 @@ def prepare(recipe: Recipe, *, say: Callable[[str], None] = log.info) -> Simulat
     require_sensible(case_of(recipe))
     usable_device(recipe.model.device)
     data = federation(recipe.data, model=recipe.model, seed=recipe.seed)
-    say("\n".join(lines(data.found, data.sizes, held_out=len(data.held_out), batch_size=recipe.train.batch_size)))
+    tested, metric = len(data.held_out), task_named(recipe.model.task).compare_by
+    said = lines(data.found, data.sizes, held_out=tested, batch_size=recipe.train.batch_size, metric=metric)
+    say("\n".join(said))
     refuse_contradictions(recipe, data.clients)
     if recipe.mode == "pooled":
         whole = ClientExamples(

@@ -1,4 +1,8 @@
-"""A task's figures in the store: columns `score`, `loss` and `metrics`, written and read here."""
+"""A task's figures in the store: columns `score`, `loss` and `metrics`, written and read here.
+
+`metrics` is NULL where the score and the loss are all of it, as in every row of before there were tasks: written out,
+they would make a store a third larger.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +29,12 @@ def columns(quality: Evaluation | None, metric: Metric) -> dict[str, Any]:
     return {
         "score": finite(quality.value(metric.name)),
         "loss": finite(quality.loss),
-        "metrics": json.dumps(known),
+        "metrics": None if known.keys() <= {metric.name} else json.dumps(known),
     }
 
 
 def metrics_in(row: Mapping[Any, Any], metric: str) -> Mapping[str, float]:
-    """What was measured besides the loss; of a row of before there were tasks the one figure that it has."""
+    """What was measured besides the loss."""
     if row["metrics"] is not None:
         return dict(json.loads(row["metrics"]))
     return {} if row["score"] is None or metric == LOSS.name else {metric: row["score"]}

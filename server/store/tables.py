@@ -7,8 +7,8 @@
           └─ receipts ── accounts ── charges     what sites have spent: these outlive their run
     events ── deliveries                 the audit log, and what of it was sent to whom
 
-Times are Unix seconds, sizes bytes. `metrics` is what the task measured besides the loss, as JSON; NULL in rows of
-before there were tasks, whose score is all of it. Flower's node ids do not fit a signed 64-bit column: they are text.
+Times are Unix seconds, sizes bytes. `metrics` is what the task measured besides the loss, as JSON; NULL where the score
+is all of it. Flower's node ids do not fit a signed 64-bit column: they are text.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from fedlora.data.rows import PACKAGED
 from fedlora.files import write_atomically
 from fedlora.nearest import did_you_mean
 from fedlora.settings import SettingsError
+from fedlora.tasks.registry import task_named
 from simulations.data.summary import lines, printable
 from simulations.starting_recipe import Start, recipe_text, start
 
@@ -78,5 +79,6 @@ def said(chosen: Chosen, begun: Start) -> list[str]:
         f"label     {printable(chosen.label.column.name)}: {chosen.label.why}",
         f"client    {begun.clients_why}",
     ]
-    summary = lines(found.found, found.sizes, held_out=len(found.held_out), batch_size=recipe.train.batch_size)
+    tested, metric = len(found.held_out), task_named(recipe.model.task).compare_by
+    summary = lines(found.found, found.sizes, held_out=tested, batch_size=recipe.train.batch_size, metric=metric)
     return [*picked, *summary]

@@ -11,12 +11,13 @@ from fedlora.data.lengths import Lengths, percent
 from fedlora.data.one_per_text import Counts
 from fedlora.data.rows import Row
 from fedlora.tasks.guessing import standard_error
+from fedlora.tasks.metric import SHARE, Metric
 
 MOST_LISTED = 12
 NAME_CHARS = 40
 LARGE_SHARE = 0.2
 FEW_TEXTS = 50
-"""A test set below it tells little: an accuracy of a half would be ± 0.07 and more."""
+"""A test set below it tells little: a share of a half would be ± 0.07 and more."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ Sizes = Mapping[str, tuple[int, int]]
 """Examples to train and to test on, by client."""
 
 
-def lines(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int) -> list[str]:
-    """For a person at a terminal; names are made printable."""
+def lines(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int, metric: Metric) -> list[str]:
+    """For a person at a terminal; names are made printable. `metric`: what the run is to be judged by."""
     said = [
         ("data", f"{found.source}: {found.counts}"),
         ("classes", classes_said(found.classes)),
@@ -56,12 +57,15 @@ def lines(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int) -
         ("test set", f"{held_out} texts that no client has"),
         ("split", split_said(found, sizes, held_out=held_out)),
         ("texts", str(found.lengths)),
-        *(("careful", doubt) for doubt in doubts(found, sizes, held_out=held_out, batch_size=batch_size)),
+        *(
+            ("careful", doubt)
+            for doubt in doubts(found, sizes, held_out=held_out, batch_size=batch_size, metric=metric)
+        ),
     ]
     return [f"{what:<9} {text}" for what, text in said]
 
 
-def doubts(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int) -> Iterator[str]:
+def doubts(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int, metric: Metric) -> Iterator[str]:
     """What is allowed, and is seldom meant."""
     for group in alike(found.classes):
         yield f"the classes {' and '.join(map(repr, group))} differ only in case or spaces"
@@ -74,14 +78,21 @@ def doubts(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int) 
     if found.disputed:
         yield f"{found.disputed} texts are at several clients with different classes; each trains on its own"
     if held_out < FEW_TEXTS:
-        error = standard_error(0.5, max(1, held_out))
-        yield f"the test set is small: an accuracy on {held_out} texts is ± {error:.2f}; raise data.held_out"
+        yield f"the test set is small: {chance(metric, held_out)}; raise data.held_out"
     small = [name for name, (train, _) in sizes.items() if train < batch_size]
     if small:
         listed = ", ".join(map(printable, small[:MOST_LISTED])) + (", ..." if len(small) > MOST_LISTED else "")
         yield f"{len(small)} clients have fewer examples than one batch (train.batch_size={batch_size}): {listed}"
     if found.lengths.cut > LARGE_SHARE * found.lengths.texts:
         yield f"{percent(found.lengths.cut, found.lengths.texts)} of the texts are cut; raise model.max_tokens"
+
+
+def chance(metric: Metric, texts: int) -> str:
+    """What chance alone does to a share of so many texts; of another figure only how many they are."""
+    if metric.unit != SHARE:
+        return f"{texts} texts"
+    article = "an" if metric.words[0] in "aeiou" else "a"
+    return f"{article} {metric.words} on {texts} texts is ± {standard_error(0.5, max(1, texts)):.2f}"
 
 
 def classes_said(classes: Mapping[str, int]) -> str:

@@ -61,7 +61,7 @@ def record(number: int, clients: Sequence[ClientRecord] | None = None, **changes
         "round": number,
         "clients": tuple([client("a", number), client("b", number)] if clients is None else clients),
         "aggregation_error": 0.5 / number,
-        "evaluation": Evaluation(loss=1.0 / number, accuracy=0.5 + 0.1 * number, examples=20),
+        "evaluation": Evaluation(loss=1.0 / number, accuracy=min(1.0, 0.5 + 0.1 * number), examples=20),
         "base_version": 0,
         "seconds": 10.0,
     }

@@ -1,7 +1,6 @@
-"""What was an accuracy is the figure that the run's task is compared by, and all that was measured stands beside it.
+"""What was an accuracy is the figure that the run's task is compared by; what else was measured stands beside it.
 
-Columns are renamed and added, no row is rewritten: a store of any size is brought up at once. A row of before has no
-`metrics`; its score is the one that there is.
+Columns are renamed and added, no row is rewritten: a store of any size is brought up at once.
 """
 
 from __future__ import annotations
