@@ -13,7 +13,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from transformers import PreTrainedTokenizerBase
 
-from client.flower.farewell import remember_node
+from client.flower.deregister import remember_node
 from client.limits import code_of
 from client.machine import this_machine
 from client.messages import read_task, reply_message, unreadable

@@ -20,16 +20,16 @@ import torch
 
 from client.limits import code_of
 from client.site import Site
-from client.state.base import hold
+from client.state.base_cache import hold
 from client.state.feedback import Feedback, Occasion
-from client.state.held import Held
 from client.state.personal import Personal
+from client.state.state_cache import StateCache
 from client.trainer import OneByOne, serve
 from client.training import rehearse_task
 from client.work import Start, Trained, Work
 from fedlora.adapters import shaped
 from fedlora.lowrank import Product
-from fedlora.models.resident import Resident, resident
+from fedlora.models.loaded_model import LoadedModel, loaded_model
 from fedlora.privacy.guard import Answer, AnsweredMeanwhile, Guard
 from fedlora.privacy.refusal import Refusal
 from fedlora.protocol.task import Report, Task
@@ -117,10 +117,10 @@ def require_allowed(task: Task, site: Site, guard: Guard) -> None:
     site.data.require_declared(task)
 
 
-def prepared(task: Task, blob: bytes, site: Site, guard: Guard) -> tuple[Resident, Start]:
+def prepared(task: Task, blob: bytes, site: Site, guard: Guard) -> tuple[LoadedModel, Start]:
     """The base model, adapted as received, and what was received. No data, and under privacy a rehearsal without any:
     what cannot be trained is refused here."""
-    home = resident(task.model, task.adapter, task.labels)
+    home = loaded_model(task.model, task.adapter, task.labels)
     guard.require_base(task, fingerprint=home.base.fingerprint)
     start = receive(task, blob, site, home)
     serve(home, task.run, start)
@@ -136,12 +136,12 @@ def prepared(task: Task, blob: bytes, site: Site, guard: Guard) -> tuple[Residen
     return home, start
 
 
-def receive(task: Task, blob: bytes, site: Site, home: Resident) -> Start:
+def receive(task: Task, blob: bytes, site: Site, home: LoadedModel) -> Start:
     """What the message holds, with what the site holds and keeps already."""
     template = shaped(home.template, task.adapter, task.ranks)
     residual: dict[str, Product] = {}
     if task.wire.download == "changes":
-        adapter = Held(site.folder, task.run).advanced(task, blob, template)
+        adapter = StateCache(site.folder, task.run).advanced(task, blob, template)
     else:
         adapter, residual = decode_state(blob, template, run=task.run, round_number=task.round)
     base = hold(site.folder, task.run, task.base_version, residual, since=task.residual_since)

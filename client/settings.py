@@ -55,7 +55,7 @@ class Limits(Settings):
     """Most that is sent, and most that is received, in Mbit/s. None: as fast as the line is."""
 
 
-class Patience(Settings):
+class Deadlines(Settings):
     """How long a site waits before it takes something for dead. On a busy machine: more."""
 
     answer_s: float = Field(20.0, gt=0)
@@ -139,7 +139,7 @@ class ClientSettings(Settings):
     log_to: Literal["files", "output"] = "files"
     """Processes log to logs/ or, for containers, to this process's own output."""
 
-    patience: Patience = Patience()
+    patience: Deadlines = Deadlines()
     """Time-outs; docs/reliability.md lists all of them."""
 
     folder: Path = Path()

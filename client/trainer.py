@@ -14,7 +14,7 @@ from client.training import train_adapter, train_adapter_privately
 from client.work import Start, Trained, Work
 from fedlora.adapters import read, set_trainable, write
 from fedlora.models.evaluation import evaluate
-from fedlora.models.resident import Resident
+from fedlora.models.loaded_model import LoadedModel
 from fedlora.randomness import generator, seed_of
 
 
@@ -38,7 +38,7 @@ class OneByOne:
             yield Trained(read(work.home.model), loss, quality)
 
 
-def serve(home: Resident, run: str, start: Start) -> None:
+def serve(home: LoadedModel, run: str, start: Start) -> None:
     """Make the resident model what the round starts from."""
     home.at_version(run, start.base.version, start.base.total)
     write(home.model, start.own)

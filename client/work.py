@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from client.site import Parts, Site
-from client.state.base import HeldBase
-from fedlora.models.resident import Resident
+from client.state.base_cache import CachedBase
+from fedlora.models.loaded_model import LoadedModel
 from fedlora.privacy.guard import Grant, Guard
 from fedlora.protocol.task import Evaluation, Task
 from fedlora.updates import Adapter
@@ -20,7 +20,7 @@ class Start:
     """What the coordinator sent: the answer is the difference from it."""
     own: Adapter
     """The same with what this site keeps of its own."""
-    base: HeldBase
+    base: CachedBase
     """What has been added to the base model's frozen weights."""
 
 
@@ -35,7 +35,7 @@ class Work:
     site: Site
     guard: Guard
     grant: Grant
-    home: Resident
+    home: LoadedModel
     start: Start
     parts: Parts
 

@@ -16,7 +16,7 @@ from fedlora.adapters import initial_adapter, write
 from fedlora.adapters.export import export_adapter
 from fedlora.adapters.shape import require_ranks
 from fedlora.config import Recipe
-from fedlora.models.resident import Resident
+from fedlora.models.loaded_model import LoadedModel
 from fedlora.privacy.spent import privacy_note
 from fedlora.privacy.unconfirmed import SiteSpent
 from fedlora.updates import Adapter
@@ -25,12 +25,12 @@ from server.initial.client_gradients import from_clients
 from server.initial.first_step import first_step
 from server.record.checkpoint import Progress
 from server.record.journal import Journal
-from server.record.records import Event, Watch
+from server.record.records import Event, EventCallback
 from server.replies.intake import SiteOf, Verify
 from server.requests.declared import Declared, planned_for
-from server.requests.outgoing import Brief
+from server.requests.outgoing import RunConstants
 from server.requests.planner import planned, shape_of
-from server.rounds import Evaluate, Rounds, Surroundings
+from server.rounds import Evaluate, Rounds, RunContext
 from server.run_identity import MadeOf
 from strategies.base import State, Strategy
 from strategies.compatibility import Place, case_of, require_compatible
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
 class Coordination:
     """What a coordinator needs besides the recipe."""
 
-    resident: Resident
+    loaded_model: LoadedModel
     folder: Path
     labels: tuple[str, ...]
     evaluate: Evaluate | None = None
-    watch: Watch = lambda event: None
+    watch: EventCallback = lambda event: None
     coordinator: str = "local"
     site_of: SiteOf | None = None
     verify: Verify | None = None
@@ -70,9 +70,9 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     strategy = case.strategy
     journal = Journal(needs.folder, recipe, runs=needs.runs)
     progress = journal.resume(made_of(needs)) if resume else begin(grid, journal, recipe, strategy, needs)
-    shape = shape_of(needs.resident.model, needs.resident.template, recipe)
+    shape = shape_of(needs.loaded_model.model, needs.loaded_model.template, recipe)
     ranks = planned(planned_for(recipe, needs.declared, shape), shape, needs.site_of)
-    brief = Brief(needs.resident.base.fingerprint, needs.labels, needs.coordinator, ranks)
+    brief = RunConstants(needs.loaded_model.base.fingerprint, needs.labels, needs.coordinator, ranks)
     rounds = Rounds(recipe, brief, strategy, progress, surroundings(journal, needs))
     with recorded(rounds, recipe, needs, journal):
         try:
@@ -85,20 +85,20 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
 
 def made_of(needs: Coordination) -> MadeOf:
     """What a run is bound to."""
-    return MadeOf(needs.labels, needs.resident.base.fingerprint, needs.data_digests)
+    return MadeOf(needs.labels, needs.loaded_model.base.fingerprint, needs.data_digests)
 
 
-def surroundings(journal: Journal, needs: Coordination) -> Surroundings:
+def surroundings(journal: Journal, needs: Coordination) -> RunContext:
     """What the loop touches; a recorder hears of everything first, and its orders are obeyed."""
     recorder = needs.recorder
     if recorder is None:
-        return Surroundings(journal, needs.evaluate, needs.watch, needs.site_of, needs.verify)
+        return RunContext(journal, needs.evaluate, needs.watch, needs.site_of, needs.verify)
 
     def watch(event: Event) -> None:
         recorder.watch(event)
         needs.watch(event)
 
-    return Surroundings(journal, needs.evaluate, watch, needs.site_of, needs.verify, recorder)
+    return RunContext(journal, needs.evaluate, watch, needs.site_of, needs.verify, recorder)
 
 
 def recorded(rounds: Rounds, recipe: Recipe, needs: Coordination, journal: Journal) -> AbstractContextManager[None]:
@@ -116,20 +116,20 @@ def recorded(rounds: Rounds, recipe: Recipe, needs: Coordination, journal: Journ
 
 def begin(grid: Grid, journal: Journal, recipe: Recipe, strategy: Strategy, needs: Coordination) -> Progress:
     """Round 0: the coordinator's initial adapter, stored before anything else is sent."""
-    resident = needs.resident
-    require_ranks(resident.template, recipe.adapter)
+    loaded_model = needs.loaded_model
+    require_ranks(loaded_model.template, recipe.adapter)
     journal.begin(made_of(needs))
-    write(resident.model, resident.template)  # a run before this one may have left other ranks
-    adapter = initial_adapter(resident.model, recipe.adapter, seed=recipe.seed)
+    write(loaded_model.model, loaded_model.template)  # a run before this one may have left other ranks
+    adapter = initial_adapter(loaded_model.model, recipe.adapter, seed=recipe.seed)
     if recipe.adapter.init == "gradient":
-        adapter = first_step(resident, adapter, recipe, needs.labels)
+        adapter = first_step(loaded_model, adapter, recipe, needs.labels)
     progress = Progress(run=uuid.uuid4().hex, round=0, state=strategy.init(adapter))
     if recipe.adapter.init == "client-gradients":
         adapter, asked = from_clients(
             grid,
             adapter,
             recipe,
-            home=resident,
+            home=loaded_model,
             labels=needs.labels,
             coordinator=needs.coordinator,
             journal_for=lambda gradients: Journal(needs.folder / FIRST_STEP, gradients, runs=needs.runs),
@@ -148,18 +148,18 @@ def export(folder: Path, state: State, recipe: Recipe, needs: Coordination, *, s
         folder,
         state.adapter,
         total=total(state),
-        base=needs.resident.base.source,
-        model=needs.resident.model,
+        base=needs.loaded_model.base.source,
+        model=needs.loaded_model.model,
         labels=needs.labels,
         max_tokens=recipe.model.max_tokens,
         privacy=privacy_note(recipe, spent),
     )
 
 
-def load_state(resident: Resident, run: str, state: State) -> None:
+def load_state(loaded_model: LoadedModel, run: str, state: State) -> None:
     """Make the resident model serve this state: base at its version, adapter written."""
-    resident.at_version(run, state.base_version, total(state))
-    write(resident.model, served(state))
+    loaded_model.at_version(run, state.base_version, total(state))
+    write(loaded_model.model, served(state))
 
 
 def served(state: State) -> Adapter:

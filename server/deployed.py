@@ -23,7 +23,7 @@ from fedlora.deployment.enrolment import require_name
 from fedlora.files import write_atomically
 from fedlora.models.base import load_tokenizer
 from fedlora.models.evaluation import evaluate
-from fedlora.models.resident import Resident, resident
+from fedlora.models.loaded_model import LoadedModel, loaded_model
 from fedlora.privacy.signing import SignatureError, require_signed
 from fedlora.processes.supervise import JsonLines
 from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
@@ -85,13 +85,13 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     rows = list(read.rows) if read else []
     labels = classes_of(settings, recipe, (row.label for row in rows))
     examples = encoded(rows, labels, load_tokenizer(recipe.model), on=recipe.model) if rows else None
-    home = resident(recipe.model, recipe.adapter, labels)
+    home = loaded_model(recipe.model, recipe.adapter, labels)
     store = open_or_go_without(settings)
     recorder = Recorder(store, name=folder.name, kind="deployment", coordinator=settings.name) if store else None
     sites = LastRegistry(settings)
     sites.read()
     needs = Coordination(
-        resident=home,
+        loaded_model=home,
         folder=folder,
         labels=labels,
         evaluate=evaluation(recipe, home, examples) if examples else None,
@@ -132,7 +132,7 @@ def signed_by(registry: Registry, node: int, digest: bytes, signature: bytes) ->
     return True
 
 
-def evaluation(recipe: Recipe, home: Resident, examples: Examples) -> Evaluate:
+def evaluation(recipe: Recipe, home: LoadedModel, examples: Examples) -> Evaluate:
     """How a state does on the coordinator's test set."""
 
     def on_held_out(state: State) -> Evaluation:

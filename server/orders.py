@@ -11,7 +11,7 @@ class StoppedError(RunError):
     """Somebody stopped the run; it stands where its last whole round left it."""
 
 
-class Orders(Protocol):
+class RunControl(Protocol):
     """The loop's side of pause, stop and exclude."""
 
     def before_round(self, number: int) -> None:
@@ -27,7 +27,7 @@ class Orders(Protocol):
         """Sites that are not asked."""
 
 
-class NobodyAsks:
+class NoControl:
     """Where there is no store, there are no orders."""
 
     def before_round(self, number: int) -> None: ...

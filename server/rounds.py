@@ -31,7 +31,7 @@ from fedlora.protocol.task import Evaluation
 from fedlora.randomness import chooser
 from fedlora.settings import RunError
 from fedlora.tasks.registry import task_named
-from server.orders import NobodyAsks, Orders
+from server.orders import NoControl, RunControl
 from server.record.checkpoint import Progress
 from server.record.downlink import Downlink, held_after, used_after
 from server.record.figures import mean_received, metrics, served_error
@@ -39,19 +39,19 @@ from server.record.journal import Journal
 from server.record.records import (
     ClientAnswered,
     Event,
+    EventCallback,
     RoundFinished,
     RoundRecord,
     RoundStarted,
     TasksSent,
     Waiting,
-    Watch,
 )
-from server.replies.arrivals import Patience, arrivals, push, wait_for_clients
-from server.replies.intake import Intake, SiteOf, Verify
+from server.replies.arrivals import Deadlines, arrivals, push, wait_for_clients
+from server.replies.intake import ReplyValidator, SiteOf, Verify
 from server.replies.messages import task_message
 from server.replies.quotas import Meter
 from server.requests.adaptive_noise import noise_factor
-from server.requests.outgoing import Brief, Outgoing, outgoing
+from server.requests.outgoing import RunConstants, TrainRequest, outgoing
 from server.stages.base import Round, through
 from server.stages.listing import stages_of
 from server.stages.robust.fit import require_enough
@@ -67,17 +67,17 @@ class QuorumError(RunError):
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class RunContext:
     """What the loop touches outside itself."""
 
     journal: Journal
     evaluate: Evaluate | None = None
-    watch: Watch = lambda event: None
+    watch: EventCallback = lambda event: None
     site_of: SiteOf | None = None
     """In a deployment, the site behind a node: an answer in another name is refused."""
     verify: Verify | None = None
     """In a deployment, whether the site behind a node has signed an update: others are refused, unread."""
-    orders: Orders = field(default_factory=NobodyAsks)
+    orders: RunControl = field(default_factory=NoControl)
     """What people ask of the run while it runs."""
 
 
@@ -85,7 +85,7 @@ class Surroundings:
 class Asked:
     """A round between its messages and its answers."""
 
-    intake: Intake
+    intake: ReplyValidator
     downlink: Downlink | None
 
     def stages_see(self, stop: Callable[[str], Exception]) -> Round:
@@ -99,7 +99,7 @@ class Rounds(FlowerStrategy):
     """Runs a recipe's rounds from `progress` on. `progress` is the only thing that changes, once a round."""
 
     def __init__(
-        self, recipe: Recipe, brief: Brief, strategy: Strategy, progress: Progress, surroundings: Surroundings
+        self, recipe: Recipe, brief: RunConstants, strategy: Strategy, progress: Progress, surroundings: RunContext
     ) -> None:
         require_compatible(Case(recipe, strategy, Place(evaluates=surroundings.evaluate is not None)))
         self.recipe = recipe
@@ -156,7 +156,7 @@ class Rounds(FlowerStrategy):
             self.recipe, self._brief_now(), self.strategy, self.progress, nodes=nodes, number=server_round
         )
         sent = {item.node: item for item in items}
-        intake = Intake(
+        intake = ReplyValidator(
             self.recipe, server_round, sent, partial(self._answered, sent), around.journal.receipts(), around.site_of,
             self._meter, around.verify,
         )  # fmt: skip
@@ -234,7 +234,7 @@ class Rounds(FlowerStrategy):
         needed: float = max(self._quorum(intake), self.recipe.robust.least_updates)
         if self.recipe.privacy.client_level is not None:
             needed = math.inf  # the deadline alone closes a round: no client's answer decides whose others are summed
-        patience = Patience(needed, timeout or rounds.deadline_s, rounds.grace_s)
+        patience = Deadlines(needed, timeout or rounds.deadline_s, rounds.grace_s)
         return arrivals(
             grid,
             intake.message_ids,
@@ -251,7 +251,7 @@ class Rounds(FlowerStrategy):
             return None
         return served_error(combined, old, new)
 
-    def _brief_now(self) -> Brief:
+    def _brief_now(self) -> RunConstants:
         """The brief, with the noise that the rounds so far call for."""
         adapt = self.recipe.privacy.adapt
         if adapt is None:
@@ -260,10 +260,10 @@ class Rounds(FlowerStrategy):
         factor = noise_factor(adapt, metric, self._around.journal.values(metric.name))
         return replace(self._brief, noise_factor=factor)
 
-    def _quorum(self, intake: Intake) -> int:
+    def _quorum(self, intake: ReplyValidator) -> int:
         return max(1, math.ceil(self.recipe.rounds.quorum * intake.size))
 
-    def _evaluate(self, intake: Intake, state: State) -> Evaluation | None:
+    def _evaluate(self, intake: ReplyValidator, state: State) -> Evaluation | None:
         if self.strategy.traits.keeps:
             return mean_received(intake.records())
         rounds, number = self.recipe.rounds, intake.number
@@ -279,7 +279,7 @@ class Rounds(FlowerStrategy):
         """The site behind a node; where nobody knows, the name that it last gave."""
         return (self._around.site_of or self._named.get)(node)
 
-    def _answered(self, sent: Mapping[int, Outgoing], event: Event) -> None:
+    def _answered(self, sent: Mapping[int, TrainRequest], event: Event) -> None:
         """A receipt is kept whatever becomes of its round."""
         if isinstance(event, ClientAnswered) and event.record.receipt is not None:
             node, signature = event.record.node, event.record.signature
@@ -291,7 +291,7 @@ class Rounds(FlowerStrategy):
         self._around.orders.between_rounds()
         self._around.watch(Waiting(connected, self.recipe.rounds.min_clients, seconds_left))
 
-    def _too_few(self, intake: Intake, also: str = "") -> str:
+    def _too_few(self, intake: ReplyValidator, also: str = "") -> str:
         counts = Counter(f"{r.outcome} ({r.code})" for r in intake.records() if r.outcome != "trained")
         why = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
         return (

@@ -26,7 +26,7 @@ class HeldOut(Settings):
     """Column with the class."""
 
 
-class Patience(Settings):
+class Deadlines(Settings):
     """How long a coordinator waits before it takes something for dead. On a busy machine: more."""
 
     silent_s: float = Field(90.0, gt=0)
@@ -88,7 +88,7 @@ class ServerSettings(Settings):
     log_to: Literal["files", "output"] = "files"
     """Processes log to logs/ or, for containers, to this process's own output."""
 
-    patience: Patience = Patience()
+    patience: Deadlines = Deadlines()
     """Time-outs; docs/reliability.md lists all of them."""
 
     folder: Path = Path()

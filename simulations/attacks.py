@@ -19,7 +19,7 @@ from client.app import client_app
 from client.messages import read_task, reply_message
 from client.round import answer, pack
 from client.site import Parts, Site
-from client.state.held import Held
+from client.state.state_cache import StateCache
 from fedlora.adapters import shaped
 from fedlora.config import Recipe
 from fedlora.config.attack import AttackSettings
@@ -92,7 +92,7 @@ def attacked(
     report, update = honest
     template = shaped(hostile.template, task.adapter, task.ranks)
     if task.wire.download == "changes":
-        received = Held(site.folder, task.run).advanced(task, blob, template)
+        received = StateCache(site.folder, task.run).advanced(task, blob, template)
     else:
         received, _ = decode_state(blob, template, run=task.run, round_number=task.round)
     sent = received.tensors(task.trains)

@@ -18,7 +18,7 @@ from fedlora.adapters import initial_adapter
 from fedlora.config import Recipe
 from fedlora.data.classes import require_classes
 from fedlora.data.rows import read_source
-from fedlora.models.resident import resident
+from fedlora.models.loaded_model import loaded_model
 from fedlora.protocol.task import Evaluation, Report
 from fedlora.protocol.versions import recorded_json
 from fedlora.settings import SettingsError
@@ -27,7 +27,7 @@ from fedlora.updates import Factor, Tensors, Update, add
 from fedlora.wire.choice import choose, packing_of
 from fedlora.wire.message import Header, encode
 from server.record.checkpoint import Progress
-from server.requests.outgoing import Brief, Outgoing, outgoing
+from server.requests.outgoing import RunConstants, TrainRequest, outgoing
 from simulations.data.partition import columns_of
 from strategies.base import Strategy
 from strategies.compatibility import case_of, require_compatible
@@ -70,7 +70,7 @@ def planned_bytes(recipe: Recipe, *, clients: int, labels: Sequence[str] | None 
     """Of one client: a later round's bytes up and down, the first round's, and those of the whole run."""
     require_compatible(case_of(recipe))
     labels = tuple(labels or classes_of(recipe))
-    home = resident(recipe.model, recipe.adapter, labels)
+    home = loaded_model(recipe.model, recipe.adapter, labels)
     adapter = initial_adapter(home.model, recipe.adapter, seed=0)
     played = play(recipe, Progress(RUN, 0, _strategy(recipe).init(adapter)), labels, home.base.fingerprint, clients)
     run = [played[number if number < PLAYED else PLAYED - 2 + (number - PLAYED) % 2]
@@ -91,7 +91,7 @@ def planned_bytes(recipe: Recipe, *, clients: int, labels: Sequence[str] | None 
 
 def play(recipe: Recipe, progress: Progress, labels: tuple[str, ...], fingerprint: str, clients: int) -> list[Round]:
     """The first rounds of a run, with noise for training."""
-    strategy, brief, rounds = _strategy(recipe), Brief(fingerprint, labels), []
+    strategy, brief, rounds = _strategy(recipe), RunConstants(fingerprint, labels), []
     for number in range(1, PLAYED + 1):
         (sent,), downlink = outgoing(recipe, brief, strategy, progress, nodes=[NODE], number=number)
         updates = [noise_like(sent.adapter.tensors(sent.task.trains), seed=10 * number + k) for k in range(clients)]
@@ -118,7 +118,7 @@ def measured(recipe: Recipe) -> Evaluation:
     return Evaluation(loss=SHARE, metrics=metrics, examples=100)
 
 
-def _round(recipe: Recipe, sent: Outgoing, update: Tensors) -> Round:
+def _round(recipe: Recipe, sent: TrainRequest, update: Tensors) -> Round:
     choice = choose(update, recipe.wire)
     header = Header("update", RUN, sent.task.round, NAME, recipe.strategy.name, b"0" * 16)
     blob = encode(update, header, codec=choice.codec, density=choice.quotas)

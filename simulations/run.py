@@ -23,7 +23,7 @@ from fedlora.files import write_atomically
 from fedlora.folder_names import folder_name
 from fedlora.models.base import usable_device
 from fedlora.models.evaluation import evaluate
-from fedlora.models.resident import Resident, resident
+from fedlora.models.loaded_model import LoadedModel, loaded_model
 from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.spent import privacy_note, privacy_summary
 from fedlora.protocol.task import Evaluation
@@ -38,7 +38,7 @@ from server.record.checkpoint import Progress
 from server.record.journal import Journal
 from server.record.lines import read_records
 from server.record.packing_summary import packing_summary
-from server.record.records import RoundRecord, Watch
+from server.record.records import EventCallback, RoundRecord
 from server.record.summary import (
     figures,
     first_step_spent,
@@ -76,7 +76,7 @@ class Simulation:
 
     recipe: Recipe
     data: Federation
-    resident: Resident
+    loaded_model: LoadedModel
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def prepare(recipe: Recipe, *, say: Callable[[str], None] = log.info) -> Simulat
         steps = recipe.train.steps * len(data.clients)  # as many steps as the clients of a federation take together
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": steps})})
         data = replace(data, clients={"pooled": whole})
-    home = resident(recipe.model, recipe.adapter, data.labels)
+    home = loaded_model(recipe.model, recipe.adapter, data.labels)
     require_ranks(home.template, recipe.adapter)
     require_private_training(recipe, home)
     return Simulation(recipe, data, home)
@@ -120,7 +120,7 @@ def simulate(
     simulation: Simulation,
     out: Path,
     *,
-    watch: Watch,
+    watch: EventCallback,
     resume: bool = False,
     engine: Engine = "local",
     faults: Faults | None = None,
@@ -170,7 +170,7 @@ def federate(
     names: Sequence[str],
     folder: Path,
     *,
-    watch: Watch,
+    watch: EventCallback,
     resume: bool,
     faults: Faults | None,
     engine: Engine,
@@ -179,7 +179,7 @@ def federate(
     """One federation of the named clients through Flower's own ServerApp and ClientApp."""
     recipe = simulation.recipe
     needs = Coordination(
-        resident=simulation.resident,
+        loaded_model=simulation.loaded_model,
         folder=folder,
         labels=simulation.data.labels,
         evaluate=lambda state: on_held_out(simulation, state),
@@ -199,7 +199,7 @@ def federate(
     if engine == "ray":
         run_on_ray(server, recipe, names, folder)
     else:
-        hostile = attackers(recipe, names, simulation.resident.template)
+        hostile = attackers(recipe, names, simulation.loaded_model.template)
         honest = [site_of(simulation.data, name, folder) for name in names]
         sites = [corrupted(site, hostile, classes=len(simulation.data.labels)) for site in honest]
         client = app_of(lambda context: sites[int(context.node_config["partition-id"])], hostile)
@@ -257,9 +257,9 @@ def recorder_of(store: str | None, name: str) -> Iterator[Recorder | None]:
 
 def on_held_out(simulation: Simulation, state: State) -> Evaluation:
     """A state on the shared test set."""
-    load_state(simulation.resident, "held-out", state)
+    load_state(simulation.loaded_model, "held-out", state)
     batches = simulation.data.held_out.evaluation_batches(device=simulation.recipe.model.device)
-    return evaluate(simulation.resident.model, batches, on=simulation.recipe.model)
+    return evaluate(simulation.loaded_model.model, batches, on=simulation.recipe.model)
 
 
 def by_client(simulation: Simulation, names: Sequence[str], progress: Progress, folder: Path) -> dict[str, Evaluation]:
@@ -267,10 +267,10 @@ def by_client(simulation: Simulation, names: Sequence[str], progress: Progress, 
     if keeps_personal(simulation.recipe):
         *_, last = read_records(folder)
         return {one.client: one.received for one in last.clients if one.received is not None}
-    load_state(simulation.resident, "held-out", progress.state)
+    load_state(simulation.loaded_model, "held-out", progress.state)
     on = simulation.recipe.model
     tests = {name: simulation.data.clients[name].test.evaluation_batches(device=on.device) for name in names}
-    return {name: evaluate(simulation.resident.model, batches, on=on) for name, batches in tests.items()}
+    return {name: evaluate(simulation.loaded_model.model, batches, on=on) for name, batches in tests.items()}
 
 
 def keeps_personal(recipe: Recipe) -> bool:
@@ -289,8 +289,8 @@ def export_personal(simulation: Simulation, names: Sequence[str], progress: Prog
             folder / "adapters" / folder_name(name),
             own,
             total={},
-            base=simulation.resident.base.source,
-            model=simulation.resident.model,
+            base=simulation.loaded_model.base.source,
+            model=simulation.loaded_model.model,
             labels=simulation.data.labels,
             max_tokens=simulation.recipe.model.max_tokens,
             privacy=privacy_note(simulation.recipe, spent),
@@ -340,7 +340,7 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
 
 def attack_summary(simulation: Simulation) -> dict[str, Any]:
     """Who lied and how; nothing where nobody did."""
-    hostile = attackers(simulation.recipe, tuple(simulation.data.clients), simulation.resident.template)
+    hostile = attackers(simulation.recipe, tuple(simulation.data.clients), simulation.loaded_model.template)
     return {} if hostile is None else {"attack": hostile.settings.kind, "attackers": sorted(hostile.names)}
 
 

@@ -52,7 +52,7 @@ class Combined:
 
 
 @dataclass(frozen=True)
-class Share:
+class RankAllocation:
     """How much of one matrix a client holds: its rank (0: nothing) and its own scale s_k = α / r_k."""
 
     rank: int
@@ -65,7 +65,7 @@ class Recipient:
 
     client: str
     held_version: int | None = None
-    shares: Mapping[str, Share] | None = None
+    shares: Mapping[str, RankAllocation] | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ The residual is never a difference of large products. With any reference (B_1, A
 
 so it is built from what clients differ in, in one pass, with (K - 1) r columns: no SVD is needed, and no m x n matrix
 until that is the smaller form. (The paper's released code adds the transpose of the residual, which is wrong for
-nn.Linear; here only `fedlora.adapters.base` transposes, for the one layer type that stores W0 so.)
+nn.Linear; here only `fedlora.adapters.merge` transposes, for the one layer type that stores W0 so.)
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ class FedExLoRA(StrategySettings):
         return State(adapter)
 
     def combine(self, updates: Iterable[Update]) -> Combined:
-        spread = Spread()
+        spread = ResidualAccumulator()
         combined = weighted_mean(self._observed(updates, spread), self.weighting, ideal=False)
         residual = spread.residual(combined.mean, combined.weight)
         return replace(combined, ideal=MeanPlusResidual(combined.ideal, residual), extra={"residual": residual})
 
-    def _observed(self, updates: Iterable[Update], spread: Spread) -> Iterator[Update]:
+    def _observed(self, updates: Iterable[Update], spread: ResidualAccumulator) -> Iterator[Update]:
         for update in updates:
             spread.add(update, update.weight if self.weighting == "examples" else 1.0)
             yield update
@@ -100,7 +100,7 @@ class MeanPlusResidual(Mapping[str, Product]):
         return len(self.means)
 
 
-class Spread:
+class ResidualAccumulator:
     """What clients differ in, as updates arrive: Σ w_k (B_k - B_1)(A_k - A_1), with memory bounded by m n per matrix.
 
     Differences keep the updates' precision: their relative error is that of one subtraction. They are formed at the

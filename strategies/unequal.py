@@ -15,10 +15,10 @@ from torch import Tensor
 
 from fedlora.lowrank import Sum
 from fedlora.updates import Adapter, LowRank, Update
-from strategies.base import Combined, Share, Weighting
+from strategies.base import Combined, RankAllocation, Weighting
 
 
-def portion(adapter: Adapter, shares: Mapping[str, Share] | None) -> Adapter:
+def portion(adapter: Adapter, shares: Mapping[str, RankAllocation] | None) -> Adapter:
     """The leading directions of every matrix, at the client's ranks and scales: s_k B_k A_k = s B[:, :r_k] A[:r_k]."""
     if shares is None:
         return adapter
@@ -28,7 +28,7 @@ def portion(adapter: Adapter, shares: Mapping[str, Share] | None) -> Adapter:
     return replace(adapter, layers=layers)
 
 
-def portion_of(layer: LowRank, share: Share) -> LowRank:
+def portion_of(layer: LowRank, share: RankAllocation) -> LowRank:
     if share.rank > layer.rank:
         raise ValueError(f"a share of rank {share.rank} of a matrix of rank {layer.rank}")
     B_mr = layer.B_mr[:, : share.rank] * (layer.scale / share.scale)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from client.settings import Patience as SitePatience
+from client.settings import Deadlines as SitePatience
 from fedlora.config.rounds import RoundSettings
-from server.settings import Patience as ServerPatience
+from server.settings import Deadlines as ServerPatience
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "reliability.md").read_text()

@@ -1,7 +1,7 @@
 """`fedlora client up`: a SuperNode and an executor, kept alive. One process for an administrator to look after.
 
 Before a SuperNode is started the agent says good-bye for the one before it, which may have been killed
-(`client.flower.farewell`). Where that fails, the coordinator refuses the new one for up to 60 s, and the supervisor's
+(`client.flower.deregister`). Where that fails, the coordinator refuses the new one for up to 60 s, and the supervisor's
 back-off tries again.
 """
 
@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from client.deployment.throttle import Throttle
-from client.flower.farewell import say_goodbye
-from client.flower.lifeline import CONDITION, Lifeline
+from client.flower.deregister import deregister
 from client.flower.standing import standing
+from client.flower.watchdog import CONDITION, Watchdog
 from client.offline import environment
 from client.settings import ClientSettings
 from fedlora.deployment.environment import command, flower_environment, split_address
@@ -58,14 +58,14 @@ def _serve(settings: ClientSettings, config: Path) -> None:
     throttle = throttled(settings)
     coordinator = settings.coordinator if throttle is None else throttle.address
     conditions = Conditions()
-    lifeline = Lifeline(
+    watchdog = Watchdog(
         settings,
         connected=partial(connected, own_port=port),
         standing=partial(standing, settings),
         conditions=conditions,
     )
-    duties = Routine({"lifeline": lambda: lifeline.look(supervisor)}, conditions=conditions)
-    background = Background(duties.turn, name="lifeline")
+    duties = Routine({"watchdog": lambda: watchdog.look(supervisor)}, conditions=conditions)
+    background = Background(duties.turn, name="watchdog")
     supervisor = Supervisor(
         children(settings, config, port=port, coordinator=coordinator),
         tick=background.wake,
@@ -81,7 +81,7 @@ def _serve(settings: ClientSettings, config: Path) -> None:
         supervisor.run()
     finally:
         health.shutdown()
-    if lifeline.is_revoked:
+    if watchdog.is_revoked:
         raise SystemExit(REVOKED_STATUS)
 
 
@@ -142,7 +142,7 @@ def children(settings: ClientSettings, config: Path, *, port: int, coordinator: 
             flower_environment(settings.home("supernode")),
             log_of("supernode"),
             lacks=OwnPort(port).lacks,
-            before=partial(say_goodbye, settings),
+            before=partial(deregister, settings),
         ),
         Child("executor", executor, flower_environment(settings.home("executor"), site), log_of("executor")),
     ]

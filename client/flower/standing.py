@@ -12,7 +12,7 @@ from enum import Enum
 import grpc
 
 from client.flower.clock import WRONG_TIME
-from client.flower.farewell import varint
+from client.flower.deregister import varint
 from client.flower.fleet import call, signed
 from client.settings import ClientSettings
 

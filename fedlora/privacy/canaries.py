@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from fedlora.privacy import engine
-from fedlora.privacy.outer import Gradients, squares
+from fedlora.privacy.ghost_norms import Gradients, squares
 from fedlora.randomness import generator
 from fedlora.settings import SettingsError
 

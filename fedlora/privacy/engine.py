@@ -43,15 +43,15 @@ import torch
 from torch import Tensor, nn
 
 from fedlora.privacy import hooks, linears
+from fedlora.privacy.ghost_norms import squares, weighted, without
 from fedlora.privacy.masks import every_mask_made
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import Source, Stream, poisson_sample, privatise
-from fedlora.privacy.outer import squares, weighted, without
 from fedlora.privacy.precision import full_float32
 from fedlora.privacy.quiet import require_quiet, without_randomness
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.rehearsal import PerSample, examples_are_alone, not_finite, require_whole_batch
-from fedlora.privacy.supported import Watch, require_supported
+from fedlora.privacy.supported import FrozenWeightsCheck, require_supported
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class PrivateEngine:
         self._backend = BACKENDS[gradients]()
         self._steps = 0
         self._uncoupled = self._rehearsed = False
-        self._watch: Watch | None = None
+        self._watch: FrozenWeightsCheck | None = None
         self._trained: list[nn.Parameter] = []
         self._exits = ExitStack()
 
@@ -122,7 +122,7 @@ class PrivateEngine:
             exits.callback(self._backend.detach)
             require_supported(self._model, owned)
             self._exits = exits.pop_all()
-        self._watch = Watch(self._model)
+        self._watch = FrozenWeightsCheck(self._model)
         return self
 
     def __exit__(

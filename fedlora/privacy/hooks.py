@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedlora.privacy.ghost_norms import Gradients
 from fedlora.privacy.linears import trained_linears
-from fedlora.privacy.outer import Gradients
 
 
 class OpacusHooks:

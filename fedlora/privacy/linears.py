@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedlora.privacy.outer import Gradients, Outer, joined, outer_is_smaller
+from fedlora.privacy.ghost_norms import FactoredGradient, Gradients, joined, outer_is_smaller
 from fedlora.privacy.refusal import Code, Refusal
 
 
@@ -38,7 +38,7 @@ class Use:
     x_nti: Tensor
     version: int
 
-    def gradients(self) -> Outer:
+    def gradients(self) -> FactoredGradient:
         """Refuses an input that has been written into since: autograd would, if it had kept it itself."""
         if self.x_nti._version != self.version:
             raise Refusal(
@@ -47,7 +47,7 @@ class Use:
                 "(x = x + y, not x += y).",
             )
         assert self.zeros_nto.grad is not None  # `end` looked
-        return Outer(self.zeros_nto.grad, self.x_nti)
+        return FactoredGradient(self.zeros_nto.grad, self.x_nti)
 
 
 class Recorder:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from fedlora.privacy.chance import without_draws
-from fedlora.privacy.outer import Gradients, only, squares
+from fedlora.privacy.ghost_norms import Gradients, only, squares
 from fedlora.privacy.refusal import Code, Refusal
 
 PerSample = dict[Tensor, Gradients]

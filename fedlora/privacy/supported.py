@@ -54,7 +54,7 @@ def require_supported(model: nn.Module, owned: Iterable[nn.Parameter]) -> None:
             )
 
 
-class Watch:
+class FrozenWeightsCheck:
     """Remembers every parameter, to tell after a step that what trains moved and that what is frozen did not.
 
     Small tensors are compared whole, large ones by 1,024 evenly spread values: a corrupted or merged base shows in

@@ -213,7 +213,7 @@ class Supervisor:
         except Exception:
             log.exception("what is done before a start failed", extra={"child": child.name})
         output = self._output_of(child)
-        command = [sys.executable, "-m", "fedlora.processes.leash", str(os.getpid()), *child.command]
+        command = [sys.executable, "-m", "fedlora.processes.die_with_parent", str(os.getpid()), *child.command]
         try:
             running.process = subprocess.Popen(
                 command,

@@ -9,14 +9,14 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 
 from fedlora import __version__
-from server.dashboard.doors.gate import Doors, Gate
+from server.dashboard.doors.gate import Auth, AuthMiddleware
 from server.dashboard.doors.headers import SecurityHeaders
 from server.dashboard.doors.login import login_routes
 
 ASSETS = Path(__file__).parent / "assets"
 
 
-def create_app(doors: Doors) -> FastAPI:
+def create_app(doors: Auth) -> FastAPI:
     """Everything that is served. Middleware is listed from the inside out: the gate stands before every route."""
     app = FastAPI(title="fedlora", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.mount("/assets", StaticFiles(directory=ASSETS))
@@ -26,7 +26,7 @@ def create_app(doors: Doors) -> FastAPI:
     def healthy() -> dict[str, str]:
         return {"status": "ok"}
 
-    app.add_middleware(Gate, doors=doors)
+    app.add_middleware(AuthMiddleware, doors=doors)
     app.add_middleware(SecurityHeaders, tls=doors.tls)
     app.add_middleware(GZipMiddleware, minimum_size=1000)
     return app

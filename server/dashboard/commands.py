@@ -57,9 +57,9 @@ def dashboard(
     """Serve the dashboard until Ctrl-C."""
     if context.invoked_subcommand is not None:
         return
-    from server.dashboard.serve import Listening, Starting, serve
+    from server.dashboard.serve import BindConfig, Starting, serve
 
-    listening = Listening(host, port, tls_cert, tls_key, plain_http)
+    listening = BindConfig(host, port, tls_cert, tls_key, plain_http)
     starting = Starting(allow_simulations, files)
     known = accounts(store, access)
     serve(store or store_here(), listening, known, starting=starting, show=typer.echo, browser=open_browser)

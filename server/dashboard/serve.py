@@ -18,14 +18,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from fedlora.deployment.private_files import require_private
 from fedlora.settings import RunError, SettingsError
 from server.dashboard.app import create_app
-from server.dashboard.board import Board
 from server.dashboard.doors.access import Access
-from server.dashboard.doors.gate import LOOPBACK, Audit, Doors, log_only
+from server.dashboard.doors.gate import LOOPBACK, Audit, Auth, log_only
 from server.dashboard.inherited import address_of, inherited_socket
 from server.dashboard.machine.api import add_api
 from server.dashboard.pages.addresses import add_pages
+from server.dashboard.state import AppState
 from server.deployment.notify import Notifier
-from server.runs.launch import Launchpad, launchpad
+from server.runs.launch import RunLauncher, launchpad
 from server.runs.recipe_files import require_apart
 from server.store.audit import append_event
 from server.store.opening import Store, open_store
@@ -35,7 +35,7 @@ log = logging.getLogger("fedlora.dashboard")
 
 
 @dataclass(frozen=True)
-class Listening:
+class BindConfig:
     """Where, and how it is protected on the way."""
 
     host: str = "127.0.0.1"
@@ -55,7 +55,7 @@ class Listening:
         return f"{'https' if self.tls else 'http'}://{name}:{self.port}"
 
 
-def doors_for(listening: Listening, access: Access, audit: Audit = log_only) -> Doors:
+def doors_for(listening: BindConfig, access: Access, audit: Audit = log_only) -> Auth:
     """SettingsError for a combination that would let others in or listen in."""
     if (listening.tls_cert is None) != (listening.tls_key is None):
         raise SettingsError("--tls-cert and --tls-key belong together; give both or neither.")
@@ -72,7 +72,7 @@ def doors_for(listening: Listening, access: Access, audit: Audit = log_only) -> 
             f"--host {listening.host} without TLS would send passwords in the clear; give --tls-cert and --tls-key, or "
             "--plain-http if a proxy before it speaks TLS or its port is published on loopback alone."
         )
-    return Doors(access, tls=listening.tls, hosts=LOOPBACK if local else None, audit=audit)
+    return Auth(access, tls=listening.tls, hosts=LOOPBACK if local else None, audit=audit)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Starting:
     """The one folder below which their recipes may name data and models."""
 
 
-def pad_for(store: str, starting: Starting, access: Path) -> Launchpad | None:
+def pad_for(store: str, starting: Starting, access: Path) -> RunLauncher | None:
     """Where runs are started; SettingsError for a folder of files that holds the store or the accounts."""
     pad = launchpad(store)
     if pad is None or (pad.deployment is None and not starting.simulations):
@@ -117,7 +117,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def build(board: Board) -> FastAPI:
+def build(board: AppState) -> FastAPI:
     """Everything that is served, over this board."""
     app = create_app(board.doors)
     add_api(app, board.store, board.pad)
@@ -127,7 +127,7 @@ def build(board: Board) -> FastAPI:
 
 def serve(
     store: str,
-    listening: Listening,
+    listening: BindConfig,
     access: Access,
     *,
     starting: Starting,
@@ -143,7 +143,7 @@ def serve(
     pad = pad_for(store, starting, access.path)
     opened = open_store(store)
     doors = doors_for(listening, access, audit_log(opened))
-    board = Board(opened, doors, pad)
+    board = AppState(opened, doors, pad)
     app = build(board)
     Notifier(opened, hooks_beside(store)).start()
     show(f"The dashboard shows {board.store.url}. Stop it with Ctrl-C.")
@@ -166,7 +166,7 @@ def serve(
         raise RunError(f"the dashboard cannot listen at {listening.url}; its log above says why.")
 
 
-def greet(listening: Listening, doors: Doors, *, show: Callable[[str], None], browser: bool) -> None:
+def greet(listening: BindConfig, doors: Auth, *, show: Callable[[str], None], browser: bool) -> None:
     """Say how to get in."""
     if is_loopback(listening.host):
         link = f"{listening.url}/enter?link={doors.sessions.new_link()}"

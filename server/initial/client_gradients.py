@@ -20,16 +20,16 @@ import torch
 from flwr.serverapp import Grid
 
 from fedlora.config import Recipe
-from fedlora.models.resident import Resident, resident
+from fedlora.models.loaded_model import LoadedModel, loaded_model
 from fedlora.updates import Adapter, LowRank
 from server.gradient_recipe import gradient_recipe
 from server.initial.first_step import started_from
 from server.record.checkpoint import Progress
 from server.record.journal import Journal
-from server.record.records import Event, Waiting, Watch
+from server.record.records import Event, EventCallback, Waiting
 from server.replies.intake import SiteOf, Verify
-from server.requests.outgoing import Brief
-from server.rounds import Rounds, Surroundings
+from server.requests.outgoing import RunConstants
+from server.rounds import Rounds, RunContext
 from strategies.ffa import FFALoRA
 
 
@@ -47,13 +47,13 @@ def from_clients(
     adapter: Adapter,
     recipe: Recipe,
     *,
-    home: Resident,
+    home: LoadedModel,
     labels: tuple[str, ...],
     coordinator: str,
     journal_for: Callable[[Recipe], Journal],
     site_of: SiteOf | None,
     verify: Verify | None,
-    watch: Watch,
+    watch: EventCallback,
 ) -> tuple[Adapter, Progress]:
     """`adapter` with B, A and R from the clients' summed gradients, and what that round cost.
 
@@ -66,11 +66,11 @@ def from_clients(
         progress = journal.resume()
     else:
         journal.begin()
-        template = resident(asked.model, asked.adapter, labels).template
+        template = loaded_model(asked.model, asked.adapter, labels).template
         state = FFALoRA().init(gradient_adapter(template, adapter))
         progress = Progress(run=uuid.uuid4().hex, round=0, state=state)
         journal.keep(None, progress)
-    brief = Brief(home.base.fingerprint, labels, coordinator)
+    brief = RunConstants(home.base.fingerprint, labels, coordinator)
 
     def waiting(event: Event) -> None:
         """Whoever watches counts the run's own rounds; that clients are waited for is worth knowing all the same."""
@@ -79,7 +79,7 @@ def from_clients(
 
     strategy = FFALoRA(weighting=recipe.strategy.options.get("weighting", "examples"))
     rounds = Rounds(
-        asked, brief, strategy, progress, Surroundings(journal, watch=waiting, site_of=site_of, verify=verify)
+        asked, brief, strategy, progress, RunContext(journal, watch=waiting, site_of=site_of, verify=verify)
     )
     rounds.start(grid)
     progress = rounds.progress

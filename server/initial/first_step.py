@@ -26,7 +26,7 @@ from fedlora.config import PublicDataSettings, Recipe
 from fedlora.data.examples import Examples, encoded
 from fedlora.data.rows import Columns, read_whole
 from fedlora.models.base import autocast, load_tokenizer
-from fedlora.models.resident import Resident
+from fedlora.models.loaded_model import LoadedModel
 from fedlora.randomness import chooser, seed_of
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, LowRank
@@ -36,7 +36,7 @@ EXACT_SIDE = 1024
 OVERSAMPLING, POWER_ITERATIONS = 10, 8
 
 
-def first_step(home: Resident, adapter: Adapter, recipe: Recipe, labels: tuple[str, ...]) -> Adapter:
+def first_step(home: LoadedModel, adapter: Adapter, recipe: Recipe, labels: tuple[str, ...]) -> Adapter:
     """`adapter` (its R zero) with B, A and R from the gradient on `adapter.public`."""
     public = recipe.adapter.public
     assert public is not None  # the recipe's own check

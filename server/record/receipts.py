@@ -24,12 +24,12 @@ log = logging.getLogger("fedlora.receipts")
 ROUNDING = 1 - 1e-9
 """Of what is added up from several statements."""
 
-Ledgers = Mapping[tuple[str, str], "Held"]
+Ledgers = Mapping[tuple[str, str], "LastReceipt"]
 """By site and dataset."""
 
 
 @dataclass(frozen=True)
-class Held:
+class LastReceipt:
     """A ledger's newest receipt, and the key that signed it."""
 
     receipt: Receipt | None
@@ -39,13 +39,15 @@ class Held:
     """Ledgers before this one that its site has lost, as both administrators agreed."""
 
 
-def newest(clients: Iterable[Mapping[str, Any]], accepted: Sequence[Accepted] = ()) -> dict[tuple[str, str], Held]:
+def newest(
+    clients: Iterable[Mapping[str, Any]], accepted: Sequence[Accepted] = ()
+) -> dict[tuple[str, str], LastReceipt]:
     """The receipt with the highest sequence number of every ledger that goes on, among a run's client records."""
     given_up: dict[tuple[str, str], tuple[Accepted, ...]] = {}
     for one in accepted:
         ledger = (one.site, one.dataset)
         given_up[ledger] = (*given_up.get(ledger, ()), one)
-    held = {ledger: Held(None, None, lost) for ledger, lost in given_up.items()}
+    held = {ledger: LastReceipt(None, None, lost) for ledger, lost in given_up.items()}
     for client in clients:
         if not client.get("receipt"):
             continue
@@ -55,7 +57,7 @@ def newest(clients: Iterable[Mapping[str, Any]], accepted: Sequence[Accepted] = 
             continue
         known = held.get(ledger)
         if known is None or known.receipt is None or receipt.sequence > known.receipt.sequence:
-            held[ledger] = replace(known or Held(None, None), receipt=receipt, public_key=key)
+            held[ledger] = replace(known or LastReceipt(None, None), receipt=receipt, public_key=key)
     return held
 
 
@@ -64,7 +66,7 @@ def clients_in(rounds: Path) -> list[dict[str, Any]]:
     return [client for line in _lines(rounds) for client in json.loads(line)["clients"]]
 
 
-def held_in(runs: Path, *, but: Path | None = None) -> dict[tuple[str, str], Held]:
+def held_in(runs: Path, *, but: Path | None = None) -> dict[tuple[str, str], LastReceipt]:
     """What all runs in a folder hold against the sites, apart from one run."""
     found: list[dict[str, Any]] = []
     for path in sorted(runs.glob("*/rounds.jsonl")):
@@ -85,7 +87,7 @@ def earlier(runs: Path, *, than: Path) -> list[dict[str, Any]]:
     ]
 
 
-def require_continues(now: Receipt, signature: Signature | None, held: Held | None) -> None:
+def require_continues(now: Receipt, signature: Signature | None, held: LastReceipt | None) -> None:
     """ReceiptError unless `now` comes after what is held of the same ledger, signed with the same key.
 
     Of a new ledger, which was agreed on, also unless it states what the lost one may have spent: that it spends as much

@@ -113,5 +113,5 @@ class RoundFinished:
 
 
 Event = Waiting | RoundStarted | TasksSent | ClientAnswered | RoundFinished
-Watch = Callable[[Event], None]
+EventCallback = Callable[[Event], None]
 """Called in the loop's thread as things happen: progress on screen, the store, a log."""

@@ -21,7 +21,7 @@ class MissingClientsError(RunError):
 
 
 @dataclass(frozen=True)
-class Patience:
+class Deadlines:
     """How long a round waits. Once `quorum` valid updates are in, only `grace_s` more."""
 
     quorum: float
@@ -55,7 +55,7 @@ def push(grid: Grid, messages: Sequence[Message]) -> dict[str, int]:
 def arrivals(
     grid: Grid,
     asked: Iterable[str],
-    patience: Patience,
+    patience: Deadlines,
     *,
     valid: Callable[[], int],
     clock: Callable[[], float] | None = None,

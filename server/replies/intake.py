@@ -18,10 +18,10 @@ from fedlora.tasks.registry import task_named
 from fedlora.updates import Adapter, Update
 from fedlora.wire.message import Expected, Schema, WireError, decode
 from server.record.receipts import Ledgers, require_continues
-from server.record.records import BAD_RECEIPT, SCREENED_OUT, ClientAnswered, ClientRecord, Watch
+from server.record.records import BAD_RECEIPT, SCREENED_OUT, ClientAnswered, ClientRecord, EventCallback
 from server.replies.messages import BadReplyError, Reply, read_reply
 from server.replies.quotas import Meter, content_bytes
-from server.requests.outgoing import Outgoing
+from server.requests.outgoing import TrainRequest
 
 SiteOf = Callable[[int], str | None]
 """The site that a node's key was approved for; None for a node that nobody knows."""
@@ -35,15 +35,15 @@ LONGEST_WHY = 500
 log = logging.getLogger("fedlora.intake")
 
 
-class Intake:
+class ReplyValidator:
     """One round's answers: who trained, refused, failed or was late, and the updates of those that are valid."""
 
     def __init__(
         self,
         recipe: Recipe,
         number: int,
-        sent: Mapping[int, Outgoing],
-        watch: Watch,
+        sent: Mapping[int, TrainRequest],
+        watch: EventCallback,
         receipts: Ledgers | None = None,
         site_of: SiteOf | None = None,
         meter: Meter | None = None,
@@ -71,7 +71,7 @@ class Intake:
         return len(self._sent)
 
     @property
-    def first_sent(self) -> Outgoing:
+    def first_sent(self) -> TrainRequest:
         """One of the messages: what all have in common can be read from it."""
         return next(iter(self._sent.values()))
 
@@ -180,7 +180,7 @@ class Intake:
         """Who a node is when it has not said so itself."""
         return (self._site_of(node) if self._site_of else None) or str(node)
 
-    def _receipt(self, report: Report, sent: Outgoing) -> Receipt | None:
+    def _receipt(self, report: Report, sent: TrainRequest) -> Receipt | None:
         """What the site says it charged; ReceiptError where a private run's update has none that fits."""
         if not self._recipe.privacy.enabled:
             return None

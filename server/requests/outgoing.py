@@ -22,7 +22,7 @@ from strategies.base import Payload, Recipient, Strategy
 
 
 @dataclass(frozen=True)
-class Brief:
+class RunConstants:
     """What the coordinator fixes at the start of a run besides the recipe."""
 
     fingerprint: str
@@ -36,7 +36,7 @@ class Brief:
 
 
 @dataclass(frozen=True)
-class Outgoing:
+class TrainRequest:
     """One client's message before it is a Flower message, and what its answer will be relative to."""
 
     node: int
@@ -54,8 +54,8 @@ class Outgoing:
 
 
 def outgoing(
-    recipe: Recipe, brief: Brief, strategy: Strategy, progress: Progress, *, nodes: Sequence[int], number: int
-) -> tuple[list[Outgoing], Downlink | None]:
+    recipe: Recipe, brief: RunConstants, strategy: Strategy, progress: Progress, *, nodes: Sequence[int], number: int
+) -> tuple[list[TrainRequest], Downlink | None]:
     """One message a node, and what sites hold when they have it, under `wire.download: changes`.
 
     Nodes that hold the same get the same bytes, encoded once.
@@ -64,7 +64,7 @@ def outgoing(
     recipe = without_feedback(recipe) if strategy.traits.redraws else recipe
     changes = recipe.wire.download == "changes"
     downlink = next_downlink(recipe, strategy, progress, number) if changes else None
-    packed: dict[object, Packed] = {}
+    packed: dict[object, EncodedState] = {}
     messages = []
     for node in nodes:
         held, ranks = progress.held_versions.get(node), brief.ranks(node)
@@ -86,7 +86,7 @@ def outgoing(
             changes=ready.changes,
             used_round=progress.used_rounds.get(node, 0),
         )
-        messages.append(Outgoing(node, task, ready.blob, ready.adapter, ready.base_hash))
+        messages.append(TrainRequest(node, task, ready.blob, ready.adapter, ready.base_hash))
     return messages, downlink
 
 
@@ -102,7 +102,7 @@ def without_feedback(recipe: Recipe) -> Recipe:
 
 
 @dataclass(frozen=True)
-class Packed:
+class EncodedState:
     """A download, and what it is made of."""
 
     blob: bytes
@@ -126,7 +126,7 @@ def next_downlink(recipe: Recipe, strategy: Strategy, progress: Progress, number
 
 def pack(
     recipe: Recipe, payload: Payload, progress: Progress, downlink: Downlink | None, *, node: int, number: int
-) -> Packed:
+) -> EncodedState:
     """The whole state, or the links that this node has missed."""
     codec = recipe.wire.download_codec
     if downlink is None:
@@ -135,16 +135,16 @@ def pack(
         arrives, residual, codec = downlink.adapter, {}, "fp32"
         missed = downlink.missed_by(progress.held_rounds.get(node))
         if missed is not None:
-            return Packed(packed_changes(missed, arrives), payload.adapter, state_hash(arrives.tensors()), True)
+            return EncodedState(packed_changes(missed, arrives), payload.adapter, state_hash(arrives.tensors()), True)
     blob = encode_state(
         arrives, residual, run=progress.run, round_number=number, strategy=recipe.strategy.name, codec=codec
     )
-    return Packed(blob, payload.adapter, state_hash(arrives.tensors()), False, payload.residual_since)
+    return EncodedState(blob, payload.adapter, state_hash(arrives.tensors()), False, payload.residual_since)
 
 
 def task_for(
     recipe: Recipe,
-    brief: Brief,
+    brief: RunConstants,
     progress: Progress,
     *,
     number: int,

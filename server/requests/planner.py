@@ -20,7 +20,7 @@ from fedlora.adapters.inject import layer_index
 from fedlora.config import AdapterSettings, DeviceSettings, Recipe
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter
-from strategies.base import Share
+from strategies.base import RankAllocation
 
 Ranks = Mapping[str, int]
 OTHERS = "others"
@@ -127,6 +127,6 @@ def step_share(depth: int, layers: int) -> float:
     return (1 + depth / layers) / 2
 
 
-def shares(adapter: AdapterSettings, ranks: Ranks | None) -> dict[str, Share] | None:
+def shares(adapter: AdapterSettings, ranks: Ranks | None) -> dict[str, RankAllocation] | None:
     """Ranks with the scales that belong to them."""
-    return None if ranks is None else {name: Share(r, scale_of(adapter, r)) for name, r in ranks.items()}
+    return None if ranks is None else {name: RankAllocation(r, scale_of(adapter, r)) for name, r in ranks.items()}

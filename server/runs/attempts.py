@@ -29,7 +29,7 @@ from server.runs.submissions import (
     state_of,
     write_reason,
 )
-from server.settings import Patience, ServerSettings
+from server.settings import Deadlines, ServerSettings
 from server.trust.provision import read_registry
 
 log = logging.getLogger("fedlora.submissions")
@@ -142,7 +142,7 @@ class _Look:
     at: Clock
 
     @property
-    def patience(self) -> Patience:
+    def patience(self) -> Deadlines:
         return self.settings.patience
 
     def at_run(self, folder: Path) -> str | None:

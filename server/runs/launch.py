@@ -33,7 +33,7 @@ from strategies.compatibility import case_of, require_sensible
 
 
 @dataclass(frozen=True)
-class Launchpad:
+class RunLauncher:
     """Where runs are started: a folder, the store that they are written to, and the coordinator if there is one."""
 
     runs: Path
@@ -58,7 +58,7 @@ class Plan:
     delta: float
 
 
-def launchpad(store: str) -> Launchpad | None:
+def launchpad(store: str) -> RunLauncher | None:
     """The folder of runs that belongs to a store in a file; None for a database elsewhere, which belongs to none."""
     path = Path(store.removeprefix("sqlite:///"))
     if "://" in str(path) or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
@@ -67,8 +67,8 @@ def launchpad(store: str) -> Launchpad | None:
     settings = folder / "server.yaml"
     if settings.exists():
         deployment = load_server(settings)
-        return Launchpad(deployment.runs, store, deployment)
-    return Launchpad(folder, str(path.resolve()))
+        return RunLauncher(deployment.runs, store, deployment)
+    return RunLauncher(folder, str(path.resolve()))
 
 
 def packaged_recipes() -> dict[str, str]:
@@ -81,7 +81,7 @@ def read_recipe(text: str) -> Recipe:
     return parse(Recipe, mapping_in(text, "the recipe"))
 
 
-def planned(pad: Launchpad, recipe: Recipe, *, examples: int) -> Plan:
+def planned(pad: RunLauncher, recipe: Recipe, *, examples: int) -> Plan:
     """Bytes of really packed messages (`fedlora wire plan`), and the ε of a site with so many training examples."""
     asked = confined(recipe, pad.files, simulated=pad.deployment is None)
     require_sensible(case_of(recipe, place_of(pad.deployment)))
@@ -134,7 +134,7 @@ def first_step_epsilon(recipe: Recipe, *, examples: int) -> float | None:
     return planned_epsilon(gradient_recipe(recipe, width=1), examples=examples)
 
 
-def start(pad: Launchpad, recipe: Recipe, *, name: str) -> Path:
+def start(pad: RunLauncher, recipe: Recipe, *, name: str) -> Path:
     """Start a run under a new name; returns its folder."""
     require_name(name, what="run")
     recipe = confined(recipe, pad.files, simulated=pad.deployment is None)
@@ -150,7 +150,7 @@ def start(pad: Launchpad, recipe: Recipe, *, name: str) -> Path:
     return folder
 
 
-def resume(pad: Launchpad, folder: Path, recipe: Mapping[str, Any]) -> None:
+def resume(pad: RunLauncher, folder: Path, recipe: Mapping[str, Any]) -> None:
     """Go on with a run that was stopped, failed or died, from its checkpoint."""
     if not folder.is_dir():
         raise SettingsError(f"{folder} is not on this machine; resume the run where it is.")
@@ -162,7 +162,7 @@ def resume(pad: Launchpad, folder: Path, recipe: Mapping[str, Any]) -> None:
     _simulate(pad, folder, confined(parse(Recipe, recipe), pad.files, simulated=True), ["--resume"])
 
 
-def _simulate(pad: Launchpad, folder: Path, recipe: Recipe, options: list[str]) -> None:
+def _simulate(pad: RunLauncher, folder: Path, recipe: Recipe, options: list[str]) -> None:
     path = folder / "recipe.yaml"
     write_atomically(path, yaml_text(recipe.model_dump(mode="json")).encode())
     load(path)  # what was written is what was validated

@@ -49,7 +49,7 @@ POLL_S = 0.3
 
 
 class Recorder:
-    """Writes one run. `keeping` around the loop, `watch` for its events; it is the loop's `Orders`."""
+    """Writes one run. `keeping` around the loop, `watch` for its events; it is the loop's `RunControl`."""
 
     def __init__(self, store: Store, *, name: str, kind: Kind, coordinator: str = "local") -> None:
         self.name = name

@@ -17,7 +17,7 @@ from client.settings import ClientSettings
 from fedlora.config import Recipe
 from fedlora.config.quotas import QuotaSettings
 from fedlora.config.robust import RobustSettings
-from fedlora.models.resident import resident
+from fedlora.models.loaded_model import loaded_model
 from fedlora.privacy.gaussian_audit import Claim
 from fedlora.privacy.ledger import LedgerFiles, inspect_ledger
 from fedlora.protocol.task import Task
@@ -25,8 +25,8 @@ from fedlora.settings import SettingsError
 from fedlora.updates import Factor
 from server.coordinate import Coordination, begin
 from server.record.journal import Journal
-from server.requests.outgoing import Brief, outgoing
-from server.rounds import Rounds, Surroundings
+from server.requests.outgoing import RunConstants, outgoing
+from server.rounds import Rounds, RunContext
 from simulations.local_grid import FIRST_NODE, LocalGrid
 from strategies.compatibility import case_of, require_compatible
 
@@ -63,7 +63,7 @@ class Federation:
 
     recipe: Recipe
     site: ClientSettings
-    brief: Brief
+    brief: RunConstants
     rounds: Rounds
     grid: LocalGrid
 
@@ -112,10 +112,10 @@ def federate_alone(recipe: Recipe, labels: tuple[str, ...], site: ClientSettings
     case = case_of(recipe)
     require_compatible(case)
     strategy = case.strategy
-    home, journal = resident(recipe.model, recipe.adapter, labels), Journal(folder, recipe)
-    progress = begin(grid, journal, recipe, strategy, Coordination(resident=home, folder=folder, labels=labels))
-    brief = Brief(home.base.fingerprint, labels)
-    return Federation(recipe, site, brief, Rounds(recipe, brief, strategy, progress, Surroundings(journal)), grid)
+    home, journal = loaded_model(recipe.model, recipe.adapter, labels), Journal(folder, recipe)
+    progress = begin(grid, journal, recipe, strategy, Coordination(loaded_model=home, folder=folder, labels=labels))
+    brief = RunConstants(home.base.fingerprint, labels)
+    return Federation(recipe, site, brief, Rounds(recipe, brief, strategy, progress, RunContext(journal)), grid)
 
 
 def app_of(site: ClientSettings) -> ClientApp:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from client.training import rehearse_task
 from fedlora.adapters import write
 from fedlora.config import Recipe
-from fedlora.models.resident import Resident
+from fedlora.models.loaded_model import LoadedModel
 from fedlora.privacy.refusal import Refusal
 from fedlora.settings import SettingsError
 from server.requests.outgoing import trained_in
 from strategies.registry import build
 
 
-def require_private_training(recipe: Recipe, home: Resident) -> None:
+def require_private_training(recipe: Recipe, home: LoadedModel) -> None:
     """SettingsError where sites would refuse the first round's task for the model or the learning rate."""
     if not recipe.privacy.enabled:
         return

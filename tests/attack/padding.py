@@ -16,7 +16,7 @@ from fedlora.config import Recipe
 from fedlora.data.examples import Examples, encoded
 from fedlora.data.rows import Columns, Row, read_rows
 from fedlora.models.base import load_tokenizer
-from fedlora.models.resident import resident
+from fedlora.models.loaded_model import loaded_model
 from fedlora.protocol.task import Task
 from fedlora.settings import parse
 from fedlora.updates import Adapter, Factor
@@ -64,7 +64,7 @@ def crafted_task(public: list[Row], folder: Path) -> tuple[Task, bytes]:
     """A task that trains the head, from the crafted state."""
     run = run_of(RECIPE, site_with(folder / "other", public), folder, labels_of(public))
     task, _ = run.task_for_a_new_site()
-    home = resident(task.model, task.adapter, task.labels)
+    home = loaded_model(task.model, task.adapter, task.labels)
     crafted = crafted_adapter(home.model, initial_adapter(home.model, task.adapter, seed=0), tokens_of(public))
     blob = encode_state(crafted, {}, run=task.run, round_number=task.round, strategy=task.strategy, codec="fp32")
     return task.model_copy(update={"trains": (Factor.DENSE,)}), blob

@@ -83,7 +83,7 @@ def recipe(model: str, seed: int, rounds: int, *overrides: str) -> Recipe:
 
 def one(simulation: Simulation, wanted: Recipe) -> tuple[float, float, float]:
     """Accuracy, and how many attackers and honest clients a round left out, on average."""
-    ready = Simulation(wanted, simulation.data, simulation.resident)
+    ready = Simulation(wanted, simulation.data, simulation.loaded_model)
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch("simulations.run.by_client", return_value={}),

@@ -104,7 +104,9 @@ def without_extras() -> Iterator[None]:
 def seconds_of_a_run(simulation: Simulation, *, fraction: float) -> float:
     """CPU seconds of one round, from the recipe to the written files, without evaluation and pictures."""
     rounds = simulation.recipe.rounds.model_copy(update={"fraction": fraction})
-    ready = Simulation(simulation.recipe.model_copy(update={"rounds": rounds}), simulation.data, simulation.resident)
+    ready = Simulation(
+        simulation.recipe.model_copy(update={"rounds": rounds}), simulation.data, simulation.loaded_model
+    )
     with tempfile.TemporaryDirectory() as folder, without_extras():
         started = time.process_time()
         simulate(ready, Path(folder) / "run", watch=lambda event: None)

@@ -19,7 +19,7 @@ from flwr.proto.fleet_pb2 import ActivateNodeRequest
 
 from client.deployment.agent import free_port
 from client.deployment.enroll import accept, ask, ask_with_new_key
-from client.flower.farewell import varint
+from client.flower.deregister import varint
 from client.flower.fleet import signed as fleet_signed
 from client.flower.identity import channel_credentials
 from fedlora.deployment.environment import flower_environment, split_address

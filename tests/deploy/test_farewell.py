@@ -13,7 +13,7 @@ from flwr.proto.fleet_pb2 import DeactivateNodeRequest
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 
 from client.deployment.enroll import accept, ask
-from client.flower.farewell import remember_node, say_goodbye
+from client.flower.deregister import deregister, remember_node
 from client.settings import ClientSettings, load_client
 from fedlora.processes.supervise import Child, Supervisor
 from server.trust.provision import approve, initialise
@@ -63,20 +63,20 @@ def site(tmp_path, fleet) -> Iterator[ClientSettings]:
 def test_a_good_bye_is_said_for_the_node_of_the_last_message_and_signed(site, fleet):
     for node in (7, NODE):
         remember_node(site, node)
-    say_goodbye(site)
+    deregister(site)
     assert fleet.heard == [("/flwr.proto.Fleet/DeactivateNode", NODE, True)]
 
 
 def test_a_site_that_never_had_a_message_says_nothing(site, fleet):
-    say_goodbye(site)
+    deregister(site)
     assert fleet.heard == []
 
 
 def test_neither_a_refusal_nor_a_coordinator_that_is_away_is_an_error(site, fleet):
     fleet.refuses = True
     remember_node(site, NODE)
-    say_goodbye(site)
-    say_goodbye(site.model_copy(update={"coordinator": "localhost:1"}))
+    deregister(site)
+    deregister(site.model_copy(update={"coordinator": "localhost:1"}))
     assert len(fleet.heard) == 1
 
 
@@ -97,10 +97,10 @@ def test_a_damaged_id_costs_the_good_bye_and_no_message(site, fleet, content):
     path = site.home("supernode") / "node-id"
     remember_node(site, NODE)
     path.write_bytes(content)
-    say_goodbye(site)
+    deregister(site)
     assert fleet.heard == []
     remember_node(site, NODE)
-    say_goodbye(site)
+    deregister(site)
     assert [node for _, node, _ in fleet.heard] == [NODE]
 
 

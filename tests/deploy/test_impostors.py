@@ -52,7 +52,7 @@ def outcomes_of(recipe, out, faults, *, bad=BAD, keys=None):
     seen = []
     watch = lambda event: seen.append(event.record) if isinstance(event, RoundFinished) else None  # noqa: E731
     needs = Coordination(
-        resident=simulation.resident,
+        loaded_model=simulation.loaded_model,
         folder=out,
         labels=simulation.data.labels,
         watch=watch,

@@ -12,9 +12,9 @@ import grpc
 import pytest
 
 from client.flower.clock import WRONG_TIME
-from client.flower.lifeline import ASK_S, CONDITION, LOOK_S, SAY_S, Lifeline
 from client.flower.standing import NOT_APPROVED, Standing, meaning
-from client.settings import ClientSettings, Patience
+from client.flower.watchdog import ASK_S, CONDITION, LOOK_S, SAY_S, Watchdog
+from client.settings import ClientSettings, Deadlines
 from fedlora.processes.duties import Conditions
 from fedlora.processes.sockets import connected
 from fedlora.processes.supervise import Child, Supervisor
@@ -22,7 +22,7 @@ from fedlora.settings import parse
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 SETTINGS = parse(ClientSettings, {"site": "a", "coordinator": "x:1", "data": {"train": "train.csv"}})
-PATIENCE = Patience()
+PATIENCE = Deadlines()
 
 
 class Site:
@@ -32,7 +32,7 @@ class Site:
         self.supervisor = supervisor
         self.now, self.up, self.says = 1000.0, False, Standing.ACCEPTED
         self.conditions = Conditions()
-        self.lifeline = Lifeline(
+        self.watchdog = Watchdog(
             settings,
             connected=lambda pid: self.up,
             standing=lambda: self.says,
@@ -43,7 +43,7 @@ class Site:
     def turns(self, seconds: float) -> None:
         until = self.now + seconds
         while self.now <= until:
-            self.lifeline.look(self.supervisor)
+            self.watchdog.look(self.supervisor)
             self.now += LOOK_S
 
     def said(self) -> str | None:
@@ -152,11 +152,11 @@ def test_the_agent_of_a_revoked_site_says_so_at_once_and_stops_when_it_stays_so(
     site.says = Standing.UNKNOWN
     site.turns(ASK_S + LOOK_S)
     assert "revoked" in site.said()
-    assert not site.lifeline.is_revoked
+    assert not site.watchdog.is_revoked
     site.turns(PATIENCE.revoked_s - 2 * ASK_S)
-    assert not site.lifeline.is_revoked
+    assert not site.watchdog.is_revoked
     site.turns(2 * ASK_S)
-    assert site.lifeline.is_revoked
+    assert site.watchdog.is_revoked
     assert site.supervisor._stopping
 
 
@@ -167,13 +167,13 @@ def test_one_answer_alone_stops_no_agent_however_short_its_patience(site):
     site.says = Standing.UNKNOWN
     site.turns(ASK_S + 2 * LOOK_S)
     assert "revoked" in site.said()
-    assert not site.lifeline.is_revoked
+    assert not site.watchdog.is_revoked
     site.says = Standing.ACCEPTED
     site.turns(2 * ASK_S)
-    assert not site.lifeline.is_revoked
+    assert not site.watchdog.is_revoked
     site.says = Standing.UNKNOWN
     site.turns(3 * ASK_S)
-    assert site.lifeline.is_revoked
+    assert site.watchdog.is_revoked
 
 
 def test_a_key_that_is_accepted_again_in_time_is_no_reason_to_stop(site):
@@ -183,7 +183,7 @@ def test_a_key_that_is_accepted_again_in_time_is_no_reason_to_stop(site):
         site.turns(PATIENCE.revoked_s - 3 * ASK_S)
         site.says = Standing.ACCEPTED
         site.turns(2 * ASK_S)
-    assert not site.lifeline.is_revoked
+    assert not site.watchdog.is_revoked
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from client.site import Parts, Site
 from fedlora.adapters import initial_adapter
 from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.data.examples import Examples
-from fedlora.models.resident import Resident, resident
+from fedlora.models.loaded_model import LoadedModel, loaded_model
 from fedlora.privacy.policy import SIMULATION, Policy
 from fedlora.protocol.task import Task
 from fedlora.updates import Adapter
@@ -43,7 +43,7 @@ class Coordinator:
     """What a coordinator knows: it sends the same first state in every round."""
 
     model: ModelSettings
-    home: Resident
+    home: LoadedModel
     adapter: Adapter
 
     def ask(self, number: int, **changes: Any) -> tuple[Task, bytes]:
@@ -63,7 +63,7 @@ class Coordinator:
 
 def coordinator(folder: Path) -> Coordinator:
     model = save_tiny_model(folder)
-    home = resident(model, ADAPTER, LABELS)
+    home = loaded_model(model, ADAPTER, LABELS)
     return Coordinator(model, home, initial_adapter(home.model, ADAPTER, seed=0))
 
 
@@ -82,7 +82,7 @@ def site(folder: Path, *, name: str = "a", policy: Policy = SIMULATION, count: i
 def first_task(model: str, labels: tuple[str, ...]) -> tuple[Task, bytes]:
     """The first private task of a run on a model in a folder, and the state that goes with it."""
     on = ModelSettings(id=model, max_tokens=16)
-    home = resident(on, ADAPTER, labels)
+    home = loaded_model(on, ADAPTER, labels)
     asked = task(
         model=on, adapter=ADAPTER, labels=labels, fingerprint=home.base.fingerprint, train={"batch_size": 8, "steps": 2}
     )

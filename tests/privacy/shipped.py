@@ -63,7 +63,7 @@ def prepared(name: str, overrides: tuple[str, ...]) -> Simulation:
 def shipped(name: str, *overrides: str, examples: int) -> Shipped:
     """The first texts of one airline; the adapter a little off its start: all that trains has gradients."""
     simulation = prepared(name, overrides)
-    wanted, model = simulation.recipe, simulation.resident.model
+    wanted, model = simulation.recipe, simulation.loaded_model.model
     first = initial_adapter(model, wanted.adapter, seed=0)
     stream = torch.Generator().manual_seed(3)
     moved = {

@@ -25,7 +25,7 @@ from client.settings import ClientSettings, SiteData
 from fedlora.adapters import initial_adapter
 from fedlora.config import AdapterSettings, ModelSettings, load
 from fedlora.models.base import load_base
-from fedlora.models.resident import resident
+from fedlora.models.loaded_model import loaded_model
 from fedlora.privacy.digest import task_digest
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.receipt import verified
@@ -111,7 +111,7 @@ def recorder(monkeypatch) -> Iterator[Recorder]:
 
 
 def forget() -> None:
-    for cached in (resident, own_rows._rows_in, deployed.tokenised):
+    for cached in (loaded_model, own_rows._rows_in, deployed.tokenised):
         cached.cache_clear()
 
 
@@ -133,7 +133,7 @@ def asked_for(model: str, **changes: Any) -> tuple[Task, bytes]:
     """A task on the base model in that folder, and the state that goes with it."""
     on = ModelSettings(id=model, max_tokens=16)
     adapter = changes.get("adapter", ADAPTER)
-    home = resident(on, adapter, LABELS)
+    home = loaded_model(on, adapter, LABELS)
     values = {"model": on, "adapter": adapter, "labels": LABELS, "fingerprint": home.base.fingerprint}
     asked = task(**{**values, "train": {"batch_size": 8, "steps": 2}, **changes})
     state = encode_state(
@@ -227,7 +227,7 @@ def test_the_data_are_tokenised_once_the_charge_is_on_the_disk(folders, recorder
 def test_the_packaged_private_recipes_keep_the_order_on_the_demo_model(recorder, tmp_path, name):
     """Under a policy that allows that base and that strategy; the same task on another base is refused unseen."""
     recipe = load(name, ["train.steps=1", "train.batch_size=4"])
-    home = resident(recipe.model, recipe.adapter, LABELS)
+    home = loaded_model(recipe.model, recipe.adapter, LABELS)
     asked = task(
         model=recipe.model, adapter=recipe.adapter, train=recipe.train.model_dump(), labels=LABELS, wire=recipe.wire,
         privacy=recipe.privacy.model_dump(), strategy=recipe.strategy.name, fingerprint=home.base.fingerprint,
@@ -263,7 +263,7 @@ def test_a_retried_task_gets_its_answer_without_the_model_or_the_data(folders, t
     asked = asked_for(folders["honest"])
     first = respond(*asked, settings)
     forget()
-    monkeypatch.setattr("client.round.resident", lambda *given: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("client.round.loaded_model", lambda *given: pytest.fail("the model was loaded"))
     monkeypatch.setattr(own_rows, "read_source", lambda *given: pytest.fail("the data were read"))
     again = respond(*asked, settings)
     assert (again[1], again[0].receipt) == (first[1], first[0].receipt)

@@ -12,7 +12,7 @@ from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
 from fedlora.data.examples import Examples, concatenate, encoded
 from fedlora.data.rows import Columns, read_rows
 from fedlora.models.base import load_tokenizer
-from fedlora.models.resident import resident
+from fedlora.models.loaded_model import loaded_model
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
@@ -57,7 +57,7 @@ def attack() -> tuple[nn.Module, Examples]:
     """The model with that adapter, and 21 texts: the first of 16 tokens, the others of 14."""
     rows = list(read_rows("airlines", Columns()))
     labels = tuple(sorted({row.label for row in rows}))
-    model = resident(MODEL, ADAPTER, labels).model.eval()
+    model = loaded_model(MODEL, ADAPTER, labels).model.eval()
     every = encoded(rows[:400], labels, load_tokenizer(MODEL), on=ModelSettings(max_tokens=16))
     adapter = initial_adapter(model, ADAPTER, seed=0)
     write(model, adapter)

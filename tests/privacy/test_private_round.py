@@ -90,7 +90,7 @@ def test_metrics_leave_only_where_recipe_and_policy_both_say_so(server, tmp_path
 def test_a_refusal_is_an_answer_with_a_code_and_comes_before_the_model_is_loaded(
     server, tmp_path, monkeypatch, changes, code
 ):
-    monkeypatch.setattr(round_module, "resident", lambda *args: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(round_module, "loaded_model", lambda *args: pytest.fail("the model was loaded"))
     here = site(tmp_path, policy=Policy(strategies=("ffa",)))
     report, blob = answer(*server.ask(1, **changes), here)
     assert (report.outcome, report.code, blob, report.receipt) == ("refused", code, None, None)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from fedlora.config import Recipe, override
-from fedlora.models.resident import resident
+from fedlora.models.loaded_model import loaded_model
 from fedlora.settings import SettingsError, parse
 from server.coordinate import Coordination, coordinate
 from strategies.compatibility import RULES, case_of, refusals
@@ -75,7 +75,7 @@ def test_every_pair_of_settings_is_refused_by_the_table_or_begun(recipe, tmp_pat
             assert all(line.endswith((".", ")")) for line in said), said
             refused += 1
             continue
-        home = resident(asked.model, asked.adapter, ("bad", "good"))
+        home = loaded_model(asked.model, asked.adapter, ("bad", "good"))
         needs = Coordination(
             home, tmp_path / str(number), ("bad", "good"), evaluate=lambda state: None, site_of=lambda node: "blue"
         )

@@ -85,7 +85,7 @@ def run(recipe: Recipe, out: Path) -> tuple[Simulation, dict]:
 
 def require_same_logits(simulation: Simulation, out: Path) -> None:
     """Of the served model and of the exported folder; and what was trained is seen in them."""
-    home = simulation.resident
+    home = simulation.loaded_model
     load_state(home, "test", checkpoint.read(out / "checkpoint.safetensors", recipe=recorded(simulation.recipe)).state)
     labels = simulation.data.labels
     examples = encoded(

@@ -33,7 +33,7 @@ def said(tiny_model, messages, monkeypatch):
 
         recipe = tiny_recipe(tiny_model, source, *overrides)
         with monkeypatch.context() as patch:
-            patch.setattr(run, "resident", too_early)
+            patch.setattr(run, "loaded_model", too_early)
             with pytest.raises(LookupError):
                 prepare(recipe, say=heard.append)
         return "\n".join(heard)

@@ -19,7 +19,7 @@ from fedlora.plain_yaml import yaml_text
 from fedlora.tasks.metric import LOSS
 from server.dashboard.app import create_app
 from server.dashboard.doors.access import Access, Role
-from server.dashboard.doors.gate import Doors
+from server.dashboard.doors.gate import Auth
 from server.dashboard.drawing.theme import LIGHT
 from server.dashboard.machine.api import add_api
 from server.dashboard.pages import run_parts, runs
@@ -107,7 +107,7 @@ def test_a_folder_is_imported_as_it_was_kept(folder, store, tmp_path):
 
 def test_the_api_and_prometheus_name_the_metric(folder, store, tmp_path):
     access = Access(tmp_path / "access.json")
-    board = create_app(Doors(access, hosts=None))
+    board = create_app(Auth(access, hosts=None))
     add_api(board, store)
     client = TestClient(board, headers={"Authorization": f"Bearer {access.add_token('viewer', Role.VIEWER, days=1)}"})
     found = client.get("/api/v1/runs/0.5").json()["run"]

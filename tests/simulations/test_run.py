@@ -262,11 +262,11 @@ def test_references_alone_and_pooled(recipe, tmp_path):
 def test_clients_with_another_base_model_refuse(recipe, tmp_path):
     settings = recipe()
     simulation = prepare(settings)
-    stranger = replace(simulation.resident.base, fingerprint="0" * 32)
-    elsewhere = copy.copy(simulation.resident)
+    stranger = replace(simulation.loaded_model.base, fingerprint="0" * 32)
+    elsewhere = copy.copy(simulation.loaded_model)
     elsewhere.base = stranger
     with pytest.raises(QuorumError, match=r"4 refused \(wrong-base-model\)"):
-        simulate(replace(simulation, resident=elsewhere), tmp_path / "run", watch=lambda event: None)
+        simulate(replace(simulation, loaded_model=elsewhere), tmp_path / "run", watch=lambda event: None)
 
 
 def test_bytes_are_what_flower_puts_on_the_wire_but_for_its_own_headers(recipe, tmp_path, monkeypatch):

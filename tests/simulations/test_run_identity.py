@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fedlora.models.resident import resident
+from fedlora.models.loaded_model import loaded_model
 from server.record.checkpoint import CheckpointError
 from server.record.records import Event, RoundFinished
 from server.run_identity import FILE
@@ -27,7 +27,7 @@ def begun(recipe, messages, tiny_model, tmp_path):
     run(recipe(*own, "rounds.count=1"), out)
 
     def on(*overrides: str, watch=lambda event: None):
-        resident.cache_clear()
+        loaded_model.cache_clear()
         return run(recipe(*own, "rounds.count=2", *overrides), out, resume=True, watch=watch)
 
     return on

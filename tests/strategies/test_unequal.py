@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from fedlora.lowrank import truncate
 from fedlora.updates import Adapter, LowRank, Update
-from strategies.base import Recipient, Share
+from strategies.base import RankAllocation, Recipient
 from strategies.registry import STRATEGIES, build
 from strategies.unequal import PaddedMean, mean_over_holders, portion
 from tests.strategies.examples import SHAPES, random_adapter, start
@@ -50,7 +50,7 @@ def dense_mean(name: str, updates: list[Update]) -> torch.Tensor:
 
 def test_a_portion_is_the_leading_directions_in_the_clients_own_scale():
     whole = random_adapter(1)
-    given = portion(whole, {"square": Share(2, ALPHA / 2), "tall": Share(0, 1.0)})
+    given = portion(whole, {"square": RankAllocation(2, ALPHA / 2), "tall": RankAllocation(0, 1.0)})
     square = whole.layers["square"]
     assert_close(given.layers["square"].dense(), square.scale * square.B_mr[:, :2] @ square.A_rn[:2])
     assert given.layers["square"].scale == ALPHA / 2
@@ -60,7 +60,7 @@ def test_a_portion_is_the_leading_directions_in_the_clients_own_scale():
 
 def test_a_share_larger_than_the_state_is_an_error():
     with pytest.raises(ValueError, match="share of rank 4"):
-        portion(random_adapter(1), {"square": Share(4, 1.0)})
+        portion(random_adapter(1), {"square": RankAllocation(4, 1.0)})
 
 
 @pytest.mark.parametrize("weighting", ["examples", "uniform"])
@@ -119,6 +119,6 @@ def test_flora_folds_the_whole_mean_of_unequal_clients():
 @pytest.mark.parametrize("name", UNEQUAL)
 def test_a_broadcast_has_the_recipients_ranks(name):
     strategy = build(name, {})
-    payload = strategy.broadcast(start(strategy), Recipient("small", 0, {"square": Share(1, ALPHA)}))
+    payload = strategy.broadcast(start(strategy), Recipient("small", 0, {"square": RankAllocation(1, ALPHA)}))
     assert payload.adapter.layers["square"].rank == 1
     assert payload.adapter.layers["tall"].rank == 3

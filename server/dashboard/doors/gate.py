@@ -39,7 +39,7 @@ def log_only(actor: str, kind: str, particulars: Mapping[str, object]) -> None:
 
 
 @dataclass(frozen=True)
-class Doors:
+class Auth:
     """What decides about access: one of each per dashboard."""
 
     access: Access
@@ -79,10 +79,10 @@ class Doors:
         return known, session
 
 
-class Gate:
+class AuthMiddleware:
     """ASGI middleware. What it finds out is in `request.state.principal` and `request.state.session`."""
 
-    def __init__(self, app: ASGIApp, doors: Doors) -> None:
+    def __init__(self, app: ASGIApp, doors: Auth) -> None:
         self.app = app
         self.doors = doors
 

@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from server.dashboard.doors.gate import Doors
+from server.dashboard.doors.gate import Auth
 
 PAGE = (Path(__file__).parents[1] / "assets" / "login.html").read_text(encoding="utf-8")
 FORM_COOKIE = "fedlora-form"
@@ -21,7 +21,7 @@ AT_ONCE = 2
 """Passwords that are checked at the same time, 32 MiB each; the others wait."""
 
 
-def login_routes(doors: Doors) -> APIRouter:
+def login_routes(doors: Auth) -> APIRouter:
     """The three, for this dashboard's doors."""
     router = APIRouter(include_in_schema=False)
     checking = asyncio.Semaphore(AT_ONCE)
@@ -85,7 +85,7 @@ def local(target: str) -> str:
     return target if inside else "/"
 
 
-def enter(doors: Doors, secret: str, target: str) -> Response:
+def enter(doors: Auth, secret: str, target: str) -> Response:
     """Give the browser its new session."""
     answer = RedirectResponse(target, 303)
     answer.set_cookie(doors.cookie, secret, secure=doors.tls, httponly=True, samesite="lax")
@@ -93,7 +93,7 @@ def enter(doors: Doors, secret: str, target: str) -> Response:
     return answer
 
 
-def too_many(doors: Doors, target: str, wait_s: float) -> Response:
+def too_many(doors: Auth, target: str, wait_s: float) -> Response:
     minutes = math.ceil(wait_s / 60)
     problem = f"Too many attempts. Try again in {minutes} minute{'s' if minutes > 1 else ''}."
     answer = form(doors, target, problem=problem, status=429)
@@ -101,7 +101,7 @@ def too_many(doors: Doors, target: str, wait_s: float) -> Response:
     return answer
 
 
-def form(doors: Doors, target: str, *, user: str = "", problem: str = "", status: int = 200) -> Response:
+def form(doors: Auth, target: str, *, user: str = "", problem: str = "", status: int = 200) -> Response:
     token = secrets.token_urlsafe(32)
     known = bool(doors.access.now().users)
     values = {

@@ -18,8 +18,8 @@ from nicegui.element import Element
 from sqlalchemy.exc import SQLAlchemyError
 
 from fedlora.settings import SettingsError
-from server.dashboard.board import Board
 from server.dashboard.drawing.markup import note
+from server.dashboard.state import AppState
 
 log = logging.getLogger("fedlora.dashboard")
 V = TypeVar("V")
@@ -44,7 +44,7 @@ class Html(Element, component=Path(__file__).parent / "morph.js"):  # type: igno
 class Live(Generic[V]):
     """The moving parts of one open page."""
 
-    def __init__(self, board: Board, read: Callable[[], Awaitable[V]], first: V) -> None:
+    def __init__(self, board: AppState, read: Callable[[], Awaitable[V]], first: V) -> None:
         self.value = first
         self._board = board
         self._read = read

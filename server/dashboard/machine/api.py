@@ -18,9 +18,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from fedlora import __version__
 from fedlora.plain_yaml import shortened
 from fedlora.settings import MOST_PROBLEMS, SettingsError
-from server.dashboard.machine.parts import LARGEST, Admin, After, Filter, Name, Operator, Problem, Text, Viewer, known
+from server.dashboard.machine.parts import LARGEST, Admin, After, APIError, Filter, Name, Operator, Text, Viewer, known
 from server.dashboard.machine.starting import starting_routes
-from server.runs.launch import Launchpad
+from server.runs.launch import RunLauncher
 from server.store.audit import export_events, read_events, verify_events
 from server.store.metrics import exposition
 from server.store.opening import Store
@@ -93,14 +93,14 @@ class Verdict(BaseModel):
     problems: list[str]
 
 
-class Me(BaseModel):
+class CurrentUser(BaseModel):
     """Whoever asks."""
 
     name: str
     role: Literal["viewer", "operator", "admin"]
 
 
-def add_api(app: FastAPI, store: Store, pad: Launchpad | None = None) -> FastAPI:
+def add_api(app: FastAPI, store: Store, pad: RunLauncher | None = None) -> FastAPI:
     """Mount the API and /metrics on the dashboard, behind its gate; returns the API's own application.
 
     `pad` is where runs can be started; None: nowhere.
@@ -125,8 +125,8 @@ def reading_routes(store: Store) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/me")
-    def me(who: Viewer) -> Me:
-        return Me(name=who.name, role=who.role.value)
+    def me(who: Viewer) -> CurrentUser:
+        return CurrentUser(name=who.name, role=who.role.value)
 
     @routes.get("/runs")
     def runs(who: Viewer, active: bool = False, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000) -> list[RunRow]:
@@ -205,7 +205,7 @@ def reading_routes(store: Store) -> APIRouter:
             with store.reading() as connection:
                 problems = verify_account(connection, account)
         except SettingsError as problem:
-            raise Problem(404, str(problem)) from None
+            raise APIError(404, str(problem)) from None
         return Verdict(sound=not problems, problems=problems)
 
     @routes.get("/events")
@@ -246,7 +246,7 @@ def acting_routes(store: Store) -> APIRouter:
         """Pause, resume, stop, exclude, include or export: the run's own loop obeys."""
         run = known(store, name)
         if not run.active:
-            raise Problem(409, f"{run.name} is {run.state}: nobody would obey. Start it again first.")
+            raise APIError(409, f"{run.name} is {run.state}: nobody would obey. Start it again first.")
         with store.writing() as connection:
             return place_order(connection, run.id, new.verb, who=who.name, at=time.time(), argument=new.site)
 
@@ -255,7 +255,7 @@ def acting_routes(store: Store) -> APIRouter:
         """Take a run out of the store; its folder stays, and so do deployed sites' receipts."""
         run = known(store, name)
         if run.active:
-            raise Problem(409, f"{run.name} is {run.state}; stop it before it is removed.")
+            raise APIError(409, f"{run.name} is {run.state}; stop it before it is removed.")
         with store.writing() as connection:
             remove_run(connection, run, who=who.name, at=time.time())
         return Response(status_code=204)

@@ -10,8 +10,8 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, HTTPException, Response
 
 from fedlora.settings import SettingsError
-from server.dashboard.board import Board
 from server.dashboard.doors.access import Principal, Role, require
+from server.dashboard.state import AppState
 from server.store.reading import find_run
 from server.store.rows import RunRow
 
@@ -41,7 +41,7 @@ def packed(folder: Path) -> bytes:
     return content.getvalue()
 
 
-def add_download(app: FastAPI, board: Board) -> None:
+def add_download(app: FastAPI, board: AppState) -> None:
     """GET /run/NAME/adapter.zip, for operators; who took it is in the audit log."""
 
     async def download(name: str, principal: Operator) -> Response:

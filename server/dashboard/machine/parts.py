@@ -23,7 +23,7 @@ Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
 Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
 
 
-class Problem(HTTPException):
+class APIError(HTTPException):
     """A 4xx with a reason that a person can act on."""
 
 
@@ -33,4 +33,4 @@ def known(store: Store, name: str) -> RunRow:
         with store.reading() as connection:
             return find_run(connection, name)
     except SettingsError as problem:
-        raise Problem(404, str(problem)) from None
+        raise APIError(404, str(problem)) from None

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.dashboard.machine.download import newest_adapter, packed
-from server.dashboard.machine.parts import Name, Operator, Problem, Viewer, known
+from server.dashboard.machine.parts import APIError, Name, Operator, Viewer, known
 from server.runs import launch
 from server.runs.planning import PlanError
 from server.store.audit import append_event
@@ -51,7 +51,7 @@ class Started(BaseModel):
     folder: str
 
 
-def starting_routes(store: Store, pad: launch.Launchpad | None) -> APIRouter:
+def starting_routes(store: Store, pad: launch.RunLauncher | None) -> APIRouter:
     """For operators; the packaged recipes for everybody."""
     routes = APIRouter()
 
@@ -67,7 +67,7 @@ def starting_routes(store: Store, pad: launch.Launchpad | None) -> APIRouter:
         try:
             return launch.planned(where, launch.read_recipe(asked.recipe), examples=asked.examples)
         except PlanError as problem:
-            raise Problem(409, str(problem)) from None
+            raise APIError(409, str(problem)) from None
 
     @routes.post("/runs", status_code=201)
     def start(who: Operator, new: NewRun) -> Started:
@@ -77,7 +77,7 @@ def starting_routes(store: Store, pad: launch.Launchpad | None) -> APIRouter:
         try:
             folder = launch.start(where, recipe, name=new.name)
         except OSError as error:
-            raise Problem(409, f"the run cannot be started: {error.strerror}.") from None
+            raise APIError(409, f"the run cannot be started: {error.strerror}.") from None
         audit(store, who.name, "run-submitted", name=new.name, folder=str(folder), recipe=recipe.name)
         return Started(name=new.name, folder=str(folder))
 
@@ -86,7 +86,7 @@ def starting_routes(store: Store, pad: launch.Launchpad | None) -> APIRouter:
         """Go on, from its checkpoint, with a run that has ended early. One that is paused takes an order instead."""
         where, run = require_pad(pad), known(store, name)
         if run.active or run.state == "finished":
-            raise Problem(409, f"{run.name} is {run.state}; only a run that was stopped, failed or died is resumed.")
+            raise APIError(409, f"{run.name} is {run.state}; only a run that was stopped, failed or died is resumed.")
         with store.reading() as connection:
             recipe = read_detail(connection, run).recipe
         launch.resume(where, Path(run.folder), recipe)
@@ -99,7 +99,7 @@ def starting_routes(store: Store, pad: launch.Launchpad | None) -> APIRouter:
         run = known(store, name)
         folder = newest_adapter(run)
         if folder is None:
-            raise Problem(404, f"{run.name} has no adapter on this machine; order an export, or look in {run.folder}.")
+            raise APIError(404, f"{run.name} has no adapter on this machine; order an export, or look in {run.folder}.")
         audit(store, who.name, "adapter-downloaded", run=run.run, folder=str(folder))
         named = {"Content-Disposition": f'attachment; filename="{run.run[:8]}-{folder.name}.zip"'}
         return Response(packed(folder), media_type="application/zip", headers=named)
@@ -107,9 +107,9 @@ def starting_routes(store: Store, pad: launch.Launchpad | None) -> APIRouter:
     return routes
 
 
-def require_pad(pad: launch.Launchpad | None) -> launch.Launchpad:
+def require_pad(pad: launch.RunLauncher | None) -> launch.RunLauncher:
     if pad is None:
-        raise Problem(409, NOWHERE)
+        raise APIError(409, NOWHERE)
     return pad
 
 

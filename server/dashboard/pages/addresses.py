@@ -6,7 +6,6 @@ from fastapi import FastAPI, Request
 from nicegui import ui
 
 from server.dashboard.app import ASSETS
-from server.dashboard.board import Board
 from server.dashboard.machine.download import add_download
 from server.dashboard.pages import events as page_events
 from server.dashboard.pages import privacy as page_privacy
@@ -14,6 +13,7 @@ from server.dashboard.pages import run as page_run
 from server.dashboard.pages import runs as page_runs
 from server.dashboard.pages import sites as page_sites
 from server.dashboard.pages import start as page_start
+from server.dashboard.state import AppState
 
 SLOWEST_S = 30.0
 """A database that is slower than this leaves an error page."""
@@ -23,7 +23,7 @@ AWAY_S = 120.0
 browser on a busy machine is silent for half a minute and more."""
 
 
-def add_pages(app: FastAPI, board: Board) -> None:
+def add_pages(app: FastAPI, board: AppState) -> None:
     """Every page under its address; they stand behind the gate like all else."""
 
     async def runs(request: Request) -> None:

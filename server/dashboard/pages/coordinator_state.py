@@ -6,15 +6,15 @@ import time
 
 from markupsafe import Markup
 
-from server.dashboard.board import Board
 from server.dashboard.drawing.markup import Column, Row, moment, note, table
+from server.dashboard.state import AppState
 from server.deployment.said import LATE_S, Said, read_said
 
 COLUMNS = (Column("At the coordinator"), Column("What is wrong"), Column("Since"))
 NOT_UP = "The coordinator has not been heard for minutes. Is `fedlora server up` running, and can it write to its disk?"
 
 
-def said_by_coordinator(board: Board) -> Said | None:
+def said_by_coordinator(board: AppState) -> Said | None:
     """Where its folder is here."""
     settings = None if board.pad is None else board.pad.deployment
     return None if settings is None else read_said(settings.folder)

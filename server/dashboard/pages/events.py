@@ -10,10 +10,10 @@ from markupsafe import Markup
 from nicegui import ui
 from sqlalchemy import Connection
 
-from server.dashboard.board import Board
 from server.dashboard.drawing.live import Html, Live
 from server.dashboard.drawing.markup import Column, Row, link, moment, note, table
 from server.dashboard.pages.shell import page
+from server.dashboard.state import AppState
 from server.store.audit import event_kinds, export_events, read_events, verify_events
 from server.store.rows import EventRow
 
@@ -41,7 +41,7 @@ class Choice:
     verdict: Markup = field(default_factory=Markup)
 
 
-async def show(board: Board, request: Request) -> None:
+async def show(board: AppState, request: Request) -> None:
     choice = Choice(run=request.query_params.get("run") or None)
 
     def read(connection: Connection) -> Shown:
@@ -128,7 +128,7 @@ def event_row(row: EventRow) -> Row:
     return Row(str(row.sequence), cells)
 
 
-def add_export(app: FastAPI, board: Board) -> None:
+def add_export(app: FastAPI, board: AppState) -> None:
     """The whole log as JSON Lines: what anybody with SHA-256 can check."""
 
     async def export() -> Response:

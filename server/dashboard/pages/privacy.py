@@ -10,11 +10,11 @@ from markupsafe import Markup
 from nicegui import ui
 from sqlalchemy import Connection
 
-from server.dashboard.board import Board
 from server.dashboard.drawing.live import Html, Live
 from server.dashboard.drawing.markup import Column, Figure, Row, Tone, badge, bar, figures, link, moment, note, table
 from server.dashboard.drawing.units import counted, epsilon, epsilon_left, number
 from server.dashboard.pages.shell import page
+from server.dashboard.state import AppState
 from server.store.privacy import PATIENCE_S, read_privacy, read_receipts
 from server.store.rows import PrivacyRow, ReceiptRow
 from server.store.spending import verify_account
@@ -61,7 +61,7 @@ class Choice:
     checked: dict[int, list[str]] | None = None
 
 
-async def show(board: Board, request: Request) -> None:
+async def show(board: AppState, request: Request) -> None:
     choice = Choice()
 
     def read(connection: Connection, patience_s: float = PATIENCE_S) -> Shown:

@@ -13,13 +13,13 @@ from sqlalchemy import Connection
 
 from fedlora.settings import SettingsError
 from fedlora.tasks.metric import LOSS
-from server.dashboard.board import Board
 from server.dashboard.doors.access import Role
 from server.dashboard.drawing.live import Html, Live
 from server.dashboard.drawing.run_charts import bytes_chart, error_chart, loss_chart, quality_chart, timeline_chart
 from server.dashboard.pages import run_parts as parts
 from server.dashboard.pages.run_actions import action_buttons
-from server.dashboard.pages.shell import Visit, page
+from server.dashboard.pages.shell import PageContext, page
+from server.dashboard.state import AppState
 from server.store.reading import (
     find_run,
     log_tail,
@@ -72,7 +72,7 @@ class Seen:
             self.cells += read_client_rounds(connection, run, after=last)
 
 
-async def show(board: Board, request: Request, name: str) -> None:
+async def show(board: AppState, request: Request, name: str) -> None:
     seen = Seen()
 
     def read(connection: Connection) -> Shown:
@@ -124,7 +124,7 @@ def card(title: str) -> Iterator[None]:
         yield
 
 
-def charts(live: Live[Shown], visit: Visit, detail: RunDetail) -> None:
+def charts(live: Live[Shown], visit: PageContext, detail: RunDetail) -> None:
     colours, metric = visit.colours, live.value.run.judged_by
     with ui.element("div").classes("two"):
         if metric.name != LOSS.name:
@@ -141,7 +141,7 @@ def charts(live: Live[Shown], visit: Visit, detail: RunDetail) -> None:
             live.chart(lambda value: error_chart(colours, value.rounds), label="Aggregation error by round")
 
 
-def people(live: Live[Shown], visit: Visit) -> None:
+def people(live: Live[Shown], visit: PageContext) -> None:
     with card("Clients by round"):
         live.chart(
             lambda value: timeline_chart(visit.colours, value.cells),

@@ -11,9 +11,9 @@ from pathlib import Path
 from nicegui import Client, ui
 
 from fedlora.settings import SettingsError
-from server.dashboard.board import Board
 from server.dashboard.doors.access import Principal, Role
 from server.dashboard.machine.download import newest_adapter
+from server.dashboard.state import AppState
 from server.runs import launch
 from server.store.ordering import in_force, place_order
 from server.store.reading import read_detail
@@ -65,7 +65,7 @@ GO_ON = Action(
 
 
 def action_buttons(
-    board: Board, run: RunRow, sites: Callable[[], list[str]], after: Callable[[], Awaitable[None]]
+    board: AppState, run: RunRow, sites: Callable[[], list[str]], after: Callable[[], Awaitable[None]]
 ) -> Callable[[RunRow], None]:
     """The buttons; returns what shows those that fit a run's state."""
     client = ui.context.client
@@ -100,7 +100,7 @@ def action_buttons(
 
 
 async def give(
-    board: Board,
+    board: AppState,
     client: Client,
     run: RunRow,
     verb: str,
@@ -125,7 +125,7 @@ async def give(
     await after()
 
 
-async def go_on(board: Board, client: Client, run: RunRow, after: Callable[[], Awaitable[None]]) -> None:
+async def go_on(board: AppState, client: Client, run: RunRow, after: Callable[[], Awaitable[None]]) -> None:
     """Resume a run that has ended, from its checkpoint."""
     if board.pad is None or not await confirmed(f"{GO_ON.label}: {run.name}?", GO_ON.meaning, GO_ON.label):
         return
@@ -143,7 +143,7 @@ async def go_on(board: Board, client: Client, run: RunRow, after: Callable[[], A
     await after()
 
 
-def allowed(board: Board, client: Client, role: Role = Role.OPERATOR) -> Principal | None:
+def allowed(board: AppState, client: Client, role: Role = Role.OPERATOR) -> Principal | None:
     """Who is logged in on this page, if their role covers `role`; otherwise it is said."""
     principal = board.doors.principal(client.request.headers)[0]
     if principal is None or not principal.role.covers(role):

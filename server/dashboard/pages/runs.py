@@ -11,7 +11,6 @@ from nicegui import ui
 from sqlalchemy import Connection
 
 from fedlora.tasks.metric import shared
-from server.dashboard.board import Board
 from server.dashboard.doors.access import Role
 from server.dashboard.drawing.charts import Line, lines
 from server.dashboard.drawing.live import Chart, Html, Live
@@ -21,7 +20,8 @@ from server.dashboard.drawing.theme import Palette
 from server.dashboard.drawing.units import epsilon, error, figure, number, saving, size
 from server.dashboard.drawing.words import clients_of, progress, state_badge
 from server.dashboard.pages.coordinator_state import said_by_coordinator, trouble
-from server.dashboard.pages.shell import Visit, page
+from server.dashboard.pages.shell import PageContext, page
+from server.dashboard.state import AppState
 from server.deployment.said import Said
 from server.store.reading import read_rounds, read_runs
 from server.store.rows import RoundRow, RunRow
@@ -50,7 +50,7 @@ class Choice:
     most: int = AT_FIRST
 
 
-async def show(board: Board, request: Request) -> None:
+async def show(board: AppState, request: Request) -> None:
     choice = Choice()
 
     def read(connection: Connection) -> Shown:
@@ -196,7 +196,7 @@ def run_row(run: RunRow, runs: Sequence[RunRow]) -> Row:
     return Row(run.run, cells, "bad" if run.insecure else "plain")
 
 
-def comparison(live: Live[Shown], choice: Choice, visit: Visit) -> None:
+def comparison(live: Live[Shown], choice: Choice, visit: PageContext) -> None:
     """Chosen runs side by side; nothing while none is chosen."""
     with ui.element("section").classes("card").props('aria-label="Comparison"') as card:
         Html(Markup("<h2>Compared</h2>"))

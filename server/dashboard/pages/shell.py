@@ -24,7 +24,7 @@ HEAD = (
 
 
 @dataclass(frozen=True)
-class Visit:
+class PageContext:
     """One opening of a page: by whom, and in which colours."""
 
     principal: Principal
@@ -32,7 +32,7 @@ class Visit:
 
 
 @contextmanager
-def page(request: Request, title: str, *, here: str) -> Iterator[Visit]:
+def page(request: Request, title: str, *, here: str) -> Iterator[PageContext]:
     """Within: the main part of the page `title`; `here` is its place in the navigation."""
     dark = request.cookies.get(SCHEME) == "dark"
     principal: Principal = request.state.principal
@@ -45,7 +45,7 @@ def page(request: Request, title: str, *, here: str) -> Iterator[Visit]:
         session = request.state.session
         Html(navigation(here, principal, session.csrf if session else ""), tag="header", classes="top")
         with ui.element("div").props('id="content" tabindex="-1"'):
-            yield Visit(principal, palette(dark=dark))
+            yield PageContext(principal, palette(dark=dark))
 
 
 def navigation(here: str, principal: Principal, csrf: str) -> Markup:

@@ -12,12 +12,12 @@ from sqlalchemy import Connection
 
 from fedlora import __version__
 from fedlora.protocol.machine import Machine
-from server.dashboard.board import Board
 from server.dashboard.drawing.live import Html, Live
 from server.dashboard.drawing.markup import Column, Figure, Row, Tone, badge, figures, moment, pairs, table
 from server.dashboard.drawing.units import NOTHING, counted, duration, size
 from server.dashboard.drawing.words import OUTCOMES
 from server.dashboard.pages.shell import page
+from server.dashboard.state import AppState
 from server.flower.admitted import read_seen
 from server.settings import ServerSettings
 from server.store.reading import read_sites
@@ -65,7 +65,7 @@ class Coordinator:
     revoked: tuple[str, ...]
 
 
-def coordinator_of(board: Board) -> Coordinator | None:
+def coordinator_of(board: AppState) -> Coordinator | None:
     settings = None if board.pad is None else board.pad.deployment
     try:
         return None if settings is None else coordinator_in(settings)
@@ -90,7 +90,7 @@ def coordinator_in(settings: ServerSettings) -> Coordinator:
     )
 
 
-async def show(board: Board, request: Request) -> None:
+async def show(board: AppState, request: Request) -> None:
     def read(connection: Connection) -> Shown:
         return Shown(tuple(read_sites(connection)), coordinator_of(board))
 

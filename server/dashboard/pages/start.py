@@ -10,13 +10,13 @@ from nicegui import ui
 
 from fedlora.config import Recipe
 from fedlora.settings import SettingsError
-from server.dashboard.board import Board
 from server.dashboard.doors.access import Role
 from server.dashboard.drawing.live import Html
 from server.dashboard.drawing.markup import note, pairs
 from server.dashboard.drawing.units import counted, epsilon, number, saving, size
 from server.dashboard.pages.run_actions import allowed, confirmed
 from server.dashboard.pages.shell import page
+from server.dashboard.state import AppState
 from server.runs import launch
 
 CANNOT = (
@@ -25,7 +25,7 @@ CANNOT = (
 )
 
 
-async def show(board: Board, request: Request) -> None:
+async def show(board: AppState, request: Request) -> None:
     with page(request, "Start a run", here="/") as visit:
         Html(Markup('<div class="heading"><h1>Start a run</h1></div>'))
         if not visit.principal.role.covers(Role.OPERATOR):
@@ -39,7 +39,7 @@ async def show(board: Board, request: Request) -> None:
 class Form:
     """The fields, and what has been planned from them. Whatever changes makes the plan void."""
 
-    def __init__(self, board: Board, pad: launch.Launchpad) -> None:
+    def __init__(self, board: AppState, pad: launch.RunLauncher) -> None:
         self.board = board
         self.pad = pad
         self.client = ui.context.client

@@ -18,7 +18,7 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 from fedlora.adapters import fold, initial_adapter, write
 from fedlora.adapters.export import export_adapter
 from fedlora.config import AdapterSettings, ModelSettings
-from fedlora.models.resident import resident
+from fedlora.models.loaded_model import loaded_model
 from strategies.versions import total
 from tests.exported import as_its_readme_says, distance
 from tests.privacy.architectures import save
@@ -54,7 +54,7 @@ def logits_of_the_export(base: str, folder: Path) -> torch.Tensor:
 def test_logits_are_those_of_the_served_model(tiny_model, tmp_path, strategy, kind, rounds):
     """α/r is 1.5: a residual's scale that is lost, or counted twice, is seen. After six rounds part of it is merged."""
     settings = AdapterSettings(r=2, alpha=3.0, kind=kind)
-    home = resident(ModelSettings(id=tiny_model, max_tokens=16), settings, LABELS)
+    home = loaded_model(ModelSettings(id=tiny_model, max_tokens=16), settings, LABELS)
     federated = built(strategy)
     state = federated.init(initial_adapter(home.model, settings, seed=0))
     for number in range(1, rounds + 1):
@@ -90,7 +90,7 @@ def test_the_readme_s_lines_compute_the_served_logits_whatever_the_base_s_tokeni
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     ).save_pretrained(base)  # fmt: skip
     settings = AdapterSettings(r=2, alpha=3.0)
-    home = resident(ModelSettings(id=base, max_tokens=16), settings, LABELS)
+    home = loaded_model(ModelSettings(id=base, max_tokens=16), settings, LABELS)
     federated = built("fedit")
     state = federated.init(initial_adapter(home.model, settings, seed=0))
     updates = updates_for(federated, state, round_number=1, clients=3)

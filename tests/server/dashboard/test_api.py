@@ -13,9 +13,9 @@ from sqlalchemy import text
 
 from server.dashboard.app import create_app
 from server.dashboard.doors.access import Access, Role
-from server.dashboard.doors.gate import Doors
+from server.dashboard.doors.gate import Auth
 from server.dashboard.machine.api import add_api
-from server.runs.launch import Launchpad
+from server.runs.launch import RunLauncher
 from server.store.opening import open_store
 from server.store.reading import read_runs
 from server.store.writing import begin_run, set_run, write_round
@@ -43,7 +43,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def app(store, tmp_path):
-    app = create_app(Doors(Access(tmp_path / "access.json"), hosts=None))
+    app = create_app(Auth(Access(tmp_path / "access.json"), hosts=None))
     app.state.api = add_api(app, store)
     return app
 
@@ -121,8 +121,8 @@ def test_only_an_admin_removes_a_run_and_only_one_that_is_over(browse, store):
 def starter(store, tmp_path):
     """An operator at a dashboard that has a folder of runs."""
     (tmp_path / "runs").mkdir()
-    app = create_app(Doors(Access(tmp_path / "access.json"), hosts=None))
-    add_api(app, store, Launchpad(tmp_path / "runs", str(tmp_path / "fedlora.db")))
+    app = create_app(Auth(Access(tmp_path / "access.json"), hosts=None))
+    add_api(app, store, RunLauncher(tmp_path / "runs", str(tmp_path / "fedlora.db")))
     secret = Access(tmp_path / "access.json").add_token("starter", Role.OPERATOR, days=1)
     return TestClient(app, headers={"Authorization": f"Bearer {secret}"})
 

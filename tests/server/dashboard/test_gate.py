@@ -9,7 +9,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from server.dashboard.app import create_app
 from server.dashboard.doors.access import Access, Role, require
-from server.dashboard.doors.gate import Doors
+from server.dashboard.doors.gate import Auth
 from server.dashboard.doors.headers import FIXED
 from server.dashboard.doors.sessions import IDLE_S, TRIES, LoginLimit, Sessions
 
@@ -40,7 +40,7 @@ def doors(tmp_path, clock, audited, monkeypatch):
     access = Access(tmp_path / "store.access.json")
     for role in Role:
         access.add_user(role.value, role, PASSWORD)
-    return Doors(
+    return Auth(
         access, Sessions(clock), LoginLimit(clock), audit=lambda actor, kind, particulars: audited.append((actor, kind))
     )
 
@@ -261,7 +261,7 @@ def test_cookies_are_out_of_reach_of_scripts_and_of_plain_http_under_tls(client,
     assert "HttpOnly" in cookie
     assert "SameSite=lax" in cookie
     secure = TestClient(
-        create_app(Doors(doors.access, doors.sessions, doors.limit, tls=True)),
+        create_app(Auth(doors.access, doors.sessions, doors.limit, tls=True)),
         base_url="https://localhost",
         follow_redirects=False,
     )

@@ -15,12 +15,12 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from client.deployment.enroll import ask
 from fedlora import __version__
 from fedlora.tasks.metric import LOSS
-from server.dashboard.board import Board
 from server.dashboard.doors.access import Access, Role
-from server.dashboard.doors.gate import PUBLIC, Doors
+from server.dashboard.doors.gate import PUBLIC, Auth
 from server.dashboard.doors.headers import INLINE
 from server.dashboard.pages.sites import coordinator_in, who_may
 from server.dashboard.serve import build
+from server.dashboard.state import AppState
 from server.flower.admitted import Seen
 from server.store.audit import append_event
 from server.store.opening import open_store
@@ -42,7 +42,7 @@ def doors(tmp_path_factory):
         access = Access(tmp_path_factory.mktemp("access") / "store.access.json")
         for role in Role:
             access.add_user(role.value, role, PASSWORD)
-        yield Doors(access)
+        yield Auth(access)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def app(doors, store):
         for number in (1, 2):
             write_round(connection, key, private(number), at=1000.0 + 60 * number)
         append_event(connection, EVIL, who=EVIL, at=1000.0, run=RUN, why=EVIL)
-    return build(Board(store, doors))
+    return build(AppState(store, doors))
 
 
 @pytest.fixture

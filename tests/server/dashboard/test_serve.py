@@ -18,7 +18,7 @@ from fedlora.settings import SettingsError
 from server.dashboard.doors.access import Access, Role
 from server.dashboard.doors.gate import LOOPBACK
 from server.dashboard.inherited import address_of, inherited_socket
-from server.dashboard.serve import Listening, audit_log, doors_for, is_loopback
+from server.dashboard.serve import BindConfig, audit_log, doors_for, is_loopback
 from server.store.audit import read_events
 from server.store.opening import open_store
 from server.trust.certificates import issue_server_certificate, make_authority
@@ -33,7 +33,7 @@ def access(tmp_path):
 
 
 def test_this_machine_alone_needs_neither_user_nor_tls(access):
-    doors = doors_for(Listening(), access)
+    doors = doors_for(BindConfig(), access)
     assert doors.hosts == LOOPBACK
     assert not doors.tls
 
@@ -41,23 +41,23 @@ def test_this_machine_alone_needs_neither_user_nor_tls(access):
 def test_other_machines_need_a_user_and_tls_or_a_word(access, monkeypatch):
     monkeypatch.setattr("server.dashboard.doors.passwords.N", 2)
     with pytest.raises(SettingsError, match=r"there is no user yet; add one first: fedlora dashboard user add"):
-        doors_for(Listening("0.0.0.0"), access)
+        doors_for(BindConfig("0.0.0.0"), access)
     access.add_user("ada", Role.ADMIN, PASSWORD)
     with pytest.raises(SettingsError, match=r"would send passwords in the clear; give --tls-cert and --tls-key"):
-        doors_for(Listening("0.0.0.0"), access)
-    assert doors_for(Listening("0.0.0.0", plain_http=True), access).hosts is None
+        doors_for(BindConfig("0.0.0.0"), access)
+    assert doors_for(BindConfig("0.0.0.0", plain_http=True), access).hosts is None
 
 
 def test_certificate_and_key_belong_together_and_the_key_is_private(access, tmp_path):
     with pytest.raises(SettingsError, match="belong together"):
-        doors_for(Listening(tls_cert=tmp_path / "cert.pem"), access)
+        doors_for(BindConfig(tls_cert=tmp_path / "cert.pem"), access)
     key = tmp_path / "key.pem"
     key.write_text("key")
     key.chmod(0o644)
     with pytest.raises(SettingsError, match="must be 0600"):
-        doors_for(Listening(tls_cert=tmp_path / "cert.pem", tls_key=key), access)
+        doors_for(BindConfig(tls_cert=tmp_path / "cert.pem", tls_key=key), access)
     key.chmod(0o600)
-    doors = doors_for(Listening(tls_cert=tmp_path / "cert.pem", tls_key=key), access)
+    doors = doors_for(BindConfig(tls_cert=tmp_path / "cert.pem", tls_key=key), access)
     assert doors.tls
     assert doors.cookie.startswith("__Host-")
 
@@ -71,8 +71,8 @@ def test_what_is_this_machine(host, local):
 
 
 def test_addresses_are_written_as_browsers_want_them():
-    assert Listening("::1", 1).url == "http://[::1]:1"
-    assert Listening(tls_cert=Path("c"), tls_key=Path("k")).url == "https://127.0.0.1:8470"
+    assert BindConfig("::1", 1).url == "http://[::1]:1"
+    assert BindConfig(tls_cert=Path("c"), tls_key=Path("k")).url == "https://127.0.0.1:8470"
 
 
 def test_logins_are_in_the_audit_log(tmp_path):

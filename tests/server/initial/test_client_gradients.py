@@ -31,10 +31,13 @@ def test_without_privacy_the_start_is_that_of_the_gradient_of_all_clients_data(r
     run(settings, tmp_path / "run")
     sent = load_file(tmp_path / "run/first-step/checkpoint.safetensors")
     simulation = prepare(settings)
-    write(simulation.resident.model, initial_adapter(simulation.resident.model, settings.adapter, seed=settings.seed))
+    write(
+        simulation.loaded_model.model,
+        initial_adapter(simulation.loaded_model.model, settings.adapter, seed=settings.seed),
+    )
     start = load_file(tmp_path / "run/checkpoint.safetensors")
     everything = concatenate([client.train for client in simulation.data.clients.values()])
-    wanted = gradient_sum(simulation.resident.model, everything, settings)
+    wanted = gradient_sum(simulation.loaded_model.model, everything, settings)
     for name, gradient in wanted.items():
         given = -sent[f"adapter/{name}.B"]
         cosine = (given * gradient).sum() / (given.norm() * gradient.norm())

@@ -23,7 +23,7 @@ from fedlora.protocol.versions import recorded
 from fedlora.settings import SettingsError
 from server.coordinate import Coordination
 from server.record.new_ledgers import Accepted, accept, read_accepted
-from server.record.receipts import Held, clients_in, earlier, held_in, newest, require_continues
+from server.record.receipts import LastReceipt, clients_in, earlier, held_in, newest, require_continues
 from server.record.records import RoundFinished
 from server.record.sent import SentTasks
 from server.settings import ServerSettings
@@ -58,7 +58,7 @@ def test_the_highest_number_of_every_ledger_is_held():
 
 
 def test_a_ledger_goes_on_with_its_key_and_its_numbers():
-    held, signed = Held(receipt(5), "key"), Signature(public_key="key", signature="ab")
+    held, signed = LastReceipt(receipt(5), "key"), Signature(public_key="key", signature="ab")
     require_continues(receipt(6), signed, held)
     require_continues(receipt(5), signed, held)  # a retried task: the same entry
     require_continues(receipt(1), signed, None)

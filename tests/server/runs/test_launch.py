@@ -8,7 +8,7 @@ from fedlora.config.adapter import FirstStepSettings
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.settings import SettingsError
 from server.runs.launch import (
-    Launchpad,
+    RunLauncher,
     first_step_epsilon,
     launchpad,
     packaged_recipes,
@@ -41,7 +41,7 @@ def test_a_bad_recipe_is_refused_with_the_way_out(text, message):
 
 
 def test_a_store_in_a_file_has_a_folder_of_runs_and_a_database_elsewhere_has_none(tmp_path):
-    assert launchpad(str(tmp_path / "fedlora.db")) == Launchpad(tmp_path.resolve(), str(tmp_path / "fedlora.db"))
+    assert launchpad(str(tmp_path / "fedlora.db")) == RunLauncher(tmp_path.resolve(), str(tmp_path / "fedlora.db"))
     assert launchpad(f"sqlite:///{tmp_path}/fedlora.db").runs == tmp_path.resolve()
     assert launchpad("postgresql://db/fedlora") is None
     assert launchpad(str(tmp_path / "nowhere" / "fedlora.db")) is None
@@ -63,22 +63,22 @@ def test_beside_a_coordinator_a_run_is_submitted_to_it_once(tmp_path):
 @pytest.mark.parametrize("name", ["../evil", "", "A b"])
 def test_a_name_that_is_no_folder_is_refused_before_anything_is_made(tmp_path, name):
     with pytest.raises(SettingsError, match="must be 1 to 63 small letters"):
-        start(Launchpad(tmp_path, "x"), read_recipe(packaged_recipes()["fedsvd"]), name=name)
+        start(RunLauncher(tmp_path, "x"), read_recipe(packaged_recipes()["fedsvd"]), name=name)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_simulation_takes_no_folder_that_is_there(tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(SettingsError, match="there is already a run 'taken'"):
-        start(Launchpad(tmp_path, "x"), read_recipe(packaged_recipes()["fedsvd"]), name="taken")
+        start(RunLauncher(tmp_path, "x"), read_recipe(packaged_recipes()["fedsvd"]), name="taken")
 
 
 def test_only_a_run_with_a_checkpoint_on_this_machine_goes_on(tmp_path):
     with pytest.raises(SettingsError, match="is not on this machine; resume the run where it is"):
-        resume(Launchpad(tmp_path, "x"), tmp_path / "gone", {})
+        resume(RunLauncher(tmp_path, "x"), tmp_path / "gone", {})
     (tmp_path / "empty").mkdir()
     with pytest.raises(SettingsError, match="holds no checkpoint"):
-        resume(Launchpad(tmp_path, "x"), tmp_path / "empty", {})
+        resume(RunLauncher(tmp_path, "x"), tmp_path / "empty", {})
 
 
 def private(name: str = "fedsvd", **changes):
@@ -130,7 +130,7 @@ def test_the_round_that_asks_for_gradients_is_planned_as_the_run_of_its_own_that
 
 @pytest.mark.parametrize("does", [planned, start])
 def test_a_simulation_of_what_does_not_go_together_is_neither_planned_nor_started(tmp_path, does):
-    pad, dropping = Launchpad(tmp_path, "x"), read_recipe("{adapter: {dropout: 0.1}, privacy: {epsilon: 3}}")
+    pad, dropping = RunLauncher(tmp_path, "x"), read_recipe("{adapter: {dropout: 0.1}, privacy: {epsilon: 3}}")
     more = {"examples": 1000} if does is planned else {"name": "first"}
     with pytest.raises(SettingsError, match=r"adapter\.dropout=0\.1 and privacy exclude each other"):
         does(pad, dropping, **more)
@@ -141,7 +141,7 @@ def test_the_page_refuses_what_the_terminal_refuses(tmp_path):
     """Both look before they submit: `server.runs.preflight`."""
     settings = initialise(tmp_path / "net", name="net", address="127.0.0.1:1")
     settings = settings.model_copy(update={"labels": ("bad", "good")})
-    pad = Launchpad(settings.runs, settings.store_url, settings)
+    pad = RunLauncher(settings.runs, settings.store_url, settings)
     idle = read_recipe("train: {optimizer: adamw, momentum: 0.9}")
     with pytest.raises(SettingsError, match=r"momentum=0\.9 has no effect"):
         start(pad, idle, name="first")

@@ -9,7 +9,7 @@ import pytest
 from fedlora.config import AdapterSettings, DataSettings, ModelSettings, PublicDataSettings, Recipe
 from fedlora.settings import SettingsError
 from server.dashboard.serve import Starting, pad_for
-from server.runs.launch import Launchpad, planned, resume, start
+from server.runs.launch import RunLauncher, planned, resume, start
 from server.runs.recipe_files import confined
 from server.trust.provision import initialise
 
@@ -137,7 +137,7 @@ def test_neither_plan_nor_start_nor_resume_touches_what_is_outside(files, tmp_pa
     runs = tmp_path / "runs"
     (runs / "old").mkdir(parents=True)
     (runs / "old" / "checkpoint.safetensors").write_bytes(b"")
-    pad, recipe = Launchpad(runs, str(runs / "fedlora.db"), files=files), naming(key, "../secret.csv")
+    pad, recipe = RunLauncher(runs, str(runs / "fedlora.db"), files=files), naming(key, "../secret.csv")
     with pytest.raises(SettingsError, match="is not below"):
         planned(pad, recipe, examples=10)
     with pytest.raises(SettingsError, match="is not below"):

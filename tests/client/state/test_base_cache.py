@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from client.state.base import hold
+from client.state.base_cache import hold
 from fedlora.adapters import fold, initial_adapter, inject
 from fedlora.adapters.inject import adapted_layers
 from fedlora.config import AdapterSettings

@@ -16,7 +16,7 @@ from client.settings import ClientSettings
 from fedlora.processes.duties import Conditions
 from fedlora.processes.supervise import Supervisor
 
-log = logging.getLogger("fedlora.lifeline")
+log = logging.getLogger("fedlora.watchdog")
 
 CONDITION = "coordinator"
 LOOK_S = 5.0
@@ -38,7 +38,7 @@ UNKNOWN = "the coordinator does not accept this site's key: revoked, or replaced
 UNREACHED = (Standing.AWAY, Standing.OTHER_AUTHORITY)
 
 
-class Lifeline:
+class Watchdog:
     """Says how the site stands with its coordinator, in the condition `coordinator`.
 
     Ends a SuperNode that has had no connection for `patience.connection_s` (`start_s` before its first) while the

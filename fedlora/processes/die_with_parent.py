@@ -1,4 +1,4 @@
-"""`python -m fedlora.processes.leash PARENT COMMAND...`: become COMMAND, and end when the parent dies, even by kill -9.
+"""`python -m fedlora.processes.die_with_parent PARENT COMMAND...`: become COMMAND; end with the parent, by kill -9 too.
 
 Without it a supervisor that is killed leaves its children behind: the next one finds their ports taken.
 """

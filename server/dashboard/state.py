@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from server.dashboard.doors.gate import Doors
-from server.runs.launch import Launchpad
+from server.dashboard.doors.gate import Auth
+from server.runs.launch import RunLauncher
 from server.store.audit import append_event
 from server.store.opening import Store
 
@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Board:
+class AppState:
     """One per dashboard."""
 
     store: Store
-    doors: Doors
-    pad: Launchpad | None = None
+    doors: Auth
+    pad: RunLauncher | None = None
     """Where runs can be started; None: nowhere."""
     every_s: float = 1.0
     """How often an open page looks whether something is new."""

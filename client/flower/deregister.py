@@ -16,7 +16,7 @@ from client.flower.fleet import call
 from client.settings import ClientSettings
 from fedlora.files import write_atomically
 
-log = logging.getLogger("fedlora.farewell")
+log = logging.getLogger("fedlora.deregister")
 
 TIMEOUT_S = 5.0
 NODE_FIELD = b"\x08"  # flwr.proto.DeactivateNodeRequest: field 1, a varint
@@ -33,7 +33,7 @@ def remember_node(settings: ClientSettings, node: int) -> None:
         log.warning("the node's id cannot be written down", extra={"why": str(error)})
 
 
-def say_goodbye(settings: ClientSettings) -> None:
+def deregister(settings: ClientSettings) -> None:
     """Before a SuperNode is started. What goes wrong here costs a minute's wait, as without it, and nothing else."""
     path = settings.home("supernode") / "node-id"
     try:

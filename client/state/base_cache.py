@@ -15,7 +15,7 @@ from fedlora.lowrank import Product, products_of, tensors_of, total_of
 
 
 @dataclass(frozen=True)
-class HeldBase:
+class CachedBase:
     """W0 plus `total`, the sum of all residuals up to `version`, in one run."""
 
     run: str
@@ -23,14 +23,14 @@ class HeldBase:
     total: Mapping[str, Product]
 
 
-def hold(folder: Path, run: str, version: int, residual: Mapping[str, Product], *, since: int) -> HeldBase:
+def hold(folder: Path, run: str, version: int, residual: Mapping[str, Product], *, since: int) -> CachedBase:
     """Bring the held base to `version` by adding `residual`, which covers the versions after `since`.
 
     Idempotent: a base that is already at `version` is returned as it is, so a retried message adds nothing twice.
     ValueError when the residual does not start where this site stands; the coordinator then sends all of it.
     """
     if version == 0:
-        return HeldBase(run, 0, {})
+        return CachedBase(run, 0, {})
     held = _read(folder / "base.safetensors", run)
     if held.version == version:
         return held
@@ -38,24 +38,24 @@ def hold(folder: Path, run: str, version: int, residual: Mapping[str, Product], 
         raise ValueError(f"the residual starts at base version {since}, this site holds {held.version}")
     parts = [residual] if since == 0 else [held.total, residual]
     folder.mkdir(parents=True, exist_ok=True)
-    moved = HeldBase(run, version, total_of(parts))
+    moved = CachedBase(run, version, total_of(parts))
     _write(folder / "base.safetensors", moved)
     return moved
 
 
-def _read(path: Path, run: str) -> HeldBase:
+def _read(path: Path, run: str) -> CachedBase:
     if not path.exists():
-        return HeldBase(run, 0, {})
+        return CachedBase(run, 0, {})
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["fedlora"])
         if about["run"] != run:
-            return HeldBase(run, 0, {})
+            return CachedBase(run, 0, {})
         stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dict
     total = products_of(stored)
-    return HeldBase(run, about["version"], total)
+    return CachedBase(run, about["version"], total)
 
 
-def _write(path: Path, held: HeldBase) -> None:
+def _write(path: Path, held: CachedBase) -> None:
     tensors = {key: tensor.contiguous() for key, tensor in tensors_of(held.total).items()}
     about = {"run": held.run, "version": held.version}
     write_atomically(path, save(tensors, metadata={"fedlora": json.dumps(about)}))

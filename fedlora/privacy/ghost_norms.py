@@ -27,7 +27,7 @@ ROUNDING = 1e-13
 
 
 @dataclass(frozen=True)
-class Outer:
+class FactoredGradient:
     """Every example's gradient of one matrix (n, o, i), as its two sides."""
 
     g_nto: Tensor
@@ -45,7 +45,7 @@ class Outer:
 TOGETHER, ADDED = 1 << 16, 64
 """How many numbers of a norm, and how many examples of a sum, are added in float32 before float64 takes over."""
 
-Gradients = Tensor | Outer
+Gradients = Tensor | FactoredGradient
 """Per-example gradients of one parameter (n, *shape)."""
 
 
@@ -54,11 +54,11 @@ def outer_is_smaller(positions: int, o: int, i: int) -> bool:
     return min(o, i) >= LEAST_SIDE and 2 * positions * (o + i) <= o * i
 
 
-def joined(uses: Sequence[Outer]) -> Outer:
+def joined(uses: Sequence[FactoredGradient]) -> FactoredGradient:
     """The gradient of a matrix that was used several times: more positions."""
     if len(uses) == 1:
         return uses[0]
-    return Outer(torch.cat([use.g_nto for use in uses], 1), torch.cat([use.x_nti for use in uses], 1))
+    return FactoredGradient(torch.cat([use.g_nto for use in uses], 1), torch.cat([use.x_nti for use in uses], 1))
 
 
 def squares(gradients: Gradients) -> Tensor:
@@ -99,7 +99,7 @@ def without(gradients: Gradients, bad_n: Tensor) -> Gradients:
     if isinstance(gradients, Tensor):
         return gradients.masked_fill(bad_n.view(-1, *[1] * (gradients.dim() - 1)), 0.0)
     mask_n11 = bad_n[:, None, None]
-    return Outer(gradients.g_nto.masked_fill(mask_n11, 0.0), gradients.x_nti.masked_fill(mask_n11, 0.0))
+    return FactoredGradient(gradients.g_nto.masked_fill(mask_n11, 0.0), gradients.x_nti.masked_fill(mask_n11, 0.0))
 
 
 def only(gradients: Gradients, example: int) -> Gradients:
@@ -107,4 +107,4 @@ def only(gradients: Gradients, example: int) -> Gradients:
     alone = slice(example, example + 1)
     if isinstance(gradients, Tensor):
         return gradients[alone]
-    return Outer(gradients.g_nto[alone], gradients.x_nti[alone])
+    return FactoredGradient(gradients.g_nto[alone], gradients.x_nti[alone])

@@ -15,7 +15,7 @@ from fedlora.wire.message import WireError
 from fedlora.wire.state import decode_state
 
 
-class Held:
+class StateCache:
     """One site's copy of one run's state."""
 
     def __init__(self, folder: Path, run: str) -> None:

@@ -13,7 +13,7 @@ from fedlora.lowrank import Product
 from fedlora.models.base import Base, load_base
 
 
-class Resident:
+class LoadedModel:
     """One adapted base model in memory, and the version that its frozen weights are at."""
 
     def __init__(self, base: Base, adapter: AdapterSettings) -> None:
@@ -35,6 +35,6 @@ class Resident:
 
 
 @lru_cache(maxsize=2)
-def resident(model: ModelSettings, adapter: AdapterSettings, labels: tuple[str, ...]) -> Resident:
+def loaded_model(model: ModelSettings, adapter: AdapterSettings, labels: tuple[str, ...]) -> LoadedModel:
     """The loaded model for these settings; loading and hashing happen once."""
-    return Resident(load_base(model, labels), adapter)
+    return LoadedModel(load_base(model, labels), adapter)

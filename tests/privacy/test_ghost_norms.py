@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fedlora.privacy import linears
-from fedlora.privacy.outer import Outer, joined, only, outer_is_smaller, squares, weighted, without
+from fedlora.privacy.ghost_norms import FactoredGradient, joined, only, outer_is_smaller, squares, weighted, without
 from fedlora.privacy.refusal import Refusal
 from tests.privacy.models import Examples, classifier, looped_clipped_sum
 from tests.privacy.test_engine import assert_no_example_moves_the_sum_by_more, distance, engine_of
@@ -16,9 +16,11 @@ from tests.privacy.test_engine import assert_no_example_moves_the_sum_by_more, d
 
 def sides(
     n: int = 4, t: int = 3, o: int = 5, i: int = 7, *, seed: int = 0, dtype: torch.dtype = torch.float64
-) -> Outer:
+) -> FactoredGradient:
     draw = torch.Generator().manual_seed(seed)
-    return Outer(*(torch.randn(n, t, side, generator=draw, dtype=torch.float64).to(dtype) for side in (o, i)))
+    return FactoredGradient(
+        *(torch.randn(n, t, side, generator=draw, dtype=torch.float64).to(dtype) for side in (o, i))
+    )
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def test_positions_that_cancel_never_make_a_norm_look_smaller_than_it_is():
     draw = torch.Generator().manual_seed(3)
     g, x = (torch.randn(1, 1, side, generator=draw, dtype=torch.float64) for side in (96, 80))
     for gap in (1e-3, 1e-6, 1e-9, 1e-12, 0.0):
-        kept = Outer(torch.cat([g, -g], 1), torch.cat([x, x * (1 + gap)], 1))
+        kept = FactoredGradient(torch.cat([g, -g], 1), torch.cat([x, x * (1 + gap)], 1))
         assert float(squares(kept)) >= float(squares(kept.formed()))
 
 
@@ -81,7 +83,9 @@ def test_clipped_sums_equal_a_loop_over_examples(trains, dtype, bound, checkpoin
     with engine_of(model) as engine:
         assert distance(engine.clipped_sum(indices, examples.loss(model)), expected) < bound
         kept = engine._gradients(indices, examples.loss(model))
-        assert all((type(given) is Outer) == (parameter.dim() == 2) for parameter, given in kept.items())  # no biases
+        assert all(
+            (type(given) is FactoredGradient) == (parameter.dim() == 2) for parameter, given in kept.items()
+        )  # no biases
 
 
 @pytest.mark.usefixtures("never_formed")
@@ -186,6 +190,6 @@ def test_a_clipped_gradient_of_positions_that_cancel_is_no_longer_than_one():
     draw = torch.Generator().manual_seed(0)
     for gap in (1e-5, 1e-6, 5e-7):
         g, x = (torch.randn(1, 1, side, generator=draw) for side in (96, 80))
-        kept = Outer(torch.cat([g, -g * (1 + gap)], 1), torch.cat([x, x], 1))
+        kept = FactoredGradient(torch.cat([g, -g * (1 + gap)], 1), torch.cat([x, x], 1))
         to_one_n = 1 / squares(kept).sqrt()
         assert float(weighted(kept, to_one_n).norm()) <= 1 + 1e-6
