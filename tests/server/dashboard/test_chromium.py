@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -225,6 +226,7 @@ def test_runs_are_put_side_by_side(browser, scene):
     browser.until(lambda: len(browser.all(".q-menu .q-item")) >= 4, why="runs can be chosen")
     for name in ("fedit · fedit", "fedsvd · fedsvd"):
         browser.until(lambda name=name: choose(browser, name), why=f"{name} is chosen")
+        time.sleep(2)  # a second choice before the server has answered the first takes the first one's place
     browser.one("body").send_keys(Keys.ESCAPE)
     browser.see("Against dense")
     browser.until(lambda: len(browser.all('section[aria-label="Comparison"] tbody tr')) == 2, why="both are compared")
