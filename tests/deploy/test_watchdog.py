@@ -26,7 +26,7 @@ PATIENCE = Deadlines()
 
 
 class Site:
-    """A lifeline at a clock of its own; `up` and `says` are what it sees."""
+    """A watchdog at a clock of its own; `up` and `says` are what it sees."""
 
     def __init__(self, supervisor: Supervisor, settings: ClientSettings = SETTINGS) -> None:
         self.supervisor = supervisor
