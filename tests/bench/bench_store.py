@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Table, insert, literal, select, update
 
 from server.dashboard.app import create_app
 from server.dashboard.doors.access import Access, Role
-from server.dashboard.doors.gate import Doors
+from server.dashboard.doors.gate import Auth
 from server.dashboard.machine.api import add_api
 from server.record.records import RoundRecord
 from server.store.audit import append_event
@@ -110,7 +110,7 @@ def copy_run(connection: Connection, source: int, number: int) -> None:
 def pages(store: Store, folder: Path) -> None:
     """Every reading of the API, with its JSON, through the gate: what a page asks for and more."""
     access = Access(folder / "access.json")
-    app = create_app(Doors(access, hosts=None))
+    app = create_app(Auth(access, hosts=None))
     add_api(app, store)
     browser = TestClient(app, headers={"Authorization": f"Bearer {access.add_token('bench', Role.VIEWER, days=1)}"})
     print(f"{'GET':<24}{'s':>8}{'CPU s':>8}{'kB':>9}")

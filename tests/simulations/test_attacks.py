@@ -18,7 +18,7 @@ from simulations.run import prepare
 from simulations.terminal.screen import line
 from tests.federations import run
 from tests.strategies.examples import random_adapter
-from tests.token_examples import labels_n
+from tests.token_examples import CLASSIFICATION, labels_n
 
 SIX = ("data.partition=iid", "data.clients=6", "rounds.count=2", "rounds.grace_s=20")
 
@@ -77,7 +77,7 @@ def test_a_scaled_update_is_left_out_and_recorded(recipe, tmp_path, rule):
         norms = {client["client"]: client["change_norm"] for client in found["clients"]}
         assert max(norms, key=lambda name: norms[name]) == attacker
         assert found["aggregation_error"] < 1e-5  # of what was let in
-    shown = [line(event.record) for event in seen if isinstance(event, RoundFinished)]
+    shown = [line(event.record, CLASSIFICATION.compare_by) for event in seen if isinstance(event, RoundFinished)]
     assert all(f"{attacker} failed: screened-out" in text for text in shown)
 
 

@@ -30,7 +30,7 @@ def forgotten_scale(layer, ideal):
 
 
 flexlora_factored = flexlora.factored
-spread_residual = fedex.Spread.residual
+spread_residual = fedex.ResidualAccumulator.residual
 honest_mean = mean.weighted_mean
 
 
@@ -39,14 +39,14 @@ def change_residual(change):
 
 
 def test_a_transposed_residual_on_a_square_layer_is_caught(monkeypatch):
-    monkeypatch.setattr(fedex.Spread, "residual", change_residual(transposed))
+    monkeypatch.setattr(fedex.ResidualAccumulator, "residual", change_residual(transposed))
     with pytest.raises(AssertionError):
         test_properties.test_exact_strategies_serve_the_weighted_mean_of_delta_w_every_round("fedex")
 
 
 @pytest.mark.parametrize("factor", [2.0, 0.0, 1 / 2.5])
 def test_a_doubled_omitted_or_unscaled_residual_is_caught(monkeypatch, factor):
-    monkeypatch.setattr(fedex.Spread, "residual", change_residual(lambda product: scaled(product, factor)))
+    monkeypatch.setattr(fedex.ResidualAccumulator, "residual", change_residual(lambda product: scaled(product, factor)))
     with pytest.raises(AssertionError):
         test_properties.test_exact_strategies_serve_the_weighted_mean_of_delta_w_every_round("fedex")
 
@@ -83,8 +83,8 @@ def test_uniform_for_weighted_factors_are_caught(monkeypatch, name):
 
 
 def test_a_uniform_residual_beside_a_weighted_mean_is_caught(monkeypatch):
-    honest = fedex.Spread.add
-    monkeypatch.setattr(fedex.Spread, "add", lambda self, update, weight: honest(self, update, 1.0))
+    honest = fedex.ResidualAccumulator.add
+    monkeypatch.setattr(fedex.ResidualAccumulator, "add", lambda self, update, weight: honest(self, update, 1.0))
     with pytest.raises(AssertionError):
         test_properties.test_exact_strategies_serve_the_weighted_mean_of_delta_w_every_round("fedex")
 
@@ -98,7 +98,7 @@ def test_a_residual_that_is_merged_and_kept_too_is_caught(monkeypatch):
 
 
 def test_averaging_a_and_b_in_the_place_of_an_exact_strategy_is_caught(monkeypatch):
-    monkeypatch.setattr(fedex.Spread, "residual", change_residual(lambda product: zero(product.shape)))
+    monkeypatch.setattr(fedex.ResidualAccumulator, "residual", change_residual(lambda product: zero(product.shape)))
     with pytest.raises(AssertionError):
         test_properties.test_exact_strategies_serve_the_weighted_mean_of_delta_w_every_round("fedex")
 
