@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from fedlora.data.choose_columns import Chosen, choose
 from fedlora.data.columns import Column, columns_in
-from fedlora.data.rows import PACKAGED
+from fedlora.data.rows import PACKAGED, files_of
 from fedlora.files import write_atomically
 from fedlora.nearest import did_you_mean
 from fedlora.settings import SettingsError
@@ -44,6 +45,7 @@ def init(
         raise SettingsError(
             f"{source} is the packaged corpus, which has recipes already: `fedlora recipes` lists them."
         )
+    files_of(source)
     if out.exists() and not force:
         raise SettingsError(f"{out} is there already; give --force to write over it, or another --out.")
     if not out.absolute().parent.is_dir():
@@ -54,7 +56,10 @@ def init(
     begun = start(source, chosen, model=model)
     for line in said(chosen, begun):
         typer.echo(line)
-    write_atomically(out, recipe_text(begun, chosen, typed=f"fedlora init {printable(source)}").encode())
+    asked = {"--text": text, "--label": label, "--client": client, "--model": None if model == "demo" else model}
+    given = [part for option, value in asked.items() if value is not None for part in (option, value)]
+    typed = " ".join(printable(shlex.quote(part)) for part in ("fedlora", "init", source, *given))
+    write_atomically(out, recipe_text(begun, chosen, typed=typed).encode())
     typer.echo(f"\n{out} is written. Next:\n  fedlora simulate {out}")
     typer.echo(f"  fedlora find-lr {out}      # where it learns slowly, or not at all")
 

@@ -20,8 +20,8 @@ from fedlora.config import Recipe, load
 from fedlora.data.examples import Examples
 from fedlora.data.rows import Row, read_rows
 from fedlora.models.base import load_base
+from fedlora.tasks.sequence_classification import logits_of
 from simulations.data.partition import assign, columns_of, tokenised
-from tests.token_examples import token_ids
 
 TRAINED = 3000
 """Examples that the logistic regressions see; all of them for `all`."""
@@ -60,12 +60,13 @@ def frozen_features(recipe: Recipe, indices: Sequence[int]) -> np.ndarray:
     model = load_base(recipe.model, ("0", "1", "2")).model
     model.head = torch.nn.Identity()
     examples: Examples = everything(recipe).take(indices)
-    order = sorted(range(len(examples)), key=lambda index: token_ids(len(examples)[index]))
+    lengths = examples.lengths
+    order = sorted(range(len(examples)), key=lengths.__getitem__)
     features = np.zeros((len(examples), 384), dtype=np.float32)
     with torch.inference_mode():
         for start in range(0, len(order), 64):
             batch = examples.batch(order[start : start + 64])
-            features[order[start : start + 64]] = model(batch["input_ids"], batch["attention_mask"]).numpy()
+            features[order[start : start + 64]] = logits_of(model, batch).numpy()
     return features
 
 

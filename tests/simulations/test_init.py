@@ -194,3 +194,14 @@ def test_texts_without_blanks_between_words_are_texts(tmp_path):
     ]
     columns = columns_in(str(table(tmp_path, names=("a", "b"), found=found)))
     assert choose(columns, "mail").text.column.name == "a"
+
+
+def test_a_source_that_is_not_there_is_said_before_the_recipe_that_is(init, tmp_path):
+    Path("recipe.yaml").write_text("name: mine\n")
+    with pytest.raises(SettingsError, match=r"there is no such file"):
+        init(tmp_path / "absent.csv")
+
+
+def test_the_recipe_says_what_was_typed(init, tmp_path):
+    init(table(tmp_path, ".csv"), "--label", "mood", "--client", "hospital")
+    assert "--label mood --client hospital" in " ".join(Path("recipe.yaml").read_text().replace("\n#", "").split())
