@@ -120,7 +120,7 @@ class Supervisor:
             if running.child.log is not None:
                 self._rotate(running, running.child.log)
         for running in self._all.values():
-            if not running.alive and self._clock() >= running.next_start:
+            if running.process is None and self._clock() >= running.next_start:  # reaped: its end is counted and told
                 self._try(f"start of {running.child.name}", partial(self._start, running))
             self._look(running)
             if running.lacks is not None:
