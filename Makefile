@@ -29,11 +29,11 @@ demo: $(STAMP)  ## Six airlines train one model together: a few minutes
 test: $(STAMP)  ## The fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# Four at once on two cores: most of their time they wait. The longest stand first. They are real processes that share
-# the machine with three others: one that fails is run once more with the machine to itself, and pytest names it.
+# Three at once on two cores: most of their time they wait. The longest stand first. They are real processes that share
+# the machine with two others: one that fails is run once more with the machine to itself, and pytest names it.
 SLOW = -m 'slow and not long and not gpu and not bench'
 test-slow: $(STAMP)  ## The slow tests only: real processes, real models
-	export OMP_NUM_THREADS=1; $(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder $(SLOW); \
+	export OMP_NUM_THREADS=1; $(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder $(SLOW); \
 	code=$$?; test $$code -ne 1 && exit $$code; \
 	echo "once more, by themselves:"; $(BIN)/python -m pytest -rA --last-failed --last-failed-no-failures none $(SLOW)
 

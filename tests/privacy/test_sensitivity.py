@@ -75,17 +75,15 @@ def test_by_piece_is_the_same_measure():
 
 
 PLAIN = "model.dtype=float32"
-CHECKPOINTED = "model.gradient_checkpointing=true"
-WAYS = (PLAIN, "train.microbatch_size=5", CHECKPOINTED, "model.dtype=bfloat16")
-TRAINS_ALL, TRAINS_R = "private-fedit", "private-fedsb"
+WAYS = (PLAIN, "train.microbatch_size=5", "model.gradient_checkpointing=true", "model.dtype=bfloat16")
+TRAINS_ALL = "private-fedit"
 
 
 def cases() -> Iterator[ParameterSet]:
-    """Every recipe, way and number of texts; in `make test-slow` 32 texts plainly with every recipe, each way with a
-    recipe that trains A and B, and all but checkpointing with one that trains R; the rest, with all of 128, is
-    `make test-long`."""
+    """Every recipe, way and number of texts; in `make test-slow` 32 texts plainly with every recipe, and each way
+    with a recipe that trains A and B; the rest, with all of 128, is `make test-long`."""
     for name, way, count in itertools.product(PRIVATE_RECIPES, WAYS, (32, 128)):
-        short = count == 32 and (way == PLAIN or name == TRAINS_ALL or (name == TRAINS_R and way != CHECKPOINTED))
+        short = count == 32 and (way == PLAIN or name == TRAINS_ALL)
         yield pytest.param(name, count, way, marks=[] if short else pytest.mark.long)
 
 

@@ -292,6 +292,7 @@ def ray_cluster(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_the_same_apps_on_a_ray_cluster_end_in_the_same_bits(recipe, tmp_path, ray_cluster):
     run(recipe("rounds.count=2"), tmp_path / "local")
