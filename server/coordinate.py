@@ -73,7 +73,7 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     shape = shape_of(needs.loaded_model.model, needs.loaded_model.template, recipe)
     ranks = planned(planned_for(recipe, needs.declared, shape), shape, needs.site_of)
     brief = RunConstants(needs.loaded_model.base.fingerprint, needs.labels, needs.coordinator, ranks)
-    rounds = Rounds(recipe, brief, strategy, progress, surroundings(journal, needs))
+    rounds = Rounds(recipe, brief, strategy, progress, run_context(journal, needs))
     with recorded(rounds, recipe, needs, journal):
         try:
             rounds.start(grid)
@@ -88,7 +88,7 @@ def made_of(needs: Coordination) -> MadeOf:
     return MadeOf(needs.labels, needs.loaded_model.base.fingerprint, needs.data_digests)
 
 
-def surroundings(journal: Journal, needs: Coordination) -> RunContext:
+def run_context(journal: Journal, needs: Coordination) -> RunContext:
     """What the loop touches; a recorder hears of everything first, and its orders are obeyed."""
     recorder = needs.recorder
     if recorder is None:

@@ -99,16 +99,16 @@ class Rounds(FlowerStrategy):
     """Runs a recipe's rounds from `progress` on. `progress` is the only thing that changes, once a round."""
 
     def __init__(
-        self, recipe: Recipe, brief: RunConstants, strategy: Strategy, progress: Progress, surroundings: RunContext
+        self, recipe: Recipe, brief: RunConstants, strategy: Strategy, progress: Progress, run_context: RunContext
     ) -> None:
-        require_compatible(Case(recipe, strategy, Place(evaluates=surroundings.evaluate is not None)))
+        require_compatible(Case(recipe, strategy, Place(evaluates=run_context.evaluate is not None)))
         self.recipe = recipe
         self.strategy = strategy
         self.progress = progress
         self._brief = brief
-        self._around = surroundings
+        self._run_context = run_context
         self._named: dict[int, str] = {}
-        self._meter = Meter(recipe.quotas, surroundings.journal.bytes_up())
+        self._meter = Meter(recipe.quotas, run_context.journal.bytes_up())
         self._stages = stages_of(recipe)
         self._asked: Asked | None = None
 
@@ -130,7 +130,7 @@ class Rounds(FlowerStrategy):
         result = Result()
         while self.progress.round < (num_rounds or self.recipe.rounds.count):
             number = self.progress.round + 1
-            self._around.orders.before_round(number)
+            self._run_context.orders.before_round(number)
             messages = list(self.configure_train(number, ArrayRecord(), ConfigRecord(), grid))
             replies = self._arrivals(grid, self._open(number), messages, timeout)
             result.arrays, result.train_metrics_clientapp[number] = self.aggregate_train(number, replies)
@@ -151,7 +151,7 @@ class Rounds(FlowerStrategy):
         asked = self.recipe.asks(len(connected))
         require_enough(self.recipe, server_round, asked, self.progress.state.adapter)
         nodes = sorted(chooser(self.recipe.seed, "round", server_round).sample(connected, asked))
-        around = self._around
+        around = self._run_context
         items, downlink = outgoing(
             self.recipe, self._brief_now(), self.strategy, self.progress, nodes=nodes, number=server_round
         )
@@ -180,7 +180,7 @@ class Rounds(FlowerStrategy):
         if intake.accepted < self._quorum(intake):
             raise QuorumError(self._too_few(intake))
         if self.recipe.privacy.client_level is not None:
-            self._around.journal.count_noised(server_round)
+            self._run_context.journal.count_noised(server_round)
         state = self.strategy.step(old.state, combined)
         record = RoundRecord(
             round=server_round,
@@ -202,9 +202,9 @@ class Rounds(FlowerStrategy):
             bytes_up=old.bytes_up + record.bytes_up,
             bytes_down=old.bytes_down + record.bytes_down,
         )
-        self._around.journal.keep(record, self.progress)
+        self._run_context.journal.keep(record, self.progress)
         self._named |= {client.node: client.client for client in record.clients}
-        self._around.watch(RoundFinished(record))
+        self._run_context.watch(RoundFinished(record))
         return ArrayRecord(state.adapter.tensors()), metrics(record)
 
     def configure_evaluate(
@@ -230,17 +230,17 @@ class Rounds(FlowerStrategy):
     def _arrivals(self, grid: Grid, asked: Asked, messages: list[Message], timeout: float | None) -> Iterable[Message]:
         rounds, intake = self.recipe.rounds, asked.intake
         intake.asked(push(grid, messages))
-        self._around.watch(TasksSent(intake.number))
+        self._run_context.watch(TasksSent(intake.number))
         needed: float = max(self._quorum(intake), self.recipe.robust.least_updates)
         if self.recipe.privacy.client_level is not None:
             needed = math.inf  # the deadline alone closes a round: no client's answer decides whose others are summed
-        patience = Deadlines(needed, timeout or rounds.deadline_s, rounds.grace_s)
+        deadlines = Deadlines(needed, timeout or rounds.deadline_s, rounds.grace_s)
         return arrivals(
             grid,
             intake.message_ids,
-            patience,
+            deadlines,
             valid=lambda: intake.accepted,
-            meanwhile=self._around.orders.during_round,
+            meanwhile=self._run_context.orders.during_round,
         )
 
     def _served_error(self, combined: Combined, old: State, new: State) -> float | None:
@@ -257,7 +257,7 @@ class Rounds(FlowerStrategy):
         if adapt is None:
             return self._brief
         metric = task_named(self.recipe.model.task).compare_by
-        factor = noise_factor(adapt, metric, self._around.journal.values(metric.name))
+        factor = noise_factor(adapt, metric, self._run_context.journal.values(metric.name))
         return replace(self._brief, noise_factor=factor)
 
     def _quorum(self, intake: ReplyValidator) -> int:
@@ -268,28 +268,28 @@ class Rounds(FlowerStrategy):
             return mean_received(intake.records())
         rounds, number = self.recipe.rounds, intake.number
         due = number % rounds.evaluate_every == 0 or number == rounds.count
-        return self._around.evaluate(state) if self._around.evaluate and due else None
+        return self._run_context.evaluate(state) if self._run_context.evaluate and due else None
 
     def _admits(self, node: int) -> bool:
         """Whether the node's site is asked; where nobody knows the sites behind nodes, by the name it last gave."""
-        excluded = self._around.orders.excluded()
+        excluded = self._run_context.orders.excluded()
         return not excluded or self._site(node) not in excluded
 
     def _site(self, node: int) -> str | None:
         """The site behind a node; where nobody knows, the name that it last gave."""
-        return (self._around.site_of or self._named.get)(node)
+        return (self._run_context.site_of or self._named.get)(node)
 
     def _answered(self, sent: Mapping[int, TrainRequest], event: Event) -> None:
         """A receipt is kept whatever becomes of its round."""
         if isinstance(event, ClientAnswered) and event.record.receipt is not None:
             node, signature = event.record.node, event.record.signature
             key = None if signature is None else signature.public_key
-            self._around.journal.sent.confirm(event.round, node, sent[node].digest, event.record.receipt, key)
-        self._around.watch(event)
+            self._run_context.journal.sent.confirm(event.round, node, sent[node].digest, event.record.receipt, key)
+        self._run_context.watch(event)
 
     def _waiting(self, connected: int, seconds_left: float) -> None:
-        self._around.orders.between_rounds()
-        self._around.watch(Waiting(connected, self.recipe.rounds.min_clients, seconds_left))
+        self._run_context.orders.between_rounds()
+        self._run_context.watch(Waiting(connected, self.recipe.rounds.min_clients, seconds_left))
 
     def _too_few(self, intake: ReplyValidator, also: str = "") -> str:
         counts = Counter(f"{r.outcome} ({r.code})" for r in intake.records() if r.outcome != "trained")

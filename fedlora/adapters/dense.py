@@ -10,7 +10,7 @@ MARK = "_fedlora_dense"
 
 
 def mark_dense(model: nn.Module, names: Collection[str]) -> None:
-    """The modules at these paths train whole, and no adapter is put into it."""
+    """The modules at these paths train whole, and no adapter is put into them."""
     for path, module in model.named_modules():
         if path in names:
             setattr(module, MARK, True)

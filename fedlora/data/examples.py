@@ -60,16 +60,14 @@ class Examples:
     def usable_by(self, model: nn.Module) -> Examples:
         """The same examples; those that the model cannot compute at all are ignored (`TaskKind.usable`)."""
         usable = self.task.usable(model)
+        if all(map(usable, self.items)):
+            return self
         items = [item if usable(item) else self.task.ignored(item) for item in self.items]
         return Examples(items, self.task, self.padding)
 
     def take(self, indices: Sequence[int]) -> Examples:
         """The chosen examples, sharing their tensors."""
         return Examples([self.items[index] for index in indices], self.task, self.padding)
-
-    def numbers(self, name: str) -> list[int]:
-        """One whole number of every example, such as its label."""
-        return [int(item[name]) for item in self.items]
 
 
 def invented(model: nn.Module, *, on: ModelSettings, padding: int) -> Examples:

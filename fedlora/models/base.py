@@ -127,6 +127,8 @@ def prepare(model: nn.Module, settings: ModelSettings, *, outputs: int) -> None:
     """
     try:
         task_named(settings.task).prepare(model, longest=settings.max_tokens, outputs=outputs)
+    except SettingsError:
+        raise
     except TooLongError as error:
         raise too_long(settings, error.positions) from None
     except Exception as error:

@@ -45,6 +45,8 @@ class SequenceClassification(Pretrained, OverTokens):
         return Loaded(loaded.model, tuple(name for name in loaded.missing if not name.startswith("pooler.")))
 
     def prepare(self, model: nn.Module, *, longest: int, outputs: int) -> None:
+        if hasattr(model, HEAD):
+            raise SettingsError(f"a {type(model).__name__} has a module `{HEAD}` of its own; choose another model.")
         width = int(try_full_length(model, tokens=longest).last_hidden_state.shape[-1])
         model.add_module(HEAD, nn.Linear(width, outputs))
 

@@ -55,7 +55,7 @@ def push(grid: Grid, messages: Sequence[Message]) -> dict[str, int]:
 def arrivals(
     grid: Grid,
     asked: Iterable[str],
-    patience: Deadlines,
+    deadlines: Deadlines,
     *,
     valid: Callable[[], int],
     clock: Callable[[], float] | None = None,
@@ -77,12 +77,12 @@ def arrivals(
             outstanding.pop(reply.metadata.reply_to_message_id, None)
             yield reply
         now = clock()
-        if quorum_at is None and valid() >= patience.quorum:
+        if quorum_at is None and valid() >= deadlines.quorum:
             quorum_at = now
-        if now - started >= patience.deadline_s or (quorum_at is not None and now - quorum_at >= patience.grace_s):
+        if now - started >= deadlines.deadline_s or (quorum_at is not None and now - quorum_at >= deadlines.grace_s):
             return
         if outstanding and not replies:
-            time.sleep(min(patience.poll_s, max(0.0, patience.deadline_s - (now - started))))
+            time.sleep(min(deadlines.poll_s, max(0.0, deadlines.deadline_s - (now - started))))
 
 
 def wait_for_clients(

@@ -120,7 +120,7 @@ def test_children_die_with_a_supervisor_that_is_killed():
     with process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
-        wait_for_leash(child)
+        wait_for_command(child)
         process.kill()
         process.wait()
     give_up = time.monotonic() + 120
@@ -129,10 +129,13 @@ def test_children_die_with_a_supervisor_that_is_killed():
         time.sleep(0.05)
 
 
-def wait_for_leash(pid: int) -> None:
-    """Until the child has become its command: the leash is on from then."""
+def wait_for_command(pid: int) -> None:
+    """Until the child has become its command: it dies with its parent from then on."""
     give_up = time.monotonic() + 120
-    while b"time.sleep(600)" not in (command := Path(f"/proc/{pid}/cmdline").read_bytes()) or b"leash" in command:
+    while (
+        b"time.sleep(600)" not in (command := Path(f"/proc/{pid}/cmdline").read_bytes())
+        or b"die_with_parent" in command
+    ):
         assert time.monotonic() < give_up
         time.sleep(0.02)
 
