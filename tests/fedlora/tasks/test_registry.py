@@ -201,3 +201,12 @@ def test_invented_examples_come_in_two_companies_and_have_a_loss(case):
 def test_a_name_that_is_no_task_is_refused_with_the_nearest():
     with pytest.raises(SettingsError, match=r"'sequence_classification' is no task; did you mean 'sequence-class"):
         parse(ModelSettings, {"task": "sequence_classification"})
+
+
+def test_a_model_with_a_module_of_the_task_s_name_is_refused_and_keeps_it():
+    model = CASES["sequence-classification"].build()
+    model.add_module("head", nn.Linear(2, 2))
+    own = model.head
+    with pytest.raises(SettingsError, match=r"BertModel has a module `head` of its own"):
+        task_named("sequence-classification").prepare(model, longest=LONGEST, outputs=3)
+    assert model.head is own
