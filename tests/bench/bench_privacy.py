@@ -29,6 +29,7 @@ from fedlora.models.base import load_base
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SecureSource
+from fedlora.tasks.sequence_classification import logits_of
 from fedlora.updates import Factor
 
 PEFT, UNDROPPED = "PEFT, not private", "PEFT, no dropout"
@@ -66,7 +67,8 @@ class Setting:
         mask, labels = torch.ones_like(ids), torch.randint(0, 3, (BATCH,), generator=stream)
 
         def per_example(indices: Tensor) -> Tensor:
-            return functional.cross_entropy(model(ids[indices], mask[indices]), labels[indices], reduction="none")
+            logits_nc = logits_of(model, {"input_ids": ids[indices], "attention_mask": mask[indices]})
+            return functional.cross_entropy(logits_nc, labels[indices], reduction="none")
 
         return per_example
 
