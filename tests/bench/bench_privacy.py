@@ -41,6 +41,17 @@ AB, B_ONLY, R_ONLY = (
 )
 
 
+class Logits(nn.Module):
+    """A classifier as Opacus takes one: ids and mask (n, t) to logits (n, classes)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return logits_of(self.model, {"input_ids": ids, "attention_mask": mask})
+
+
 @dataclass(frozen=True)
 class Setting:
     """One column of the table."""
@@ -66,9 +77,10 @@ class Setting:
         ids = torch.randint(1000, 20_000, (BATCH, self.tokens), generator=stream)
         mask, labels = torch.ones_like(ids), torch.randint(0, 3, (BATCH,), generator=stream)
 
+        logits = Logits(model)
+
         def per_example(indices: Tensor) -> Tensor:
-            logits_nc = logits_of(model, {"input_ids": ids[indices], "attention_mask": mask[indices]})
-            return functional.cross_entropy(logits_nc, labels[indices], reduction="none")
+            return functional.cross_entropy(logits(ids[indices], mask[indices]), labels[indices], reduction="none")
 
         return per_example
 
@@ -123,7 +135,7 @@ def opacus_ghost(setting: Setting) -> Step:
 
     model, parameters = setting.model(AB)
     wrapped = GradSampleModuleFastGradientClipping(
-        model, batch_first=True, loss_reduction="mean", max_grad_norm=1.0, use_ghost_clipping=True, strict=False
+        Logits(model), batch_first=True, loss_reduction="mean", max_grad_norm=1.0, use_ghost_clipping=True, strict=False
     )
     optimizer = DPOptimizerFastGradientClipping(
         torch.optim.SGD(parameters, lr=0.01), noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=BATCH
