@@ -18,13 +18,13 @@ from client.limits import code_of
 from client.machine import this_machine
 from client.messages import read_task, reply_message, unreadable
 from client.offline import stay_offline
-from client.own_rows import OwnRows, own_rows, require_classes, require_own_name, require_usable
+from client.own_rows import OwnRows, own_rows, require_classes, require_own_name, require_task, require_usable
 from client.round import answer
 from client.settings import ClientSettings, load_client
 from client.site import Parts, Site
 from fedlora.config import ModelSettings
 from fedlora.data.examples import Examples, encoded
-from fedlora.data.rows import Row
+from fedlora.data.row import Row
 from fedlora.models.base import Base
 from fedlora.privacy.policy import Policy, load_policy
 from fedlora.privacy.signing import load_key, sign
@@ -124,6 +124,7 @@ class Files:
     settings: ClientSettings
 
     def require_declared(self, task: Task) -> None:
+        require_task(self.settings, task.model.task)
         require_classes(self.settings, task.labels)
 
     def ready(self, *, private: bool) -> FileRows:

@@ -16,9 +16,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from client.settings import ClientSettings, SiteData
+from fedlora.data.chosen_columns import columns_for
 from fedlora.data.membership import split
 from fedlora.data.one_per_text import Counts
-from fedlora.data.rows import Columns, Read, Row, read_source
+from fedlora.data.row import Row
+from fedlora.data.rows import Read, read_source
 from fedlora.nearest import did_you_mean
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.rows_key import rows_key
@@ -80,23 +82,33 @@ def _rows_in(data: SiteData, key: bytes, version: object) -> OwnRows:
     train = _read(data, data.train)
     if data.test is not None:
         test = _read(data, data.test)
-        tested = {row.text for row in test.rows}
-        kept = tuple(row for row in train.rows if row.text not in tested)
+        tested = {row.key for row in test.rows}
+        kept = tuple(row for row in train.rows if row.key not in tested)
         left_out = len(train.rows) - len(kept)
         malformed = train.malformed + test.malformed
         return OwnRows(kept, test.rows, train.counts, test.counts, _hashes(kept, key), left_out, malformed)
-    chosen, tests = split([row.text for row in train.rows], key, test_fraction=TEST_FRACTION)
+    chosen, tests = split([row.key for row in train.rows], key, test_fraction=TEST_FRACTION)
     kept = tuple(train.rows[index] for index in chosen)
     test_rows = tuple(train.rows[index] for index in tests)
     return OwnRows(kept, test_rows, train.counts, None, _hashes(kept, key), malformed=train.malformed)
 
 
 def _hashes(rows: Sequence[Row], key: bytes) -> Hashes:
-    return hashes_of((row.text for row in rows), key)
+    return hashes_of((row.key for row in rows), key)
 
 
 def _read(data: SiteData, file: Path) -> Read:
-    return read_source(str(file), Columns(data.text, data.label), labels=data.labels)
+    return read_source(str(file), columns_for(data, data.task), labels=data.labels)
+
+
+def require_task(settings: ClientSettings, task: str) -> None:
+    """Refuse to train for something else than the data are for. No file is opened."""
+    if task != settings.data.task:
+        raise Refusal(
+            Code.ANOTHER_TASK,
+            f"the coordinator asks for {task}, and data.task in client.yaml says that these data are for "
+            f"{settings.data.task}; change it where they are for both.",
+        )
 
 
 def require_classes(settings: ClientSettings, labels: Sequence[str]) -> None:

@@ -6,14 +6,16 @@ Only `site`, `resources` and what `tell_machine` describes are ever sent.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fedlora.config import DeviceSettings
 from fedlora.data.classes import Classes
+from fedlora.data.form import ColumnNames
 from fedlora.deployment.environment import load_settings
 from fedlora.settings import Settings
+from fedlora.tasks.registry import known_task
 
 
 class SiteData(Settings):
@@ -21,6 +23,9 @@ class SiteData(Settings):
 
     train: Path
     """Examples to train on."""
+
+    task: Annotated[str, AfterValidator(known_task)] = "sequence-classification"
+    """What these data are for; a task for something else is refused before anything is opened or charged."""
 
     test: Path | None = None
     """Examples to evaluate what is received; when not given, a tenth of `train` is kept apart for it."""
@@ -30,6 +35,13 @@ class SiteData(Settings):
 
     label: str = "label"
     """Column with the class."""
+
+    format: str | None = None
+    """What the rows look like, where the task reads several formats: of causal-lm `prompt-completion`, `messages` or
+    `text`. Its first when not given."""
+
+    columns: ColumnNames | None = None
+    """What the file calls the format's columns, where it is another name: {prompt: question, completion: answer}."""
 
     labels: Classes | None = Field(None, min_length=2)
     """The classes that these data have. Rows of another one are left out, and a task that lacks one of these is refused

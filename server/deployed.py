@@ -19,6 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedlora.config import Recipe, load
 from fedlora.data.examples import Examples, encoded
+from fedlora.data.row import labels_in
 from fedlora.deployment.enrolment import require_name
 from fedlora.files import write_atomically
 from fedlora.models.base import load_tokenizer
@@ -83,7 +84,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     read = held_out(settings)
     require_compatible(case_of(recipe, place_of(settings)))
     rows = list(read.rows) if read else []
-    labels = classes_of(settings, recipe, (row.label for row in rows))
+    labels = classes_of(settings, recipe, labels_in(rows))
     examples = encoded(rows, labels, load_tokenizer(recipe.model), on=recipe.model) if rows else None
     home = loaded_model(recipe.model, recipe.adapter, labels)
     store = open_or_go_without(settings)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fedlora.data.classes import Classes
+from fedlora.data.form import ColumnNames
 from fedlora.deployment.environment import load_settings
 from fedlora.settings import Settings
+from fedlora.tasks.registry import known_task
 from server.webhooks import Webhook, located
 
 
@@ -19,11 +21,21 @@ class HeldOut(Settings):
     file: Path
     """A local CSV, JSON Lines or Parquet file."""
 
+    task: Annotated[str, AfterValidator(known_task)] = "sequence-classification"
+    """What it is for; a recipe for something else cannot run here."""
+
     text: str = "text"
     """Column with the text."""
 
     label: str = "label"
     """Column with the class."""
+
+    format: str | None = None
+    """What the rows look like, where the task reads several formats: of causal-lm `prompt-completion`, `messages` or
+    `text`. Its first when not given."""
+
+    columns: ColumnNames | None = None
+    """What the file calls the format's columns, where it is another name: {prompt: question, completion: answer}."""
 
 
 class Deadlines(Settings):

@@ -17,12 +17,13 @@ from torch import Tensor
 from fedlora.adapters import initial_adapter
 from fedlora.config import Recipe
 from fedlora.data.classes import require_classes
+from fedlora.data.row import labels_in
 from fedlora.data.rows import read_source
 from fedlora.models.loaded_model import loaded_model
 from fedlora.protocol.task import Evaluation, Report
 from fedlora.protocol.versions import recorded_json
 from fedlora.settings import SettingsError
-from fedlora.tasks.registry import task_named
+from fedlora.tasks.registry import has_classes, task_named
 from fedlora.updates import Factor, Tensors, Update, add
 from fedlora.wire.choice import choose, packing_of
 from fedlora.wire.message import Header, encode
@@ -55,13 +56,15 @@ class Round:
 
 def classes_of(recipe: Recipe) -> tuple[str, ...]:
     """The recipe's classes, or those of its data; SettingsError where neither says them."""
+    if not has_classes(recipe.model.task):
+        return ()
     if recipe.data.labels is not None:
         return recipe.data.labels
     try:
-        rows = read_source(recipe.data.source, columns_of(recipe.data)).rows
+        rows = read_source(recipe.data.source, columns_of(recipe.data, recipe.model.task)).rows
     except SettingsError as error:
         raise SettingsError(f"{error}\nA plan needs the classes: set data.labels, or give --classes.") from None
-    labels = tuple(sorted({row.label for row in rows}))
+    labels = labels_in(rows)
     require_classes(labels, recipe.data.label, recipe.data.source)
     return labels
 

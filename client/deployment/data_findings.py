@@ -10,8 +10,9 @@ from client.own_rows import OwnRows, require_usable, rows_in
 from client.settings import ClientSettings
 from fedlora.config import ModelSettings
 from fedlora.data.classes import MOST_CLASSES, alike
-from fedlora.data.lengths import lengths_of, percent
+from fedlora.data.lengths import percent, whole_lengths
 from fedlora.data.membership import KEY_BYTES
+from fedlora.data.row import labels_in
 from fedlora.data.rows import MOST_SHOWN
 from fedlora.deployment.findings import Finding, bad, doubtful, good
 from fedlora.models.base import load_tokenizer
@@ -22,9 +23,8 @@ from fedlora.privacy.refusal import Refusal
 from fedlora.privacy.rows_key import stored_key
 from fedlora.privacy.sketch import known_elsewhere
 from fedlora.settings import SettingsError
+from fedlora.tasks.registry import has_classes
 
-LENGTH = 1
-"""Every text has as many tokens, so that each is counted whole."""
 MOST_LISTED = 12
 
 
@@ -37,8 +37,9 @@ def rows_of(settings: ClientSettings) -> OwnRows:
 def data(settings: ClientSettings) -> Finding:
     """The files are there and have their columns; how many rows can be used, and why others cannot."""
     rows = rows_of(settings)
-    labels = sorted({row.label for row in (*rows.train, *rows.test)})
-    said = f"{len(rows.train)} to train, {len(rows.test)} to test; classes {', '.join(labels)}; {rows.counts}"
+    labels = labels_in((*rows.train, *rows.test))
+    classes = f"classes {', '.join(labels)}; " if labels else ""
+    said = f"{len(rows.train)} to train, {len(rows.test)} to test; {classes}{rows.counts}"
     if rows.also_tested:
         said += f"; {rows.also_tested} left out of training as they are in the test file"
     if rows.test_counts is not None:
@@ -53,7 +54,7 @@ def data(settings: ClientSettings) -> Finding:
         return doubtful("data", said, "Mend these rows: a task leaves them out and says nothing of it.")
     if len(rows.train) < 100:
         return doubtful("data", said, "Privacy needs more: with few examples the noise outweighs them.")
-    if settings.data.labels is None:
+    if settings.data.labels is None and has_classes(settings.data.task):
         remedy = f"Declare the classes under data in client.yaml, if these are all: labels: [{', '.join(labels)}]"
         return doubtful("data", said, remedy)
     return good("data", said)
@@ -62,7 +63,9 @@ def data(settings: ClientSettings) -> Finding:
 def classes(settings: ClientSettings) -> Finding:
     """The classes with their shares; names that differ only where nobody looks. Said here, and to nobody else."""
     rows = rows_of(settings)
-    seen = Counter(row.label for row in (*rows.train, *rows.test))
+    if not has_classes(settings.data.task):
+        return good("classes", f"none in {settings.data.task}")
+    seen = Counter(row.label for row in (*rows.train, *rows.test) if row.label is not None)
     whole, most = sum(seen.values()), seen.most_common(MOST_LISTED)
     said = ", ".join(f"{label} {count} ({percent(count, whole)})" for label, count in most)
     said += f", and {len(seen) - len(most)} more" if len(seen) > len(most) else ""
@@ -84,16 +87,17 @@ def classes(settings: ClientSettings) -> Finding:
 def texts(settings: ClientSettings, model: str | None) -> Finding:
     """How long the texts are, by the base model's own tokenizer where it is here."""
     rows = rows_of(settings)
-    found = [row.text for row in (*rows.train, *rows.test)]
-    in_characters = f"the longest has {max(map(len, found), default=0)} characters"
+    found = (*rows.train, *rows.test)
+    longest = max((sum(map(len, row.cells)) for row in found), default=0)
+    in_characters = f"the longest has {longest} characters"
     if model is None or not found:
         return good("texts", in_characters)
     try:
         tokenizer = load_tokenizer(ModelSettings(id=model))
     except SettingsError:  # said of the base model already
         return doubtful("texts", in_characters, "Mend the base model to know it in tokens.")
-    counted = lengths_of(found, [LENGTH] * len(found), tokenizer, limit=LENGTH)
-    return good("texts", f"the longest has {counted.longest} tokens; a run cuts what is above its model.max_tokens")
+    counted = max(whole_lengths(found, tokenizer, settings.data.task))
+    return good("texts", f"the longest has {counted} tokens; a run cuts what is above its model.max_tokens")
 
 
 def public_size(settings: ClientSettings, policy: Policy) -> Finding:

@@ -14,6 +14,7 @@ from pathlib import Path
 from client.own_rows import rows_in
 from client.settings import SiteData
 from fedlora.data.classes import MOST_CLASSES
+from fedlora.data.row import labels_in
 from fedlora.privacy.rows_key import rows_key
 from fedlora.settings import SettingsError
 
@@ -46,7 +47,7 @@ def declared(state: Path, train: Path | None) -> Declared:
         rows = rows_in(SiteData(train=train), rows_key(state))
     except SettingsError:
         return Declared()
-    return Declared(tuple(sorted({row.label for row in (*rows.train, *rows.test)})), len(rows.train))
+    return Declared(labels_in((*rows.train, *rows.test)), len(rows.train))
 
 
 def malformed(state: Path, train: Path | None) -> tuple[str, ...]:

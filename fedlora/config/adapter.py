@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from fedlora.data.form import ColumnNames
 from fedlora.privacy.mechanism import LEAST_CLIP
+from fedlora.protocol.versions import Since
 from fedlora.settings import Settings
 
 
@@ -21,6 +23,13 @@ class PublicDataSettings(Settings):
 
     label: str = "label"
     """Column with the class; rows of a class that the run does not know are left out."""
+
+    format: Annotated[str | None, Since(2)] = None
+    """What the rows look like, where the task reads several formats: of causal-lm `prompt-completion`, `messages` or
+    `text`. Its first when not given."""
+
+    columns: Annotated[ColumnNames | None, Since(2)] = None
+    """What the file calls the format's columns, where it is another name: {prompt: question, completion: answer}."""
 
     client: str | None = None
     """Only the rows of this organisation of the packaged corpus."""

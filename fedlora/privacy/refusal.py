@@ -49,6 +49,9 @@ class Code(StrEnum):
     CLASSES_NOT_DECLARED = "classes-not-declared"
     """The task lacks a class that the site says its data have: its examples would be left out without a word."""
 
+    ANOTHER_TASK = "data-for-another-task"
+    """The site's data are for something else than the task trains: texts with classes, say, and not questions."""
+
     KNOWN_DATA = "data-known-under-another-name"
     """These examples were charged to another dataset of this site: a new name would forget what was spent."""
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fedlora.tasks.base import TaskKind
 
 TASKS = {
+    "causal-lm": "causal_lm.CausalLM",
     "sequence-classification": "sequence_classification.SequenceClassification",
 }
 """File and class. Imported when asked for: a recipe is checked without loading transformers."""
@@ -23,6 +24,11 @@ def task_named(name: str) -> TaskKind:
     module, _, kind = TASKS[name].partition(".")
     task: TaskKind = getattr(import_module(f"fedlora.tasks.{module}"), kind)()
     return task
+
+
+def has_classes(name: str) -> bool:
+    """Whether the task sorts examples into classes, which a run has to know before it begins."""
+    return all(form.label is not None for form in task_named(name).forms)
 
 
 def known_task(name: str) -> str:

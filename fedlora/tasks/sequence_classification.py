@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel, PreTrainedTokenizerBase
 
-from fedlora.data.row import Row
+from fedlora.data.form import TEXT_AND_LABEL, Form
+from fedlora.data.row import Row, labels_in
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, Batch, Item, Loaded, Mean
 from fedlora.tasks.guessing import ACCURACY, Guessing
@@ -30,6 +31,7 @@ class SequenceClassification(Pretrained, OverTokens):
     `AutoModel` loads, with the linear layer `head` beside its own.
     """
 
+    forms: tuple[Form, ...] = (TEXT_AND_LABEL,)
     dense: tuple[str, ...] = (HEAD,)
     compare_by = ACCURACY
     metrics: tuple[Metric, ...] = (ACCURACY,)
@@ -62,14 +64,14 @@ class SequenceClassification(Pretrained, OverTokens):
     ) -> list[Item]:
         """SettingsError on a class that is not in `labels`; with `each`, such a row is ignored."""
         numbers = {label: number for number, label in enumerate(labels)}
-        unknown = sorted({row.label for row in rows} - numbers.keys())
+        unknown = sorted(set(labels_in(rows)) - numbers.keys())
         if unknown and not each:
             raise SettingsError(f"the label {unknown[0]!r} is not one of the run's classes: {', '.join(labels)}.")
-        ids = ids_of_texts([row.text for row in rows], processor, longest=longest, each=each)
+        ids = ids_of_texts([row["text"] for row in rows], processor, longest=longest, each=each)
         return [
             {
                 "input_ids": torch.tensor(found or [padding], dtype=torch.long),
-                "labels": torch.tensor(numbers.get(row.label, IGNORED) if found else IGNORED),
+                "labels": torch.tensor(numbers.get(row["label"], IGNORED) if found else IGNORED),
             }
             for row, found in zip(rows, ids, strict=True)
         ]

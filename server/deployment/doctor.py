@@ -11,11 +11,13 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 
 from fedlora.config import load
+from fedlora.data.row import labels_in
 from fedlora.deployment import checks
 from fedlora.deployment.environment import split_address
 from fedlora.deployment.findings import Finding, bad, doubtful, examine_all, good
 from fedlora.processes.sockets import accepts
 from fedlora.settings import SettingsError
+from fedlora.tasks.registry import has_classes
 from server.runs.held_out import held_out
 from server.runs.submissions import look_at, runs, state_of
 from server.settings import ServerSettings, load_server
@@ -120,7 +122,9 @@ def classes(settings: ServerSettings) -> Finding:
     """The head needs its classes; rounds are evaluated only with a test set."""
     read = held_out(settings)
     rows = read.rows if read else ()
-    labels = settings.labels or tuple(sorted({row.label for row in rows}))
+    if settings.held_out is not None and not has_classes(settings.held_out.task):
+        return good("classes", f"none in {settings.held_out.task}; {len(rows)} examples to test on")
+    labels = settings.labels or labels_in(rows)
     if len(labels) < 2:
         remedy = "Set labels or held_out in server.yaml; or data.labels in every recipe."
         return doubtful("classes", "neither labels nor held_out is given", remedy)

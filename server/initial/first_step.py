@@ -23,8 +23,9 @@ from transformers.pytorch_utils import Conv1D
 from fedlora.adapters import write
 from fedlora.adapters.inject import adapted_layers
 from fedlora.config import PublicDataSettings, Recipe
+from fedlora.data.chosen_columns import columns_for
 from fedlora.data.examples import Examples, encoded
-from fedlora.data.rows import Columns, read_whole
+from fedlora.data.rows import read_whole
 from fedlora.models.base import autocast, load_tokenizer
 from fedlora.models.loaded_model import LoadedModel
 from fedlora.randomness import chooser, seed_of
@@ -62,8 +63,8 @@ def public_examples(public: PublicDataSettings, recipe: Recipe, labels: tuple[st
     """A seeded choice of the public rows; SettingsError when there are none."""
     rows = [
         row
-        for row in read_whole(public.source, Columns(public.text, public.label)).rows
-        if row.label in labels and public.client in (None, row.client)
+        for row in read_whole(public.source, columns_for(public, recipe.model.task, source=public.source)).rows
+        if (row.label is None or row.label in labels) and public.client in (None, row.client)
     ]
     if not rows:
         raise SettingsError(

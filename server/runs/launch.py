@@ -87,7 +87,7 @@ def planned(pad: RunLauncher, recipe: Recipe, *, examples: int) -> Plan:
     require_sensible(case_of(recipe, place_of(pad.deployment)))
     spent, first = (price(recipe, examples=examples) for price in (planned_epsilon, first_step_epsilon))
     if pad.deployment is not None:
-        asked = asked.model_copy(update={"data": DataSettings(labels=known_classes(pad.deployment, recipe))})
+        asked = asked.model_copy(update={"data": DataSettings(labels=known_classes(pad.deployment, recipe) or None)})
     found = sizes(asked)
     return Plan(
         rounds=recipe.rounds.count,

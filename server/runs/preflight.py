@@ -30,8 +30,8 @@ def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
     require_sensible(case_of(recipe, place_of(settings)))
     load_tokenizer(recipe.model)  # a model that is not here ends every attempt
     read = held_out(settings)
-    seen = Counter(row.label for row in read.rows) if read else Counter[str]()
-    labels = classes_of(settings, recipe, seen)
+    seen = Counter(row.label for row in read.rows if row.label is not None) if read else Counter[str]()
+    labels = classes_of(settings, recipe, tuple(seen))
     unknown = sorted(seen.keys() - set(labels))
     if unknown:
         near = nearest(unknown[0], labels)
@@ -40,10 +40,10 @@ def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
             + (f"; is it {near!r}? " if near else ". ")
             + "Mend the file, or data.labels of the recipe."
         )
-    said = [("classes", ", ".join(labels))]
+    said = [("classes", ", ".join(labels))] if labels else []
     if read is not None:
         shares = ", ".join(f"{label} {seen[label]} ({percent(seen[label], len(read.rows))})" for label in labels)
-        said.append(("test set", f"{read.counts}: {shares}"))
+        said.append(("test set", f"{read.counts}: {shares}" if labels else str(read.counts)))
     said += [("careful", doubt) for doubt in doubts(settings, recipe, labels, has_test_set=read is not None)]
     return [f"{what:<9} {text}" for what, text in said]
 

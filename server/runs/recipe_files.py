@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from fedlora.config import Recipe
-from fedlora.data.rows import PACKAGED
+from fedlora.data.packaged import PACKAGED
 from fedlora.nearest import did_you_mean
 from fedlora.plain_yaml import shortened
 from fedlora.settings import SettingsError

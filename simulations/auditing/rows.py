@@ -20,13 +20,14 @@ from torch import Tensor
 
 from client.deployed import respond
 from client.settings import ClientSettings
-from fedlora.data.rows import Row
+from fedlora.data.row import Row
 from fedlora.privacy.guard import Grant, Guard
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.released import watching
 from fedlora.protocol.task import Task
 from fedlora.settings import SettingsError
-from simulations.auditing.site import make_site, write_rows
+from simulations.auditing.site import make_site
+from simulations.data.site_files import write_rows
 
 TOLERANCE = 1e-4
 """Of C: what float32 may round."""

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import random
 from collections.abc import Sequence
@@ -18,14 +17,16 @@ from transformers import PreTrainedTokenizerBase
 from client.settings import ClientSettings, load_client
 from fedlora.config import Recipe
 from fedlora.data.examples import encoded
-from fedlora.data.rows import Columns, Row, read_rows
+from fedlora.data.form import Columns
+from fedlora.data.row import Row, text_row
+from fedlora.data.rows import read_rows
 from fedlora.folder_names import folder_name
 from fedlora.models.base import load_tokenizer
 from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.canaries import Canaries
 from fedlora.privacy.policy import SIMULATION
 from fedlora.settings import SettingsError
-from simulations.data.site_files import write_site_files
+from simulations.data.site_files import write_rows, write_site_files
 
 WORDS = 6
 """Length of a canary's text: its gradient is not its own, so that a short one does, and trains faster."""
@@ -58,11 +59,11 @@ def drawn_canaries(
     Each is included by a coin of the operating system.
     """
     tokenizer, draw = load_tokenizer(recipe.model), random.Random(recipe.seed)
-    words = sorted({word for row in rows for word in row.text.split() if len(word) < 12 and word.isalnum()})
+    words = sorted({word for row in rows for word in row["text"].split() if len(word) < 12 and word.isalnum()})
     taken = set(tokens_of(rows, labels, tokenizer, recipe))
     found: dict[tuple[int, ...], Row] = {}
     for _ in range(100):
-        more = [Row(" ".join(draw.choices(words, k=WORDS)), draw.choice(labels), "") for _ in range(count)]
+        more = [text_row(" ".join(draw.choices(words, k=WORDS)), draw.choice(labels)) for _ in range(count)]
         for row, tokens in zip(more, tokens_of(more, labels, tokenizer, recipe), strict=True):
             if tokens not in taken and len(found) < count:
                 found.setdefault(tokens, row)
@@ -97,15 +98,7 @@ def make_site(folder: Path, name: str, train: Sequence[Row], *, test: Path | Non
 def spread(rows: Sequence[Row], count: int) -> list[Row]:
     """`count` rows, evenly over all; all of them where there are fewer. Files are often sorted by class.
 
-    >>> [row.text for row in spread([Row(text, "", "") for text in "abcdef"], 3)]
+    >>> [row.key for row in spread([text_row(text, "") for text in "abcdef"], 3)]
     ['a', 'c', 'e']
     """
     return [rows[number * len(rows) // count] for number in range(count)] if count < len(rows) else list(rows)
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """A site's file."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        writer.writerows((row.text, row.label) for row in rows)

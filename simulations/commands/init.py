@@ -15,7 +15,8 @@ from rich.table import Table
 
 from fedlora.data.choose_columns import Chosen, choose
 from fedlora.data.columns import Column, columns_in
-from fedlora.data.rows import PACKAGED, files_of
+from fedlora.data.packaged import PACKAGED
+from fedlora.data.rows import files_of
 from fedlora.files import write_atomically
 from fedlora.nearest import did_you_mean
 from fedlora.settings import SettingsError

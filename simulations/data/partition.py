@@ -15,12 +15,16 @@ from functools import lru_cache
 
 from fedlora.config import DataSettings, ModelSettings
 from fedlora.data.choose_columns import require_shared
+from fedlora.data.chosen_columns import columns_for
 from fedlora.data.classes import require_classes
 from fedlora.data.columns import columns_in
 from fedlora.data.examples import Examples, digest_of, encoded
+from fedlora.data.form import Columns
 from fedlora.data.lengths import lengths_of
 from fedlora.data.membership import first_of, held_out, key_of, place, split
-from fedlora.data.rows import PACKAGED, Columns, Read, Row, files_of, read_whole
+from fedlora.data.packaged import PACKAGED
+from fedlora.data.row import Row, labels_in
+from fedlora.data.rows import Read, files_of, read_whole
 from fedlora.models.base import load_tokenizer
 from fedlora.randomness import chooser
 from fedlora.settings import SettingsError
@@ -59,19 +63,21 @@ class Federation:
 
 def federation(settings: DataSettings, *, model: ModelSettings, seed: int) -> Federation:
     """Read, deduplicate, split and tokenise; SettingsError on data that cannot be used."""
-    corpus = tokenised(settings.source, columns_of(settings), settings.labels, model, version_of(settings.source))
+    columns, version = columns_of(settings, model.task), version_of(settings.source)
+    corpus = tokenised(settings.source, columns, settings.labels, model, version)
     shared, clients = assign(corpus.read.rows, settings, seed=seed)
     take = corpus.examples.take
     parts = {name: ClientExamples(take(train), take(test)) for name, (train, test) in clients.items()}
     return Federation(corpus.labels, parts, take(shared), corpus.found)
 
 
-def columns_of(settings: DataSettings) -> Columns:
+def columns_of(settings: DataSettings, task: str) -> Columns:
     """The columns that are read: of clients only where they are the partition; a file each where none is named."""
     if settings.partition != "natural":
-        return Columns(settings.text, settings.label)
+        return columns_for(settings, task, source=settings.source)
     unnamed = settings.client_column == DataSettings.model_fields["client_column"].default
-    return Columns(settings.text, settings.label, settings.client_column, client_by_file=unnamed)
+    client = settings.client_column
+    return columns_for(settings, task, source=settings.source, client=client, client_by_file=unnamed)
 
 
 def assign(
@@ -79,26 +85,26 @@ def assign(
 ) -> tuple[list[int], dict[str, tuple[list[int], list[int]]]]:
     """Indices of the shared test set, and every client's training and test indices."""
     key = key_of(seed)
-    texts = {row.text for row in rows}
+    texts = {row.key for row in rows}
     chosen = held_out(texts, settings.held_out, key)
     if len(chosen) == len(texts):
         raise SettingsError(
             f"data.held_out={settings.held_out} takes all of the {len(texts)} distinct examples; lower it."
         )
-    ours = [index for index, row in enumerate(rows) if row.text not in chosen]
+    ours = [index for index, row in enumerate(rows) if row.key not in chosen]
     parts = partition([rows[index] for index in ours], settings, seed=seed)
     clients = {
         name: split_client(name, rows, [ours[position] for position in positions], settings, key=key)
         for name, positions in parts.items()
     }
-    return once_each(rows, [index for index, row in enumerate(rows) if row.text in chosen]), clients
+    return once_each(rows, [index for index, row in enumerate(rows) if row.key in chosen]), clients
 
 
 def once_each(rows: Sequence[Row], indices: Sequence[int]) -> list[int]:
     """The indices without repeats of a text: clients may share one, and one in several classes is no test."""
-    classes: dict[str, dict[str, int]] = {}
+    classes: dict[str, dict[str | None, int]] = {}
     for index in indices:
-        classes.setdefault(rows[index].text, {}).setdefault(rows[index].label, index)
+        classes.setdefault(rows[index].key, {}).setdefault(rows[index].label, index)
     return [index for found in classes.values() if len(found) == 1 for index in found.values()]
 
 
@@ -118,17 +124,23 @@ def tokenised(
 ) -> Corpus:
     """Read and tokenised once per process, however many runs share it; `version` tells a changed file."""
     read = read_whole(source, columns, labels=labels)
-    found = labels or tuple(sorted({row.label for row in read.rows}))
-    if len(found) < 2:
-        raise SettingsError(
-            f"data.source={source!r} has {len(found)} class(es) in {read.counts}; classification needs two."
-        )
-    if labels is None:
-        require_classes(found, columns.label, source)
+    found = labels or labels_in(read.rows)
+    if columns.label is not None:
+        require_two(found, read, source)
+        if labels is None:
+            require_classes(found, columns.label, source)
     tokenizer = load_tokenizer(model)
     examples = encoded(read.rows, found, tokenizer, on=model)
-    lengths = lengths_of([row.text for row in read.rows], examples.lengths, tokenizer, limit=model.max_tokens)
+    lengths = lengths_of(read.rows, examples.lengths, tokenizer, on=model)
     return Corpus(read, found, examples, summary_of_data(source, read.rows, found, read.counts, lengths))
+
+
+def require_two(labels: Sequence[str], read: Read, source: str) -> None:
+    """SettingsError for data that have nothing to tell apart."""
+    if len(labels) < 2:
+        raise SettingsError(
+            f"data.source={source!r} has {len(labels)} class(es) in {read.counts}; classification needs two."
+        )
 
 
 def version_of(source: str) -> object:
@@ -149,10 +161,14 @@ def partition(rows: Sequence[Row], settings: DataSettings, *, seed: int) -> dict
     count = settings.clients
     if count > len(rows):
         raise SettingsError(f"data.clients={count} is more than the {len(rows)} examples that there are.")
-    places = [place(row.text, key_of(seed), "client") for row in rows]
-    labels = [row.label for row in rows]
+    places = [place(row.key, key_of(seed), "client") for row in rows]
+    labels = [row.label for row in rows if row.label is not None]
     if settings.partition == "iid":
         chosen = iid(places, count)
+    elif not labels:
+        raise SettingsError(
+            f"data.partition={settings.partition} deals rows by their class, and these have none; use iid or natural."
+        )
     elif settings.partition == "dirichlet":
         chosen = dirichlet(labels, places, count, settings.alpha, seed=seed)
     else:
@@ -212,7 +228,7 @@ def split_client(
     name: str, rows: Sequence[Row], indices: Sequence[int], settings: DataSettings, *, key: bytes
 ) -> tuple[list[int], list[int]]:
     """A client's own training and test indices; SettingsError for a client with too little to have both."""
-    texts = [rows[index].text for index in indices]
+    texts = [rows[index].key for index in indices]
     train, test = split(texts, key, test_fraction=settings.test_fraction, train_fraction=settings.train_fraction)
     if not train:
         fewer = {

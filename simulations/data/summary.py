@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fedlora.data.classes import alike
 from fedlora.data.lengths import Lengths, percent
 from fedlora.data.one_per_text import Counts
-from fedlora.data.rows import Row
+from fedlora.data.row import Row
 from fedlora.tasks.guessing import standard_error
 from fedlora.tasks.metric import SHARE, Metric
 
@@ -36,9 +36,9 @@ class DataSummary:
 def summary_of_data(
     source: str, rows: Sequence[Row], labels: Sequence[str], counts: Counts, lengths: Lengths
 ) -> DataSummary:
-    by_text: dict[str, set[str]] = {}
+    by_text: dict[str, set[str | None]] = {}
     for row in rows:
-        by_text.setdefault(row.text, set()).add(row.label)
+        by_text.setdefault(row.key, set()).add(row.label)
     disputed = sum(len(classes) > 1 for classes in by_text.values())
     seen = Counter(row.label for row in rows)
     return DataSummary(source, counts, {label: seen[label] for label in labels}, lengths, disputed)
@@ -52,7 +52,7 @@ def lines(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int, m
     """For a person at a terminal; names are made printable. `metric`: what the run is to be judged by."""
     said = [
         ("data", f"{found.source}: {found.counts}"),
-        ("classes", classes_said(found.classes)),
+        *([("classes", classes_said(found.classes))] if found.classes else []),
         ("clients", clients_said(sizes)),
         ("test set", f"{held_out} texts that no client has"),
         ("split", split_said(found, sizes, held_out=held_out)),

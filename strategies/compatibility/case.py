@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedlora.config import Recipe
+from fedlora.data.chosen_columns import columns_for
 from fedlora.tasks.metric import Metric
 from fedlora.tasks.registry import task_named
 from fedlora.updates import Factor
@@ -118,5 +119,9 @@ class Case:
 
 
 def case_of(recipe: Recipe, place: Place = ANYWHERE) -> Case:
-    """The recipe with the strategy that it names; SettingsError where there is none of that name, or of its options."""
+    """The recipe with the strategy that it names; SettingsError where there is none of that name, or of its options.
+
+    So it is for `data` with a format or a column that the task does not read.
+    """
+    columns_for(recipe.data, recipe.model.task, source=recipe.data.source)
     return Case(recipe, build(recipe.strategy.name, recipe.strategy.options), place)

@@ -6,7 +6,7 @@ Refused where a person begins a run. A run that was begun is not stopped by them
 from __future__ import annotations
 
 from fedlora.config import DataSettings
-from fedlora.data.rows import PACKAGED
+from fedlora.data.packaged import PACKAGED
 from strategies.compatibility.case import Case
 from strategies.compatibility.rule import Holds, Rule
 

@@ -11,13 +11,16 @@ import torch
 from client.own_rows import own_rows
 from fedlora.config import load
 from fedlora.config.privacy import PrivacySettings
-from fedlora.data.rows import Columns, Row, read_rows
+from fedlora.data.form import Columns
+from fedlora.data.row import text_row
+from fedlora.data.rows import read_rows
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.settings import SettingsError
 from simulations.auditing.audit import Asked, audit
 from simulations.auditing.rows import TOLERANCE, clipped_sum, moved_by_rows
-from simulations.auditing.site import spread, write_rows
+from simulations.auditing.site import spread
+from simulations.data.site_files import write_rows
 from tests.attack import padding
 from tests.attack.attack import Gain
 from tests.attack.faults import FAULTS
@@ -55,9 +58,9 @@ def moved_split(folder: Path) -> Gain:
     before = set(own_rows(site).train)
     changed = 0
     for others in (
-        [*rows, Row("the person", "good", "")],
+        [*rows, text_row("the person", "good", "")],
         [*rows[:500], *rows[501:]],
-        [Row(rows[7].text, "good" if rows[7].label == "bad" else "bad", ""), *rows],
+        [text_row(rows[7]["text"], "good" if rows[7].label == "bad" else "bad", ""), *rows],
     ):
         write_rows(site.data.train, others)
         changed = max(changed, len(before ^ set(own_rows(site).train)))

@@ -17,13 +17,13 @@ from client.deployed import respond
 from client.messages import read_task, reply_message
 from client.settings import ClientSettings
 from fedlora.config import ModelSettings
-from fedlora.data.rows import Row
+from fedlora.data.row import text_row
 from fedlora.models.base import load_base
 from fedlora.privacy.policy import SIMULATION
 from fedlora.protocol.task import Task
 from fedlora.settings import RunError
 from fedlora.updates import Factor
-from simulations.auditing.site import write_rows
+from simulations.data.site_files import write_rows
 from tests.attack.attack import Gain
 from tests.attack.scene import LABELS, asked, charges, counting, messages, run_of, site_with, small_recipe, with_app
 
@@ -38,7 +38,7 @@ def tokenizer_query(folder: Path) -> Gain:
     asks = task.model_copy(update={"model": task.model.model_copy(update={"id": crafted})})
     strict = {"coordinators": ["local"], "base_models": [task.fingerprint]}
     heard = set()
-    with_phrase = [*messages(59), Row(f"my bag {PHRASE}", "bad", "")]
+    with_phrase = [*messages(59), text_row(f"my bag {PHRASE}", "bad", "")]
     for name, rows in (("without", messages(60)), ("with", with_phrase)):
         site = site_with(folder / name, rows, policy=strict)
         with counting(site.data.train) as opened:
@@ -68,7 +68,7 @@ def no_positions(folder: Path) -> Gain:
     """A RoBERTa with 32 positions, of which padding takes two, asked for texts of 32 tokens."""
     recipe = small_recipe(folder)
     task, blob = run_of(recipe, site_with(folder / "site", messages(60)), folder).task_for_a_new_site()
-    long = [Row(" ".join([row.text] * 6), row.label, "") for row in messages(60)]
+    long = [text_row(" ".join([row["text"]] * 6), row.label, "") for row in messages(60)]
     site = site_with(folder / "long", long)
     told = asked(with_model(task, roberta(Path(recipe.model.id), folder / "roberta"), max_tokens=32), blob, site)
     return Gain(f"{told}, {charges(site)} charges", told != "trained" and charges(site) == 0)
@@ -113,7 +113,7 @@ def malformed_row(folder: Path) -> Gain:
     """One row of the file without a class."""
     rows = messages(60)
     site = site_with(folder / "site", rows)
-    write_rows(site.data.train, [*rows, Row("the person", "", "")])
+    write_rows(site.data.train, [*rows, text_row("the person", "", "")])
     told = asked(*run_of(small_recipe(folder), site, folder).task_for_a_new_site(), site)
     return Gain(f"the site's answer: {told}", told == "trained")
 

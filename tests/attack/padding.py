@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from fedlora.adapters import initial_adapter, write
 from fedlora.config import Recipe
 from fedlora.data.examples import Examples, encoded
-from fedlora.data.rows import Columns, Row, read_rows
+from fedlora.data.form import Columns
+from fedlora.data.row import Row
+from fedlora.data.rows import read_rows
 from fedlora.models.base import load_tokenizer
 from fedlora.models.loaded_model import loaded_model
 from fedlora.protocol.task import Task

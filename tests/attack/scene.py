@@ -15,11 +15,12 @@ from flwr.clientapp import ClientApp
 from client.deployed import respond
 from client.settings import ClientSettings, load_client
 from fedlora.config import Recipe
-from fedlora.data.rows import Row
+from fedlora.data.row import Row, text_row
 from fedlora.privacy.ledger import LedgerFiles, datasets, inspect_ledger
 from fedlora.protocol.task import Report, Task
 from simulations.auditing.federation import Federation, federate_alone
-from simulations.auditing.site import make_site, write_rows
+from simulations.auditing.site import make_site
+from simulations.data.site_files import write_rows
 from simulations.local_grid import LocalGrid
 from tests.federations import save_messages, save_tiny_model, tiny_recipe
 
@@ -37,7 +38,8 @@ def messages(count: int) -> list[Row]:
     words = ("flight", "the", "my", "bag", "crew", "seat")
     texts = [" ".join(words[number // 6**place % 6] for place in range(6)) for number in range(count)]
     return [
-        Row(f"{text} {'great' if number % 2 else 'late'}", LABELS[number % 2], "") for number, text in enumerate(texts)
+        text_row(f"{text} {'great' if number % 2 else 'late'}", LABELS[number % 2], "")
+        for number, text in enumerate(texts)
     ]
 
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from fedlora.config import ModelSettings
 from fedlora.data.examples import Examples, encoded
-from fedlora.data.rows import Columns, read_rows
+from fedlora.data.form import Columns
+from fedlora.data.rows import read_rows
 from fedlora.models.base import load_tokenizer
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism

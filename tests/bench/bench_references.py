@@ -18,7 +18,8 @@ from sklearn.pipeline import make_pipeline
 
 from fedlora.config import Recipe, load
 from fedlora.data.examples import Examples
-from fedlora.data.rows import Row, read_rows
+from fedlora.data.row import Row
+from fedlora.data.rows import read_rows
 from fedlora.models.base import load_base
 from fedlora.tasks.sequence_classification import logits_of
 from simulations.data.partition import assign, columns_of, tokenised
@@ -29,7 +30,7 @@ TRAINED = 3000
 
 def main() -> None:
     recipe = load("six-airlines")
-    rows = read_rows(recipe.data.source, columns_of(recipe.data))
+    rows = read_rows(recipe.data.source, columns_of(recipe.data, recipe.model.task))
     held_out, clients = assign(rows, recipe.data, seed=recipe.seed)
     train = [index for indices, _ in clients.values() for index in indices]
     order = np.random.default_rng(0).permutation(len(train))
@@ -51,8 +52,8 @@ def majority(train: Sequence[Row], test: Sequence[Row]) -> float:
 
 def tf_idf(train: Sequence[Row], test: Sequence[Row]) -> float:
     model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(max_iter=2000))
-    model.fit([row.text for row in train], [row.label for row in train])
-    return float(model.score([row.text for row in test], [row.label for row in test]))
+    model.fit([row["text"] for row in train], [row.label for row in train])
+    return float(model.score([row["text"] for row in test], [row.label for row in test]))
 
 
 def frozen_features(recipe: Recipe, indices: Sequence[int]) -> np.ndarray:
@@ -72,7 +73,7 @@ def frozen_features(recipe: Recipe, indices: Sequence[int]) -> np.ndarray:
 
 def everything(recipe: Recipe) -> Examples:
     """All examples of the source, in file order."""
-    return tokenised(recipe.data.source, columns_of(recipe.data), None, recipe.model, None).examples
+    return tokenised(recipe.data.source, columns_of(recipe.data, recipe.model.task), None, recipe.model, None).examples
 
 
 def probe(features: np.ndarray, labels: Sequence[str], trained: int) -> float:

@@ -16,7 +16,8 @@ import pytest
 from client.deployed import policy_of, require_both, respond
 from client.own_rows import OwnRows, own_rows, require_classes, require_usable
 from client.settings import ClientSettings, SiteData
-from fedlora.data.rows import Columns, read_rows
+from fedlora.data.form import Columns
+from fedlora.data.rows import read_rows
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.rows_key import rows_key
 from fedlora.settings import SettingsError
@@ -48,7 +49,7 @@ def site(folder: Path, lines: Iterable[Line], *, test: Iterable[Line] | None = N
 
 
 def examples(rows: OwnRows) -> set[tuple[str, str]]:
-    found = [(row.text, row.label) for row in rows.train]
+    found = [(row["text"], row.label) for row in rows.train]
     assert len(found) == len(set(found)) == len({text for text, _ in found})
     return set(found)
 
@@ -116,11 +117,11 @@ def test_one_row_of_an_airline_moves_at_most_one_example(tmp_path):
 
 
 def by_airline() -> dict[str, list[Line]]:
-    from fedlora.data.rows import packaged
+    from fedlora.data.packaged import messages
 
     found: dict[str, list[Line]] = {}
-    for row in packaged("airlines"):
-        found.setdefault(row.client, []).append((row.text, row.label))
+    for row in messages(others=False):
+        found.setdefault(row.client, []).append((row["text"], row.label))
     return found
 
 
@@ -150,7 +151,7 @@ def test_the_split_is_the_same_every_time_secret_and_a_tenth(tmp_path):
     first, second = own_rows(settings), own_rows(site(tmp_path, reversed(lines)))
     assert examples(first) == examples(second)
     assert 150 < len(first.test) < 250
-    assert not examples(first) & {(row.text, row.label) for row in first.test}
+    assert not examples(first) & {(row["text"], row.label) for row in first.test}
     key = tmp_path / "state" / "privacy" / "rows.key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     (tmp_path / "other").mkdir()

@@ -10,7 +10,8 @@ from client.training import private_steps, rehearse_privately
 from fedlora.adapters import initial_adapter, set_trainable, write
 from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
 from fedlora.data.examples import Examples, concatenate, encoded
-from fedlora.data.rows import Columns, read_rows
+from fedlora.data.form import Columns
+from fedlora.data.rows import read_rows
 from fedlora.models.base import load_tokenizer
 from fedlora.models.loaded_model import loaded_model
 from fedlora.privacy.engine import PrivateEngine

@@ -12,7 +12,7 @@ from client.round import answer
 from client.settings import ClientSettings, SiteData
 from fedlora.config import ModelSettings
 from fedlora.data.examples import IGNORED, encoded
-from fedlora.data.rows import Row
+from fedlora.data.row import text_row
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.mechanism import Mechanism
@@ -100,7 +100,7 @@ class NoUnknownWords(BertTokenizerFast):
 
 def test_a_row_that_cannot_be_used_stays_in_and_has_no_loss(tmp_path, caplog):
     tokenizer = NoUnknownWords.from_pretrained(save_tiny_model(tmp_path / "model"))
-    rows = [Row("great crew", "good", ""), Row("my bag lost", "bad", ""), Row("the seat", "secret", "")]
+    rows = [text_row("great crew", "good", ""), text_row("my bag lost", "bad", ""), text_row("the seat", "secret", "")]
     with pytest.raises(SettingsError, match="'secret' is not one of the run's classes"):
         encoded(rows, ("good", "bad"), tokenizer, on=SHORT)
     examples = encoded(rows, ("good", "bad"), tokenizer, on=SHORT, ignore_unusable=True)
@@ -127,7 +127,7 @@ def test_a_text_of_which_a_tokenizer_makes_nonsense_has_no_loss_and_fails_nothin
             return {"input_ids": [nonsense if "lost" in text else ids for text, ids in zip(texts, found, strict=True)]}
 
     tokenizer = Odd.from_pretrained(save_tiny_model(tmp_path / "model"))
-    rows = [Row("great crew", "good", ""), Row("my bag lost", "bad", ""), Row("the seat", "bad", "")]
+    rows = [text_row("great crew", "good", ""), text_row("my bag lost", "bad", ""), text_row("the seat", "bad", "")]
     examples = encoded(rows, ("good", "bad"), tokenizer, on=SHORT, ignore_unusable=True)
     assert labels_n(examples).tolist() == [0, IGNORED, 1]
     assert [len(row) for row in token_ids(examples)] == [4, 1, 4]
@@ -140,7 +140,7 @@ def test_a_tokenizer_that_answers_for_other_texts_than_it_was_given_is_not_belie
             return {"input_ids": answer}
 
     tokenizer = Deaf.from_pretrained(save_tiny_model(tmp_path / "model"))
-    rows = [Row("great crew", "good", ""), Row("my bag lost", "bad", "")]
+    rows = [text_row("great crew", "good", ""), text_row("my bag lost", "bad", "")]
     examples = encoded(rows, ("good", "bad"), tokenizer, on=SHORT, ignore_unusable=True)
     assert len(examples) == 2
     assert labels_n(examples).tolist() == ([0, 1] if answer == [[1]] else [IGNORED, IGNORED])

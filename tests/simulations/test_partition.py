@@ -14,9 +14,12 @@ import torch
 
 from fedlora.config import DataSettings, ModelSettings
 from fedlora.data.examples import concatenate
+from fedlora.data.form import Columns
 from fedlora.data.membership import key_of, place
 from fedlora.data.one_per_text import one_per_text
-from fedlora.data.rows import Columns, Row, addressee, read_rows
+from fedlora.data.packaged import addressee
+from fedlora.data.row import Row, text_row
+from fedlora.data.rows import read_rows
 from fedlora.settings import SettingsError
 from simulations.data.partition import Federation, assign, by_label, columns_of, dealt, dirichlet, federation, iid
 from tests.federations import CLIENTS
@@ -68,10 +71,13 @@ def test_one_row_moves_at_most_one_example_of_a_client(messages, partition, trai
         train_fraction=train_fraction, labels=("bad", "good"),
     )  # fmt: skip
     draw = random.Random(partition)
-    whole = [Row(row.text, row.label, row.client) for row in read_rows(messages, Columns(client="client"))]
+    whole = [text_row(row["text"], row.label, row.client) for row in read_rows(messages, Columns(client="client"))]
     for _ in range(25):
         rows = draw.sample(whole, 120)
-        rows += [Row(row.text, draw.choice(("good", "bad")), draw.choice(CLIENTS)) for row in draw.choices(rows, k=30)]
+        rows += [
+            text_row(row["text"], draw.choice(("good", "bad")), draw.choice(CLIENTS))
+            for row in draw.choices(rows, k=30)
+        ]
         before = trained(rows, settings)
         rows.pop(draw.randrange(150))
         after = trained(rows, settings)
@@ -81,7 +87,7 @@ def test_one_row_moves_at_most_one_example_of_a_client(messages, partition, trai
 def trained(rows: list[Row], settings: DataSettings) -> dict[str, set[tuple[str, str]]]:
     kept, _, _ = one_per_text(rows, by_client=settings.partition == "natural")
     _, clients = assign(kept, settings, seed=0)
-    return {name: {(kept[i].text, kept[i].label) for i in train} for name, (train, _) in clients.items()}
+    return {name: {(kept[i]["text"], kept[i].label) for i in train} for name, (train, _) in clients.items()}
 
 
 def test_a_text_is_on_the_same_side_at_every_client_and_never_in_the_shared_test_set(tmp_path, tiny_model):
@@ -89,12 +95,12 @@ def test_a_text_is_on_the_same_side_at_every_client_and_never_in_the_shared_test
     lines = [f"the {n} flight,{'good' if n % 2 else 'bad'},{client}" for n in range(200) for client in ("p", "q")]
     path.write_text("text,label,client\n" + "\n".join(lines) + "\n")
     settings = DataSettings(source=str(path), held_out=20, test_fraction=0.3)
-    rows = read_rows(str(path), columns_of(settings))
+    rows = read_rows(str(path), columns_of(settings, "sequence-classification"))
     held_out, clients = assign(rows, settings, seed=0)
-    texts_of = {name: [{rows[i].text for i in part} for part in parts] for name, parts in clients.items()}
+    texts_of = {name: [{rows[i]["text"] for i in part} for part in parts] for name, parts in clients.items()}
     assert texts_of["p"] == texts_of["q"]
     assert len(held_out) == 20
-    assert not {rows[i].text for i in held_out} & set().union(*texts_of["p"])
+    assert not {rows[i]["text"] for i in held_out} & set().union(*texts_of["p"])
 
 
 def test_max_examples_keeps_a_part_of_what_would_be_trained_on(build):
@@ -122,8 +128,8 @@ def test_files_are_read_by_column_names(tmp_path, suffix):
         path.write_text("\n".join(json.dumps(row) for row in table.to_pylist()))
     else:
         pyarrow.parquet.write_table(table, path)
-    rows = read_rows(str(path), Columns("body", "mood", "who"))
-    assert [(row.text, row.label, row.client) for row in rows] == [("one", "x", "p"), ("two", "y", "q")]
+    rows = read_rows(str(path), Columns(renamed=(("text", "body"), ("label", "mood")), client="who"))
+    assert [(row["text"], row.label, row.client) for row in rows] == [("one", "x", "p"), ("two", "y", "q")]
 
 
 def spread(count: int) -> list[float]:

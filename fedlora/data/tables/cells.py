@@ -4,6 +4,7 @@
     whole number      its decimal digits; so is 3.0, which is what pandas makes of a 3 whose column has an empty cell
     true, false       true, false
     null, NaN         empty
+    a list, an object in a column of such: JSON, its names sorted, so that two that are equal are the same text
     anything else     refused: another float (is 0.1 the class 0.1, 0.10 or 1e-1?), a list, an object, bytes, a date
 
 A whole number from 2**53 on is refused where it is a float: what it was before, nobody knows.
@@ -11,6 +12,7 @@ A whole number from 2**53 on is refused where it is a float: what it was before,
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from typing import Literal
@@ -37,14 +39,16 @@ class CellError(ValueError):
         return Complaint(line, f"{self.what} in column {column!r}", self.remedy)
 
 
-def text_of(value: object) -> tuple[str, Kind]:
-    """The value as text, and what it was.
+def text_of(value: object, *, nested: bool = False) -> tuple[str, Kind]:
+    """The value as text, and what it was. `nested`: whether lists and objects are what the column is for.
 
     >>> [text_of(value)[0] for value in ("007", 7, 7.0, True, None, float("nan"))]
     ['007', '7', '7', 'true', '', '']
     """
     if isinstance(value, str):
         return value, "text"
+    if nested and isinstance(value, (list, dict)):
+        return json_of(value), "text"
     if value is None or value != value:
         return "", "nothing"
     if isinstance(value, bool):
@@ -54,6 +58,14 @@ def text_of(value: object) -> tuple[str, Kind]:
     if isinstance(value, float) and abs(value) < EXACT and value == math.trunc(value):
         return str(math.trunc(value)), "a number"
     raise CellError(*OTHERS.get(type(value), (f"a {type(value).__name__}", "save the column as text")))
+
+
+def json_of(value: object) -> str:
+    """Equal values, equal texts; empty for an empty list. CellError for what JSON does not have."""
+    try:
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False) if value else ""
+    except (TypeError, ValueError, RecursionError):
+        raise CellError("a list or object with something in it that JSON does not have", "save it as text") from None
 
 
 @dataclass

@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -23,8 +23,8 @@ from fedlora.data.tables.table import Cells, Complaint, Table, is_unicode, whole
 SEPARATORS = {".tsv": "\t", ".csv": ",;\t"}
 
 
-def delimited(path: Path, columns: Sequence[str]) -> Table:
-    """The file's table; ValueError for a header that cannot be used."""
+def delimited(path: Path, columns: Sequence[str], nested: Collection[str] = ()) -> Table:
+    """The file's table; ValueError for a header that cannot be used. Cells are texts, whatever is in them."""
     csv.field_size_limit(sys.maxsize)
     separator = separator_of(path, columns)
     with open_text(path) as file:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ Value = tuple[int, dict[str, Any] | str]
 """The line that a value begins on, and the object; or what is wrong with it."""
 
 
-def json_rows(path: Path, columns: Sequence[str]) -> Table:
+def json_rows(path: Path, columns: Sequence[str], nested: Collection[str] = ()) -> Table:
     """The file's table: a list in `.json` that begins with `[`, lines otherwise."""
     with open_text(path) as file:
         content = file.read()
@@ -36,17 +36,19 @@ def json_rows(path: Path, columns: Sequence[str]) -> Table:
     for line, value in _elements(content) if is_list else _lines(content.split("\n"), first=1):
         if isinstance(value, dict) and len(names) < MOST_NAMES:
             names.update(dict.fromkeys(value))
-        rows.append(Complaint(line, value) if isinstance(value, str) else _row(line, value, columns, kinds))
+        rows.append(Complaint(line, value) if isinstance(value, str) else _row(line, value, columns, nested, kinds))
     met = {*names, *kinds.first}
     absent = tuple(column for column in columns if column not in met)
     return Table(tuple(names), rows, absent, kinds.mixed(), has_header=False)
 
 
-def _row(line: int, value: dict[str, Any], columns: Sequence[str], kinds: Kinds) -> Cells | Complaint:
+def _row(
+    line: int, value: dict[str, Any], columns: Sequence[str], nested: Collection[str], kinds: Kinds
+) -> Cells | Complaint:
     cells = []
     for column in columns:
         try:
-            text, kind = text_of(value.get(column))
+            text, kind = text_of(value.get(column), nested=column in nested)
         except CellError as error:
             return error.complaint(line, column)
         kinds.met(column, kind, line)

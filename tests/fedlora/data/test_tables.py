@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from fedlora.data.rows import Columns, Row, read_rows, read_source, read_whole
+from fedlora.data.form import Columns
+from fedlora.data.row import text_row
+from fedlora.data.rows import read_rows, read_source, read_whole
 from fedlora.data.tables.reading import read_table
 from fedlora.data.tables.table import Complaint
 from fedlora.settings import SettingsError
@@ -144,7 +146,7 @@ def test_a_malformed_row_of_csv_is_refused_with_its_line_and_costs_a_site_itself
     assert str(caught.value).startswith(f"{path}{said}")
     assert str(caught.value).endswith("Mend these rows, or take them out.")
     kept = read_rows(str(path), Columns())
-    assert {Row("hello", "a", ""), Row("bye", "b", "")} <= set(kept) or content.endswith(",\n")
+    assert {text_row("hello", "a", ""), text_row("bye", "b", "")} <= set(kept) or content.endswith(",\n")
 
 
 def test_a_file_in_another_encoding_is_to_be_saved_anew_and_not_mended_by_rows(tmp_path):
@@ -257,7 +259,7 @@ def test_a_json_column_that_no_row_has_is_refused_with_the_nearest(tmp_path):
 
 def test_columns_without_a_name_are_nobodys(tmp_path):
     (tmp_path / "a.csv").write_text(",text,label,\n0,hi,x,\n")
-    assert read_rows(str(tmp_path / "a.csv"), Columns()) == [Row("hi", "x", "")]
+    assert read_rows(str(tmp_path / "a.csv"), Columns()) == [text_row("hi", "x", "")]
 
 
 @pytest.mark.parametrize("name", ["export[1].csv", "*.csv", "a?.csv", "~a.csv", " a.csv", "ä#&.CSV"])
@@ -265,7 +267,7 @@ def test_a_path_is_a_path(tmp_path, name):
     for number, other in enumerate(("export1.csv", "aa.csv", "a.csv")):
         (tmp_path / other).write_text(f"text,label\nother {number},x\n")
     (tmp_path / name).write_text("text,label\nhi,x\n")
-    assert read_rows(str(tmp_path / name), Columns()) == [Row("hi", "x", "")]
+    assert read_rows(str(tmp_path / name), Columns()) == [text_row("hi", "x", "")]
 
 
 BY_FILE = Columns(client="client", client_by_file=True)
@@ -274,7 +276,7 @@ BY_FILE = Columns(client="client", client_by_file=True)
 def test_a_folder_without_a_column_of_clients_has_one_for_every_file(tmp_path):
     (tmp_path / "north.csv").write_text("text,label\nhi,x\n")
     (tmp_path / "south [2].jsonl").write_text('{"text": "ho", "label": "y"}\n')
-    assert read_rows(str(tmp_path), BY_FILE) == [Row("hi", "x", "north"), Row("ho", "y", "south [2]")]
+    assert read_rows(str(tmp_path), BY_FILE) == [text_row("hi", "x", "north"), text_row("ho", "y", "south [2]")]
 
 
 def test_a_file_that_lacks_the_column_of_clients_is_refused_where_others_have_it_or_somebody_named_it(tmp_path):

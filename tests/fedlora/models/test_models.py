@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 from fedlora.adapters import inject
 from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.data.examples import IGNORED, encoded
-from fedlora.data.rows import Row
+from fedlora.data.row import text_row
 from fedlora.models.base import load_base, load_tokenizer
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Mean
@@ -102,7 +102,7 @@ def tiny_decoder(tmp_path) -> str:
 def test_a_decoder_without_a_padding_token_pads_with_its_end_token_and_trains(tiny_decoder):
     on = settings(tiny_decoder)
     tokenizer = load_tokenizer(on)
-    examples = encoded([Row("abc", "bad", ""), Row("de", "good", "")], LABELS, tokenizer, on=on)
+    examples = encoded([text_row("abc", "bad", ""), text_row("de", "good", "")], LABELS, tokenizer, on=on)
     batch = examples.batch([0, 1])
     assert batch["input_ids"].tolist() == [[0, 1, 2], [3, 4, 26]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
@@ -165,7 +165,7 @@ def test_bfloat16_on_a_cpu_attends_plainly_and_is_the_same_base(tiny_model):
 
 def test_a_tokenizer_that_makes_nothing_of_any_text_is_refused(tmp_path):
     """transformers makes Qwen2's tokenizer itself, whatever the files say: of a vocabulary of words it finds none."""
-    folder, rows = save("qwen2", tmp_path), [Row("word3", "bad", ""), Row("word5 word9", "good", "")]
+    folder, rows = save("qwen2", tmp_path), [text_row("word3", "bad", ""), text_row("word5 word9", "good", "")]
     on = settings(folder)
     assert len(encoded(rows, LABELS, load_tokenizer(on), on=on)) == 2
     tokenizer_for("llama").save_pretrained(folder)

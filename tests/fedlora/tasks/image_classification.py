@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForImageClassification
 
+from fedlora.data.form import Form
 from fedlora.tasks.base import IGNORED, SAMPLES, Loaded, Mean
 from fedlora.tasks.guessing import ACCURACY, Guessing
 from fedlora.tasks.pretrained import Pretrained
@@ -14,6 +15,7 @@ CLASSIFIER = "classifier"
 
 
 class ImageClassification(Pretrained):
+    forms = (Form("image-label", ("image", "label"), key="image", label="label"),)
     dense = (CLASSIFIER,)
     compare_by = ACCURACY
     metrics = (ACCURACY,)
@@ -29,7 +31,7 @@ class ImageClassification(Pretrained):
 
     def encode(self, rows, processor, labels, *, longest, padding, each):
         numbers = {label: number for number, label in enumerate(labels)}
-        pixels = [processor(row.text)["pixel_values"] for row in rows]
+        pixels = [processor(row["image"])["pixel_values"] for row in rows]
         return [
             {"pixel_values": image, "labels": torch.tensor(numbers[row.label])}
             for image, row in zip(pixels, rows, strict=True)

@@ -1,4 +1,4 @@
-"""What every task promises: those of the registry, and two that are dropped in as files."""
+"""What every task promises: those of the registry, and one that is dropped in as a file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from fedlora.privacy.noise import SeededSource
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError, parse
 from fedlora.tasks.base import SAMPLES, Item, TaskKind
+from fedlora.tasks.causal_lm import item_of
 from fedlora.tasks.registry import TASKS, task_named
 from fedlora.tasks.tokens import vocabulary_of
 from fedlora.tasks.verdict import STANDINGS
 from fedlora.updates import Factor
-from tests.fedlora.tasks.causal_lm import CausalLM, item_of
 from tests.fedlora.tasks.image_classification import ImageClassification
 from tests.privacy.architectures import CONFIGS
 from tests.privacy.models import looped_clipped_sum
@@ -47,7 +47,7 @@ def labelled(model: nn.Module) -> list[Item]:
 
 
 def answered(model: nn.Module) -> list[Item]:
-    return [item_of(ids.tolist(), 1) for ids in texts(vocabulary_of(model))]
+    return [item_of(ids.tolist(), [True] * len(ids)) for ids in texts(vocabulary_of(model))]
 
 
 def pictures(model: nn.Module) -> list[Item]:
@@ -69,7 +69,7 @@ CASES = {
     "sequence-classification": Case(
         task_named("sequence-classification"), lambda: AutoModel.from_config(CONFIGS["bert"]), labelled
     ),
-    "causal-lm": Case(CausalLM(), lambda: AutoModelForCausalLM.from_config(CONFIGS["llama"]), answered),
+    "causal-lm": Case(task_named("causal-lm"), lambda: AutoModelForCausalLM.from_config(CONFIGS["llama"]), answered),
     "image-classification": Case(
         ImageClassification(), lambda: AutoModelForImageClassification.from_config(VIT), pictures
     ),

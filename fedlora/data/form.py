@@ -1,0 +1,93 @@
+"""What the rows of a task look like: which columns they have, and by which of them an example is known.
+
+The names of the formats are TRL's where TRL has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+
+@dataclass(frozen=True)
+class Form:
+    """One kind of row. A task reads one or several (`fedlora.tasks.registry`); `data.format` chooses."""
+
+    name: str
+    columns: tuple[str, ...]
+    key: str | None = None
+    """The column by which an example is known: rows that share it are one example, or in conflict. None: all of them.
+
+    Not the prompt where a prompt may have several answers: then one row more would move several between the sides of a
+    split, and the noise of one example would not cover it."""
+    label: str | None = None
+    """The column of the class; None where rows have none."""
+    nested: tuple[str, ...] = ()
+    """Columns whose cells are lists or objects of JSON; in a table of texts, JSON written as text."""
+
+
+TEXT_AND_LABEL = Form("text-label", ("text", "label"), key="text", label="label")
+PROMPT_AND_COMPLETION = Form("prompt-completion", ("prompt", "completion"))
+MESSAGES = Form("messages", ("messages",), nested=("messages",))
+TEXT = Form("text", ("text",))
+
+
+class Names(dict[str, str]):
+    """A mapping that is not changed after it was read, so that settings that hold one can be a key of a cache."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+
+ColumnNames = Annotated[Mapping[str, str], AfterValidator(Names)]
+"""For settings: a column of the form, and what a source calls it."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a source calls the columns of a form; without `client`, rows belong to nobody in particular."""
+
+    form: Form = TEXT_AND_LABEL
+    renamed: tuple[tuple[str, str], ...] = ()
+    """The column of the form, and the source's own name for it, where that is another."""
+    client: str | None = None
+    client_by_file: bool = False
+    """Whether, in a folder of files none of which has the column `client`, each file is a client of its own."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The source's names of the form's columns."""
+        own = dict(self.renamed)
+        return tuple(own.get(column, column) for column in self.form.columns)
+
+    @property
+    def nested(self) -> tuple[str, ...]:
+        """The source's names of the columns whose cells are lists or objects."""
+        own = dict(self.renamed)
+        return tuple(own.get(column, column) for column in self.form.nested)
+
+    @property
+    def label(self) -> str | None:
+        """The source's name of the column of the class."""
+        return None if self.form.label is None else dict(self.renamed).get(self.form.label, self.form.label)
+
+    def named(self) -> dict[str, str]:
+        """Column names by the setting that names them."""
+        chosen = {setting_of(column): name for column, name in zip(self.form.columns, self.names, strict=True)}
+        return chosen if self.client is None else {**chosen, "data.client_column": self.client}
+
+
+SHORT = ("text", "label")
+"""Columns with a setting of their own name beside `data.columns`."""
+
+
+def setting_of(column: str) -> str:
+    """The setting that says what a file calls a column.
+
+    >>> setting_of("text"), setting_of("prompt")
+    ('data.text', 'data.columns.prompt')
+    """
+    return f"data.{column}" if column in SHORT else f"data.columns.{column}"

