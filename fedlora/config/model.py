@@ -25,6 +25,10 @@ class ModelSettings(Settings):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` runs the forward and backward pass under autocast; adapters stay float32."""
 
+    load_dtype: Literal["float32", "bfloat16"] = "float32"
+    """How the frozen weights are held: `bfloat16` halves their memory, is another base (another fingerprint), and runs
+    under autocast whatever `dtype` says; adapters, gradients and clipping stay float32."""
+
     max_tokens: int = Field(64, ge=2)
     """Longer texts are cut; batches are padded to their own longest text, under privacy to a length of a fixed list."""
 

@@ -16,8 +16,8 @@ from fedlora.adapters.dense import mark_dense
 from fedlora.config import ModelSettings
 from fedlora.models.fingerprint import fingerprint_of
 from fedlora.models.location import locate as locate
+from fedlora.models.location import not_to_be_had
 from fedlora.models.packaged import DEMO_INSTALL as DEMO_INSTALL
-from fedlora.models.packaged import packaged_names
 from fedlora.models.quiet import quiet_transformers as quiet_transformers
 from fedlora.settings import SettingsError
 from fedlora.tasks.positions import TooLongError
@@ -45,15 +45,16 @@ def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             require_usable(settings, config)
             loaded = task.load(
-                source, outputs=len(labels), dtype=torch.float32, trust_remote_code=False, **attention(settings)
+                source,
+                outputs=len(labels),
+                dtype=getattr(torch, settings.load_dtype),
+                trust_remote_code=False,
+                **attention(settings),
             )
         except (OSError, ValueError) as error:
             if isinstance(error, SettingsError):
                 raise
-            raise SettingsError(
-                f"cannot load model.id={settings.id!r}: {str(error).splitlines()[0]} Give a Hugging Face id (with "
-                f"network access), a local folder, a GGUF file, {packaged_names()}."
-            ) from None
+            raise not_to_be_had(settings.id, error) from None
     tokenizer = load_tokenizer(settings)
     model = loaded.model
     require_complete(loaded.missing, model_id=settings.id)
@@ -73,7 +74,7 @@ def outline(settings: ModelSettings) -> nn.Module:
         except (OSError, ValueError) as error:
             if isinstance(error, SettingsError):
                 raise
-            raise SettingsError(f"cannot read model.id={settings.id!r}: {str(error).splitlines()[0]}") from None
+            raise not_to_be_had(settings.id, error) from None
         model = task_named(settings.task).outline(config)
     mark_dense(model, task_named(settings.task).dense)
     return model
@@ -81,7 +82,7 @@ def outline(settings: ModelSettings) -> nn.Module:
 
 def attention(settings: ModelSettings) -> dict[str, str]:
     """Plain attention for bfloat16 on a CPU: torch's fused one is 3 to 7 times slower there (24 to 128 tokens)."""
-    plain = settings.dtype == "bfloat16" and torch.device(settings.device).type == "cpu"
+    plain = computes_in(settings) == torch.bfloat16 and torch.device(settings.device).type == "cpu"
     return {"attn_implementation": "eager"} if plain else {}
 
 
@@ -170,8 +171,13 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
+def computes_in(settings: ModelSettings) -> torch.dtype:
+    """What the forward and backward pass run in: bfloat16 weights have no products with float32 numbers."""
+    return torch.bfloat16 if "bfloat16" in (settings.dtype, settings.load_dtype) else torch.float32
+
+
 def autocast(settings: ModelSettings) -> AbstractContextManager[object]:
-    """bfloat16 forward and backward where the settings ask for it; parameters and gradients stay float32."""
-    if settings.dtype == "float32":
+    """bfloat16 forward and backward where the settings ask for it; what trains, and its gradients, stay float32."""
+    if computes_in(settings) == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(torch.device(settings.device).type, dtype=torch.bfloat16)

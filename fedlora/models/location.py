@@ -5,18 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedlora.models.from_gguf import SUFFIX, folder_of_gguf
-from fedlora.models.packaged import PACKAGED, packaged_file
+from fedlora.models.from_onnx import SUFFIX as ONNX_SUFFIX
+from fedlora.models.from_onnx import folder_of_onnx
+from fedlora.models.packaged import PACKAGED, packaged_file, packaged_names
 from fedlora.nearest import did_you_mean
 from fedlora.settings import SettingsError
 
 
 def locate(model_id: str) -> str:
-    """A folder or hub id for `from_pretrained`: of a packaged name its files, of a GGUF file its converted folder.
+    """A folder or hub id for `from_pretrained`: of a packaged name its files, converted where they need it; of a
+    GGUF file its converted folder.
 
     SettingsError where nothing of that name is there; whether a hub's id is, shows when it is loaded.
     """
     packaged = model_id in PACKAGED
     path = packaged_file(model_id) if packaged else Path(model_id).expanduser()
+    if packaged and path.suffix == ONNX_SUFFIX:
+        return str(folder_of_onnx(path))
     file = gguf_in(path)
     if file is not None:
         return str(folder_of_gguf(file))
@@ -39,3 +44,17 @@ def gguf_in(path: Path) -> Path | None:
             f"model.id: {path} holds {len(found)} GGUF files; name one of them, as {found[0].name} in it."
         )
     return found[0] if found else None
+
+
+def not_to_be_had(model_id: str, error: Exception) -> SettingsError:
+    """What a user is told of whatever transformers raised for an id or a folder."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "gated repo" in reason:
+        return SettingsError(
+            f"model.id={model_id!r} is gated: accept its terms at https://huggingface.co/{model_id}, then run `hf auth "
+            "login` and `hf download` where it is loaded; or give a local folder."
+        )
+    return SettingsError(
+        f"cannot load model.id={model_id!r}: {reason} Give a Hugging Face id (with network access), a local folder, a "
+        f"GGUF file, {packaged_names()}."
+    )

