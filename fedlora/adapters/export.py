@@ -4,8 +4,8 @@ What a strategy folded into the base (FedEx-LoRA, FLoRA) and a LoRA-XS core are 
 folder always belongs to the *original* base. The task head, which PEFT does not know, is `head.safetensors` beside it.
 
 Guarantee: the lines in the folder's README.md compute the served model's logits, of many texts at once and whatever the
-base: in float32 as here and not in the checkpoint's own precision, padded on the right, and of what a tokenizer makes
-only ids and mask.
+base: in the precision that it was held in here and not the checkpoint's own (in float32 to its rounding, in bfloat16 to
+that), padded on the right, and of what a tokenizer makes only ids and mask.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from transformers import AutoModel, AutoTokenizer
 texts = ["thanks for the quick help!", "my bag is lost"]
 
 folder, base = {folder!r}, {base!r}
-model = PeftModel.from_pretrained(AutoModel.from_pretrained(base, dtype=torch.float32), folder).eval()
+model = PeftModel.from_pretrained(AutoModel.from_pretrained(base, dtype={dtype}), folder).eval()
 tokenizer = AutoTokenizer.from_pretrained(base)
 tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 tokenizer.padding_side = "right"
@@ -47,7 +47,7 @@ head = load_file(f"{{folder}}/head.safetensors")
 batch = tokenizer(texts, padding=True, truncation=True, max_length={max_tokens}, return_tensors="pt")
 ids, mask = batch["input_ids"], batch["attention_mask"]
 with torch.inference_mode():
-    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
     pooled = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
     logits = pooled @ head["weight"].T + head["bias"]
 labels = {labels!r}
@@ -105,7 +105,8 @@ def export_adapter(
     write_atomically(folder / "head.safetensors", save(head))
     about = {"labels": list(labels), "pooling": "mean", "max_tokens": max_tokens}
     write_atomically(folder / "fedlora.json", json.dumps(about, indent=2).encode())
-    text = LOADING.format(folder=str(folder), base=base, labels=list(labels), max_tokens=max_tokens)
+    dtype = next(adapted_layers(model))[1].get_base_layer().weight.dtype
+    text = LOADING.format(folder=str(folder), base=base, dtype=dtype, labels=list(labels), max_tokens=max_tokens)
     text += PRIVACY.format(note=privacy) if privacy else ""
     write_atomically(folder / "README.md", text.encode())
 

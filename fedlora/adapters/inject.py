@@ -51,7 +51,10 @@ class CoredB(nn.Module):
 
 
 def inject(model: nn.Module, settings: AdapterSettings) -> None:
-    """Add an adapter to `model` in place and freeze everything else; its output is unchanged (B or R is zero)."""
+    """Add an adapter to `model` in place and freeze everything else; its output is unchanged (B or R is zero).
+
+    What trains is in float32 or, in a float64 base, in float64.
+    """
     model.requires_grad_(False)
     names = target_names(model, settings)
     if settings.targets == "all-linear":
@@ -66,6 +69,11 @@ def inject(model: nn.Module, settings: AdapterSettings) -> None:
     )
     with torch.random.fork_rng(devices=[]):  # PEFT draws A from the global generator; `initial_adapter` replaces it
         inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+    for _, layer in adapted_layers(
+        model
+    ):  # PEFT makes them of the base's dtype: norms in bfloat16 are off by a percent
+        for factor in (layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]):
+            factor.to(torch.promote_types(factor.weight.dtype, torch.float32))
     if settings.kind == "lora_xs":
         for _, layer in adapted_layers(model):
             layer.lora_B[ADAPTER] = CoredB(layer.lora_B[ADAPTER])

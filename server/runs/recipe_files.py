@@ -11,6 +11,9 @@ from pathlib import Path
 
 from fedlora.config import Recipe
 from fedlora.data.packaged import PACKAGED
+from fedlora.models.from_gguf import SUFFIX as GGUF_SUFFIX
+from fedlora.models.packaged import PACKAGED as PACKAGED_MODELS
+from fedlora.models.packaged import packaged_names
 from fedlora.nearest import did_you_mean
 from fedlora.plain_yaml import shortened
 from fedlora.settings import SettingsError
@@ -26,8 +29,8 @@ def confined(recipe: Recipe, folder: Path | None, *, simulated: bool) -> Recipe:
     or lead below `folder` with every link followed, and so does everything directly inside them.
     """
     model, adapter, data = recipe.model, recipe.adapter, recipe.data
-    if model.id != "demo" and not HUB_ID.fullmatch(model.id):
-        path = inside(folder, model.id, key="model.id", others="`demo` or a hub's id")
+    if names_a_file(model.id):
+        path = inside(folder, model.id, key="model.id", others=f"{packaged_names()}, or a hub's id")
         if not simulated and model.id != str(path):  # sites are asked for a model by its id: it stays as it is
             raise SettingsError(f"model.id={shortened(model.id, SHOWN_CHARS)!r}: write the whole path, {path}.")
         model = model.model_copy(update={"id": str(path)})
@@ -39,6 +42,17 @@ def confined(recipe: Recipe, folder: Path | None, *, simulated: bool) -> Recipe:
     if simulated:
         data = data.model_copy(update={"source": source(folder, data.source, key="data.source")})
     return recipe.model_copy(update={"model": model, "adapter": adapter, "data": data})
+
+
+def names_a_file(model_id: str) -> bool:
+    """Whether this is no packaged model and no hub's id: a GGUF file's name may have the form of one.
+
+    >>> [names_a_file(model_id) for model_id in ("demo", "org/model", "../model", "model.gguf")]
+    [False, False, True, True]
+    """
+    return model_id not in PACKAGED_MODELS and (
+        HUB_ID.fullmatch(model_id) is None or model_id.lower().endswith(GGUF_SUFFIX)
+    )
 
 
 def source(folder: Path | None, named: str, *, key: str) -> str:

@@ -38,7 +38,7 @@ def init(
     client: Annotated[
         str | None, typer.Option(help="Column with the organisation a row is of; otherwise one that is called so.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Base model: Hugging Face id, local folder, or demo.")] = "demo",
+    model: Annotated[str, typer.Option(help="Base model: Hugging Face id, folder, GGUF file, or demo.")] = "demo",
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Look at SOURCE and write a recipe with its columns, classes, clients and lengths, ready to run."""

@@ -75,7 +75,13 @@ def test_by_piece_is_the_same_measure():
 
 
 PLAIN = "model.dtype=float32"
-WAYS = (PLAIN, "train.microbatch_size=5", "model.gradient_checkpointing=true", "model.dtype=bfloat16")
+WAYS = (
+    PLAIN,
+    "train.microbatch_size=5",
+    "model.gradient_checkpointing=true",
+    "model.dtype=bfloat16",
+    "model.load_dtype=bfloat16",
+)
 TRAINS_ALL = "private-fedit"
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 
+import httpx
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, GPT2TokenizerFast, T5Config
 from transformers.utils import logging as transformers_logging
@@ -14,7 +16,7 @@ from fedlora.adapters import inject
 from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.data.examples import IGNORED, encoded
 from fedlora.data.row import text_row
-from fedlora.models.base import load_base, load_tokenizer
+from fedlora.models.base import load_base, load_tokenizer, outline
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Mean
 from tests.federations import save_tiny_model
@@ -118,7 +120,10 @@ def test_a_decoder_without_a_padding_token_pads_with_its_end_token_and_trains(ti
     ("values", "message"),
     [
         ({"id": "./nowhere"}, r"model\.id='\./nowhere' is not a folder"),
-        ({"id": "nobody/no-such-model"}, r"cannot load model\.id='nobody/no-such-model'.*local folder, or `demo`"),
+        (
+            {"id": "nobody/no-such-model"},
+            r"cannot load model\.id='nobody/no-such-model'.*local folder, a GGUF file, `demo`",
+        ),
         ({"device": "cuda:7"}, r"model\.device='cuda:7' is not available here; try model\.device=cpu"),
         ({"max_tokens": 33}, r"model\.max_tokens=33 is more than the 32 positions"),
     ],
@@ -127,6 +132,19 @@ def test_a_model_that_cannot_be_had_is_refused_with_the_way_out(tiny_model, monk
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(SettingsError, match=message):
         load_base(ModelSettings(**{"id": tiny_model, "max_tokens": 16, **values}), LABELS)
+
+
+def test_a_gated_model_is_refused_with_how_access_is_had(monkeypatch):
+    """What the hub's client raises for one, through transformers' own words for it."""
+    answer = httpx.Response(403, request=httpx.Request("HEAD", "https://huggingface.co/org/gated"))
+
+    def forbidden(*args, **options):
+        raise GatedRepoError("403 Client Error", response=answer)
+
+    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", forbidden)
+    for refused in (load_base, lambda model, _: outline(model)):
+        with pytest.raises(SettingsError, match=r"model\.id='org/gated' is gated: accept its terms.*`hf auth login`"):
+            refused(ModelSettings(id="org/gated"), LABELS)
 
 
 def test_an_encoder_decoder_is_refused(tmp_path):
