@@ -13,7 +13,7 @@ import torch
 from client.training import train_adapter, train_adapter_privately
 from client.work import Start, Trained, Work
 from fedlora.adapters import read, set_trainable, write
-from fedlora.models.evaluation import evaluate
+from fedlora.models.evaluation import evaluate_examples
 from fedlora.models.loaded_model import LoadedModel
 from fedlora.randomness import generator, seed_of
 
@@ -32,8 +32,7 @@ class OneByOne:
             serve(work.home, work.task.run, work.start)
             quality = None
             if work.tells:
-                batches = work.parts.test.evaluation_batches(device=work.placed.model.device)
-                quality = evaluate(work.home.model, batches, on=work.placed.model)
+                quality = evaluate_examples(work.home.model, work.parts.test, by=work.placed)
             loss = take_steps(work)
             yield Trained(read(work.home.model), loss, quality)
 
