@@ -134,10 +134,19 @@ class Strategy(Protocol):
 
 
 class StrategySettings(Settings):
-    """Base of every strategy's configuration: its fields are the settings under `strategy:` besides `name`."""
+    """Base of every strategy: its fields are the settings under `strategy:` besides `name`, and its methods what most
+    strategies do. A strategy's file says what it does otherwise."""
 
     weighting: Weighting = "examples"
     """Weights w_k: `examples` is N_k over the participants' total, `uniform` is 1/K."""
+
+    def init(self, adapter: Adapter) -> State:
+        """The coordinator's initial adapter as it is."""
+        return State(adapter)
+
+    def broadcast(self, state: State, recipient: Recipient) -> Payload:
+        """The whole adapter, to everybody; the base is as it was."""
+        return Payload(state.adapter)
 
     def residual_rank(self, *, clients: int, r: int) -> int:
         """Nothing: the base stands."""

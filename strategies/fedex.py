@@ -29,7 +29,7 @@ from torch import Tensor
 from fedlora.lowrank import Product, as_product, stack, truncate, zero
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
-from strategies.mean import in_dtype_of, weighted_mean
+from strategies.mean import factor_mean, in_dtype_of
 from strategies.versions import missing, moved
 
 
@@ -53,12 +53,9 @@ class FedExLoRA(StrategySettings):
     def trains(self, round_number: int) -> frozenset[Factor]:
         return frozenset({Factor.A, Factor.B, Factor.DENSE})
 
-    def init(self, adapter: Adapter) -> State:
-        return State(adapter)
-
     def combine(self, updates: Iterable[Update]) -> Combined:
         spread = ResidualAccumulator()
-        combined = weighted_mean(self._observed(updates, spread), self.weighting, ideal=False)
+        combined = factor_mean(self._observed(updates, spread), self.weighting)
         residual = spread.residual(combined.mean, combined.weight)
         return replace(combined, ideal=MeanPlusResidual(combined.ideal, residual), extra={"residual": residual})
 
