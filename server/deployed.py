@@ -26,7 +26,7 @@ from fedlora.models.base import load_tokenizer
 from fedlora.models.evaluation import evaluate_examples
 from fedlora.models.loaded_model import LoadedModel, loaded_model
 from fedlora.privacy.signing import SignatureError, require_signed
-from fedlora.processes.supervise import JsonLines
+from fedlora.processes.json_logs import JsonLines
 from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError

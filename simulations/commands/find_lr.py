@@ -21,7 +21,7 @@ from fedlora.settings import SettingsError
 from fedlora.tasks.metric import LOSS, Metric
 from fedlora.tasks.registry import task_named
 from server.record.lines import read_records
-from server.rounds import QuorumError
+from server.replies.quorum import QuorumError
 from simulations.commands.options import Device, Dtype, Microbatch, Overrides, compute_of
 from simulations.commands.simulate import said_once, talk
 from simulations.data.partition import ClientExamples
