@@ -45,7 +45,7 @@ from server.record.records import (
     Waiting,
 )
 from server.replies.arrivals import Deadlines, arrivals, push, wait_for_clients
-from server.replies.intake import ReplyValidator, SiteOf, Verify
+from server.replies.intake import KnownSites, ReplyValidator, SiteOf, Verify
 from server.replies.messages import task_message
 from server.replies.quorum import quorum_of, too_few
 from server.replies.quotas import Meter
@@ -151,10 +151,9 @@ class Rounds(FlowerStrategy):
             self.recipe, self._brief_now(), self.strategy, self.progress, nodes=nodes, number=server_round
         )
         sent = {item.node: item for item in items}
-        intake = ReplyValidator(
-            self.recipe, server_round, sent, partial(self._answered, sent), around.journal.receipts(), around.site_of,
-            self._meter, around.verify,
-        )  # fmt: skip
+        known = KnownSites(around.site_of, around.verify, around.journal.receipts())
+        answered = partial(self._answered, sent)
+        intake = ReplyValidator(self.recipe, server_round, sent, watch=answered, meter=self._meter, known=known)
         self._asked = Asked(intake, downlink)
         around.watch(RoundStarted(server_round, len(nodes)))
         if self.recipe.privacy.enabled:  # on the disk before anything can be charged for it
