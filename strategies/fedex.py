@@ -57,7 +57,7 @@ class FedExLoRA(StrategySettings):
         spread = ResidualAccumulator()
         combined = factor_mean(self._observed(updates, spread), self.weighting)
         residual = spread.residual(combined.mean, combined.weight)
-        return replace(combined, ideal=MeanPlusResidual(combined.ideal, residual), extra={"residual": residual})
+        return replace(combined, ideal=MeanPlusResidual(combined.ideal, residual), residual=residual)
 
     def _observed(self, updates: Iterable[Update], spread: ResidualAccumulator) -> Iterator[Update]:
         for update in updates:
@@ -66,7 +66,7 @@ class FedExLoRA(StrategySettings):
 
     def step(self, state: State, combined: Combined) -> State:
         adapter = in_dtype_of(state.adapter, combined.mean)
-        residual: dict[str, Product] = combined.extra["residual"]  # type: ignore[assignment]  # put there by combine
+        residual = combined.residual
         if self.rank is not None:
             residual = {name: truncate(product, self.rank)[0] for name, product in residual.items()}
         return moved(replace(state, adapter=adapter), residual)
