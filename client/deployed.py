@@ -80,7 +80,7 @@ def introduced(report: Report, task: Task, settings: ClientSettings) -> Report:
     if task.run in _told:
         return report
     _told.add(task.run)
-    return report.model_copy(update={"resources": settings.resources, "machine": machine_of(task, settings)})
+    return report.model_copy(update={"resources": settings.told_resources, "machine": machine_of(task, settings)})
 
 
 def machine_of(task: Task, settings: ClientSettings) -> Machine | None:
@@ -113,7 +113,7 @@ def site_of(settings: ClientSettings) -> Site:
         dataset=settings.data.dataset,
         policy=policy_of(settings),
         sign=signer(settings.node_key),
-        device=settings.device,
+        compute=settings.compute,
     )
 
 

@@ -80,7 +80,7 @@ def admit(task: Task, blob: bytes, site: Site) -> Work | Answer:
     finished = guard.answered(task, blob)
     if finished is not None:
         return finished
-    placed = site.placed(task)
+    placed = site.compute.placed(task)
     home, start = prepared(placed, blob, site, guard)
     rows = site.data.ready(private=task.privacy.enabled)
     try:

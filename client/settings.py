@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from fedlora.config import DeviceSettings
+from fedlora.config import ComputeSettings, DeviceSettings
 from fedlora.data.classes import Classes
 from fedlora.data.form import ColumnNames
 from fedlora.deployment.environment import load_settings
@@ -113,7 +113,14 @@ class ClientSettings(Settings):
     """The site's privacy policy; the strict defaults when not given."""
 
     device: str | None = None
-    """cpu, cuda, cuda:1, ...; the recipe's when not given. Several GPUs: one agent for each."""
+    """cpu, cuda, cuda:1, ...; cpu when not given. Several GPUs: one agent for each."""
+
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Forward and backward passes in this precision, whatever a recipe wishes (`model.dtype`)."""
+
+    microbatch: int | None = Field(None, ge=1)
+    """Most examples in memory at once, in training and in evaluation: less memory, the same sums. A batch when not
+    given."""
 
     executor: Literal["warm", "stock"] = "warm"
     """`warm` keeps imports, base model and tokenised data loaded between rounds; `stock` is Flower's own: a process per
@@ -156,6 +163,17 @@ class ClientSettings(Settings):
 
     folder: Path = Path()
     """Set on loading: the folder of client.yaml."""
+
+    @property
+    def compute(self) -> ComputeSettings:
+        return ComputeSettings(device=self.device, dtype=self.dtype, microbatch=self.microbatch)
+
+    @property
+    def told_resources(self) -> DeviceSettings | None:
+        """`resources`, with the pieces that memory is needed for."""
+        if self.resources is None or self.microbatch is None:
+            return self.resources
+        return self.resources.model_copy(update={"microbatch": self.resources.microbatch or self.microbatch})
 
     @property
     def secret(self) -> Path:

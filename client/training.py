@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -52,6 +53,16 @@ def train_adapter(
     return loss_nats / settings.steps
 
 
+@dataclass(frozen=True)
+class Protection:
+    """What makes steps private: the mechanism that was charged, where its noise comes from, and which engine has the
+    gradients of single examples."""
+
+    mechanism: Mechanism
+    source: Source
+    gradients: Literal["fedlora", "opacus"] = "fedlora"
+
+
 def train_adapter_privately(
     model: nn.Module,
     parameters: Sequence[nn.Parameter],
@@ -59,18 +70,16 @@ def train_adapter_privately(
     settings: TrainSettings,
     *,
     on: ModelSettings,
-    mechanism: Mechanism,
-    source: Source,
-    gradients: Literal["fedlora", "opacus"] = "fedlora",
+    protection: Protection,
 ) -> float | None:
-    """Take the steps of `mechanism`; what they leave in `parameters` is differentially private, the result is not.
+    """Take the steps of the mechanism; what they leave in `parameters` is differentially private, the result is not.
 
     Returns the mean loss per drawn example, in nats: private, for whoever may see it; None if no example was drawn.
     Nothing in the data makes it fail: whether a task fails is seen by the coordinator, and no noise covers it.
     """
     optimizer = make_optimizer(model, parameters, settings)
     losses: list[Tensor] = []
-    private = private_steps(model, examples, settings, on=on, mechanism=mechanism, source=source, gradients=gradients)
+    private = private_steps(model, examples, settings, on=on, protection=protection)
     with private as (engine, loss_of):
 
         def loss_per_example(indices: Tensor) -> Tensor:
@@ -78,7 +87,7 @@ def train_adapter_privately(
             losses.append(losses_n.detach())
             return losses_n
 
-        for _ in range(mechanism.steps):
+        for _ in range(protection.mechanism.steps):
             engine.step(loss_per_example)
             optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -92,18 +101,16 @@ def private_steps(
     settings: TrainSettings,
     *,
     on: ModelSettings,
-    mechanism: Mechanism,
-    source: Source,
-    gradients: Literal["fedlora", "opacus"] = "fedlora",
+    protection: Protection,
 ) -> Iterator[tuple[PrivateEngine, LossPerExample]]:
     """The engine, rehearsed on short texts, and the loss that its steps take: what private training is made of."""
     engine = PrivateEngine(
         model,
-        mechanism,
+        protection.mechanism,
         examples=len(examples),
-        source=source,
+        source=protection.source,
         microbatch=largest_microbatch(settings),
-        gradients=gradients,
+        gradients=protection.gradients,
         shapes=examples.shapes(most=on.max_tokens),
         computes_in=computes_in(on),
     )

@@ -23,10 +23,10 @@ from fedlora.data.row import labels_in
 from fedlora.deployment.enrolment import require_name
 from fedlora.files import write_atomically
 from fedlora.models.base import load_tokenizer
-from fedlora.models.evaluation import evaluate
+from fedlora.models.evaluation import evaluate_examples
 from fedlora.models.loaded_model import LoadedModel, loaded_model
 from fedlora.privacy.signing import SignatureError, require_signed
-from fedlora.processes.supervise import JsonLines
+from fedlora.processes.json_logs import JsonLines
 from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError
@@ -86,7 +86,8 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     rows = list(read.rows) if read else []
     labels = classes_of(settings, recipe, labels_in(rows))
     examples = encoded(rows, labels, load_tokenizer(recipe.model), on=recipe.model) if rows else None
-    home = loaded_model(recipe.model, recipe.adapter, labels)
+    placed = settings.compute.placed(recipe)
+    home = loaded_model(placed.model, placed.adapter, labels)
     store = open_or_go_without(settings)
     recorder = Recorder(store, name=folder.name, kind="deployment", coordinator=settings.name) if store else None
     sites = LastRegistry(settings)
@@ -95,13 +96,14 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         loaded_model=home,
         folder=folder,
         labels=labels,
-        evaluate=evaluation(recipe, home, examples) if examples else None,
+        evaluate=evaluation(placed, home, examples) if examples else None,
         watch=lambda event: watch(event, settings),
         coordinator=settings.name,
         site_of=lambda node: sites.read().name_of(node),
         verify=lambda node, digest, signature: signed_by(sites.read(), node, digest, signature),
         declared=readable(settings.folder),
         runs=settings.runs,
+        compute=settings.compute,
         recorder=recorder,
     )
     progress = coordinate(grid, recipe, needs, resume=(folder / "checkpoint.safetensors").exists())
@@ -133,12 +135,12 @@ def signed_by(registry: Registry, node: int, digest: bytes, signature: bytes) ->
     return True
 
 
-def evaluation(recipe: Recipe, home: LoadedModel, examples: Examples) -> Evaluate:
+def evaluation(placed: Recipe, home: LoadedModel, examples: Examples) -> Evaluate:
     """How a state does on the coordinator's test set."""
 
     def on_held_out(state: State) -> Evaluation:
         load_state(home, "held-out", state)
-        return evaluate(home.model, examples.evaluation_batches(device=recipe.model.device), on=recipe.model)
+        return evaluate_examples(home.model, examples, by=placed)
 
     return on_held_out
 

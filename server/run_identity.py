@@ -3,8 +3,9 @@
     made_of.json    written with round 0, compared by --resume before anything is changed
 
 A head whose rows change their names is another head, and a sum of residuals belongs to the weights that it was made
-on. Where all of this is the same, device and paths may be others: the run was moved, and goes on. A run of version
-0.1.0 has no such file; its paths are compared as the rest of its recipe, and it is bound from its first resume on.
+on. Where all of this is the same, paths may be others: the run was moved, and goes on. The device is no part of a run;
+a former `model.device` in a recipe stays as it was, because tasks are known by what they say. A run of version 0.1.0
+has no such file; its paths are compared as the rest of its recipe, and it is bound from its first resume on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fedlora.settings import SettingsError
 from server.record.checkpoint import CheckpointError
 
 FILE = "made_of.json"
-MAY_MOVE = ("model.device", "model.id", "data.source")
+MAY_MOVE = ("model.id", "data.source")
 MOST_NAMED = 5
 
 

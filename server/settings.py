@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from fedlora.config import ComputeSettings
 from fedlora.data.classes import Classes
 from fedlora.data.form import ColumnNames
 from fedlora.deployment.environment import load_settings
@@ -97,6 +98,15 @@ class ServerSettings(Settings):
     held_out: HeldOut | None = None
     """The shared test set; without it rounds are not evaluated."""
 
+    device: str | None = None
+    """Where rounds are evaluated, and Fed-SB's first step is taken: cpu, cuda, cuda:1, ...; cpu when not given."""
+
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """The same in this precision, whatever a recipe wishes (`model.dtype`)."""
+
+    microbatch: int | None = Field(None, ge=1)
+    """Most examples in memory at once; 64 when not given."""
+
     log_to: Literal["files", "output"] = "files"
     """Processes log to logs/ or, for containers, to this process's own output."""
 
@@ -105,6 +115,10 @@ class ServerSettings(Settings):
 
     folder: Path = Path()
     """Set on loading: the folder of server.yaml."""
+
+    @property
+    def compute(self) -> ComputeSettings:
+        return ComputeSettings(device=self.device, dtype=self.dtype, microbatch=self.microbatch)
 
     @property
     def pki(self) -> Path:

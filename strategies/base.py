@@ -39,14 +39,15 @@ class Combined:
     """One round's updates as one: read once, in any order, with memory independent of their number.
 
     `mean` is the weighted mean of every factor (float64); `ideal` is Σ w_k s_k B_k A_k, what an exact aggregation
-    serves; both with weights normalised over the participants. `extra` is the strategy's own.
+    serves; both with weights normalised over the participants.
     """
 
     mean: Adapter
     ideal: Mapping[str, Product]
     clients: int
     weight: float
-    extra: Mapping[str, object] = field(default_factory=dict)
+    residual: Mapping[str, Product] = field(default_factory=dict)
+    """What the served mean lacks of `ideal`, where a strategy adds it to the base."""
     measured: bool = True
     """False: nothing is said of the round's aggregation error: `ideal` was not kept, or no mean is to be served."""
 
@@ -134,10 +135,19 @@ class Strategy(Protocol):
 
 
 class StrategySettings(Settings):
-    """Base of every strategy's configuration: its fields are the settings under `strategy:` besides `name`."""
+    """Base of every strategy: its fields are the settings under `strategy:` besides `name`, and its methods what most
+    strategies do. A strategy's file says what it does otherwise."""
 
     weighting: Weighting = "examples"
     """Weights w_k: `examples` is N_k over the participants' total, `uniform` is 1/K."""
+
+    def init(self, adapter: Adapter) -> State:
+        """The coordinator's initial adapter as it is."""
+        return State(adapter)
+
+    def broadcast(self, state: State, recipient: Recipient) -> Payload:
+        """The whole adapter, to everybody; the base is as it was."""
+        return Payload(state.adapter)
 
     def residual_rank(self, *, clients: int, r: int) -> int:
         """Nothing: the base stands."""

@@ -45,7 +45,7 @@ from client.limits import limit_memory
 from client.offline import stay_offline
 from client.settings import ClientSettings, load_client
 from fedlora.deployment.private_files import require_private
-from fedlora.processes.supervise import log_json_lines
+from fedlora.processes.json_logs import log_json_lines
 from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
 from fedlora.settings import SettingsError
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from fedlora.protocol.versions import Since
 from fedlora.settings import Settings
 
 
@@ -23,6 +24,9 @@ class DeviceSettings(Settings):
 
     memory_mb: float | None = Field(None, gt=0)
     """Memory for training besides the frozen base, in MB: activations of the adapted layers, gradients, optimiser."""
+
+    microbatch: Annotated[int | None, Since(2, ignorable=True)] = Field(None, ge=1)
+    """Examples that it computes at once, of which `memory_mb` has to hold the activations; a batch when not given."""
 
     megabits_s: float | None = Field(None, gt=0)
     """Bandwidth of the site's link, in Mbit/s, together with `transfer_s`."""

@@ -20,10 +20,11 @@ class ModelSettings(Settings):
     """What the model is fine-tuned for: a name in `fedlora.tasks.registry`."""
 
     device: str = "cpu"
-    """Where it runs: cpu, cuda, cuda:1, ..."""
+    """Former (`fedlora.config.former`): where it runs is the machine's."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """`bfloat16` runs the forward and backward pass under autocast; adapters stay float32."""
+    """`bfloat16` runs the forward and backward pass under autocast; adapters stay float32. A wish, because figures
+    depend on it: a machine that is better at the other says so (`dtype` in client.yaml and server.yaml, `--dtype`)."""
 
     load_dtype: Literal["float32", "bfloat16"] = "float32"
     """How the frozen weights are held: `bfloat16` halves their memory, is another base (another fingerprint), and runs

@@ -119,11 +119,11 @@ def disk(path: Path) -> Finding:
 
 
 def device(name: str) -> Finding:
-    """The device that training is to use."""
+    """The device that this machine is to compute on."""
     try:
         usable_device(name)
     except SettingsError as error:
-        return bad("device", str(error), "Set device in client.yaml, or install the driver.")
+        return bad("device", str(error), "Set device to one that is there, or install the driver.")
     return good("device", f"{name} works")
 
 

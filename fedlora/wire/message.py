@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,6 +39,8 @@ CODECS: dict[CodecName, pb.Codec] = {
     "fp32": pb.FP32, "fp16": pb.FP16, "bf16": pb.BF16, "int8": pb.INT8, "int4": pb.INT4, "sign": pb.SIGN,
 }  # fmt: skip
 NAMES = {number: name for name, number in CODECS.items()}
+Kind = Literal["update", "state", "change", "turn"]
+"""A client's update, a whole state (`fedlora.wire.state`), or a link between two (`fedlora.wire.changes`)."""
 
 
 class WireError(ValueError):
@@ -78,7 +81,7 @@ class Schema:
 class Header:
     """What a message says of itself."""
 
-    kind: str
+    kind: Kind
     run: str
     round: int
     client: str = ""
@@ -91,7 +94,7 @@ class Header:
 class Expected:
     """What the receiver waits for. `codec` None accepts any that there is."""
 
-    kind: str
+    kind: Kind
     run: str
     round: int
     base_hash: bytes = b""
@@ -219,10 +222,9 @@ def decode(
     if len(blob) > largest_bytes(schema):
         raise WireError("too-large")
     body = open_body(blob, verify)
-    header = Header(
-        body.kind, body.run, body.round, body.client, body.strategy, body.base_hash, tuple(body.residual_ranks)
-    )
     require_expected(body, schema, expected)
+    ranks = tuple(body.residual_ranks)
+    header = Header(expected.kind, body.run, body.round, body.client, body.strategy, body.base_hash, ranks)
     codec = NAMES[body.codec]
     check_lengths(body, schema, codec)
     message = Message(header, codec, schema.shapes, tuple(unpack(body, schema, codec)))

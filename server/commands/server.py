@@ -23,7 +23,7 @@ console = Console(highlight=False, soft_wrap=True)
 @server.command()
 def up(config: Config = DEFAULT) -> None:
     """Run the coordinator until it is stopped."""
-    from fedlora.processes.supervise import log_json_lines
+    from fedlora.processes.json_logs import log_json_lines
     from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
     from server.deployment.up import serve
     from server.settings import load_server

@@ -48,6 +48,7 @@ def examine(config: Path) -> list[Finding]:
             ("control port", lambda: control(settings)),
             ("clock", checks.clock),
             ("disk", lambda: checks.disk(settings.folder)),
+            ("device", lambda: checks.device(settings.device or "cpu")),
             ("store", lambda: store(settings)),
             ("classes", lambda: classes(settings)),
             ("sites", lambda: sites(settings)),

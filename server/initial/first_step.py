@@ -84,7 +84,8 @@ def gradient_sum(model: nn.Module, examples: Examples, recipe: Recipe) -> dict[s
     for base in bases.values():
         base.weight.requires_grad_(True)
     try:
-        for batch in examples.evaluation_batches(recipe.train.batch_size, device=recipe.model.device):
+        size = recipe.train.microbatch_size or recipe.train.batch_size
+        for batch in examples.evaluation_batches(size, device=recipe.model.device):
             with autocast(recipe.model):
                 total = examples.task.losses(model, batch).sum()
             torch.autograd.backward(total)

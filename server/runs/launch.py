@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.config import DataSettings, Recipe, load
+from fedlora.config.former import recipe_text
 from fedlora.deployment.enrolment import require_name
 from fedlora.files import write_atomically
 from fedlora.packaged import packaged
-from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.plan import planned_epsilon as epsilon_at_most
 from fedlora.settings import SettingsError, mapping_in, parse
 from server.gradient_recipe import gradient_recipe
@@ -164,7 +164,7 @@ def resume(pad: RunLauncher, folder: Path, recipe: Mapping[str, Any]) -> None:
 
 def _simulate(pad: RunLauncher, folder: Path, recipe: Recipe, options: list[str]) -> None:
     path = folder / "recipe.yaml"
-    write_atomically(path, yaml_text(recipe.model_dump(mode="json")).encode())
+    write_atomically(path, recipe_text(recipe).encode())
     load(path)  # what was written is what was validated
     command = [sys.executable, "-m", "fedlora", "simulate", str(path), "--out", str(folder), *options]
     environment = {**child_environment(), "FEDLORA_STORE": pad.store}

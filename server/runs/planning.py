@@ -17,7 +17,8 @@ import threading
 from pathlib import Path
 
 from fedlora.config import Recipe
-from fedlora.plain_yaml import shortened, yaml_text
+from fedlora.config.former import recipe_text
+from fedlora.plain_yaml import shortened
 from fedlora.settings import SettingsError
 from fedlora.units_path import units_folder
 
@@ -57,7 +58,7 @@ def child_environment() -> dict[str, str]:
 
 def _planned(recipe: Recipe, folder: Path, timeout_s: float) -> str:
     path = folder / "recipe.yaml"
-    path.write_text(yaml_text(recipe.model_dump(mode="json")), encoding="utf-8")
+    path.write_text(recipe_text(recipe), encoding="utf-8")
     child = subprocess.Popen(
         [sys.executable, "-m", "fedlora", "wire", "plan", str(path), "--json"],
         stdin=subprocess.DEVNULL,

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from fedlora.config import Recipe
+from fedlora.config.former import former_remarks
 from fedlora.data.classes import alike
 from fedlora.data.lengths import percent
 from fedlora.models.base import load_tokenizer
@@ -44,6 +45,7 @@ def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
     if read is not None:
         shares = ", ".join(f"{label} {seen[label]} ({percent(seen[label], len(read.rows))})" for label in labels)
         said.append(("test set", f"{read.counts}: {shares}" if labels else str(read.counts)))
+    said += [("note", remark) for remark in former_remarks(recipe)]
     said += [("careful", doubt) for doubt in doubts(settings, recipe, labels, has_test_set=read is not None)]
     return [f"{what:<9} {text}" for what, text in said]
 

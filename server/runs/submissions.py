@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from fedlora.config import Recipe
+from fedlora.config.former import without_former
 from fedlora.deployment.enrolment import require_name
 from fedlora.files import write_atomically
 from fedlora.plain_yaml import yaml_text
@@ -70,7 +71,7 @@ def submit(settings: ServerSettings, recipe: Recipe, *, name: str) -> Path:
     if folder.exists():
         raise SettingsError(f"there is already a run {name!r} in {settings.runs}; choose another --name.")
     folder.mkdir(parents=True)
-    text = yaml_text(recorded(recipe))
+    text = yaml_text(without_former(recorded(recipe)))
     write_atomically(folder / "recipe.yaml", text.encode())
     write_submission(folder, Submission())
     return folder

@@ -19,11 +19,12 @@ from server.gradient_recipe import FIRST_STEP
 from server.record.lines import read_records
 from server.record.sent import SentTasks, Spent
 from server.store.audit import append_event
+from server.store.facts import RunFacts
 from server.store.figures import metric_of
 from server.store.keys import RunKey
 from server.store.spent import write_spent
 from server.store.tables import runs
-from server.store.writing import RunFacts, begin_run, set_run, write_round
+from server.store.writing import begin_run, set_run, write_round
 
 CHECKPOINT = "checkpoint.safetensors"
 

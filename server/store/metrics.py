@@ -17,8 +17,9 @@ from sqlalchemy import Connection, desc, select
 
 from server.store.opening import Store
 from server.store.privacy import read_privacy
+from server.store.privacy_rows import PrivacyRow
 from server.store.reading import read_failures, read_rounds, read_run_sites, read_runs, read_sites
-from server.store.rows import FORMER, PrivacyRow, RunRow
+from server.store.rows import FORMER, RunRow
 from server.store.spent import read_spent
 from server.store.tables import sites
 

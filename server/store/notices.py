@@ -14,7 +14,8 @@ from server.record.records import BAD_RECEIPT, RoundRecord
 from server.store.audit import append_event, read_events
 from server.store.keys import RunKey
 from server.store.privacy import read_privacy
-from server.store.rows import EventRow, PrivacyRow
+from server.store.privacy_rows import PrivacyRow
+from server.store.rows import EventRow
 from server.store.tables import accounts, run_sites, sites
 from server.store.values import plain
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, desc, select
 from fedlora.privacy.accounting import Event
 from fedlora.privacy.receipt import Receipt
 from server.store.forecast import Account, at_least, forecast_of, is_computed, quick_at_most, runs_out_at
-from server.store.rows import ForecastRow, PrivacyRow, ReceiptRow
+from server.store.privacy_rows import ForecastRow, PrivacyRow, ReceiptRow
 from server.store.spending import fingerprint_of
 from server.store.spent import unconfirmed_by_account
 from server.store.tables import accounts, charges, receipts, sites

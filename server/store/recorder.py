@@ -19,15 +19,13 @@ from sqlalchemy import Connection, select
 
 from fedlora.config import Recipe
 from fedlora.processes.living import born
-from fedlora.tasks.registry import task_named
-from fedlora.updates import Adapter, Factor
-from fedlora.versions import versions
 from server.orders import StoppedError
 from server.record.checkpoint import Progress
 from server.record.lines import read_records
 from server.record.records import ClientAnswered, Event, RoundFinished, RoundRecord, RoundStarted, TasksSent, Waiting
 from server.record.sent import Spent
 from server.store.audit import append_event
+from server.store.facts import RunFacts, facts_of
 from server.store.keys import RunKey
 from server.store.notices import write_notices
 from server.store.opening import Store
@@ -35,7 +33,7 @@ from server.store.ordering import InForce, answer_orders, in_force, place_order
 from server.store.rows import Kind, OrderRow
 from server.store.spent import write_spent
 from server.store.tables import runs
-from server.store.writing import RunFacts, begin_run, forget_rounds_after, set_run, write_round
+from server.store.writing import begin_run, forget_rounds_after, set_run, write_round
 
 log = logging.getLogger("fedlora.store")
 
@@ -78,19 +76,7 @@ class Recorder:
         spent: Spent = lambda after: {},
     ) -> Iterator[None]:
         """Around the loop: the run's beginning, and how it ended. `export` writes the present adapter to a folder."""
-        self._facts = RunFacts(
-            run=progress.run,
-            name=self.name,
-            kind=self.kind,
-            coordinator=self.coordinator,
-            folder=str(folder.resolve()),
-            strategy=recipe.strategy.name,
-            recipe=recipe.model_dump(mode="json"),
-            versions=versions(),
-            dense_bytes=dense_bytes(progress.state.adapter),
-            rounds_wanted=recipe.rounds.count,
-            metric=task_named(recipe.model.task).compare_by,
-        )
+        self._facts = facts_of(recipe, progress, folder, name=self.name, kind=self.kind, coordinator=self.coordinator)
         self._fraction, self._export_to, self._spent = recipe.rounds.fraction, export, spent
         self._resumed_at = self._rounds = progress.round
         self._write("the run's beginning", self._begin)
@@ -306,8 +292,3 @@ class Recorder:
                 extra={"record": what, "why": f"{type(error).__name__}: {said}"},
             )
             return None
-
-
-def dense_bytes(adapter: Adapter) -> int:
-    """One client's whole float32 factors and head, one way: what sending them as they are would cost."""
-    return sum(4 * tensor.numel() for tensor in adapter.tensors([Factor.A, Factor.B, Factor.DENSE]).values())

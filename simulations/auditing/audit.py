@@ -17,6 +17,7 @@ from pathlib import Path
 from scipy.stats import binom
 
 from fedlora.config import Recipe
+from fedlora.config.compute import OWN, ComputeSettings
 from fedlora.folder_names import folder_name
 from fedlora.privacy import gaussian_audit
 from fedlora.privacy.accounting import Event, epsilon
@@ -57,6 +58,8 @@ class Asked:
     rows: int = 64
     """Rows of the file from which rows are taken out one by one."""
     take_out: int = 8
+    compute: ComputeSettings = OWN
+    """How this machine computes."""
 
     @property
     def level_of_the_bound(self) -> float:
@@ -114,14 +117,15 @@ def audit(recipe: Recipe, asked: Asked) -> Audit:
         rows = clients[name]
         planned = drawn_canaries(recipe, rows, labels, count=asked.canaries, longest=asked.longest)
         test = folder / "data" / folder_name(name) / "test.csv"
-        site = make_site(folder / "site", name, [*rows, *planned.present], test=test)
+        site = make_site(folder / "site", name, [*rows, *planned.present], test=test, compute=asked.compute)
         with planting(planned.canaries, source=recipe.privacy.engine) as planted:
             run, scores = federate_alone(recipe, labels, site, folder / "run"), Scores(planted, asked.canaries)
             Layout([run.values], asked.canaries, seed=recipe.seed)  # too many canaries fail here, not at the site
             with watching(scores.see):
                 go_on(run, scores, asked)
         task, blob = run.task_for_a_new_site()
-        moved = moved_by_rows(task, blob, spread(rows, asked.rows), take_out=asked.take_out, folder=folder / "rows")
+        part = make_site(folder / "rows", "rows", spread(rows, asked.rows), test=None, compute=asked.compute)
+        moved = moved_by_rows(task, blob, spread(rows, asked.rows), take_out=asked.take_out, site=part)
         return judged(run, scores, planned, asked, moved=moved, drawn=planted.drawn)
 
 

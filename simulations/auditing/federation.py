@@ -112,8 +112,9 @@ def federate_alone(recipe: Recipe, labels: tuple[str, ...], site: ClientSettings
     case = case_of(recipe)
     require_compatible(case)
     strategy = case.strategy
-    home, journal = loaded_model(recipe.model, recipe.adapter, labels), Journal(folder, recipe)
-    progress = begin(grid, journal, recipe, strategy, Coordination(loaded_model=home, folder=folder, labels=labels))
+    home = loaded_model(site.compute.placed(recipe).model, recipe.adapter, labels)
+    journal, needs = Journal(folder, recipe), Coordination(home, folder, labels, compute=site.compute)
+    progress = begin(grid, journal, recipe, strategy, needs)
     brief = RunConstants(home.base.fingerprint, labels)
     return Federation(recipe, site, brief, Rounds(recipe, brief, strategy, progress, RunContext(journal)), grid)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +25,6 @@ from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.released import watching
 from fedlora.protocol.task import Task
 from fedlora.settings import SettingsError
-from simulations.auditing.site import make_site
 from simulations.data.site_files import write_rows
 
 TOLERANCE = 1e-4
@@ -55,9 +53,8 @@ class Moved:
         return self.most > 1 + TOLERANCE
 
 
-def moved_by_rows(task: Task, blob: bytes, rows: Sequence[Row], *, take_out: int, folder: Path) -> Moved:
-    """Take `take_out` rows, evenly spread over the file, out of it one by one."""
-    site = make_site(folder, "rows", rows, test=None)
+def moved_by_rows(task: Task, blob: bytes, rows: Sequence[Row], *, take_out: int, site: ClientSettings) -> Moved:
+    """Take `take_out` of the site's rows, evenly spread over its file, out of it one by one."""
     sums = [clipped_sum(task, blob, site, number=0, of=take_out)]
     for number in range(take_out):
         place = number * len(rows) // take_out

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from client.settings import ClientSettings, load_client
 from fedlora.config import Recipe
+from fedlora.config.compute import OWN, ComputeSettings
 from fedlora.data.examples import encoded
 from fedlora.data.form import Columns
 from fedlora.data.row import Row, text_row
@@ -84,14 +85,17 @@ def tokens_of(
     return [tuple(item["input_ids"].tolist()) for item in examples.items]
 
 
-def make_site(folder: Path, name: str, train: Sequence[Row], *, test: Path | None) -> ClientSettings:
+def make_site(
+    folder: Path, name: str, train: Sequence[Row], *, test: Path | None, compute: ComputeSettings = OWN
+) -> ClientSettings:
     """A site that trains on these rows and allows what a recipe asks; without a test file it splits its own."""
     folder.mkdir(parents=True)
     write_rows(folder / "train.csv", train)
     (folder / "policy.yaml").write_text(yaml_text(SIMULATION.model_dump(mode="json", exclude_defaults=True)))
     data = {"train": "train.csv", **({} if test is None else {"test": str(test.resolve())})}
     settings = {"site": name, "coordinator": "localhost:1", "data": data, "policy": "policy.yaml"}
-    (folder / "client.yaml").write_text(yaml_text(settings))
+    own = compute.model_dump(exclude_none=True)
+    (folder / "client.yaml").write_text(yaml_text({**settings, **own}))
     return load_client(folder / "client.yaml")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fedlora.config import load
-from fedlora.plain_yaml import yaml_text
+from fedlora.config.former import former_remarks, recipe_text
 from simulations.commands.recipes import show
 from strategies.compatibility import case_of, require_sensible
 from strategies.fit import remarks
@@ -25,6 +25,6 @@ def check(
     resolved = load(recipe, overrides or [])
     case = case_of(resolved)
     require_sensible(case)
-    for remark in remarks(resolved, case.strategy):
+    for remark in [*former_remarks(resolved), *remarks(resolved, case.strategy)]:
         typer.secho(f"note: {remark}", fg="yellow", err=True)
-    typer.echo(yaml_text(resolved.model_dump(mode="json")), nl=False)
+    typer.echo(recipe_text(resolved), nl=False)

@@ -21,11 +21,13 @@ from fedlora.settings import SettingsError
 from fedlora.tasks.metric import LOSS, Metric
 from fedlora.tasks.registry import task_named
 from server.record.lines import read_records
-from server.rounds import QuorumError
-from simulations.commands.simulate import Overrides, said_once, talk
+from server.replies.quorum import QuorumError
+from simulations.commands.options import Device, Dtype, Microbatch, Overrides, compute_of
+from simulations.commands.simulate import said_once, talk
 from simulations.data.partition import ClientExamples
 from simulations.find_lr import Tried, best, rates_around, rates_of, why
-from simulations.run import Simulation, metric_of, prepare, simulate
+from simulations.run import prepare, simulate
+from simulations.simulation import Simulation
 
 MOST_STEPS, MOST_CLIENTS, MOST_TESTED = 10, 4, 200
 
@@ -38,6 +40,9 @@ def find_lr(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds for each rate.")] = 2,
     examples: Annotated[int, typer.Option(min=1, help="Most training examples of a client.")] = 200,
     overrides: Overrides = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    microbatch: Microbatch = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print rates, losses and the choice as JSON.")] = False,
 ) -> None:
     """Try a few learning rates on RECIPE's own data, briefly, and say which to write into it.
@@ -48,7 +53,8 @@ def find_lr(
     asked = load(recipe, overrides or [])
     refuse_private(asked, recipe)
     wanted = rates_of(rates) if rates is not None else rates_around(asked.train.lr)
-    tried = trials(asked, wanted, rounds=rounds, examples=examples)
+    simulation = prepare(asked, compute=compute_of(device, dtype, microbatch), say=said_once())
+    tried = trials(small(simulation, rounds=rounds, examples=examples), wanted)
     chosen, metric = best(tried), task_named(asked.model.task).compare_by
     if as_json:
         found = [
@@ -72,9 +78,8 @@ def refuse_private(recipe: Recipe, name: str) -> None:
         )
 
 
-def trials(recipe: Recipe, rates: Sequence[float], *, rounds: int, examples: int) -> list[Tried]:
+def trials(simulation: Simulation, rates: Sequence[float]) -> list[Tried]:
     """Every rate from the same start, on the same examples."""
-    simulation = small(prepare(recipe, say=said_once()), rounds=rounds, examples=examples)
     tried, console = [], Console(stderr=True)
     for number, rate in enumerate(rates, start=1):
         console.print(f"{number} of {len(rates)}: train.lr={rate:g} ...", highlight=False)
@@ -112,7 +117,7 @@ def trial(simulation: Simulation, rate: float) -> Tried:
     head = None if train.head_lr is None else train.head_lr * rate / train.lr
     update = {"train": train.model_copy(update={"lr": rate, "head_lr": head})}
     one = replace(simulation, recipe=simulation.recipe.model_copy(update=update))
-    held_out, metric = simulation.data.held_out, metric_of(simulation)
+    held_out, metric = simulation.data.held_out, simulation.metric
     judge = held_out.task.judge(held_out.items, simulation.data.labels)
     with tempfile.TemporaryDirectory() as folder:
         try:

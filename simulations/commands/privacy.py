@@ -10,7 +10,7 @@ import typer
 
 from fedlora.config import load
 from fedlora.privacy.commands import plan
-from simulations.commands.simulate import Overrides
+from simulations.commands.options import Device, Dtype, Microbatch, Overrides, compute_of
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Plan a private run's noise; audit a recipe's claim by canaries."
@@ -30,6 +30,9 @@ def audit(
     longest: Annotated[float, typer.Option(help="Norm of the longer half of the canaries' gradients, in C.")] = 10.0,
     rows: Annotated[int, typer.Option(help="Rows of the file from which rows are taken out one by one.")] = 64,
     take_out: Annotated[int, typer.Option(help="How many of them are.")] = 8,
+    device: Device = None,
+    dtype: Dtype = None,
+    microbatch: Microbatch = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Try to refute RECIPE's privacy claim on one client: canaries in its rounds, rows taken out of its file.
@@ -42,7 +45,7 @@ def audit(
 
     asked = Asked(
         client=client, canaries=canaries, guesses=guesses, confidence=confidence, rounds=rounds, longest=longest,
-        rows=rows, take_out=take_out,
+        rows=rows, take_out=take_out, compute=compute_of(device, dtype, microbatch),
     )  # fmt: skip
     found = run_audit(load(recipe, overrides or []), asked)
     if as_json:

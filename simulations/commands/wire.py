@@ -16,7 +16,7 @@ from fedlora.config import load
 from fedlora.settings import SettingsError
 from fedlora.wire import update_pb2 as pb
 from fedlora.wire.message import NAMES
-from simulations.commands.simulate import Overrides
+from simulations.commands.options import Overrides
 from simulations.planned_bytes import planned_bytes
 
 STATE_HASH = 16  # bytes; a message's SHA-256 has 32

@@ -16,7 +16,7 @@ from fedlora.updates import Adapter, Factor, LowRank, Update
 from server.record import checkpoint
 from server.stages.client_level import clipped, protected
 from simulations.local_grid import Fault
-from simulations.run import federate, prepare
+from simulations.run import Execution, federate, prepare
 from strategies.compatibility import Case, case_of, require_compatible
 from strategies.ffa import FFALoRA
 from tests.federations import NODES, run, save_messages, save_tiny_model, tiny_recipe
@@ -177,7 +177,7 @@ def test_noise_and_denominator_do_not_follow_who_is_connected(tmp_path, monkeypa
     monkeypatch.setattr("server.stages.client_level.protected", seen)
     for connected in (7, 8, 9):
         folder = tmp_path / str(connected)
-        federate(simulation, names[:connected], folder, watch=print, resume=False, faults=None, engine="local")
+        federate(simulation, names[:connected], folder, how=Execution(print))
     assert [[update.weight for update in updates] for updates in rounds] == [[9.0], [9.0], [9.0]]
     assert [len(found) for found in answered] == [7, 8, 8]
     for (mean,) in rounds:

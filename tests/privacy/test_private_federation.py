@@ -13,7 +13,7 @@ from client.round import answer
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.policy import DatasetPolicy, Policy
-from server.rounds import QuorumError
+from server.replies.quorum import QuorumError
 from strategies.registry import STRATEGIES, build
 from tests.federations import CLIENTS, run, save_messages, save_tiny_model, tiny_recipe
 from tests.strategies.examples import kind_of

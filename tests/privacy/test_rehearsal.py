@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from client.training import rehearse_privately, require_moving, train_adapter_privately
+from client.training import Protection, rehearse_privately, require_moving, train_adapter_privately
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.models.base import load_base
 from fedlora.privacy.mechanism import Mechanism
@@ -179,9 +179,8 @@ def test_after_a_rehearsal_not_every_draw_can_count_as_zero(tmp_path):
     stream = torch.Generator().manual_seed(0)
     rows = [torch.randint(2, 60, (length,), generator=stream) for length in (32, 32, 31, 20, 3)]
     mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=1, expected_batch=5.0)
-    loss = train_adapter_privately(
-        model, parameters, token_examples(rows, torch.tensor([0, 1, 0, 1, 0]), 1), TRAIN, on=on, mechanism=mechanism,
-        source=SeededSource(0),
-    )  # fmt: skip
+    examples = token_examples(rows, torch.tensor([0, 1, 0, 1, 0]), 1)
+    protection = Protection(mechanism, SeededSource(0))
+    loss = train_adapter_privately(model, parameters, examples, TRAIN, on=on, protection=protection)
     assert loss is not None
     assert 0 < loss < 10

@@ -17,7 +17,7 @@ from fedlora.privacy.spending import event_of
 from fedlora.settings import SettingsError
 from server.record.records import RoundFinished, TasksSent
 from server.record.sent import SentTasks
-from server.rounds import QuorumError
+from server.replies.quorum import QuorumError
 from server.store.importing import import_run
 from server.store.metrics import exposition
 from server.store.opening import open_store

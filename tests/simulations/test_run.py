@@ -20,7 +20,7 @@ from server.record.journal import Journal
 from server.record.lines import line_of, read_records
 from server.record.records import RoundFinished
 from server.record.summary import summary_of
-from server.rounds import QuorumError
+from server.replies.quorum import QuorumError
 from server.runs.submissions import completed_rounds
 from simulations.compare import all_rows, finished
 from simulations.local_grid import LocalGrid

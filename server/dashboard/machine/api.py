@@ -26,6 +26,7 @@ from server.store.metrics import exposition
 from server.store.opening import Store
 from server.store.ordering import Verb, place_order
 from server.store.privacy import read_privacy, read_receipts
+from server.store.privacy_rows import PrivacyRow, ReceiptRow
 from server.store.reading import (
     log_tail,
     read_client_rounds,
@@ -43,8 +44,6 @@ from server.store.rows import (
     EventRow,
     FailureRow,
     OrderRow,
-    PrivacyRow,
-    ReceiptRow,
     RoundRow,
     RunDetail,
     RunRow,

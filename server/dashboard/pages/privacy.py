@@ -16,7 +16,7 @@ from server.dashboard.drawing.units import counted, epsilon, epsilon_left, numbe
 from server.dashboard.pages.shell import page
 from server.dashboard.state import AppState
 from server.store.privacy import PATIENCE_S, read_privacy, read_receipts
-from server.store.rows import PrivacyRow, ReceiptRow
+from server.store.privacy_rows import PrivacyRow, ReceiptRow
 from server.store.spending import verify_account
 from server.store.spent import RunSpentRow, read_spent
 
