@@ -24,6 +24,7 @@ from fedlora.updates import Adapter
 from server.gradient_recipe import FIRST_STEP, gradient_recipe
 from server.initial.client_gradients import from_clients, width_of
 from server.initial.first_step import first_step
+from server.record.before import write_before
 from server.record.checkpoint import Progress
 from server.record.journal import Journal
 from server.record.records import Event, EventCallback
@@ -49,6 +50,8 @@ class Coordination:
     folder: Path
     labels: tuple[str, ...]
     evaluate: Evaluate | None = None
+    evaluates_before: bool = False
+    """Whether the first state is evaluated too (`fedlora.tasks.verdict.Judge.needs_before`)."""
     watch: EventCallback = lambda event: None
     coordinator: str = "local"
     site_of: SiteOf | None = None
@@ -73,6 +76,8 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     strategy = case.strategy
     journal = Journal(needs.folder, recipe, runs=needs.runs)
     progress = journal.resume(made_of(needs)) if resume else begin(grid, journal, recipe, strategy, needs)
+    if needs.evaluate is not None and needs.evaluates_before and progress.round == 0:
+        write_before(needs.folder, needs.evaluate(progress.state))
     shape = shape_of(needs.loaded_model.model, needs.loaded_model.template, recipe)
     ranks = planned(planned_for(recipe, needs.declared, shape), shape, needs.site_of)
     brief = replace(constants(needs), ranks=ranks)

@@ -32,6 +32,7 @@ from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError
 from server.coordinate import Coordination, coordinate, load_state
 from server.orders import StoppedError
+from server.record.before import course
 from server.record.lines import read_records
 from server.record.records import ClientAnswered, Event, RoundFinished, RoundStarted, Waiting
 from server.record.summary import summary_of
@@ -86,6 +87,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     rows = list(read.rows) if read else []
     labels = classes_of(settings, recipe, labels_in(rows))
     examples = encoded(rows, labels, load_tokenizer(recipe.model), on=recipe.model) if rows else None
+    judge = examples.task.judge(examples.items, labels) if examples else None
     placed = settings.compute.placed(recipe)
     home = loaded_model(placed.model, placed.adapter, labels)
     store = open_or_go_without(settings)
@@ -97,6 +99,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         folder=folder,
         labels=labels,
         evaluate=evaluation(placed, home, examples) if examples else None,
+        evaluates_before=judge is not None and judge.needs_before,
         watch=lambda event: watch(event, settings),
         coordinator=settings.name,
         site_of=lambda node: sites.read().name_of(node),
@@ -108,9 +111,8 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     )
     progress = coordinate(grid, recipe, needs, resume=(folder / "checkpoint.safetensors").exists())
     summary = {**summary_of(recipe, progress, folder), "name": folder.name}  # a coordinator's runs share recipes
-    if examples:
-        judge = examples.task.judge(examples.items, labels)
-        summary |= judge.verdict([record.evaluation for record in read_records(folder)])
+    if judge is not None:
+        summary |= judge.verdict(course(folder, read_records(folder)))
     write_atomically(folder / "summary.json", json.dumps(summary, indent=2).encode())
 
 

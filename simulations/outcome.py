@@ -16,12 +16,13 @@ from fedlora.privacy.spent import privacy_note, privacy_summary
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import RunError
 from fedlora.tasks.registry import task_named
+from fedlora.tasks.verdict import Judge
 from fedlora.versions import versions
 from server.coordinate import load_state
+from server.record.before import course
 from server.record.checkpoint import Progress
 from server.record.lines import read_records
 from server.record.packing_summary import packing_summary
-from server.record.records import RoundRecord
 from server.record.summary import (
     figures,
     first_step_spent,
@@ -46,11 +47,15 @@ class Outcome:
     folder: Path
 
 
-def judged(simulation: Simulation, rounds: Sequence[Sequence[RoundRecord]]) -> dict[str, Any]:
-    """What the figures mean (`TaskKind.judge`): of one federation all of it, of several what the test set is."""
+def judge_of(simulation: Simulation) -> Judge:
+    """Who says what figures on the shared test set mean (`TaskKind.judge`)."""
     held_out = simulation.data.held_out
-    judge = held_out.task.judge(held_out.items, simulation.data.labels)
-    return judge.verdict([record.evaluation for record in rounds[0]] if len(rounds) == 1 else [])
+    return held_out.task.judge(held_out.items, simulation.data.labels)
+
+
+def judged(simulation: Simulation, folders: Sequence[Path]) -> dict[str, Any]:
+    """What the figures mean: of one federation all of it, of several what the test set is."""
+    return judge_of(simulation).verdict(course(folders[0], read_records(folders[0])) if len(folders) == 1 else [])
 
 
 def by_client(simulation: Simulation, names: Sequence[str], progress: Progress, folder: Path) -> dict[str, Evaluation]:
@@ -117,7 +122,7 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
         "adapter_dir": adapter_dir(recipe, out),
         "initialisation": recipe.adapter.start,
         **first_step_spent(recipe, folders),
-        **judged(simulation, rounds),
+        **judged(simulation, folders),
         **packing_summary(rounds),
         **attack_summary(simulation),
         **privacy_summary(

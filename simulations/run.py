@@ -29,7 +29,6 @@ from server.coordinate import Coordination, coordinate
 from server.record import checkpoint
 from server.record.checkpoint import Progress
 from server.record.journal import Journal
-from server.record.lines import read_records
 from server.record.records import EventCallback
 from server.record.summary import summary_of
 from server.run_identity import MAY_MOVE
@@ -40,7 +39,7 @@ from simulations.data.private_door import require_private_training
 from simulations.data.summary import lines
 from simulations.local_grid import FIRST_NODE, Faults, LocalGrid, run_apps
 from simulations.on_ray import run_on_ray
-from simulations.outcome import Outcome, by_client, export_personal, judged, keeps_personal, summarise
+from simulations.outcome import Outcome, by_client, export_personal, judge_of, judged, keeps_personal, summarise
 from simulations.simulation import Simulation, on_held_out
 from simulations.sites import site_of
 from simulations.terminal.pictures import draw_curves
@@ -148,6 +147,7 @@ def federate(
         folder=folder,
         labels=simulation.data.labels,
         evaluate=lambda state: on_held_out(simulation, state),
+        evaluates_before=judge_of(simulation).needs_before,
         watch=how.watch,
         site_of=None if on_ray else lambda node: names[node - FIRST_NODE],
         data_digests=simulation.data.digests(names),
@@ -187,7 +187,7 @@ def keep_partial(simulation: Simulation, folder: Path) -> None:
     Journal(folder, simulation.recipe).keep_first(progress.round)
     if progress.round == 0:
         return
-    summary = {**summary_of(simulation.recipe, progress, folder), **judged(simulation, [list(read_records(folder))])}
+    summary = {**summary_of(simulation.recipe, progress, folder), **judged(simulation, [folder])}
     write_atomically(folder / "summary.json", json.dumps({**summary, "state": "stopped"}, indent=2).encode())
     title = f"{simulation.recipe.name}, stopped after round {progress.round}"
     draw_curves(folder, simulation.metric, title=title)

@@ -51,3 +51,19 @@ def test_rows_that_no_task_reads_are_refused_before_a_model_is_loaded(tmp_path):
         prepare(chat_recipe("no/model", str(source), "data.format=prompt-completion"))
     with pytest.raises(SettingsError, match="deals rows by their class, and these have none"):
         prepare(chat_recipe(save_chat_model(tmp_path / "m"), str(source), "data.partition=label", "data.clients=2"))
+
+
+def test_a_run_is_judged_against_the_model_as_it_came_also_when_it_goes_on(place, tmp_path):
+    recipe, out = chat_recipe(*place), tmp_path / "run"
+    first = simulate(prepare(recipe), out, watch=lambda event: None)
+    before = json.loads((out / "before.json").read_text())
+    assert before["loss"] > first["loss"]
+    assert f"is better than at first: that was {before['loss']:.4g}" in first["verdict"][0]
+    longer = chat_recipe(*place, "rounds.count=3")
+    assert (
+        f"{before['loss']:.4g}" in simulate(prepare(longer), out, watch=lambda event: None, resume=True)["verdict"][0]
+    )
+    assert json.loads((out / "before.json").read_text()) == before
+    (out / "before.json").write_text("{")
+    with pytest.raises(SettingsError, match=r"before\.json is damaged; delete it"):
+        simulate(prepare(longer), out, watch=lambda event: None, resume=True)
