@@ -83,8 +83,8 @@ def test_equal_seeds_do_not_repeat_secure_noise_and_insecure_seeds_do(recipe, tm
 def with_policy(monkeypatch, policies: dict[str, Policy]) -> None:
     real = run_module.site_of
 
-    def site_of(simulation, name, folder):
-        site = real(simulation, name, folder)
+    def site_of(data, name, folder, compute):
+        site = real(data, name, folder, compute)
         if name not in policies:
             return site
         return replace(site, policy=policies[name].model_copy(update={"base_models": "any"}))
