@@ -6,7 +6,6 @@ from fastapi import FastAPI, Request
 from nicegui import ui
 
 from server.dashboard.app import ASSETS
-from server.dashboard.machine.download import add_download
 from server.dashboard.pages import events as page_events
 from server.dashboard.pages import privacy as page_privacy
 from server.dashboard.pages import run as page_run
@@ -44,8 +43,6 @@ def add_pages(app: FastAPI, board: AppState) -> None:
     async def start(request: Request) -> None:
         await page_start.show(board, request)
 
-    page_events.add_export(app, board)
-    add_download(app, board)
     addresses = {
         "/": runs,
         "/start": start,
