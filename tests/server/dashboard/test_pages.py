@@ -17,7 +17,6 @@ from fedlora import __version__
 from fedlora.tasks.metric import LOSS
 from server.dashboard.doors.access import Access, Role
 from server.dashboard.doors.gate import PUBLIC, Auth
-from server.dashboard.doors.headers import INLINE
 from server.dashboard.pages.events import EXPORT
 from server.dashboard.pages.sites import coordinator_in, who_may
 from server.dashboard.serve import build
@@ -104,8 +103,9 @@ def test_a_page_is_whole_escaped_and_its_inline_scripts_have_the_nonce(inside, p
     assert "<img src=x" not in answer.text
     nonce = re.search(r"'nonce-([^']+)'", answer.headers["content-security-policy"]).group(1)
     inline = [tag for tag in re.findall(r"<script[^>]*>", answer.text) if "src=" not in tag]
-    assert len(inline) == len(INLINE)
+    assert len(inline) >= 4
     assert all(f'nonce="{nonce}"' in tag for tag in inline)
+    assert '<script src="/assets/fedlora.js">' in answer.text, "what is put into the page gets no nonce"
     assert nonce not in inside.get(path).text
 
 
