@@ -1,4 +1,4 @@
-"""What a recipe would send, measured in a process of its own: bounded in number, in time and in memory.
+"""What a recipe would send, measured in a process of its own: bounded in number, in time and on Linux in memory.
 
 A plan loads the recipe's model and packs a message, so a recipe decides what it costs; the dashboard that waits for it
 must survive any. The bounds are this process's, the work is the child's.
@@ -70,7 +70,8 @@ def _planned(recipe: Recipe, folder: Path, timeout_s: float) -> str:
         start_new_session=True,
     )
     try:
-        resource.prlimit(child.pid, resource.RLIMIT_DATA, (memory_bytes(), memory_bytes()))
+        if hasattr(resource, "prlimit"):  # Linux's; elsewhere time alone bounds a plan
+            resource.prlimit(child.pid, resource.RLIMIT_DATA, (memory_bytes(), memory_bytes()))
         out, said = child.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         raise PlanError(f"planning took longer than {timeout_s:.0f} s and was stopped; {BY_HAND}") from None

@@ -41,7 +41,10 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
+        """One moment: whatever is read fits together, whoever writes meanwhile."""
         with self.engine.connect() as connection:
+            if connection.dialect.name == "postgresql":  # SQLite reads so by itself
+                connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     @contextmanager

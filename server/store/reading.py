@@ -210,7 +210,7 @@ def verdict_of(run: RunRow) -> tuple[str | None, tuple[str, ...]]:
 def _run(row: Any, now: float) -> RunRow:
     state = _state(row, now)
     left = row.rounds_wanted - row.rounds
-    eta = now + left * row.recent_seconds if state == "running" and row.recent_seconds is not None else None
+    eta = round(now + left * row.recent_seconds, -1) if state == "running" and row.recent_seconds is not None else None
     waits = state == "waiting" and row.waits_until is not None
     known = row.dense_bytes is not None
     return RunRow(

@@ -60,7 +60,8 @@ class RunRow:
     round_seconds: float | None
     """What a round takes at present: a mean that forgets."""
     eta_at: float | None
-    """When it will be finished at that rate; None unless it is going on."""
+    """When it will be finished at that rate, to ten seconds, so that a run of which nothing is new is the same at the
+    next look; None unless it is going on."""
     round_begun_at: float | None
     asked: int | None
     """Clients of the round that is going on."""

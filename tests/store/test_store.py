@@ -32,7 +32,7 @@ from server.store.reading import (
 from server.store.spending import verify_account
 from server.store.sums import recount
 from server.store.tables import accounts, client_rounds, metadata, receipts, run_sites, runs, sites
-from server.store.writing import begin_run, forget_rounds_after, write_round
+from server.store.writing import begin_run, forget_rounds_after, set_run, write_round
 from tests.store.examples import (
     BUDGET,
     DELTA,
@@ -138,6 +138,19 @@ def test_two_nodes_of_one_name_and_what_no_database_holds_cost_nobody_a_round(st
     assert len(cells[1].code or "") == 200
     assert (cells[1].seconds, cells[1].train_loss, cells[1].examples) == (0.0, None, 2**63 - 1)
     assert (site.asked, site.trained, site.failed) == (2, 1, 1)
+
+
+def test_a_run_of_which_nothing_is_new_is_the_same_at_the_next_look(store, monkeypatch):
+    key = fill(store, record(1))
+    with store.writing() as connection:
+        set_run(connection, key, heard_at=2001.0)
+    found = []
+    for now in (2001.0, 2002.0, 2014.0):
+        monkeypatch.setattr("server.store.reading.time.time", lambda now=now: now)
+        with store.reading() as connection:
+            found += read_runs(connection)
+    assert found[0] == found[1] != found[2]
+    assert [run.eta_at for run in found] == [2030.0, 2030.0, 2040.0]
 
 
 def test_sites_are_added_up_over_runs(store):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from html import escape
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader
 
 from server.dashboard.doors.gate import Auth
 
-PAGE = (Path(__file__).parents[1] / "assets" / "login.html").read_text(encoding="utf-8")
+PAGES = Environment(loader=FileSystemLoader(Path(__file__).parents[1] / "assets"), autoescape=True)
 FORM_COOKIE = "fedlora-form"
 FORM_S = 3600
 AT_ONCE = 2
@@ -103,18 +103,9 @@ def too_many(doors: Auth, target: str, wait_s: float) -> Response:
 
 def form(doors: Auth, target: str, *, user: str = "", problem: str = "", status: int = 200) -> Response:
     token = secrets.token_urlsafe(32)
-    known = bool(doors.access.now().users)
-    values = {
-        "next": local(target),
-        "form_token": token,
-        "user": user,
-        "problem": problem,
-        "problem_class": "problem" if problem else "hidden",
-        "no_users_class": "hint" if not known else "hidden",
-    }
-    text = PAGE
-    for name, value in values.items():
-        text = text.replace("{{" + name + "}}", escape(value))
+    page = PAGES.get_template("login.html")
+    users = doors.access.now().users
+    text = page.render(next=local(target), form_token=token, user=user, problem=problem, users=users)
     answer = HTMLResponse(text, status)
     answer.set_cookie(FORM_COOKIE, token, max_age=FORM_S, secure=doors.tls, httponly=True, samesite="strict")
     return answer

@@ -1,7 +1,7 @@
 """Pages that follow the store: read now and then, and send only the parts whose content has changed.
 
 A page gives one function that reads what it shows (a frozen value), and its parts as functions of that value. Values
-that compare equal cost nothing; HTML is compared again in the browser, node by node (morph.js).
+that compare equal cost nothing; HTML is compared again in the browser, node by node (drawn.js, by Vue).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ V = TypeVar("V")
 Chart = dict[str, Any]
 
 
-class Html(Element, component=Path(__file__).parent / "morph.js"):  # type: ignore[misc, call-arg]  # not followed
+class Html(Element, component=Path(__file__).parent / "drawn.js"):  # type: ignore[misc, call-arg]  # not followed
     """HTML that changes in place. Its text must be Markup: what came from outside is escaped already."""
 
     def __init__(self, content: Markup, *, tag: str = "div", classes: str = "") -> None:

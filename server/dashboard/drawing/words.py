@@ -38,10 +38,9 @@ def progress(run: RunRow) -> Markup:
 
 
 def when_done(run: RunRow) -> Markup:
-    """The rest of the time, or how long it took. Rounded, so that it changes only when it says something new."""
+    """The rest of the time, or how long it took."""
     if run.eta_at is not None:
-        rounded = 10 * round(run.eta_at / 10)
-        return Markup("done {}").format(moment(rounded, "ago"))
+        return Markup("done {}").format(moment(run.eta_at, "ago"))
     return Markup("{}").format(duration(run.seconds) if run.seconds else "")
 
 

@@ -90,11 +90,14 @@ async def show(board: AppState, request: Request, name: str) -> None:
             *verdict_of(run),
         )
 
+    def opened(connection: Connection) -> tuple[Shown, RunDetail]:
+        value = read(connection)
+        return value, read_detail(connection, value.run)
+
     try:
-        first = await board.read(read)
+        first, detail = await board.read(opened)
     except SettingsError as problem:
         raise HTTPException(404, str(problem)) from None
-    detail = await board.read(lambda connection: read_detail(connection, first.run))
     with page(request, first.run.name, here="/") as visit:
         live = Live(board, lambda: board.read(read), first)
         with ui.element("div").classes("heading"):

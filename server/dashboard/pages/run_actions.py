@@ -87,7 +87,7 @@ def action_buttons(
     buttons.append((ui.button("Exclude a site", on_click=choose_sites).props("outline"), (*AT_WORK, "paused")))
     if board.pad is not None:
         buttons.append((ui.button(GO_ON.label, on_click=lambda: go_on(board, client, run, after)), GO_ON.states))
-    download = ui.button("Download adapter", on_click=lambda: ui.download.from_url(f"/run/{run.run}/adapter.zip"))
+    download = ui.button("Download adapter", on_click=lambda: ui.download.from_url(f"/api/v1/runs/{run.run}/adapter"))
     download.props("outline")
 
     def show(now: RunRow) -> None:

@@ -9,7 +9,8 @@ import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, Phase, given, settings
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import text
+from sqlalchemy import event, text
+from sqlalchemy.exc import OperationalError
 
 from server.dashboard.app import create_app
 from server.dashboard.doors.access import Access, Role
@@ -213,6 +214,59 @@ def test_every_route_is_refused_without_a_login_and_with_a_lesser_role(app, brow
         for role in Role:
             if not role.covers(least):
                 assert browse[role].request(method, url, json={"verb": "pause"}).status_code == 403, path
+
+
+@pytest.fixture
+def taken(store):
+    """A line for every connection that was taken from the store."""
+    found = []
+    event.listen(store.engine, "checkout", lambda *_: found.append("taken"))
+    return found
+
+
+def test_an_answer_takes_one_connection_and_a_refusal_none(app, browse, taken):
+    for method, path, least in [*routes(app), ("get", "/metrics", Role.VIEWER)]:
+        url = path.format(name="busy", site="a", dataset="default", account=1)
+        for role in Role:
+            taken.clear()
+            answer = browse[role].request(method, url, json={"verb": "pause"})
+            assert len(taken) <= role.covers(least), (path, role)
+            assert role.covers(least) or answer.status_code == 403, path
+
+
+def test_what_is_done_and_written_down_is_one_connection_too(starter, store, taken, tmp_path, monkeypatch):
+    monkeypatch.setattr("server.runs.launch.subprocess.Popen", lambda command, **options: None)
+    folder = tmp_path / "ended"
+    (folder / "exports" / "round-0001").mkdir(parents=True)
+    (folder / "checkpoint.safetensors").touch()
+    with store.writing() as connection:
+        key = begin_run(connection, facts("3" * 32, name="ended", folder=str(folder)), at=3000.0)
+        set_run(connection, key, state="stopped")
+    taken.clear()
+    admin = Access(tmp_path / "access.json").add_token("admin", Role.ADMIN, days=1)
+    for status, method, path, body in (
+        (201, "post", "runs", {"recipe": "{}", "name": "new"}),
+        (201, "post", "runs/busy/orders", {"verb": "pause"}),
+        (200, "get", "runs/ended/adapter", None),
+        (202, "post", "runs/ended/resume", None),
+        (204, "delete", "runs/ended", None),
+    ):
+        answer = starter.request(method, f"/api/v1/{path}", json=body, headers={"Authorization": f"Bearer {admin}"})
+        assert (answer.status_code, taken) == (status, ["taken"]), (path, answer.text)
+        taken.clear()
+    kinds = [event["kind"] for event in starter.get("/api/v1/events", params={"actor": "token:admin"}).json()]
+    assert kinds == ["run-removed", "run-resubmitted", "adapter-downloaded", "order", "run-submitted"]
+
+
+def test_what_could_not_be_kept_is_not_answered_as_done(browse, store, monkeypatch):
+    def full(connection):
+        raise OperationalError("COMMIT", {}, Exception("disk full"))
+
+    event.listen(store.engine, "commit", full)
+    answer = browse[Role.OPERATOR].post("/api/v1/runs/busy/orders", json={"verb": "pause"})
+    event.remove(store.engine, "commit", full)
+    assert answer.status_code == 503
+    assert browse[Role.OPERATOR].get("/api/v1/runs/busy/orders").json() == []
 
 
 def test_a_database_that_breaks_is_503_and_says_nothing_of_itself(browse, store):
