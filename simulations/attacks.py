@@ -22,15 +22,13 @@ from client.site import Parts, Site
 from client.state.state_cache import StateCache
 from fedlora.adapters import shaped
 from fedlora.config import Recipe
-from fedlora.config.attack import AttackSettings
+from fedlora.config.attack import FLIPS_LABELS, AttackSettings
 from fedlora.data.examples import Examples
 from fedlora.protocol.task import Report, Task
 from fedlora.randomness import chooser
 from fedlora.updates import Adapter, Factor, Tensors, subtract
 from fedlora.wire.message import Expected, Schema, decode, state_hash
 from fedlora.wire.state import decode_state
-
-FLIPS_LABELS = ("label-flip", "scaled", "colluding", "overclaim")
 
 
 @dataclass

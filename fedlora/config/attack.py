@@ -14,6 +14,10 @@ from fedlora.settings import Settings
 AttackKind = Literal["label-flip", "sign-flip", "scaled", "colluding", "overclaim", "regauge"]
 
 
+FLIPS_LABELS: tuple[AttackKind, ...] = ("label-flip", "scaled", "colluding", "overclaim")
+"""What trains on reversed classes."""
+
+
 class AttackSettings(Settings):
     """Simulations only: some of the clients attack, in every round."""
 

@@ -22,6 +22,7 @@ from fedlora.privacy.gaussian_audit import Claim
 from fedlora.privacy.ledger import LedgerFiles, inspect_ledger
 from fedlora.protocol.task import Task
 from fedlora.settings import SettingsError
+from fedlora.tasks.registry import has_classes
 from fedlora.updates import Factor
 from server.coordinate import Coordination, begin
 from server.record.journal import Journal
@@ -50,6 +51,11 @@ def require_auditable(recipe: Recipe) -> None:
     require_compatible(case_of(recipe))
     if not recipe.privacy.enabled:
         raise SettingsError("the recipe is not private; set privacy.epsilon, for example --set privacy.epsilon=6.")
+    if not has_classes(recipe.model.task):
+        raise SettingsError(
+            f"the audit's canaries are texts with a class, and model.task={recipe.model.task} has none: it cannot be "
+            "audited yet."
+        )
     if recipe.adapter.init == "client-gradients":
         raise SettingsError(
             "the audit is of the rounds, and adapter.init=client-gradients has a private step before them; audit the "

@@ -7,8 +7,10 @@ docs/combinations.md, and by a test that tries every pair of settings named here
 
 from __future__ import annotations
 
+from fedlora.config.attack import FLIPS_LABELS
 from fedlora.config.robust import COORDINATE_RULES
 from fedlora.tasks.metric import SHARE
+from fedlora.tasks.registry import has_classes
 from fedlora.updates import Factor
 from strategies.compatibility.case import RAY, Place
 from strategies.compatibility.rule import Rule
@@ -255,6 +257,15 @@ PLACE = (
         instead="use the local engine or a deployment.",
         example=("strategy.name=hetlora", "devices.others.r=4"),
         where=RAY,
+    ),
+    Rule(
+        name="reversed classes need classes",
+        when=lambda c: c.recipe.attack and c.recipe.attack.kind in FLIPS_LABELS,
+        unless=lambda c: has_classes(c.recipe.model.task),
+        because="attack.kind={c.recipe.attack.kind} trains on reversed classes, and model.task={c.recipe.model.task} "
+        "has none;",
+        instead="use sign-flip or regauge.",
+        example=("attack.kind=scaled", "model.task=causal-lm"),
     ),
     Rule(
         name="liars are among others",

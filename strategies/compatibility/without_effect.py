@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from fedlora.config import DataSettings
 from fedlora.data.packaged import PACKAGED
+from fedlora.tasks.registry import has_classes
 from strategies.compatibility.case import Case
 from strategies.compatibility.rule import Holds, Rule
 
@@ -101,6 +102,13 @@ DATA = (
             example=(f"data.{column}=tweet", "data.source=airlines"),
         )
         for column in COLUMNS
+    ),
+    _idle(
+        "data.labels",
+        lambda c: c.recipe.data.labels is not None and not has_classes(c.recipe.model.task),
+        beside="model.task={c.recipe.model.task}: its rows have no classes",
+        instead="a task with classes",
+        example=("data.labels=[a, b]", "model.task=causal-lm"),
     ),
     _idle(
         "data.clients={c.recipe.data.clients}",
