@@ -45,12 +45,12 @@ def train(message: Message, context: Context) -> Message:
         stay_offline(settings)  # an executor of Flower's own has not asked for it
         remember_node(settings, context.node_id)
     except Exception:  # Flower would send its text
-        log.exception("this site's own settings or files are in the way of every task")
+        log.exception("this site's own settings or files prevent every task")
         raise RuntimeError("settings") from None
     try:
         task, blob = read_task(message)
     except (ValueError, KeyError, TypeError) as error:
-        log.error("a message is not understood: %s", error)
+        log.error("a message cannot be read: %s", error)
         return reply_message(message, unreadable(message, error, client=settings.site), None)
     report, update = respond(task, blob, settings)
     return reply_message(message, introduced(report, task, settings), update)
@@ -63,7 +63,7 @@ def respond(task: Task, blob: bytes, settings: ClientSettings) -> tuple[Report, 
     try:
         site = site_of(settings)
     except SettingsError:
-        log.exception("round %d cannot be done with this site's settings", task.round)
+        log.exception("round %d is not possible with this site's settings", task.round)
         return _failed(settings, "settings", task.round), None
     except Exception as error:
         log.exception("round %d failed", task.round)
@@ -90,7 +90,7 @@ def machine_of(task: Task, settings: ClientSettings) -> Machine | None:
     try:
         return this_machine(settings.device or task.model.device)
     except Exception:  # no answer is lost for it
-        log.exception("this machine could not be described")
+        log.exception("the description of this machine could not be read")
         return None
 
 
@@ -186,8 +186,8 @@ def require_both(settings: ClientSettings, own: OwnRows) -> None:
     """SettingsError where there is nothing to train or to test on."""
     if not own.train or not own.test:
         raise SettingsError(
-            f"{settings.data.train} leaves {len(own.train)} example(s) to train on and {len(own.test)} to test on "
-            f"({own.counts}); a site needs both."
+            f"{settings.data.train} has {len(own.train)} example(s) to train on and {len(own.test)} to test on "
+            f"({own.counts}); a site needs some of both."
         )
 
 

@@ -24,12 +24,12 @@ def limit_memory(limits: Limits) -> None:
     if limits.memory_mib is None:
         return
     if sys.platform != "linux":
-        raise SettingsError("limits.memory_mib needs Linux; leave it out, and bound the container instead.")
+        raise SettingsError("limits.memory_mib needs Linux; remove it and limit the container's memory instead.")
     taken_mib = data_bytes() / MIB
     if taken_mib > limits.memory_mib:
         raise SettingsError(
-            f"limits.memory_mib is {limits.memory_mib}, and {taken_mib:.0f} MiB are taken before any model is loaded; "
-            "raise it."
+            f"limits.memory_mib is {limits.memory_mib}, and {taken_mib:.0f} MiB are used before any model is "
+            "loaded; raise it."
         )
     # RLIMIT_DATA counts private writable memory (Linux 4.7), and not the address space that CUDA reserves.
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_mib * MIB, limits.memory_mib * MIB))

@@ -50,12 +50,12 @@ def answer(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes | None]:
     try:
         report, update = train_round(task, blob, site)
     except Refusal as refusal:
-        log.warning("round %d is refused: %s", task.round, refusal)
+        log.warning("round %d was refused: %s", task.round, refusal)
         report, update = Report(client=site.name, outcome="refused", code=refusal.code, round=task.round), None
     except WireError as error:
         report, update = Report(client=site.name, outcome="failed", code=error.code, round=task.round), None
     except SettingsError:
-        log.exception("the task of round %d cannot be done with this site's settings", task.round)
+        log.exception("the task of round %d is not possible with this site's settings", task.round)
         report, update = Report(client=site.name, outcome="failed", code="settings", round=task.round), None
     except Exception as error:  # whatever it says may carry data: it stays in this site's log
         log.exception("round %d failed", task.round)

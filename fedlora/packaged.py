@@ -23,7 +23,7 @@ def recipe_file(name: str | Path) -> Path:
     if str(name) in known:
         return known[str(name)]
     if (path / "config.yaml").is_file():
-        raise SettingsError(f"{name} is a run's folder; the recipe that it ran is {path / 'config.yaml'}.")
+        raise SettingsError(f"{name} is a run's folder; its recipe is {path / 'config.yaml'}.")
     beside = near_path(path)
     near = [*([str(beside)] if beside is not None else []), *difflib.get_close_matches(path.stem, known, n=3)]
     guess = f" Did you mean {' or '.join(near)}?" if near else ""

@@ -106,7 +106,7 @@ def mapping_in(text: str, what: str, *, may_be_empty: bool = False) -> Written:
     try:
         values = read_yaml(text)
     except YamlError as error:
-        raise SettingsError(f"{what} is not YAML for settings and cannot be read: {error}") from None
+        raise SettingsError(f"{what} is not valid YAML for settings: {error}") from None
     if values is None and may_be_empty:
         return Written({}, {})
     if values is None:
@@ -164,7 +164,7 @@ def _explain(model: type[Settings], item: Any, prefix: str) -> str:
             return f"unknown setting {key}; did you mean {' or '.join(near)}?"
         return f"unknown setting {key}; known here: {shortened(', '.join(sorted(here)), KNOWN_CHARS)}."
     if item["type"] == "missing":
-        return f"{key} is missing; it has no default."
+        return f"{key} is missing; it is required."
     message = shortened(item["msg"], KNOWN_CHARS).removeprefix("Value error, ").removeprefix("Input should be ")
     if item["type"] == "value_error":
         point = _with_a_point(item)

@@ -130,7 +130,7 @@ class Adapter:
 def _with_factors(layer: LowRank, given: Mapping[Factor, Tensor]) -> LowRank:
     """All at once, because the ranks may change together."""
     if Factor.R in given and layer.R_rr is None:
-        raise KeyError("R: this layer has no core R")
+        raise KeyError("R: this layer has no core matrix R")
     return LowRank(
         B_mr=given.get(Factor.B, layer.B_mr),
         A_rn=given.get(Factor.A, layer.A_rn),

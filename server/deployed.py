@@ -119,7 +119,7 @@ def open_or_go_without(settings: ServerSettings) -> Store | None:
     try:
         return open_store(settings.store_url)
     except SettingsError as error:
-        log.warning("the run is not written to the store", extra={"why": str(error)})
+        log.warning("the run cannot be written to the store", extra={"why": str(error)})
         return None
 
 
@@ -200,5 +200,5 @@ def alone_in(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SettingsError(f"another process is at work in {folder}; this one stops.") from None
+            raise SettingsError(f"another process is working in {folder}; this one stops.") from None
         yield

@@ -142,7 +142,7 @@ class Deployment:
         give_up = time.monotonic() + timeout_s
         while self.let_in(site) <= after:
             if time.monotonic() > give_up:
-                raise TimeoutError(f"{site} is not let in after {timeout_s:.0f} s: {self.health(site)}")
+                raise TimeoutError(f"{site} is not connected after {timeout_s:.0f} s:  {self.health(site)}")
             time.sleep(0.2)
 
     def submit(self, recipe: Recipe, *, name: str) -> Path:

@@ -85,7 +85,7 @@ def max_tokens(data: DataSettings, model: str) -> int:
 
 def recipe_text(start: Start, chosen: Chosen, *, typed: str) -> str:
     """The recipe as a file: what was chosen, with the reasons and the counts above each setting."""
-    title = f"Made by `{typed}`. The comments count your rows: take them out before you give the file away."
+    title = f"Made by `{typed}`. The comments contain numbers about your rows: remove them before you share this file."
     return "\n".join(_commented(start.values, {"name": [title], **_comments(start, chosen)}))
 
 

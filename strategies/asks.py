@@ -56,11 +56,12 @@ def require_as_named(task: Task) -> None:
     allowed = asks_of(task)
     if Ask(frozenset(task.trains), frozenset(task.keeps), task.adapter.kind) in allowed:
         return
-    named = " or ".join(_said(ask.trains, ask.keeps, ask.kind) for ask in allowed) or "nothing that is known here"
+    named = " or ".join(_said(ask.trains, ask.keeps, ask.kind) for ask in allowed) or "nothing that this version knows"
     raise Refusal(
         Code.STRATEGY_ASKS_MORE,
-        f"the task calls itself {task.strategy} and {_said(task.trains, task.keeps, task.adapter.kind)}; in its round "
-        f"{task.round} {task.strategy} {named}. Allow the strategy that it is in the policy, or none by name.",
+        f"the task is called {task.strategy} but {_said(task.trains, task.keeps, task.adapter.kind)}; in its round "
+        f"{task.round} {task.strategy} {named}. Allow the strategy that it really is in the policy, or list none by "
+        "name.",
     )
 
 

@@ -96,7 +96,7 @@ def strategies(
     ] = "attention",
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """What every strategy trains, sends (numbers per client and round) and guarantees."""
+    """List what every strategy trains, sends (values per client and round) and guarantees."""
     shapes = [(m, n)] if model is None else shapes_of(model, targets, r)
     setup = Setup(shapes, r, clients)
     rows = [describe(name, setup) for name in sorted(STRATEGIES)]
@@ -131,7 +131,7 @@ def probe_adapters(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Is averaging an adapter's trainable parameters the same as averaging ΔW, and if not, with which part frozen?"""
+    """Test whether averaging an adapter's parameters equals averaging ΔW, and if not, with which part frozen."""
     results, refused = [], []
     for name in adapter or [*adapter_types(), "dora", "lora_xs"]:
         try:

@@ -46,8 +46,8 @@ def admit(content: bytes, *, allowed: Collection[str]) -> Kind:
         if not entry.is_dir() and path.suffix not in CONFIGURATION and path.name not in NAMES:
             raise BundleError(
                 "bundle-not-allowed",
-                f"the bundle carries {entry.filename!r}, and its hash is not among allow_bundles in client.yaml; "
-                f"if you have read it and trust it, add: {digest}",
+                f"the bundle contains {entry.filename!r}, whose hash is not listed in allow_bundles in client.yaml; "
+                f"if you have read this file and trust it, add: {digest}",
             )
     return Kind.CONFIGURATION
 

@@ -44,9 +44,9 @@ def deregister(settings: ClientSettings) -> None:
     try:
         call(settings, "DeactivateNode", request, at=datetime.now(UTC), timeout_s=TIMEOUT_S)
     except grpc.RpcError as error:  # usually: that node is not connected any more
-        log.info("no good-bye was needed", extra={"said": error.details()})
+        log.info("nothing to deregister", extra={"said": error.details()})
         return
-    log.warning("said good-bye for a SuperNode that could not")
+    log.warning("deregistered a SuperNode that could not do so itself")
 
 
 def varint(number: int) -> bytes:

@@ -121,9 +121,9 @@ class Executor:
             reply = self._app(run, fab)(message, context)
             status, code = SubStatus.COMPLETED, ""
         except GoneError:
-            log.warning("a task is left: its run ended while its message was on the way")
+            log.warning("a task is skipped: its run ended while its message was in transit")
         except BundleError as error:
-            log.error("a bundle is refused: %s", error)
+            log.error("a bundle was refused: %s", error)
             code = error.code
         except Exception:
             log.exception("a task failed")
@@ -186,7 +186,7 @@ def require_policy(settings: ClientSettings) -> None:
     try:
         policy_of(settings)
     except SettingsError as error:
-        log.error("the policy cannot be read: no task is taken", extra={"why": str(error)})
+        log.error("the policy cannot be read: no task is accepted", extra={"why": str(error)})
         raise SystemExit(1) from None
 
 

@@ -38,7 +38,7 @@ def take_turns() -> None:
     loop = importlib.import_module(LOOP)
     for name, parameters in TAKEN.items():
         if not hasattr(loop, name) or not parameters <= set(inspect.signature(getattr(loop, name)).parameters):
-            raise RuntimeError(f"flwr receives its messages in another way: {name} cannot be watched")
+            raise RuntimeError(f"flwr receives its messages differently than expected: {name} cannot be watched")
     pull, push = loop._pull_and_store_message, loop._push_messages
 
     def receive_whole(*, state: Any, object_store: Any, receive: Callable[[], Any], **others: Any) -> int | None:

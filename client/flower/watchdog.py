@@ -29,10 +29,12 @@ is frozen looks well, and so does that of a site that was just revoked."""
 AWAY = "the coordinator does not answer at {}"
 NOT_CONNECTED = "the SuperNode has no connection to the coordinator"
 OTHER = (
-    "what answers at {} shows a certificate that this site's authority has not signed: if the coordinator has replaced "
+    "the server at {} presents a certificate that this site's authority did not sign: if the coordinator has replaced "
     "its authority, ask for a new grant (fedlora admin grant), then: fedlora client accept"
 )
-UNKNOWN = "the coordinator does not accept this site's key: revoked, or replaced by another; ask its administrator"
+UNKNOWN = (
+    "the coordinator does not accept this site's key: it was revoked or replaced; ask the coordinator's administrator"
+)
 
 
 UNREACHED = (Standing.AWAY, Standing.OTHER_AUTHORITY)
@@ -116,12 +118,12 @@ class Watchdog:
     def _end_what_is_over(self, supervisor: Supervisor) -> None:
         patience, now = self._settings.patience, self._clock()
         if self._unknown_since is not None and self._asked_at - self._unknown_since >= patience.revoked_s:
-            log.error("this site is revoked, and its agent stops", extra={"why": UNKNOWN})
+            log.error("this site is revoked; its agent stops", extra={"why": UNKNOWN})
             self.is_revoked = True
             supervisor.stop()
             return
         bound = patience.connection_s if self._connected_once else patience.start_s
         if self._silent_s < bound or self._answers_since is None or now - self._answers_since < patience.connection_s:
             return
-        log.warning("the SuperNode has no coordinator and does not try", extra={"seconds": bound})
+        log.warning("the SuperNode has no connection and does not reconnect", extra={"seconds": bound})
         supervisor.kill("supernode")

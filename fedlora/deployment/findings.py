@@ -49,9 +49,9 @@ def examine_all(checks: Iterable[tuple[str, Check]]) -> list[Finding]:
         try:
             found.append(check())
         except SettingsError as error:
-            found.append(bad(name, str(error), "Mend this setting."))
+            found.append(bad(name, str(error), "Correct this setting."))
         except Exception as error:
-            found.append(bad(name, f"the check failed: {type(error).__name__}: {error}", "Report this with its text."))
+            found.append(bad(name, f"the check failed: {type(error).__name__}: {error}", "Please report this message."))
     return found
 
 

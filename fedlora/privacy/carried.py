@@ -84,17 +84,17 @@ def to_carry(site: Path, dataset: str, source: str) -> Spent:
     """
     if source == dataset or source not in datasets(site):
         others = ", ".join(name for name in datasets(site) if name != dataset)
-        raise SettingsError(f"{site} has no other dataset {source!r} with a ledger; it has {others or 'none'}.")
+        raise SettingsError(f"{site} has no other dataset {source!r} with a ledger; known: {others or 'none'}.")
     chain = inspect_ledger(LedgerFiles(site, source))
     if chain.problem is not None:
         raise SettingsError(
-            f"the ledger of {source} cannot be trusted: {chain.problem}. Restore it, or state what was spent at most "
-            "with --epsilon, --delta and --reason."
+            f"the ledger of {source} cannot be trusted: {chain.problem}. Restore it, or state the most that was "
+            "spent with --epsilon, --delta and --reason."
         )
     counted = spent_of(inspect_ledger(LedgerFiles(site, dataset)).entries).through.get(source, 0)
     later = [entry for entry in chain.entries if entry.sequence > counted and spends(entry, beside=dataset)]
     if not later:
-        raise SettingsError(f"{source} has spent nothing that {dataset} does not count already.")
+        raise SettingsError(f"{source} has spent nothing that {dataset} does not already count.")
     names = {name: number for name, number in spent_of(chain.entries).through.items() if name != dataset}
     return replace(spent_of(later), through={**names, source: len(chain.entries)})
 

@@ -84,7 +84,7 @@ class AnsweredMeanwhile(Exception):  # noqa: N818  # nothing is wrong: here is t
     """Another process was quicker."""
 
     def __init__(self, answer: Answer) -> None:
-        super().__init__("the task was answered by another process meanwhile")
+        super().__init__("another process answered the task in the meantime")
         self.answer = answer
 
 
@@ -122,7 +122,7 @@ class Guard:
         if hashlib.sha256(content).hexdigest() != found.fields["answer"]:
             raise Refusal(
                 Code.LEDGER_DAMAGED,
-                f"{path} is not the answer that the ledger says was released; restore it, or start a new run.",
+                f"{path} is not the answer that the ledger records as released; restore it, or start a new run.",
             )
         return Answer.unpacked(content)
 

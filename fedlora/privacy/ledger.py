@@ -50,8 +50,8 @@ class LedgerFiles:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.dataset):
             raise ValueError(
-                f"the dataset id {self.dataset!r} is a file name here: 1 to 100 letters, digits, dots, dashes and "
-                "underscores, beginning with a letter or digit."
+                f"the dataset id {self.dataset!r} is used as a file name: use 1 to 100 letters, digits, dots, dashes "
+                "and underscores, starting with a letter or digit."
             )
 
     @property
@@ -132,8 +132,8 @@ def exclusive_ledger(files: LedgerFiles, key: PrivateKey) -> Iterator[Ledger]:
         if chain.problem is not None:
             raise Refusal(
                 Code.LEDGER_DAMAGED,
-                f"the ledger {files.ledger} cannot be trusted: {chain.problem}. Nothing is trained on this dataset "
-                "until a person has looked (`fedlora ledger verify`) and restored it.",
+                f"the ledger {files.ledger} cannot be trusted: {chain.problem}. Training on this dataset is blocked "
+                "until an administrator has checked it (`fedlora ledger verify`) and restored it.",
             )
         ledger = Ledger(files, chain, key)
         if chain.torn_bytes:
@@ -157,7 +157,8 @@ def locked(path: Path) -> Iterator[None]:
                 if time.monotonic() > until:
                     raise Refusal(
                         Code.LEDGER_BUSY,
-                        f"another process has held {path} for {BUSY_S:g} s; end it, or wait, and send the task again.",
+                        f"another process has locked {path} for {BUSY_S:g} s; stop it, or wait, then send the task "
+                        "again.",
                     ) from None
                 time.sleep(0.01)
                 continue
@@ -215,7 +216,7 @@ def _against_anchor(chain: Chain, files: LedgerFiles, public_key: str | None) ->
     if len(chain.entries) < sequence:
         return f"it was cut: {len(chain.entries)} entries are left of {sequence}"
     if (chain.entries[sequence - 1].digest if sequence else GENESIS) != digest:
-        return f"entry {sequence} is not the one that was anchored: the ledger was rewritten"
+        return f"entry {sequence} is not the anchored one: the ledger was rewritten"
     if len(chain.entries) > sequence + 1:
         return f"{len(chain.entries)} entries, but only {sequence} were anchored"
     return None
@@ -228,7 +229,10 @@ def _against_answers(chain: Chain, files: LedgerFiles) -> str | None:
     unknown = [name for name in names if _TASK.fullmatch(name) and name not in charged]
     if not unknown:
         return None
-    return f"it is an older copy: {len(unknown)} answer(s) beside it were never charged in it, as {unknown[0][:16]}"
+    return (
+        f"it is an older copy: {len(unknown)} answer(s) stored with it were never charged in it, such as "
+        f"{unknown[0][:16]}"
+    )
 
 
 def _statement(dataset: str, sequence: int, digest: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 MADE_BY = ("eager", "sdpa")
 """Where transformers makes masks of the whole batch. Other kinds of attention are judged by the rehearsal alone."""
 
-_always: ContextVar[bool] = ContextVar("every mask is made", default=False)
+_always: ContextVar[bool] = ContextVar("all masks were created", default=False)
 
 Mask = Callable[..., Any]
 

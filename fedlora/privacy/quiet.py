@@ -55,8 +55,8 @@ def require_quiet(model: nn.Module) -> None:
         if module.training and not _may_train(module, recomputing):
             raise Refusal(
                 Code.UNSUPPORTED_MODEL,
-                f"{name or type(module).__name__} is in train mode: there it may draw, or mix examples; leave the "
-                "modes of the model as the engine sets them.",
+                f"{name or type(module).__name__} is in training mode, in which it may draw random numbers or "
+                "mix examples; do not change the modes that the engine sets.",
             )
 
 

@@ -103,8 +103,8 @@ def not_finite() -> Refusal:
     """Training on such values would be training on noise alone, and saying nothing."""
     return Refusal(
         Code.UNSUPPORTED_MODEL,
-        "the model, with the adapter it was sent, gives losses or gradients of invented examples that are not finite: "
-        "every example would count as zero; look at the adapter's values, or use model.dtype=float32.",
+        "the model, with the adapter it was sent, gives losses or gradients of test examples that are not finite, "
+        "so that every example would count as zero; check the adapter's values, or use model.dtype=float32.",
     )
 
 
@@ -163,9 +163,9 @@ def _require_same_gradient(one: Seen, other: Seen, relative: float, *, floor: fl
 def _changes(what: str) -> Refusal:
     return Refusal(
         Code.UNSUPPORTED_MODEL,
-        f"the {what} of one example depends on another one in its batch: it changes with its company, or from one try "
-        "to the next; take means within each example only (no `labels=`, no batch statistics), and switch off what "
-        "draws.",
+        f"the {what} of one example depends on another one in its batch: it changes with the other examples, or from "
+        "one try to the next; take means within each example only (no `labels=`, no batch statistics), and turn off "
+        "randomness such as dropout.",
     )
 
 

@@ -90,14 +90,14 @@ def _require_apart(site: Path, dataset: str, other: str, hashes: Hashes, key: by
     if chain.problem is None and last <= spent_of(mine).through.get(other, 0):
         return
     what = (
-        f"nothing tells which rows the dataset {other!r} was charged for"
+        f"there is no record of the rows for which {other!r} was charged"
         if common is None
         else f"about {common} of these rows were charged to the dataset {other!r}"
     )
     raise Refusal(
         Code.KNOWN_DATA,
-        f"{what}, and {dataset!r} would begin without what they have spent. Set data.dataset: {other} in client.yaml, "
-        f"or carry it over: fedlora ledger carry {site} --dataset {dataset} --from {other}",
+        f"{what}, and {dataset!r} would start without that spending. Set data.dataset: {other} in client.yaml, "
+        f"or carry the spending over: fedlora ledger carry {site} --dataset {dataset} --from {other}",
     )
 
 

@@ -44,9 +44,9 @@ class Conditions:
                 return
             self._all = {**self._all, name: Condition(why is None, why, self._clock())}
         if why is not None:
-            log.warning("something is wrong", extra={"what": name, "why": why})
+            log.warning("a maintenance task reports a problem", extra={"what": name, "why": why})
         elif known is not None:
-            log.info("all is well again", extra={"what": name})
+            log.info("all maintenance tasks succeed again", extra={"what": name})
 
     def say_if_any(self, name: str, why: str | None) -> None:
         """As `say`, for things of which there may be thousands: one that is well is not kept."""
@@ -89,7 +89,7 @@ class Routine:
             try:
                 act()
             except Exception as error:
-                log.debug("a duty failed", exc_info=True, extra={"duty": name})
+                log.debug("a maintenance task failed", exc_info=True, extra={"duty": name})
                 self.conditions.say(name, in_words(error))
                 self._not_before[name] = self._clock() + RETRY_S
             else:

@@ -53,18 +53,18 @@ class OwnPort:
     def lacks(self, pid: int) -> str | None:
         """What is missing, in words for a person; None when the port is that process's alone."""
         if sys.platform != "linux":
-            return None if accepts("127.0.0.1", self._port) else f"nobody listens on port {self._port} yet"
+            return None if accepts("127.0.0.1", self._port) else f"nothing is listening on port {self._port} yet"
         try:
             inodes = frozenset(r.inode for r in tcp_rows(pid) if r.state == LISTENING and r.port == self._port)
             if not inodes:
-                return f"nobody listens on port {self._port} yet"
+                return f"nothing is listening on port {self._port} yet"
             if self._known == (pid, inodes):
                 return None
             others = inodes - inodes_of(pid)
         except OSError as error:  # it has just died
-            return f"process {pid} cannot be looked at: {error.strerror}"
+            return f"process {pid} cannot be inspected: {error.strerror}"
         if others:
-            return f"port {self._port} is another process's too: stop it, or choose another port (see: ss -ltnp)"
+            return f"port {self._port} is also used by another process; stop it, or choose another port (see: ss -ltnp)"
         self._known = (pid, inodes)
         return None
 

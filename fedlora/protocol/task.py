@@ -110,10 +110,10 @@ class Evaluation(Settings):
     @classmethod
     def _shares(cls, metrics: Mapping[str, float]) -> Mapping[str, float]:
         if taken := sorted(metrics.keys() & {"loss", "examples"}):
-            raise ValueError(f"{taken[0]} is no metric of a task.")
+            raise ValueError(f"{taken[0]} is not a metric of any task.")
         for name, value in metrics.items():
             if name.endswith("accuracy") and not value <= 1:
-                raise ValueError(f"{name} is {value}; it is a share.")
+                raise ValueError(f"{name} is {value}; it must be from 0 to 1.")
         return metrics
 
     @model_serializer

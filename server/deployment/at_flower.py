@@ -94,7 +94,7 @@ class AtFlower:
         if failures == self._failures:
             return
         if is_damaged(self._settings.database):
-            log.warning("superlink.db is damaged: the SuperLink is ended, and the next one begins without it")
+            log.warning("superlink.db is damaged: the SuperLink is stopped and restarted without it")
             self._kill()
             self._superlink = None  # nothing more is asked of it
         self._failures = failures

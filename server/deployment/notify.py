@@ -61,7 +61,7 @@ class Notifier:
             try:
                 self.step()
             except (SQLAlchemyError, SettingsError, OSError) as error:
-                log.warning("webhooks wait for the store", extra={"why": f"{type(error).__name__}"})
+                log.warning("webhooks are waiting for the store", extra={"why": f"{type(error).__name__}"})
 
     def _serve(self, hook: Webhook, secret: bytes) -> int:
         """In order, until one is refused: the next try waits for its pause."""
@@ -79,7 +79,7 @@ class Notifier:
             if state == "waiting":
                 return accepted
             if state == "given-up":
-                log.warning("a webhook gave no answer", extra={"url": hook.url, "event": event.kind, "why": answer.why})
+                log.warning("a webhook did not answer", extra={"url": hook.url, "event": event.kind, "why": answer.why})
             accepted += answer.ok
         return accepted
 

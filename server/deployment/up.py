@@ -90,7 +90,7 @@ def start_webhooks(settings: ServerSettings) -> Notifier | None:
     try:
         notifier = Notifier(open_store(settings.store_url), settings.webhooks)
     except SettingsError as error:
-        log.warning("webhooks are not served", extra={"why": str(error)})
+        log.warning("webhooks cannot be sent", extra={"why": str(error)})
         return None
     notifier.start()
     return notifier
@@ -149,7 +149,7 @@ def end_serverapps(settings: ServerSettings, config: Path) -> None:
     noted = [Process(status.pid, status.born) for status in left]
     own = [process for process in noted if environment_of(process, SERVED) == str(config.resolve())]
     for process in end(own, patience_s=STOP_S):
-        log.warning("a ServerApp of an earlier coordinator was ended", extra={"pid": process.pid})
+        log.warning("a ServerApp of an earlier coordinator was stopped", extra={"pid": process.pid})
 
 
 class Duties:
@@ -229,7 +229,7 @@ class Duties:
             return
         server_certificate(self._settings.pki)
         self._certificate = found
-        log.info("the certificates were renewed: the SuperLink is restarted")
+        log.info("the certificates were renewed: the SuperLink restarts")
         self._met.restart("superlink")
 
     def _look_at_flower(self) -> None:
@@ -253,7 +253,7 @@ class Duties:
         """After this clock was set back: the SuperLink's database says of every site that it is there until some time
         that is still to come, and Flower lets none of them in again before. It holds nothing that is not known here:
         sites are registered again, and runs go on from their checkpoints."""
-        log.warning("this machine's clock was set back: the SuperLink's database is given up, sites and runs are not")
+        log.warning("this machine's clock was set back: the SuperLink's database is discarded; sites and runs are kept")
         give_up(self._settings.database)
 
     @property

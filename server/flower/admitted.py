@@ -40,7 +40,7 @@ class Approved:
                 self._sites = by_key(registry_in(self._folder))
                 self._read = version
         except (OSError, SettingsError, ValueError) as error:
-            log.warning("sites.json cannot be read; who was approved stays so", extra={"why": str(error)})
+            log.warning("sites.json cannot be read; the last known approvals stay in force", extra={"why": str(error)})
         return self._sites
 
 

@@ -25,7 +25,7 @@ def is_damaged(database: Path) -> bool:
         finally:
             connection.close()
     except sqlite3.OperationalError as error:  # locked, no permission, a full disk: it may be whole
-        log.warning("superlink.db cannot be looked at", extra={"why": str(error)})
+        log.warning("superlink.db cannot be checked", extra={"why": str(error)})
         return False
     except sqlite3.DatabaseError:
         return True
@@ -41,6 +41,8 @@ def give_up_if_damaged(database: Path) -> bool:
     """Before a SuperLink is started, when nobody has it open. True where it was damaged."""
     if not is_damaged(database):
         return False
-    log.warning("superlink.db is damaged and given up: sites are registered again, runs go on from their checkpoints")
+    log.warning(
+        "superlink.db is damaged and was removed: sites are registered again, runs continue from their checkpoints"
+    )
     give_up(database)
     return True

@@ -17,5 +17,7 @@ def be_patient(start_s: float) -> None:
     """From now on a ServerApp has so long to report for the first time, and twice as long from then on."""
     names = vars(importlib.import_module(STATE))
     if names.get(NAME) != FLOWERS_S:
-        raise RuntimeError(f"flwr has another {STATE}.{NAME} than {FLOWERS_S}: how long a start may take cannot be set")
+        raise RuntimeError(
+            f"flwr has another {STATE}.{NAME} than {FLOWERS_S}: the time limit for a start cannot be set"
+        )
     names[NAME] = start_s

@@ -99,8 +99,8 @@ def read(path: Path, *, recipe: Mapping[str, Any], may_differ: Collection[str] =
         about = json.loads(text)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise DamagedCheckpointError(
-            f"the checkpoint {path} is damaged ({type(error).__name__}); it was not changed. Restore it from a backup, "
-            "or start again without --resume in another --out folder."
+            f"the checkpoint {path} is damaged ({type(error).__name__}). Restore it from a backup, or start "
+            "again without --resume in another --out folder."
         ) from None
     changed = sorted(set(_differences(about["recipe"], recipe)) - set(may_differ))
     if changed:

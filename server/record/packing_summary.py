@@ -31,7 +31,7 @@ def packed_as(summary: Mapping[str, Any]) -> str:
         return ""
     chosen = ", ".join(f"{name} ({count})" for name, count in summary["packing"].items())
     mean, most = summary["packing_error"], summary["packing_error_max"]
-    return f"Packed as {chosen}, which lost {mean:.2f} of an update, at most {most:.2f}, in norm. "
+    return f"Packed as {chosen}, which lost {mean:.2f} of an update's norm on average, at most {most:.2f}. "
 
 
 def name_of(packing: Packing) -> str:

@@ -143,6 +143,6 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = [{**json.loads(line)} for line in lines]
     except (ValueError, TypeError):
         raise SettingsError(
-            f"{path} is damaged, and with it what sites may have spent in this run; restore it from a backup."
+            f"{path} is damaged: it records what sites may have spent in this run. Restore it from a backup."
         ) from None
     return found

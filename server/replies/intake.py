@@ -160,7 +160,7 @@ class ReplyValidator:
                 self.held_versions[node] = report.base_version
             except ReceiptError as error:
                 outcome, code, why = "failed", BAD_RECEIPT, str(error)[:LONGEST_WHY]
-                log.warning("a receipt is refused", extra={"client": report.client, "why": why})
+                log.warning("a receipt was refused", extra={"client": report.client, "why": why})
             except WireError as error:
                 outcome, code = "failed", error.code
         self._records[node] = ClientRecord(

@@ -25,9 +25,11 @@ def read_declared(folder: Path) -> Declared:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):
-        raise SettingsError(f"{path} is damaged; delete it: the sites declare again in their next run.") from None
+        raise SettingsError(
+            f"{path} is damaged; delete it: the sites declare their resources again in their next run."
+        ) from None
     if not isinstance(values, dict):
-        raise SettingsError(f"{path} is damaged; delete it: the sites declare again in their next run.")
+        raise SettingsError(f"{path} is damaged; delete it: the sites declare their resources again in their next run.")
     return {site: parse(DeviceSettings, device, prefix=site) for site, device in values.items()}
 
 
@@ -36,7 +38,7 @@ def readable(folder: Path) -> Declared:
     try:
         return read_declared(folder)
     except (SettingsError, TypeError) as error:
-        log.warning("declarations cannot be read, and are left out", extra={"why": str(error)})
+        log.warning("declared resources cannot be read and are ignored", extra={"why": str(error)})
         return {}
 
 
@@ -47,7 +49,7 @@ def remember(folder: Path, site: str, device: DeviceSettings) -> None:
     try:
         write_atomically(folder / "resources.json", json.dumps(plain, indent=2).encode())
     except OSError as error:
-        log.warning("a declaration cannot be written", extra={"site": site, "why": str(error)})
+        log.warning("declared resources cannot be written", extra={"site": site, "why": str(error)})
 
 
 def planned_for(recipe: Recipe, declared: Declared, shape: Shape) -> Recipe:
@@ -66,6 +68,6 @@ def _fits(site: str, device: DeviceSettings, shape: Shape, recipe: Recipe) -> bo
     try:
         ranks_of(device, shape, recipe.adapter, key=site)
     except SettingsError as error:
-        log.warning("a site's declaration is left out", extra={"site": site, "why": str(error)})
+        log.warning("a site's declared resources are ignored", extra={"site": site, "why": str(error)})
         return False
     return True

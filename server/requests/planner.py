@@ -98,7 +98,7 @@ def depth_of(device: DeviceSettings, shape: Shape, *, key: str) -> int:
     least = memory_mb(shape, spread(shape, 1, 1, "uniform"), 1)
     raise SettingsError(
         f"{key}: not even the last layer fits; it needs {least:.1f} MB and "
-        f"{step_share(1, shape.depth):.0%} of a whole step's time. Raise memory_mb or target_step_s, or lower "
+        f"{step_share(1, shape.depth):.0%} of a full step's time. Raise memory_mb or target_step_s, or lower "
         "its microbatch."
     )
 

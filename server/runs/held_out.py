@@ -38,7 +38,8 @@ def classes_of(settings: ServerSettings, recipe: Recipe, seen: Sequence[str]) ->
     labels = declared or tuple(sorted(set(seen)))
     if len(labels) < 2:
         raise SettingsError(
-            "set data.labels in the recipe, or labels or held_out in server.yaml: the head needs its classes."
+            "set data.labels in the recipe, or labels or held_out in server.yaml: the model's head needs the list of "
+            "classes."
         )
     if not declared and own is not None:
         require_classes(labels, own.label, str(own.file))

@@ -41,7 +41,7 @@ class PlanError(SettingsError):
 def sizes(recipe: Recipe, *, timeout_s: float = PLAN_S) -> dict[str, int]:
     """`bytes_up`, `bytes_down`, `dense_fp32` of `fedlora wire plan`; SettingsError says in words why there are none."""
     if not _slots.acquire(blocking=False):
-        raise PlanError(f"{MOST_AT_ONCE} plans are being made already; try again when one is done.")
+        raise PlanError(f"{MOST_AT_ONCE} plans are being computed already; try again when one is finished.")
     try:
         with tempfile.TemporaryDirectory() as folder:
             answer = json.loads(_planned(recipe, Path(folder), timeout_s))
@@ -95,5 +95,5 @@ def _why(status: int, said: str) -> str:
     if errors:
         return shortened("\n".join(lines[lines.index(errors[0]) :]).removeprefix("error: "), SAID_CHARS)
     if status < 0 or any(words in lines[-1] for words in NO_MEMORY):
-        return f"it needs more than the {memory_bytes() / 1e9:.1f} GB that a plan may use here; {BY_HAND}"
+        return f"the plan needs more than the {memory_bytes() / 1e9:.1f} GB allowed here; {BY_HAND}"
     return f"{shortened(lines[-1], SAID_CHARS)} To see more, {BY_HAND}"

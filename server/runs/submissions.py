@@ -230,14 +230,14 @@ def stop(folder: Path, control: Control) -> None:
 
 def resume(folder: Path) -> None:
     """Go on with a run that was stopped or given up."""
-    _require_unfinished(folder, "go on with")
+    _require_unfinished(folder, "continue")
     change_submission(folder, wanted="going-on", fruitless=0)
 
 
 def _require_unfinished(folder: Path, what: str) -> None:
     if state_of(folder) == "finished":
         raise SettingsError(
-            f"{folder.name} is finished, after {completed_rounds(folder)} rounds: there is nothing to {what}. Its "
+            f"{folder.name} finished after {completed_rounds(folder)} rounds: there is nothing to {what}. Its "
             f"result is {folder / 'adapter'}."
         )
 

@@ -69,7 +69,7 @@ def store_here() -> str:
     """Where whoever looks finds it: FEDLORA_STORE, else the store of the server.yaml here, else runs/fedlora.db."""
     given = os.environ.get("FEDLORA_STORE")
     if given == NONE:
-        raise SettingsError("FEDLORA_STORE=none: there is no store to look at; unset it, or name one with --store.")
+        raise SettingsError("FEDLORA_STORE=none: the store is turned off; unset it, or name one with --store.")
     if given:
         return given
     if Path("server.yaml").exists():

@@ -39,9 +39,11 @@ def place_order(
 ) -> OrderRow:
     """Ask something of a run, and write it to the audit log. SettingsError for what is no order."""
     if verb not in get_args(Verb):
-        raise SettingsError(f"there is no order {verb!r}; there are: {', '.join(get_args(Verb))}.")
+        raise SettingsError(f"unknown command {verb!r}; known commands: {', '.join(get_args(Verb))}.")
     if (verb in NEED_A_SITE) != (argument is not None):
-        raise SettingsError(f"{verb} needs the name of a site." if verb in NEED_A_SITE else f"{verb} takes no site.")
+        raise SettingsError(
+            f"{verb} needs the name of a site." if verb in NEED_A_SITE else f"{verb} does not take a site."
+        )
     run = connection.execute(select(runs.c.run).where(runs.c.id == run_id)).scalar_one()
     connection.execute(orders.insert().values(run_id=run_id, verb=verb, argument=argument, who=who, placed_at=at))
     append_event(connection, "order", who=who, at=at, run=run, verb=verb, site=argument)

@@ -16,7 +16,7 @@ from server.record.outcomes import Outcome
 
 Kind = Literal["simulation", "deployment"]
 State = Literal["waiting", "running", "paused", "finished", "stopped", "failed", "died", "lost"]
-"""`died`: its process on this machine is gone; `lost`: a process on another machine has not been heard for long."""
+"""`died`: its process on this machine is gone; `lost`: a process on another machine has not reported for long."""
 
 FORMER = "accuracy"
 """What every run was compared by before there were tasks. Fields of rows are still named after it, for one version, and

@@ -36,8 +36,10 @@ def finish_after_asking(settings: ServerSettings, *, yes: bool) -> str:
     new = certificate_fingerprint(found[-1])
     if len(found) > 1:
         late = still_to_grant(settings)
-        told = f"Sites without a grant of the new authority lose their coordinator: {', '.join(late)}. " if late else ""
-        agree(f"{told}Let the old authority go?", yes=yes)
+        told = (
+            f"Sites without a grant of the new authority will lose the connection: {', '.join(late)}. " if late else ""
+        )
+        agree(f"{told}Remove the old authority?", yes=yes)
     with registry_lock(settings):
         finish_roll(settings.pki, hosts=[split_address(settings.address)[0]])
     tell(settings, "authority-replaced", authority=new)

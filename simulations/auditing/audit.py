@@ -190,7 +190,7 @@ def judged(run: Federation, scores: Scores, planned: Planting, asked: Asked, *, 
 
 def heard(found: Guesses) -> str:
     """The guesses in words."""
-    return f"{found.right} of {found.guesses} guesses right, over {found.canaries} canaries"
+    return f"{found.right} of {found.guesses} guesses right for {found.canaries} canaries"
 
 
 def chance_of_a_draw(claims: Sequence[Claim]) -> float:

@@ -52,8 +52,8 @@ def require_auditable(recipe: Recipe) -> None:
         raise SettingsError("the recipe is not private; set privacy.epsilon, for example --set privacy.epsilon=6.")
     if recipe.adapter.init == "client-gradients":
         raise SettingsError(
-            "the audit is of the rounds, and adapter.init=client-gradients has a private step before them; audit the "
-            "recipe with another adapter.init."
+            "the audit covers the rounds only, but adapter.init=client-gradients has a private step before them; "
+            "audit the recipe with another adapter.init."
         )
 
 

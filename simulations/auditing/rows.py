@@ -80,7 +80,7 @@ def clipped_sum(task: Task, blob: bytes, site: ClientSettings, *, number: int, o
     ):
         report, _ = respond(asked, blob, site)
     if len(sums) != 1:
-        raise SettingsError(f"the site {report.outcome} a task on a part of its rows: {report.code}; try more --rows.")
+        raise SettingsError(f"the site {report.outcome} a task on some of its rows: {report.code}; try more --rows.")
     return sums[0].cpu()
 
 

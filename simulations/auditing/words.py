@@ -53,8 +53,9 @@ def found(audit: Audit) -> list[str]:
             f"Assumes {ASSUMES[test.test]}."
             for test in audit.findings
         ),
-        f"{'!' if moved.refuted else ' '} rows: {len(moved.distances)} of {moved.rows} rows, each taken out of a file "
-        f"by itself, move the clipped sum by at most {moved.most:.6f} C (bound 1 + {TOLERANCE:g}). Assumes nothing.",
+        f"{'!' if moved.refuted else ' '} rows: {len(moved.distances)} of {moved.rows} rows, each removed from a "
+        f"file on its own, change the clipped sum by at most {moved.most:.6f} C (bound 1 + {TOLERANCE:g}). Assumes "
+        "nothing.",
     ]
 
 

@@ -35,19 +35,20 @@ MOST_STEPS, MOST_CLIENTS, MOST_TESTED = 10, 4, 200
 def find_lr(
     recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")],
     rates: Annotated[
-        str | None, typer.Option(help="Rates to try, with commas; five around the recipe's own when not given.")
+        str | None,
+        typer.Option(help="Learning rates to try, separated by commas; five around the recipe's own if not given."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds for each rate.")] = 2,
-    examples: Annotated[int, typer.Option(min=1, help="Most training examples of a client.")] = 200,
+    examples: Annotated[int, typer.Option(min=1, help="Largest number of training examples per client.")] = 200,
     overrides: Overrides = None,
     device: Device = None,
     dtype: Dtype = None,
     microbatch: Microbatch = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print rates, losses and the choice as JSON.")] = False,
 ) -> None:
-    """Try a few learning rates on RECIPE's own data, briefly, and say which to write into it.
+    """Try several learning rates briefly on RECIPE's own data, and print which one to use.
 
-    Rates are compared on what clients keep apart; the shared test set is not looked at. Nothing is kept.
+    Rates are compared on the clients' own test examples; the shared test set is not used. Nothing is saved.
     """
     talk(verbose=False)
     asked = load(recipe, overrides or [])
@@ -72,9 +73,9 @@ def refuse_private(recipe: Recipe, name: str) -> None:
     """SettingsError: each try would be one more look at the data, and the rate that is chosen tells of them."""
     if recipe.privacy.enabled or recipe.privacy.client_level is not None:
         raise SettingsError(
-            f"{name} trains under privacy, and find-lr would look at its data five times more, without any: what it "
-            "chooses would tell of them, and no ledger would count it. Choose the rate on data that are public, with "
-            f"the noise on: fedlora compare {name} --set data.source=PUBLIC.csv --sweep train.lr=0.3,1,3."
+            f"{name} trains with privacy, but find-lr would use its data several times without it: "
+            "the chosen rate would reveal something about them, and no ledger would count that. Choose the rate on "
+            f"public data, with noise: fedlora compare {name} --set data.source=PUBLIC.csv --sweep train.lr=0.3,1,3."
         )
 
 

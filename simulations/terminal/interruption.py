@@ -69,14 +69,14 @@ def how_to_go_on(folder: Path, *, rounds: int) -> InterruptedRunError:
     """What to say of a run in `folder` that was stopped, in the words of the command that ran it."""
     given = ["fedlora", *sys.argv[1:]]
     if not any(folder.rglob("checkpoint.safetensors")):  # of mode `alone`, one below it for every client
-        return InterruptedRunError(f"stopped before its first round; nothing is kept. Again: {shlex.join(given)}")
+        return InterruptedRunError(f"stopped before its first round; nothing was saved. Run again: {shlex.join(given)}")
     again = shlex.join(given if "--resume" in given else [*given, "--resume"])
     done = completed_rounds(folder)
     kept = f" Summary, picture and adapter of that round are in {folder}." if done else ""
-    return InterruptedRunError(f"stopped after round {done} of {rounds}.{kept} To go on: {again}")
+    return InterruptedRunError(f"stopped after round {done} of {rounds}.{kept} To continue: {again}")
 
 
 def the_same_again() -> InterruptedRunError:
     """What a comparison says in the place of one run's words."""
     again = shlex.join(["fedlora", *sys.argv[1:]])
-    return InterruptedRunError(f"stopped. What is finished is kept, and the same command goes on: {again}")
+    return InterruptedRunError(f"stopped. Finished runs are kept; the same command continues: {again}")

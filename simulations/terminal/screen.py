@@ -69,7 +69,7 @@ class Screen:
         elif isinstance(event, RoundStarted):
             self._asked, self._answered = event.asked, 0
             self._pace.started()
-            self._tell(f"round {event.round} has begun: {event.asked} clients are asked")
+            self._tell(f"round {event.round} started: {event.asked} clients are asked")
             now = f"0/{event.asked} clients"
         elif isinstance(event, ClientAnswered):
             self._answered += 1

@@ -85,7 +85,7 @@ FEDERATION = (
     _idle(
         "rounds.max_weight={c.recipe.rounds.max_weight}",
         lambda c: c.recipe.rounds.max_weight is not None and c.alike is not None,
-        beside="{c.alike}: examples are not what clients weigh by",
+        beside="{c.alike}: clients are not weighted by their number of examples",
         instead="a mean that is weighted by examples",
         example=("rounds.max_weight=100", "strategy.name=hetlora"),
     ),
@@ -96,7 +96,7 @@ DATA = (
         _idle(
             f"data.{column}={{c.recipe.data.{column}}}",
             lambda c, column=column: c.recipe.data.source in PACKAGED and _named(c, column),  # type: ignore[misc]
-            beside="data.source={c.recipe.data.source}, which is packaged",
+            beside="data.source={c.recipe.data.source}, which is a packaged corpus",
             instead="data.source with the path of your own file",
             example=(f"data.{column}=tweet", "data.source=airlines"),
         )

@@ -266,7 +266,7 @@ def test_a_receipt_without_a_signature_that_fits_is_counted_and_one_changed_in_t
         changed = insecure.model_copy(update={"epsilon_lifetime": 0.01}).model_dump_json()
         connection.execute(receipts.update().where(receipts.c.account_id == rows["b"].account).values(receipt=changed))
         assert verify_account(connection, rows["b"].account) == [
-            f"the receipt of run {'r' * 32}, round 1 is not signed by the site's key"
+            f"the receipt of run {'r' * 32}, round 1 is not signed with the site's key"
         ]
 
 
@@ -298,7 +298,7 @@ def test_the_audit_log_is_a_chain_and_says_where_it_breaks(store):
     with store.writing() as connection:
         connection.execute(text("UPDATE events SET line = replace(line, 'bob', 'ann'), who = 'bob' WHERE sequence = 2"))
     with store.reading() as connection:
-        assert verify_events(connection) == "line 2 is not what its columns say"
+        assert verify_events(connection) == "line 2 does not match its columns"
     with store.writing() as connection:
         connection.execute(text("DELETE FROM events WHERE sequence = 2"))
     with store.reading() as connection:

@@ -161,7 +161,7 @@ def access_path(store: str) -> Path:
     except ArgumentError:
         raise SettingsError(f"the store {store!r} is not a URL; write sqlite:///path/to/file.db.") from None
     if url.get_backend_name() != "sqlite" or not url.database:
-        raise SettingsError("say where users and tokens are kept, a file of this machine: --access /path/access.json")
+        raise SettingsError("name the file on this machine that stores users and tokens: --access /path/access.json")
     return Path(url.database).with_suffix(".access.json")
 
 
@@ -173,7 +173,7 @@ def require(role: Role) -> Callable[[Request], Principal]:
         if not isinstance(principal, Principal):
             raise HTTPException(401, "Log in, or send `Authorization: Bearer TOKEN`.", {"WWW-Authenticate": "Bearer"})
         if not principal.role.covers(role):
-            raise HTTPException(403, f"{principal.name} is {principal.role.value}; this needs {role.value}.")
+            raise HTTPException(403, f"{principal.name} has the role {principal.role.value}; this needs {role.value}.")
         return principal
 
     return check

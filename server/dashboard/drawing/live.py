@@ -91,7 +91,7 @@ class Live(Generic[V]):
                 log.warning("a page could not read the store", extra={"why": self._trouble})
                 since = time.strftime("%H:%M:%S UTC", time.gmtime())
                 self._problem.show(
-                    note(f"What is shown is of {since}; the store cannot be read: {self._trouble}", "bad")
+                    note(f"This page shows the state of {since}; the store cannot be read: {self._trouble}", "bad")
                 )
             return
         if self._trouble is not None:

@@ -10,13 +10,13 @@ from server.store.rows import RunRow, State
 
 STATES: dict[State, tuple[Tone, str]] = {
     "waiting": ("warn", "Fewer sites are connected than a round needs."),
-    "running": ("busy", "Rounds are going on."),
-    "paused": ("warn", "Somebody paused it; resume it to go on."),
+    "running": ("busy", "Rounds are running."),
+    "paused": ("warn", "It was paused by a user; resume it to continue."),
     "finished": ("good", "All rounds are done."),
-    "stopped": ("plain", "Somebody stopped it; it can be resumed from its checkpoint."),
+    "stopped": ("plain", "It was stopped by a user; it can be resumed from its checkpoint."),
     "failed": ("bad", "It ended with an error; it can be resumed from its checkpoint."),
-    "died": ("bad", "Its process is gone: resume it from its checkpoint."),
-    "lost": ("warn", "Its process runs on another machine and has not been heard for ten minutes."),
+    "died": ("bad", "Its process no longer runs; resume it from its checkpoint."),
+    "lost": ("warn", "Its process runs on another machine and has not reported for ten minutes."),
 }
 OUTCOMES: dict[str, Tone] = {"trained": "good", "late": "warn", "refused": "warn", "failed": "bad"}
 

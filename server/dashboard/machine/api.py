@@ -58,12 +58,12 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"description": text, "content": {"application/json": {"schema": {"type": "object"}}}}
     for code, text in {
-        401: "Nobody is logged in",
-        403: "The role does not cover this",
-        404: "There is no such thing",
-        409: "Not in its present state",
-        422: "What was sent cannot be used",
-        503: "The store cannot be reached",
+        401: "Not authenticated",
+        403: "The role does not allow this",
+        404: "Not found",
+        409: "Not possible in its current state",
+        422: "The request is not valid",
+        503: "The store is not reachable",
     }.items()
 }
 
@@ -245,7 +245,7 @@ def acting_routes(store: Store) -> APIRouter:
         """Pause, resume, stop, exclude, include or export: the run's own loop obeys."""
         run = known(store, name)
         if not run.active:
-            raise APIError(409, f"{run.name} is {run.state}: nobody would obey. Start it again first.")
+            raise APIError(409, f"{run.name} is {run.state}and would not react. Resume it first.")
         with store.writing() as connection:
             return place_order(connection, run.id, new.verb, who=who.name, at=time.time(), argument=new.site)
 
@@ -281,4 +281,4 @@ async def _unusable(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _unreachable(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": f"The store cannot be reached ({type(error).__name__}); try again."}, 503)
+    return JSONResponse({"detail": f"The store is not reachable ({type(error).__name__}); try again."}, 503)

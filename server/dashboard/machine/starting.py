@@ -18,7 +18,7 @@ from server.store.reading import read_detail
 
 MOST_CHARS = 100_000
 NOWHERE = (
-    "no run is started from here: this dashboard has no coordinator's folder beside its store, and it was started "
+    "this dashboard cannot start runs: its store is not in a coordinator's folder, and it was started "
     "without --allow-simulations. Use `fedlora server run` or `fedlora simulate` at a terminal."
 )
 

@@ -1,4 +1,4 @@
-"""What is wrong at the coordinator, above its runs: nothing is shown where nothing is."""
+"""Details at the coordinator, above its runs: nothing is shown where nothing is."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from server.dashboard.drawing.markup import Column, Row, moment, note, table
 from server.dashboard.state import AppState
 from server.deployment.said import LATE_S, Said, read_said
 
-COLUMNS = (Column("At the coordinator"), Column("What is wrong"), Column("Since"))
-NOT_UP = "The coordinator has not been heard for minutes. Is `fedlora server up` running, and can it write to its disk?"
+COLUMNS = (Column("Coordinator problem"), Column("Details"), Column("Since"))
+NOT_UP = "The coordinator has not reported for minutes. Is `fedlora server up` running, and can it write to its disk?"
 
 
 def said_by_coordinator(board: AppState) -> Said | None:
@@ -30,4 +30,4 @@ def trouble(said: Said | None, *, now: float | None = None) -> Markup:
         Row(name, (name, condition.why or "", moment(condition.since)), "warn")
         for name, condition in said.wrong.items()
     ]
-    return silent + (table("Wrong at the coordinator", COLUMNS, rows, empty="") if rows else Markup(""))
+    return silent + (table("Problems of the coordinator", COLUMNS, rows, empty="") if rows else Markup(""))

@@ -109,9 +109,9 @@ async def show(board: AppState, request: Request, name: str) -> None:
         live.html(lambda value: parts.verdict(value.standing, value.verdict))
         charts(live, visit, detail)
         people(live, visit)
-        with card("What was asked of it"):
+        with card("Commands"):
             live.html(lambda value: parts.order_table(value.orders))
-        with card("What it was made with"):
+        with card("Details"):
             Html(parts.made_with(first.run, detail))
         with card("Log"):
             live.html(lambda value: parts.log_of(value.log))
@@ -145,7 +145,8 @@ def people(live: Live[Shown], visit: PageContext) -> None:
     with card("Clients by round"):
         live.chart(
             lambda value: timeline_chart(visit.colours, value.cells),
-            label="What became of every client in every round; the table below says why clients did not train",
+            label="Outcome of every client in every round; the table below gives the reasons when a client did not "
+            "train",
             classes="chart tall",
         )
     with card("Clients"):

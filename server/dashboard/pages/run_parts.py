@@ -16,7 +16,7 @@ from server.store.rows import FailureRow, OrderRow, RunDetail, RunRow, RunSiteRo
 
 
 def heading(run: RunRow) -> Markup:
-    return Markup("<h1>{} {}</h1><p>{} · {} · begun {} · heard {}</p>").format(
+    return Markup("<h1>{} {}</h1><p>{} · {} · started {} · last seen {}</p>").format(
         run.name, state_badge(run), run.strategy, run.kind, moment(run.begun_at), moment(run.heard_at, "ago")
     )
 
@@ -26,8 +26,8 @@ def alerts(run: RunRow) -> Markup:
     said = Markup("")
     if run.waiting is not None:
         said += Markup(
-            '<p class="note warn">Waiting for sites: {} of {} connected; it gives up {}. '
-            "Are the sites up? <code>fedlora client doctor</code> tells each of them.</p>"
+            '<p class="note warn">Waiting for sites: {} of {} connected; the run stops waiting {}. '
+            "Are the sites running? Run <code>fedlora client doctor</code> at each site.</p>"
         ).format(run.waiting.connected, counted(run.waiting.needed, "client"), moment(run.waiting.until, "ago"))
     tone, meaning = STATES[run.state]
     if tone in ("bad", "warn") and run.waiting is None:
@@ -35,7 +35,7 @@ def alerts(run: RunRow) -> Markup:
         said += note(f"{run.state.capitalize()}. {meaning}{why}", tone)
     if run.insecure:
         said += note(
-            "Some noise of this run came from a seed: every ε below is a figure of a test, not a guarantee.", "bad"
+            "Some noise of this run came from a seed: the ε values below are for tests and are not a guarantee.", "bad"
         )
     return said
 
@@ -83,7 +83,7 @@ def against(sent: int, dense: int | None) -> str:
     return f"{saving(sent, dense)} than dense" if dense and sent else ""
 
 
-HINT = "Of the adapter as received, on the client's own test examples"
+HINT = "The received adapter, measured on the client's own test examples"
 
 
 def client_columns(metric: Metric) -> tuple[Column, ...]:
@@ -98,7 +98,7 @@ def client_columns(metric: Metric) -> tuple[Column, ...]:
         Column("Round time", number=True, hint="Mean of the rounds in which it trained"),
         Column("Sent up", number=True),
         Column("Received", number=True),
-        Column("Heard"),
+        Column("Last seen"),
     )
 
 
@@ -107,7 +107,7 @@ def client_table(sites: Sequence[RunSiteRow], metric: Metric) -> Markup:
         "Clients of this run",
         client_columns(metric),
         [client_row(site, metric) for site in sites],
-        empty="No client was asked yet; the first round has not begun.",
+        empty="No tasks were sent yet; the first round has not started.",
     )
 
 
@@ -131,8 +131,8 @@ def client_row(site: RunSiteRow, metric: Metric) -> Row:
 
 FAILURES = (
     Column("Client"),
-    Column("What"),
-    Column("Why"),
+    Column("Outcome"),
+    Column("Reason"),
     Column("Times", number=True),
     Column("Last in round", number=True),
     Column("At"),
@@ -155,11 +155,11 @@ def failure_table(failures: Sequence[FailureRow]) -> Markup:
         for row in failures
     ]
     return table(
-        "Why clients did not train", FAILURES, rows, empty="Every client that was asked has trained, in every round."
+        "Why clients did not train", FAILURES, rows, empty="Every client trained in every round in which it was asked."
     )
 
 
-ORDERS = (Column("What"), Column("By"), Column("At"), Column("Obeyed"), Column("Outcome"))
+ORDERS = (Column("Command"), Column("By"), Column("At"), Column("Handled"), Column("Result"))
 
 
 def order_table(orders: Sequence[OrderRow]) -> Markup:
@@ -170,13 +170,13 @@ def order_table(orders: Sequence[OrderRow]) -> Markup:
                 f"{row.verb} {row.argument or ''}",
                 row.who,
                 moment(row.placed_at),
-                moment(row.taken_at) if row.taken_at else "waits for the round to end",
+                moment(row.taken_at) if row.taken_at else "waiting for the end of the round",
                 row.outcome or "",
             ),
         )
         for row in orders
     ]
-    return table("What was asked of this run", ORDERS, rows, empty="Nobody has asked anything of this run.")
+    return table("Commands to this run", ORDERS, rows, empty="No commands yet.")
 
 
 def made_with(run: RunRow, detail: RunDetail) -> Markup:
@@ -193,8 +193,8 @@ def made_with(run: RunRow, detail: RunDetail) -> Markup:
 def log_of(lines: Sequence[str] | None) -> Markup:
     if lines is None:
         return note(
-            "There is no log of this run on this machine: a simulation's is what its terminal shows, "
-            "a deployed run's lies beside its coordinator."
+            "There is no log of this run on this machine: a simulation prints to its terminal, and "
+            "the log of a deployed run is on the coordinator's machine."
         )
     if not lines:
         return note("The log is empty.")

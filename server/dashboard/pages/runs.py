@@ -110,13 +110,13 @@ def summary(runs: Sequence[RunRow]) -> Markup:
     return figures(
         [
             Figure(
-                "Going on",
+                "Running",
                 str(len(active)),
                 f"{waiting} waiting for sites" if waiting else "",
                 "warn" if waiting else "plain",
             ),
             Figure("Finished", str(sum(run.state == "finished" for run in runs)), f"of {len(runs)}"),
-            Figure("Broken", str(len(broken)), "look below" if broken else "", "bad" if broken else "plain"),
+            Figure("Broken", str(len(broken)), "see the list below" if broken else "", "bad" if broken else "plain"),
             Figure("Sent up", size(sum(run.bytes_up for run in runs)), saving_of(runs)),
             Figure(
                 "Worst ε of a run",
@@ -141,11 +141,11 @@ def columns(runs: Sequence[RunRow]) -> tuple[Column, ...]:
         Column("State"),
         Column("Rounds"),
         Column("Strategy"),
-        Column(score_of(runs), number=True, hint="On the coordinator's test set, after the last evaluated round"),
+        Column(score_of(runs), number=True, hint="On the coordinator's test set, in the last evaluated round"),
         Column("Sent up", number=True, hint="By all clients together"),
         Column("Sent down", number=True),
         Column("Worst ε", number=True, hint="The largest ε of any site in this run"),
-        Column("Begun"),
+        Column("Started"),
     )
 
 
@@ -167,10 +167,10 @@ def run_table(runs: Sequence[RunRow], choice: Choice) -> Markup:
     wanted = [run for run in runs if choice.text in f"{run.name} {run.strategy} {run.state} {run.run}".lower()]
     shown = wanted[: choice.most]
     text = table(
-        "All runs, the newest first",
+        "All runs, newest first",
         columns(runs),
         [run_row(run, runs) for run in shown],
-        empty=f"No run has “{choice.text}” in its name, strategy or state.",
+        empty=f"No run matches “{choice.text}” (name, strategy or state).",
     )
     more = len(wanted) - len(shown)
     return text + (note(f"{more} older runs are not shown: filter by name, strategy or state.") if more else Markup(""))
@@ -218,7 +218,7 @@ def compared_table(value: Shown) -> Markup:
         Column(score_of(runs), number=True),
         Column("Best", number=True),
         Column("Loss (nats)", number=True),
-        Column("Aggregation error, at most", number=True),
+        Column("Largest aggregation error", number=True),
         Column("Sent up", number=True),
         Column("Against dense", number=True),
         Column("Worst ε", number=True),

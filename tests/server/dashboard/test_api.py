@@ -96,11 +96,11 @@ def test_orders_that_cannot_be_obeyed_are_refused_with_the_reason(browse):
     operator = browse[Role.OPERATOR]
     refused = operator.post("/api/v1/runs/first/orders", json={"verb": "pause"})
     assert (refused.status_code, refused.json()["detail"]) == (
-        409, "first is finished: nobody would obey. Start it again first.",
+        409, "first is finishedand would not react. Resume it first.",
     )  # fmt: skip
     for body, reason in (
         ({"verb": "exclude"}, "exclude needs the name of a site."),
-        ({"verb": "pause", "site": "a"}, "pause takes no site."),
+        ({"verb": "pause", "site": "a"}, "pause does not take a site."),
     ):
         refused = operator.post("/api/v1/runs/busy/orders", json=body)
         assert (refused.status_code, refused.json()["detail"]) == (422, reason)
@@ -132,13 +132,13 @@ def starter(store, tmp_path):
     [
         ("train: {lrr: 1}", "unknown setting train.lrr; did you mean train.lr?"),
         ("[1, 2]", "the recipe must hold `key: value` settings, not a list."),
-        ("a: [1", "the recipe is not YAML for settings and cannot be read: line 1, column 6"),
+        ("a: [1", "the recipe is not valid YAML for settings: line 1, column 6"),
         ("seed: 2001-99-99", "seed must be a valid integer"),
-        ("\0", "a character that no text holds"),
+        ("\0", "a character that is not allowed in text"),
         ("{1: 2}", "unknown setting 1"),
-        ("[" * 5000, "more than 32 levels deep"),
-        (BOMB, "line 1: &a is not for settings"),
-        (ECHO, "line 1: &a is not for settings"),
+        ("[" * 5000, "more than 32 levels of nesting"),
+        (BOMB, "line 1: anchors and aliases such as &a are not supported"),
+        (ECHO, "line 1: anchors and aliases such as &a are not supported"),
     ],
 )
 def test_a_bad_recipe_is_refused_and_nothing_is_started(starter, tmp_path, recipe, reason):
@@ -184,7 +184,7 @@ def test_a_run_is_started_once_under_a_name_that_is_a_name(starter, tmp_path, mo
 
 def test_where_no_run_can_be_started_or_resumed_it_is_said(browse, starter):
     answer = browse[Role.OPERATOR].post("/api/v1/runs", json={"recipe": "{}", "name": "x"})
-    assert (answer.status_code, answer.json()["detail"][:39]) == (409, "no run is started from here: this dashb")
+    assert (answer.status_code, answer.json()["detail"][:39]) == (409, "this dashboard cannot start runs: its s")
     assert "without --allow-simulations" in answer.json()["detail"]
     assert "only a run that was stopped" in starter.post("/api/v1/runs/busy/resume").json()["detail"]
     assert starter.get("/api/v1/runs/first/adapter").status_code == 404
@@ -220,7 +220,7 @@ def test_a_database_that_breaks_is_503_and_says_nothing_of_itself(browse, store)
         connection.execute(text("ALTER TABLE runs RENAME TO elsewhere"))
     answer = browse[Role.VIEWER].get("/api/v1/runs")
     assert (answer.status_code, answer.json()) == (
-        503, {"detail": "The store cannot be reached (OperationalError); try again."},
+        503, {"detail": "The store is not reachable (OperationalError); try again."},
     )  # fmt: skip
 
 
