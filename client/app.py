@@ -1,4 +1,4 @@
-"""The client as a Flower ClientApp: thin. What it does is in round.py."""
+"""The client as a thin Flower ClientApp; the work of a round is in round.py."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ app = ClientApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Answer one task. Whatever goes wrong is logged here and leaves as a code."""
+    """Answer one task. Errors are logged here and leave the site only as a code."""
     try:
         settings = load_client(Path(os.environ["FEDLORA_SITE"]))
         stay_offline(settings)  # an executor of Flower's own has not asked for it
@@ -72,11 +72,11 @@ def respond(task: Task, blob: bytes, settings: ClientSettings) -> tuple[Report, 
 
 
 _told: set[str] = set()
-"""Runs in which this process has said what the site can carry, and with what it works."""
+"""Runs in which this process has already declared the site's resources and machine."""
 
 
 def introduced(report: Report, task: Task, settings: ClientSettings) -> Report:
-    """The report, with the site's resources and machine in the first answer of a run that this process gives."""
+    """The report; this process's first answer in a run also declares the site's resources and machine."""
     if task.run in _told:
         return report
     _told.add(task.run)
@@ -84,7 +84,7 @@ def introduced(report: Report, task: Task, settings: ClientSettings) -> Report:
 
 
 def machine_of(task: Task, settings: ClientSettings) -> Machine | None:
-    """Versions and device; None where the site keeps them to itself, or where they cannot be said."""
+    """Versions and device; None if the site does not report them or they cannot be read."""
     if not settings.tell_machine:
         return None
     try:
@@ -153,7 +153,7 @@ class FileRows:
 
 
 def signer(node_key: Path) -> Callable[[bytes], bytes] | None:
-    """Signs with the key that the site enrolled with; None before it has one, and no coordinator takes its updates."""
+    """A signer with the key that the site enrolled with; None before enrolment, when no coordinator accepts updates."""
     if not node_key.exists():
         return None
     key = load_key(node_key)

@@ -1,4 +1,4 @@
-"""What training may take of a site's machine: a bound on memory that costs a round its update, not the site its life.
+"""Memory limit of training at a site: exceeding it costs a round's update, not the process.
 
 A container or a systemd unit that passes its bound is killed, and its round is lost in silence. Here an allocation that
 would pass it fails, and the round is answered with the code `out-of-memory`.
@@ -20,7 +20,7 @@ ALLOCATION_FAILED = "can't allocate memory"  # torch's CPU allocator raises a pl
 
 
 def limit_memory(limits: Limits) -> None:
-    """Bound this process from now on. SettingsError where the system cannot, or the bound is already passed."""
+    """Limit this process's memory. SettingsError if the system cannot, or the limit is already exceeded."""
     if limits.memory_mib is None:
         return
     if sys.platform != "linux":
@@ -42,6 +42,6 @@ def data_bytes() -> int:
 
 
 def code_of(error: Exception) -> str:
-    """What a site says of an exception: `out-of-memory`, or nothing but `internal-error`."""
+    """The code for an exception: `out-of-memory`, otherwise `internal-error` and nothing more."""
     short = isinstance(error, MemoryError) or type(error).__name__ == CUDA_FAILED or ALLOCATION_FAILED in str(error)
     return OUT_OF_MEMORY if short else "internal-error"

@@ -65,7 +65,7 @@ def reply_message(message: Message, report: Report, blob: bytes | None) -> Messa
 
 
 def understood_by_sender(message: Message) -> int:
-    """The protocol of whoever sent this message; the oldest one where it cannot be told."""
+    """Protocol version of the sender; the oldest one if it cannot be read."""
     try:
         return spoken(message.content.config_records[TASK_RECORD])
     except (ValueError, KeyError):

@@ -48,7 +48,7 @@ COMMANDS = {
 
 
 SLOW_TO_LOAD = ("init", "simulate", "find-lr", "compare")
-"""What imports torch, transformers and Flower: seconds in which a person should not wonder."""
+"""Commands that import torch, transformers and Flower, which takes seconds: a message tells the user."""
 
 
 class LazyGroup(TyperGroup):
@@ -121,7 +121,7 @@ def main() -> None:
 
 
 def way_out(error: OSError) -> str:
-    """What to do about a file or folder that cannot be used."""
+    """Advice for a file or folder that cannot be used."""
     match error.errno:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return f"You are user {os.getuid()}: choose another folder, or ask its owner for access."

@@ -1,4 +1,4 @@
-"""The recipes that come with fedlora: wherever a recipe file is asked for, one of their names will do."""
+"""Packaged recipes: their names can be used wherever a recipe file is expected."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ def recipe_file(name: str | Path) -> Path:
 
 
 def sentence_of(recipe: Path) -> str:
-    """What a recipe's first line, a comment, says of it; nothing where there is none."""
+    """A recipe's description: the comment in its first line; empty if there is none."""
     first = recipe.read_text(encoding="utf-8").partition("\n")[0]
     return first.removeprefix("#").strip() if first.startswith("#") else ""

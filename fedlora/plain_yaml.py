@@ -38,7 +38,7 @@ BASES = {"0o": 8, "0x": 16}
 
 
 class YamlError(ValueError):
-    """What is wrong with a text, and on which line; bounded in length, whatever the text."""
+    """A problem in a text, with its line; limited in length, whatever the text."""
 
 
 class Written(dict[str, Any]):
@@ -87,7 +87,7 @@ def read_scalar(text: str) -> Any:
 
 
 def plain(text: str, *, line: int | None) -> Any:
-    """What a scalar without quotes means."""
+    """The value of a scalar without quotes."""
     if NULL.fullmatch(text):
         return None
     if truth := TRUTH.fullmatch(text):

@@ -17,7 +17,8 @@ from fedlora.plain_yaml import Place, Written, YamlError, read_yaml, shortened, 
 
 MOST_PROBLEMS = 20
 MOST_CHARS = 4000
-"""What a person can read; and what somebody else's recipe can make a log or a page hold."""
+"""Longest error message: what a person can read, and a limit on what a stranger's recipe can put into a log or a
+page."""
 KEY_CHARS = 200
 KNOWN_CHARS = 600
 
@@ -29,7 +30,7 @@ OTHER_WORDS = {
     "text_column": "text", "label_column": "label", "dataset_text_field": "text", "aggregation": "name",
     "optim": "optimizer", "fraction_fit": "fraction", "bf16": "dtype",
 }  # fmt: skip
-"""What Flower, PEFT, transformers, TRL and Opacus call a setting, and its name here."""
+"""Names that Flower, PEFT, transformers, TRL and Opacus use for a setting, with the name here."""
 
 DECIMAL_COMMA = re.compile(r"[-+]?[0-9]*,[0-9]+([eE][-+]?[0-9]+)?")
 THOUSANDS = re.compile(r"[-+]?[1-9][0-9]{0,2}(,[0-9]{3})+")
@@ -175,7 +176,7 @@ def _explain(model: type[Settings], item: Any, prefix: str) -> str:
 
 
 def _with_a_point(item: Any) -> str:
-    """What to write for a number with a comma, which is a point to some and parts thousands to others."""
+    """Advice for a number with a comma, which is a decimal point to some and separates thousands for others."""
     text = item["input"].strip() if isinstance(item["input"], str) else ""
     ways = [text.replace(",", ".")] if DECIMAL_COMMA.fullmatch(text) and item["type"] != "int_parsing" else []
     ways += [text.replace(",", "")] if THOUSANDS.fullmatch(text) else []

@@ -136,7 +136,7 @@ def signed_by(registry: Registry, node: int, digest: bytes, signature: bytes) ->
 
 
 def evaluation(placed: Recipe, home: LoadedModel, examples: Examples) -> Evaluate:
-    """How a state does on the coordinator's test set."""
+    """An evaluation of states on the coordinator's test set."""
 
     def on_held_out(state: State) -> Evaluation:
         load_state(home, "held-out", state)
@@ -153,7 +153,7 @@ def watch(event: Event, settings: ServerSettings) -> None:
 
 
 def log_event(event: Event) -> None:
-    """One line per event: nobody waits in silence."""
+    """Log one line per event, also while the run waits."""
     match event:
         case Waiting():
             log.info(

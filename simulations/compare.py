@@ -35,7 +35,7 @@ class Run:
 
     @property
     def metric(self) -> Metric:
-        """What it is compared by; a summary of before there were several has accuracy."""
+        """The metric by which it is compared; older summaries have only accuracy."""
         named: str | None = self.summary.get("metric")
         return ACCURACY if named is None else Metric(named, self.summary["larger_is_better"])
 
@@ -139,7 +139,7 @@ class Simulate(Protocol):
 
 
 def run_missing(planned: Sequence[Planned], simulate: Simulate, *, say: Callable[[str], None]) -> list[Run]:
-    """Do what is not done yet: a finished folder has a whole summary.json, one that was interrupted a checkpoint."""
+    """Run what is not finished yet: a finished folder has a complete summary.json, an interrupted one a checkpoint."""
     runs = []
     for number, item in enumerate(planned, start=1):
         if not is_finished(item.folder):
@@ -183,7 +183,7 @@ class Row:
     """Of the score."""
     loss: float
     standing: str | None
-    """As the task's judge says it (`fedlora.tasks.verdict`); of several seeds the worst."""
+    """The verdict of the task's judge (`fedlora.tasks.verdict`); of several seeds the worst."""
     aggregation_error_max: float | None
     megabytes_up: float
     megabytes_down: float

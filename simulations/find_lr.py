@@ -17,12 +17,12 @@ from fedlora.tasks.verdict import Judge
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 SAME = 0.02
-"""Of the smallest loss: what is no larger by more is as good, and the lower rate is the steadier one."""
+"""Relative tolerance: losses within it of the smallest count as equal, and the lowest such rate is the most stable."""
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One rate, and what became of it."""
+    """One learning rate and its result."""
 
     rate: float
     judge: Judge
@@ -37,7 +37,7 @@ class Tried:
 
     @property
     def verdict(self) -> str:
-        """The judge's in a word or two."""
+        """The judge's verdict, in a few words."""
         return self.judge.learning(self.losses, self.score) if self.losses else "diverged"
 
 

@@ -64,7 +64,7 @@ def run_on_ray(
 
 
 def one_actor(device: str) -> Config:
-    """What Ray sets aside for an actor, which answers one client at a time. Without a GPU of its own it would see none.
+    """Resources of a Ray actor, which answers one client at a time. Without a GPU of its own it would see none.
 
     >>> one_actor("cuda")
     {'num_cpus': 1, 'num_gpus': 1.0}

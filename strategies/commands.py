@@ -36,7 +36,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Setup:
-    """What traffic depends on: the adapted matrices (m, n), the rank, the clients of a round."""
+    """Inputs of the traffic figures: the adapted matrices (m, n), the rank, the clients of a round."""
 
     shapes: Sequence[tuple[int, int]]
     r: int
@@ -44,7 +44,7 @@ class Setup:
 
 
 def traffic(strategy: Strategy, setup: Setup) -> Traffic:
-    """What this implementation sends for all adapted matrices together."""
+    """Values that this implementation sends for all adapted matrices together."""
     each = [traffic_of(strategy, m=m, n=n, r=setup.r, clients=setup.clients) for m, n in setup.shapes]
     return Traffic(sum(one.up for one in each), sum(one.down for one in each))
 

@@ -1,4 +1,4 @@
-"""How well a recipe and its strategy fit, where they may meet: what a person should know."""
+"""Remarks on an allowed combination of recipe and strategy, for the user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GROUPS = {
 
 
 def remarks(recipe: Recipe, strategy: Strategy) -> Iterator[str]:
-    """What is allowed and should be known: averaging that is not exact, as the probe measures it; no global model."""
+    """Remarks: averaging that is not exact, as measured; no global model."""
     name, traits = recipe.strategy.name, strategy.traits
     if traits.keeps:
         yield f"strategy {name} has no global model: every client ends with its own."

@@ -1,4 +1,4 @@
-"""Whether the coordinator takes this site's clock for right: Flower refuses calls from its future or past.
+"""A check whether the coordinator accepts this site's clock: Flower refuses calls from its future or past.
 
 A SuperNode whose clock is more than 5 s ahead or 305 s behind is refused, and ends without saying why. This asks on
 purpose: a call that is signed as the SuperNode's are, in the name of no node, so that it is refused in any case - and

@@ -60,7 +60,7 @@ Input = tuple[Message, Context, Run, Fab]
 
 
 class GoneError(Exception):
-    """A task whose message the SuperNode has taken back: its run ended while it was being received."""
+    """A task whose message the SuperNode withdrew: its run ended while it was being received."""
 
 
 def connect(address: str, *extra: ProtobufClientInterceptor) -> RuntimeHttpClient:
@@ -89,7 +89,7 @@ class Executor:
         self._node = connect(address, secret)
 
     def run(self) -> None:
-        """For ever; a SuperNode that is away is waited for."""
+        """Answer tasks until the process ends; waits for a SuperNode that does not answer."""
         while True:
             try:
                 worked = self.step()
@@ -138,7 +138,8 @@ class Executor:
             client.close()
 
     def _app(self, run: Run, fab: Fab) -> AnyClientApp:
-        """What answers: the installed client, or the code of a bundle that the site has allowed by its hash."""
+        """The ClientApp that answers: the installed client, or the code of a bundle that the site has allowed by its
+        hash."""
         kind = admit(fab.content, allowed=self._allowed)
         key = fab.hash_str if kind is Kind.ALLOWED_CODE else ""
         if key not in self._apps:

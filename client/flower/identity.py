@@ -1,4 +1,4 @@
-"""How a site shows who it is: its node key, and the certificate for that key that came with the coordinator's grant."""
+"""The site's identity: its node key, and the certificate for that key that came with the coordinator's grant."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def certificate_for(key: ec.EllipticCurvePublicKey, path: Path) -> x509.Certific
 
 
 def channel_credentials(authority: bytes, node_key: Path, certificate: Path) -> grpc.ChannelCredentials:
-    """For a connection to the coordinator. A grant of version 0.1.0 brought no certificate: none is shown then, and a
-    coordinator that requires one refuses the connection."""
+    """Certificate and key for a connection to the coordinator. A grant of version 0.1.0 contained no certificate: then
+    none is presented, and a coordinator that requires one refuses the connection."""
     key = load_node_key(node_key)
     own = certificate_for(key.public_key(), certificate)
     if own is None:

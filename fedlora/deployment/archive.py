@@ -31,7 +31,7 @@ PASSING = re.compile(r"\..*\.tmp|.*\.lock|lock|fedlora-.*\.tar")
 
 
 class About(Settings):
-    """What a backup is of; the archive's last member, so that one that was cut short has none."""
+    """A backup's description, its last member, so that a truncated archive has none."""
 
     kind: str
     """coordinator or site."""
@@ -47,7 +47,7 @@ class About(Settings):
     """SHA-256 of every file, by its path in the folder."""
 
     more: Mapping[str, Any]
-    """What the kind's own restore says about it."""
+    """Details for the kind's own restore."""
 
 
 def files_below(folder: Path, *, skip: Iterable[str] = ()) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Whom to trust is a person's to say: what both sides' commands ask before they replace a key or an authority."""
+"""Questions before a key or an authority is replaced: an administrator decides whom to trust."""
 
 from __future__ import annotations
 

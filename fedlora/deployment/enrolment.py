@@ -1,4 +1,4 @@
-"""How a site and a coordinator come to know each other: a signed request goes one way, a grant comes back.
+"""Enrolment: a site sends a signed request to a coordinator, which sends a grant back.
 
     site                                        coordinator
     makes its own key (it never leaves)
@@ -53,7 +53,7 @@ class Grant(Settings):
     key: str
     """Fingerprint of the site's key that was approved."""
     certificate: str | None = None
-    """PEM; shows to the coordinator's port that this key may come in. Coordinators of version 0.1.0 gave none."""
+    """PEM; proves at the coordinator's port that this key is approved. Coordinators of version 0.1.0 gave none."""
 
 
 def require_name(text: str, *, what: str = "name") -> str:

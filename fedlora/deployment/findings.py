@@ -1,4 +1,4 @@
-"""What a doctor finds: each check says how it stands and, if badly, what to do."""
+"""Findings of a doctor: each check reports a state and, if there is a problem, a remedy."""
 
 from __future__ import annotations
 

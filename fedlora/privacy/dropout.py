@@ -1,4 +1,4 @@
-"""A private task may not ask for dropout: for whoever sees a task before anything is loaded."""
+"""Dropout is refused in private tasks; this check needs nothing loaded."""
 
 from __future__ import annotations
 

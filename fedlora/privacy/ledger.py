@@ -42,7 +42,7 @@ BUSY_S = 60.0
 
 @dataclass(frozen=True)
 class LedgerFiles:
-    """Where the ledger of one dataset lies at one site."""
+    """Paths of one dataset's ledger at one site."""
 
     site: Path
     dataset: str
@@ -116,7 +116,7 @@ class Ledger:
         return entry
 
     def anchor(self) -> None:
-        """Sign and keep, beside the ledger, how long it is and how it ends."""
+        """Write the anchor: the signed length and last digest of the ledger."""
         statement = _statement(self._files.dataset, len(self.entries), self._head)
         signed = {**statement, "signature": sign(self._key, canonical(statement))}
         write_atomically(self._files.anchor, canonical(signed))
@@ -176,7 +176,8 @@ def hold_ledger(files: LedgerFiles) -> Iterator[None]:
 
 
 def read_ledger(files: LedgerFiles, *, public_key: str | None) -> Chain:
-    """What is certain, and the first problem. Without a public key the anchor's signature is not checked."""
+    """The entries that are certain, and the first problem. Without a public key the anchor's signature is not
+    checked."""
     content = files.ledger.read_bytes() if files.ledger.exists() else b""
     chain = read_chain(content)
     problem = chain.problem or _against_anchor(chain, files, public_key) or _against_answers(chain, files)
@@ -184,7 +185,8 @@ def read_ledger(files: LedgerFiles, *, public_key: str | None) -> Chain:
 
 
 def inspect_ledger(files: LedgerFiles) -> Chain:
-    """What is certain, for somebody beside a running client: waits while an entry and its anchor are being written.
+    """The entries that are certain, read while a client may be running: waits while an entry and its anchor are being
+    written.
 
     Without the site's key nothing says who wrote the anchor: that is a problem too.
     """

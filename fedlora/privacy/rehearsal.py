@@ -1,4 +1,4 @@
-"""What the engine tries on examples before it trusts a model with a batch: is each computed from itself alone?
+"""The engine's test of a model before it trains on data: is the loss of each example computed from that example alone?
 
 With three examples i, j, k of one shape, in the very mode that trains (train flags, autocast, checkpointing):
 
@@ -100,7 +100,7 @@ def require_whole_batch(backward: Backward, indices: Tensor, *, clip: float, com
 
 
 def not_finite() -> Refusal:
-    """Training on such values would be training on noise alone, and saying nothing."""
+    """Refuse losses or gradients that are not finite: the run would train on noise alone without saying so."""
     return Refusal(
         Code.UNSUPPORTED_MODEL,
         "the model, with the adapter it was sent, gives losses or gradients of test examples that are not finite, "

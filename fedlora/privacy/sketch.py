@@ -1,4 +1,5 @@
-"""Which rows a dataset's budget stands for: a keyed sketch beside each ledger, so that a new name is no new budget.
+"""Sketches of the rows behind each dataset's budget: keyed hashes beside each ledger, so that a new dataset name gives
+no new budget.
 
     <site>/privacy/sketches/<dataset>    8 bytes that tell the key, then sorted 64-bit keyed hashes of training texts
 

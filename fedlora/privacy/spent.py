@@ -1,4 +1,5 @@
-"""What a run's summary says of privacy: ε of every client, how far it is a figure of a test, and what leaks besides."""
+"""A run's privacy figures for its summary: ε of every client, whether it is only for tests, and what else is
+revealed."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ CLIENT_LEVEL_LEAKS = (
 
 
 def leaks(recipe: Recipe) -> list[str]:
-    """What the ε of a private run does not cover, named."""
+    """The information that a private run's ε does not cover."""
     named = list(ALWAYS)
     if recipe.privacy.report_metrics:
         named.append(
@@ -76,7 +77,7 @@ def epsilon_max(spent: Mapping[str, SiteSpent]) -> float:
 
 
 def privacy_note(recipe: Recipe, spent: Mapping[str, SiteSpent]) -> str | None:
-    """One paragraph for people who get the adapter; None without example-level privacy."""
+    """One paragraph for users of the adapter; None without example-level privacy."""
     if not recipe.privacy.enabled:
         return None
     note = (

@@ -1,4 +1,4 @@
-"""What the private engine refuses, and the check that training changed what it should and nothing else.
+"""Models that the private engine refuses, and a check that training changed only what it should.
 
 Refused at the door: trained parameters outside layers with per-example gradients (embeddings, norms, Conv1D, DoRA's
 magnitude), DoRA whatever trains, and batch normalisation that has no statistics of its own: it takes its batch's, in

@@ -45,8 +45,8 @@ class Child:
     log: Path | None = None
     """Where its output goes; this process's own output when not given."""
     lacks: Callable[[int], str | None] = lambda pid: None
-    """What the process of this pid still lacks to do its work, in words; None: nothing. For the health report, and
-    asked before the next child is started."""
+    """What the process with this pid is still waiting for, as text; None: it is ready. For the health report, and
+    checked before the next child is started."""
 
     before: Callable[[], object] = lambda: None
     """Done before every start; what it raises is logged, and the child is started all the same."""

@@ -57,7 +57,8 @@ def recorded(model: BaseModel) -> dict[str, Any]:
 
 
 def agreed(model: BaseModel) -> dict[str, Any]:
-    """What every version that may act on `model` has of it, for digests: `recorded`, without what may be ignored."""
+    """The fields of `model` that every version has that may act on it, for digests: `recorded`, without what may be
+    ignored."""
     values = recorded(model)
     return _without(values, [tuple(name.split(".")) for name in ignorable(model)])
 
@@ -85,7 +86,7 @@ def ignorable(model: BaseModel) -> list[str]:
 
 
 def spoken(record: Mapping[str, Any]) -> int:
-    """What the sender of a message speaks, as it says beside the JSON; ValueError for what is no version."""
+    """Protocol version of a message's sender, as stated beside the JSON; ValueError if it is not a version."""
     version = record.get(PROTOCOL_KEY, 1)
     if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= LARGEST_PROTOCOL:
         raise ValueError(f"{shortened(repr(version), SHOWN_CHARS)} is not a version of the protocol")

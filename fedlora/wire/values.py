@@ -31,7 +31,8 @@ SPARSE = 16  # k values stand for a chunk of about so many times more
 
 
 class ValueCodeError(ValueError):
-    """Bytes that are no values: not finite, a scale out of bounds, a code that is never written, padding not zero."""
+    """Invalid value code: not finite, a scale out of bounds, a code that is never written, or padding that is not
+    zero."""
 
 
 @lru_cache(maxsize=LENGTHS)

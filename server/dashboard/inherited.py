@@ -1,6 +1,6 @@
 """A port that systemd has opened for the dashboard (`deploy/systemd/fedlora-dashboard.socket`): sd_listen_fds(3).
 
-So the service itself needs no network: whoever gets hold of it reaches nothing but the store.
+The service itself then needs no network: an attacker who controls it reaches only the store.
 """
 
 from __future__ import annotations

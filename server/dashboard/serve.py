@@ -1,4 +1,4 @@
-"""The dashboard as a process: which doors it has, where it listens, and what it prints."""
+"""The dashboard's process: access rules, address and start-up messages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ class BindConfig:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     plain_http: bool = False
-    """Nobody can listen in all the same: a proxy before it speaks TLS, or its port is published on loopback alone."""
+    """Connections are protected without TLS here: by a proxy in front, or because the port is published on loopback
+    only."""
 
     @property
     def tls(self) -> bool:
@@ -167,7 +168,7 @@ def serve(
 
 
 def greet(listening: BindConfig, doors: Auth, *, show: Callable[[str], None], browser: bool) -> None:
-    """Say how to get in."""
+    """Print how to log in."""
     if is_loopback(listening.host):
         link = f"{listening.url}/enter?link={doors.sessions.new_link()}"
         show(f"Open this link, which works once and logs you in as admin:\n  {link}")

@@ -1,4 +1,4 @@
-"""What Prometheus may know of a coordinator: read from its files at every scrape, so that there is nothing to keep.
+"""A coordinator's metrics for Prometheus, read from its files at every scrape, so that no state is kept.
 
 Names of runs and sites are labels; nothing else of a site is said but how it answered in the last round.
 """
@@ -124,7 +124,7 @@ def of_runs(folders: Iterable[Path]) -> Iterator[Metric]:
 
 
 def of_store(settings: ServerSettings) -> Iterator[Metric]:
-    """What only the store has added up: failures by reason, bytes, budgets. Nothing where it cannot be reached."""
+    """Metrics that need the store: failures by reason, bytes, budgets. None if the store is not reachable."""
     try:
         store = open_existing(settings.store_url)
     except SettingsError:

@@ -28,10 +28,10 @@ log = logging.getLogger("fedlora.notify")
 
 MOST_ATTEMPTS = 6
 FIRST_PAUSE_S = 5.0
-"""Then twice as long each time: 5, 10, 20, 40, 80 s."""
+"""First pause before another attempt, in seconds; it doubles each time: 5, 10, 20, 40, 80."""
 LOOK_S = 2.0
 OLDEST_S = 86_400.0
-"""What is older than a day when a webhook is first seen is not news."""
+"""Oldest event that is sent to a webhook seen for the first time, in seconds."""
 
 
 class Notifier:
@@ -102,7 +102,7 @@ class Notifier:
 
 
 def name_of(hook: Webhook) -> str:
-    """What a webhook's deliveries are kept under: another address is another webhook."""
+    """The key of a webhook's deliveries: another address is another webhook."""
     return hashlib.sha256(hook.url.encode()).hexdigest()[:16]
 
 

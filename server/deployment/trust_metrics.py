@@ -1,4 +1,4 @@
-"""What alerts need to know besides runs: certificates that end, a disk that fills, a site that never came.
+"""Metrics for alerts besides runs: expiring certificates, free disk space, sites that never connected.
 
 A file that cannot be read costs its own metrics and no others: an alert on what is absent says so.
 """

@@ -41,7 +41,7 @@ SERVED = "FEDLORA_SERVER"
 TICK_S = 1.0
 RENEW_LOOK_S = 3600.0
 CLOCK_STEP_S = 60.0
-"""A clock that is set back by less costs a site at most as long as its heartbeat does."""
+"""A clock set back by less than this, in seconds, disconnects a site for at most a heartbeat."""
 
 
 def serve(settings: ServerSettings, config: Path) -> None:
@@ -137,7 +137,7 @@ def children(settings: ServerSettings, config: Path) -> list[Child]:
 
 
 def lacks_ports(settings: ServerSettings) -> Callable[[int], str | None]:
-    """What a SuperLink lacks until both its ports are its own: one that another process listens on is not."""
+    """What a SuperLink is still waiting for: both ports must be its own, not another process's."""
     ports = (OwnPort(split_address(settings.listen)[1]), OwnPort(settings.control_port))
     return lambda pid: next((said for port in ports if (said := port.lacks(pid)) is not None), None)
 
@@ -203,7 +203,7 @@ class Duties:
             self.conditions.say("flower", in_words(error))
 
     def look(self, supervisor: Supervisor) -> None:
-        """At the clock, the certificates, and whether there is a SuperLink to speak with."""
+        """Check the clock, the certificates, and whether there is a SuperLink to call."""
         self._supervisor = supervisor
         self._own.turn()
 
@@ -215,7 +215,7 @@ class Duties:
         self._clock_offset = offset
 
     def _renew_certificate(self) -> None:
-        """When it is due, gone or damaged; whoever changes it has it looked at, too."""
+        """Renew the server certificate if it is due, missing or damaged; changes by others are noticed too."""
         now = time.monotonic()
         if now >= self._next_renewal or stamp(self._settings.pki) != self._certificate:
             self._next_renewal = now  # one that fails is tried again, though the present one is taken up meanwhile
@@ -237,7 +237,7 @@ class Duties:
         self.flower.meet(superlink["pid"] if superlink["ready"] else None)
 
     def _write_down(self) -> None:
-        """For the dashboard, what is wrong; in a thread of its own, for a disk may stall."""
+        """Write the current problems for the dashboard, in a thread, because a disk may stall."""
         found, now = self.conditions.all(), time.monotonic()
         if found is self._written[1] and now - self._written[0] < EVERY_S:
             return

@@ -1,4 +1,4 @@
-"""Before Flower's own checks: who may call the Fleet API, and in whose name.
+"""The access check in front of Flower's own: who may call the Fleet API, and as which site.
 
     stranger          no certificate of the authority             the connection ends in the TLS handshake
     any connection    a key that is not approved now               refused before Flower reads a byte of it
@@ -114,7 +114,7 @@ def certified_key(context: Any) -> bytes | None:
 
 
 def refusal(code: grpc.StatusCode, why: str) -> Any:
-    """A method that does nothing but say no."""
+    """A method that only refuses."""
 
     def refuse(request: Any, context: Any) -> Any:
         context.abort(code, why)

@@ -1,4 +1,4 @@
-"""The SuperLink's own database: what it knows is known here too, so a damaged one is given up as a lost one is.
+"""The SuperLink's own database: the coordinator can rebuild its contents, so a damaged one is deleted.
 
 Sites are registered again from sites.json, and runs go on from their checkpoints.
 """
@@ -38,7 +38,7 @@ def give_up(database: Path) -> None:
 
 
 def give_up_if_damaged(database: Path) -> bool:
-    """Before a SuperLink is started, when nobody has it open. True where it was damaged."""
+    """Delete the database if it is damaged, before a SuperLink is started. True if it was damaged."""
     if not is_damaged(database):
         return False
     log.warning(

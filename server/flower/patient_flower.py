@@ -14,7 +14,7 @@ NAME, FLOWERS_S = "HEARTBEAT_DEFAULT_INTERVAL", 30
 
 
 def be_patient(start_s: float) -> None:
-    """From now on a ServerApp has so long to report for the first time, and twice as long from then on."""
+    """Give ServerApps this long for their first report, in seconds, and twice as long after it."""
     names = vars(importlib.import_module(STATE))
     if names.get(NAME) != FLOWERS_S:
         raise RuntimeError(

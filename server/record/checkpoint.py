@@ -1,4 +1,5 @@
-"""What a killed coordinator needs to go on: one safetensors file, replaced atomically after every round."""
+"""The checkpoint, from which a killed coordinator resumes: one safetensors file, replaced atomically after every
+round."""
 
 from __future__ import annotations
 

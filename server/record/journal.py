@@ -34,7 +34,7 @@ from server.run_identity import MAY_MOVE, MadeOf, bind, bound, require_same
 log = logging.getLogger("fedlora.journal")
 
 NOISED = "noised_rounds"
-"""A byte for every round whose sum got client-level noise, those that a crash made the loop do again included."""
+"""File with one byte for every round whose sum got client-level noise, including rounds repeated after a crash."""
 
 
 class Journal:

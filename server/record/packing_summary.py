@@ -1,4 +1,4 @@
-"""What summary.json says of how updates were packed: which codecs were chosen, and what that lost."""
+"""The summary of how updates were packed: which codecs were chosen, and what was lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def packing_summary(rounds: Iterable[Sequence[RoundRecord]]) -> dict[str, Any]:
 
 
 def packed_as(summary: Mapping[str, Any]) -> str:
-    """A sentence on it, where anything was lost."""
+    """The summary as a sentence; empty if nothing was lost."""
     if not summary.get("packing_error_max"):
         return ""
     chosen = ", ".join(f"{name} ({count})" for name, count in summary["packing"].items())

@@ -1,4 +1,4 @@
-"""What the coordinator remembers of sites' ledgers: the newest receipt of each, in this run and in all before it.
+"""The newest receipt of every site's ledger, in this run and in all runs before it.
 
 A site whose disk was put back to an older state, or emptied, cannot see it itself: its numbers, or its key, show it
 here. An older copy is turned away until its numbers have passed those that are held: by then a person has seen it. A
@@ -67,7 +67,7 @@ def clients_in(rounds: Path) -> list[dict[str, Any]]:
 
 
 def held_in(runs: Path, *, but: Path | None = None) -> dict[tuple[str, str], LastReceipt]:
-    """What all runs in a folder hold against the sites, apart from one run."""
+    """The newest receipts of all runs in a folder except one."""
     found: list[dict[str, Any]] = []
     for path in sorted(runs.glob("*/rounds.jsonl")):
         if path.parent != but:

@@ -25,7 +25,7 @@ from fedlora.settings import SettingsError
 FILE = "sent.jsonl"
 
 Spent = Callable[[int | None], Mapping[str, SiteSpent]]
-"""What a run may have cost every site: after a round, or (None) by now."""
+"""The most that a run may have cost every site: after a round, or (None) up to now."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Returned:
     task: str
     receipt: Receipt
     key: str | None
-    """That signed it."""
+    """The public key that signed it."""
 
 
 class SentTasks:

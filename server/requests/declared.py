@@ -1,4 +1,4 @@
-"""What sites have declared that they can carry: resources.json beside sites.json, and what the planner makes of it."""
+"""Resources that sites have declared: resources.json beside sites.json, as settings for the planner."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def read_declared(folder: Path) -> Declared:
 
 
 def readable(folder: Path) -> Declared:
-    """As `read_declared`; of a damaged file nothing, for no run is worth less than a declaration that comes again."""
+    """The declared resources, or none if the file is damaged: sites will declare them again, and no run should stop for
+    that."""
     try:
         return read_declared(folder)
     except (SettingsError, TypeError) as error:
@@ -43,7 +44,7 @@ def readable(folder: Path) -> Declared:
 
 
 def remember(folder: Path, site: str, device: DeviceSettings) -> None:
-    """A site's newest declaration takes the place of its older one. Where it cannot be written the run goes on."""
+    """Store a site's newest declaration in place of its older one. If that fails, the run continues."""
     known = {**readable(folder), site: device}
     plain = {name: known[name].model_dump(exclude_none=True) for name in sorted(known)}
     try:

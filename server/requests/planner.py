@@ -1,4 +1,4 @@
-"""Unequal devices: each client's rank of every matrix, from what it is said to carry.
+"""Planner for unequal devices: each client's rank of every matrix, from its declared resources.
 
 Layers nearer the output first, and, where asked, ranks that rise towards it: LEGEND, arXiv 2412.20004 (its formulas are
 not public; those here are stated where they are used). A client with less depth also stops its backward pass earlier.

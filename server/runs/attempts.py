@@ -37,12 +37,13 @@ log = logging.getLogger("fedlora.submissions")
 MOST_FRUITLESS = 6
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 300.0
 ASK_S = 30.0
-"""A silent run is asked after as often, and looked at again after so long before it is stopped."""
+"""How often Flower is asked about a silent run, in seconds; also the wait before the last check, after which it is
+stopped."""
 FRESH_S = 2.0
 """A change of runs/ that is no older may be followed by another within one tick of the file system's clock."""
 
 RUN = "run "
-"""Before a run's name among the conditions."""
+"""Prefix of a run's name in the conditions."""
 
 Clock = Callable[[], float]
 Stamp = tuple[tuple[int, int] | None, ...]
@@ -50,7 +51,7 @@ Stamp = tuple[tuple[int, int] | None, ...]
 
 @dataclass
 class Watch:
-    """What a coordinator remembers of its runs between two looks. It may forget all of it: nothing is lost but time."""
+    """A coordinator's memory of its runs between two checks. It can be lost at no cost but time."""
 
     conditions: Conditions = field(default_factory=Conditions)
     asked_at: dict[str, float] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class Watch:
     overdue_at: dict[str, float] = field(default_factory=dict)
     """When a Flower run that calls itself running was first found to be silent for too long."""
     why: dict[str, str] = field(default_factory=dict)
-    """What there is to say of a silent Flower run, until it is asked after again."""
+    """The last finding about a silent Flower run, until it is checked again."""
     ended: set[str] = field(default_factory=set)
     """Flower runs that were told to stop, and over since."""
     _listed_at: int = -1
@@ -134,7 +135,7 @@ def go_on(
 
 @dataclass(frozen=True)
 class _Look:
-    """One look at runs, by a clock that goes on during calls."""
+    """One check of all runs, with a clock that also runs during calls."""
 
     settings: ServerSettings
     control: Control
@@ -173,7 +174,7 @@ class _Look:
         return not seen.at_work
 
     def _adopt(self, folder: Path, seen: Look) -> None:
-        """Take note of an attempt that works, if it is not the one that is written down."""
+        """Record an attempt that works, if it is not the recorded one."""
         assert seen.status is not None
         if seen.status.flower_run != seen.submission.flower_run:
             change_submission(folder, flower_run=seen.status.flower_run)

@@ -47,6 +47,6 @@ def classes_of(settings: ServerSettings, recipe: Recipe, seen: Sequence[str]) ->
 
 
 def known_classes(settings: ServerSettings, recipe: Recipe) -> tuple[str, ...]:
-    """The same; the test set is read only where nothing is declared."""
+    """The classes of `held_out_classes`; the test set is read only if nothing is declared."""
     read = None if recipe.data.labels or settings.labels else held_out(settings)
     return classes_of(settings, recipe, labels_in(read.rows) if read else ())

@@ -1,4 +1,4 @@
-"""Starting runs for somebody who does not sit at a terminal: a recipe, validated; what it will cost; then the run.
+"""Starting runs from the dashboard: validate a recipe, show its cost, then start the run.
 
 A folder of runs that belongs to a deployed coordinator (server.yaml beside it) gets a submission, which the coordinator
 takes up; any other gets a simulation, a process of its own that outlives whoever asked for it.

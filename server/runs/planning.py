@@ -1,4 +1,4 @@
-"""What a recipe would send, measured in a process of its own: bounded in number, in time and in memory.
+"""The bytes that a recipe would send, measured in a separate process: limited in number, time and memory.
 
 A plan loads the recipe's model and packs a message, so a recipe decides what it costs; the dashboard that waits for it
 must survive any. The bounds are this process's, the work is the child's.
@@ -23,10 +23,10 @@ from fedlora.settings import SettingsError
 from fedlora.units_path import units_folder
 
 PLAN_S = 120.0
-"""From the start of the child to its end; then it is killed."""
+"""Longest run time of the child, in seconds; then it is killed."""
 MOST_AT_ONCE = 2
 MEMORY_SHARE = 0.5
-"""Of this machine's memory, for one plan."""
+"""Share of this machine's memory that one plan may use."""
 NO_MEMORY = ("MemoryError", "not enough memory", "Cannot allocate memory")
 SAID_CHARS = 600
 BY_HAND = "plan it at a terminal: fedlora wire plan RECIPE."
@@ -89,7 +89,7 @@ def memory_bytes() -> int:
 
 
 def _why(status: int, said: str) -> str:
-    """What a child that failed means, without its traceback."""
+    """The reason why a child failed, without its traceback."""
     lines = said.strip().splitlines() or [""]
     errors = [line for line in lines if line.startswith("error: ")]
     if errors:

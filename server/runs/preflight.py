@@ -1,4 +1,4 @@
-"""What a coordinator can know of a run before it begins: its classes, its own test set, and the sites that it has.
+"""Checks of a run before it starts: its classes, the coordinator's test set, and the approved sites.
 
 Nothing of a site's data is here: how many examples there are, and of which classes, each site's own doctor says there.
 """
@@ -51,7 +51,7 @@ def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
 
 
 def doubts(settings: ServerSettings, recipe: Recipe, labels: tuple[str, ...], *, has_test_set: bool) -> Iterator[str]:
-    """What may still come right: sites can be approved after a run was submitted."""
+    """Warnings about what can still be corrected: sites can be approved after a run was submitted."""
     for group in alike(labels):
         yield f"the classes {' and '.join(map(repr, group))} differ only in case or spaces"
     if not has_test_set:

@@ -17,7 +17,7 @@ from server.store.values import finite
 
 
 def metric_of(run: Any) -> Metric:
-    """What a row of `runs` is compared by."""
+    """The metric by which a row of `runs` is compared."""
     return Metric(run.metric, run.larger_is_better, run.unit)
 
 

@@ -1,4 +1,4 @@
-"""Orders in the store: placed by whoever is looking, obeyed by the run's loop. A row is never changed, only answered.
+"""Commands in the store: written by users, carried out by the run's loop. A row is never changed, only answered.
 
 What is in force is read from all orders of a run, in order: the last of pause and resume, every exclude without a later
 include, and a stop that nobody has obeyed yet. So it survives the loop's process.
@@ -24,20 +24,20 @@ NEED_A_SITE = ("exclude", "include")
 
 @dataclass(frozen=True)
 class InForce:
-    """What the loop has to obey."""
+    """Commands in force, for the loop."""
 
     pause: OrderRow | None = None
     stop: OrderRow | None = None
     excluded: frozenset[str] = frozenset()
     exports: tuple[OrderRow, ...] = ()
     news: tuple[OrderRow, ...] = ()
-    """Orders that nobody has answered, those above included."""
+    """Commands without an answer, including those above."""
 
 
 def place_order(
     connection: Connection, run_id: int, verb: str, *, who: str, at: float, argument: str | None = None
 ) -> OrderRow:
-    """Ask something of a run, and write it to the audit log. SettingsError for what is no order."""
+    """Write a command to a run, and an audit log entry. SettingsError for an unknown command."""
     if verb not in get_args(Verb):
         raise SettingsError(f"unknown command {verb!r}; known commands: {', '.join(get_args(Verb))}.")
     if (verb in NEED_A_SITE) != (argument is not None):
@@ -52,7 +52,7 @@ def place_order(
 
 
 def in_force(connection: Connection, run_id: int) -> InForce:
-    """What a run's loop has to obey now."""
+    """The commands that are in force for a run now."""
     found = connection.execute(select(orders).where(orders.c.run_id == run_id).order_by(orders.c.id)).mappings()
     return folded([_row(row) for row in found])
 
@@ -79,7 +79,7 @@ def folded(listed: list[OrderRow]) -> InForce:
 
 
 def answer_orders(connection: Connection, taken: Iterable[OrderRow], outcome: str, *, at: float) -> None:
-    """Say that orders were obeyed, or why not."""
+    """Record that commands were carried out, or why not."""
     for order in taken:
         connection.execute(
             update(orders)

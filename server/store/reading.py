@@ -1,4 +1,4 @@
-"""What pages, the API and commands read of runs and sites. Every function takes a connection and returns plain values.
+"""Queries for pages, the API and commands. Every function takes a connection and returns plain values.
 
 Nothing here adds up rounds: the sums are in the rows (`sums.py`).
 """
@@ -35,7 +35,7 @@ from server.store.rows import (
 from server.store.tables import client_rounds, failures, orders, rounds, run_sites, runs, sites
 
 SILENT_S = 600.0
-"""A run on another machine that was not heard for so long is `lost`."""
+"""Seconds without a sign of life after which a run on another machine is `lost`."""
 
 TAIL_BYTES = 1 << 18
 
@@ -178,7 +178,7 @@ def read_sites(connection: Connection) -> list[SiteRow]:
 
 
 def read_orders(connection: Connection, run: RunRow) -> list[OrderRow]:
-    """What was asked of a run, the newest first."""
+    """All commands to a run, newest first."""
     columns = [column for column in orders.c if column.name != "run_id"]
     query = select(*columns).where(orders.c.run_id == run.id).order_by(desc(orders.c.id))
     return [OrderRow(**row) for row in connection.execute(query).mappings()]

@@ -1,4 +1,4 @@
-"""The loop's side of the store: what happens is written, and what people ask is obeyed.
+"""The loop's side of the store: writes what happens, and carries out users' commands.
 
 Guarantee: nothing that goes wrong with the store stops, delays (beyond WAIT_S, once in RETRY_S) or changes a run. What
 was not written is made up for from the run's folder, which is the truth, as soon as the store can be reached again.
@@ -40,9 +40,9 @@ log = logging.getLogger("fedlora.store")
 T = TypeVar("T")
 RETRY_S = 30.0
 LOOK_S = 1.0
-"""While a round goes on, orders are looked for so often."""
+"""Seconds between two looks for commands during a round."""
 SHOW_S = 0.5
-"""How often the number of answers is written; the round itself is always."""
+"""Seconds between two writes of the number of answers; a finished round is always written."""
 POLL_S = 0.3
 
 
@@ -209,7 +209,7 @@ class Recorder:
         append_event(connection, kind, who="coordinator", at=time.time(), **told)
 
     def _look(self) -> InForce:
-        """Today's orders; the last that were seen where the store cannot be reached. Also the heartbeat."""
+        """The commands in force; the last known ones if the store is not reachable. Also the run's heartbeat."""
         self._looked = time.monotonic()
 
         found = self._guarded("orders", self._read_orders)
@@ -279,7 +279,7 @@ class Recorder:
             return in_force(connection, self._key.id)
 
     def _guarded(self, what: str, action: Callable[[], T]) -> T | None:
-        """None where the store could not be reached: it is left alone for a while, and then made up for."""
+        """An open store; None for a while after it was not reachable, and what was missed is written later."""
         if time.monotonic() < self._not_before:
             self._behind = True
             return None

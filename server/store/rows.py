@@ -1,4 +1,4 @@
-"""What is read from the store: plain values, for pages, the API, exports and tests.
+"""Rows read from the store: plain values for pages, the API, exports and tests.
 
 Times are Unix seconds, durations seconds, sizes bytes. None: not known, or not measured.
 """
@@ -58,7 +58,7 @@ class RunRow:
     seconds: float
     """Of all completed rounds together."""
     round_seconds: float | None
-    """What a round takes at present: a mean that forgets."""
+    """Current duration of a round: an exponentially weighted mean."""
     eta_at: float | None
     """When it will be finished at that rate; None unless it is going on."""
     round_begun_at: float | None
@@ -70,7 +70,7 @@ class RunRow:
     """The figure that runs of this task are compared by: `loss`, or one of `metrics`."""
     larger_is_better: bool
     unit: str
-    """What stands behind its values; `%` for a share of one."""
+    """Unit of its values; `%` for a share."""
     score: float | None
     """Its value after the last round that was evaluated; `loss` and `metrics` likewise."""
     best_score: float | None
@@ -86,7 +86,7 @@ class RunRow:
     epsilon_max: float | None
     """The worst site's ε of this run; None without privacy."""
     insecure: bool
-    """Some noise came from a seed: every ε of this run is a figure of a test."""
+    """Some noise came from a seed: every ε of this run is for tests only."""
     accuracy: Former = None
     best_accuracy: Former = None
 
@@ -253,7 +253,7 @@ class EventRow:
 
 @dataclass(frozen=True)
 class OrderRow:
-    """What somebody asked of a run."""
+    """One command to a run."""
 
     id: int
     verb: str
@@ -261,5 +261,5 @@ class OrderRow:
     who: str
     placed_at: float
     taken_at: float | None
-    """When the run's loop obeyed; None while it has not."""
+    """When the run's loop carried it out; None until then."""
     outcome: str | None

@@ -1,4 +1,4 @@
-"""Who may take part: the coordinator's folder, and the registry of sites whose keys the SuperLink accepts.
+"""The coordinator's folder, and the registry of sites whose keys the SuperLink accepts.
 
     approved ──► registered with the SuperLink (node id)     at once when it runs, at its next start when it does not
     revoked  ──► unregistered, at once; its key is never accepted again
@@ -47,7 +47,7 @@ MORE = """\
 # Metrics for Prometheus; use an address that only your own machines can reach.
 # metrics_listen: 127.0.0.1:9094
 """
-"""What else a person may want to write into server.yaml."""
+"""Optional settings, as comments in a new server.yaml."""
 
 
 class SiteEntry(Settings):
@@ -64,7 +64,7 @@ class SiteEntry(Settings):
 
 
 ApprovalKind = Literal["site-approved", "site-key-replaced", "site-granted-again"]
-"""As the audit log names them."""
+"""Fields of the audit log's event."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def registry_lock(settings: ServerSettings) -> Iterator[None]:
 
 
 def kind_of_approval(settings: ServerSettings, request: Request) -> tuple[ApprovalKind, str | None]:
-    """What approving would be, and the fingerprint of the key that the site has now; None for a new site."""
+    """The change that an approval would make, and the fingerprint of the site's present key; None for a new site."""
     old = read_registry(settings).sites.get(request.site)
     if old is None:
         return "site-approved", None
@@ -210,7 +210,7 @@ def _granted(settings: ServerSettings, site: str, public_key: str) -> tuple[Gran
 
 
 def revoke(settings: ServerSettings, site: str) -> None:
-    """Cut a site off. SettingsError if there is no such site."""
+    """Revoke a site. SettingsError if there is no such site."""
     with registry_lock(settings):
         registry = read_registry(settings)
         old = registry.sites.get(site)
@@ -222,7 +222,7 @@ def revoke(settings: ServerSettings, site: str) -> None:
 
 
 def is_reconciled(registry: Registry) -> bool:
-    """Whether nothing is left to tell the SuperLink."""
+    """Whether the SuperLink knows all of the site's changes."""
     return all(not s.cut_off and (s.status == "revoked") == (s.node is None) for s in registry.sites.values())
 
 

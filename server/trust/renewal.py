@@ -14,7 +14,7 @@ log = logging.getLogger("fedlora.server")
 
 RENEW_DAYS, ROLL_DAYS = 30, 180
 WORTH_DAYS = 1.0
-"""A certificate that would end hardly later than the present one is not made: the authority's end is near."""
+"""Smallest gain in days for which a new certificate is made: near the authority's end there is none."""
 
 
 def renew_if_due(settings: ServerSettings) -> None:

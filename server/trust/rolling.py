@@ -1,4 +1,4 @@
-"""The acts of `fedlora admin roll-authority`: what is checked, asked and told around `server.trust.authority`."""
+"""The two steps of `fedlora admin roll-authority`: checks, questions and messages around `server.trust.authority`."""
 
 from __future__ import annotations
 

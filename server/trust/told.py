@@ -58,7 +58,7 @@ def tell_waiting(settings: ServerSettings) -> bool:
 
 
 def operator() -> str:
-    """Who is at the keyboard, as this machine knows them."""
+    """The user at the terminal, as this machine knows them."""
     try:
         return f"command line: {os.environ.get('SUDO_USER') or getpass.getuser()}"
     except (KeyError, OSError):  # a user without a name, as in a container

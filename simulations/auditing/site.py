@@ -80,7 +80,7 @@ def drawn_canaries(
 def tokens_of(
     rows: Sequence[Row], labels: Sequence[str], tokenizer: PreTrainedTokenizerBase, recipe: Recipe
 ) -> list[tuple[int, ...]]:
-    """What the site makes of these texts."""
+    """The tokens that the site makes of these texts."""
     examples = encoded(rows, labels, tokenizer, on=recipe.model, ignore_unusable=True)
     return [tuple(item["input_ids"].tolist()) for item in examples.items]
 

@@ -70,7 +70,8 @@ def find_lr(
 
 
 def refuse_private(recipe: Recipe, name: str) -> None:
-    """SettingsError: each try would be one more look at the data, and the rate that is chosen tells of them."""
+    """Refuse private recipes: each try would use the data once more, and the chosen rate would reveal something about
+    them."""
     if recipe.privacy.enabled or recipe.privacy.client_level is not None:
         raise SettingsError(
             f"{name} trains with privacy, but find-lr would use its data several times without it: "
@@ -113,7 +114,7 @@ def first(examples: Examples, count: int) -> Examples:
 
 
 def trial(simulation: Simulation, rate: float) -> Tried:
-    """One rate; the head's own, where the recipe has one, moves with it."""
+    """The recipe with one rate; a separate head rate is scaled with it."""
     train = simulation.recipe.train
     head = None if train.head_lr is None else train.head_lr * rate / train.lr
     update = {"train": train.model_copy(update={"lr": rate, "head_lr": head})}
@@ -142,7 +143,7 @@ def shown(tried: Sequence[Tried], chosen: Tried | None, metric: Metric) -> Table
 
 
 def line_for(recipe: Recipe, rate: float) -> str:
-    """What to write."""
+    """The setting to write into the recipe."""
     head = recipe.train.head_lr
     more = [] if head is None else [f"  head_lr: {float(f'{head * rate / recipe.train.lr:.3g}'):g}"]
     return "\n".join(["train:", f"  lr: {rate:g}", *more])

@@ -101,11 +101,11 @@ def talk(*, verbose: bool) -> None:
 
 
 def silent(text: str) -> None:
-    """In the place of `said_once`, where nobody wants to hear it."""
+    """Used instead of `said_once` where nothing should be printed."""
 
 
 def said_once() -> Callable[[str], None]:
-    """Prints to the terminal what it was not told before: runs that are compared share their data."""
+    """Prints a message to the terminal only once: runs that are compared share their data."""
     console, said = Console(stderr=True, soft_wrap=True), set[str]()
 
     def say(text: str) -> None:

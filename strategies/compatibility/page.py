@@ -47,14 +47,14 @@ def rows(rules: Iterable[Rule]) -> str:
 
 
 def row(rule: Rule) -> str:
-    """The example and what is said of it."""
+    """The example and the message."""
     case = case_of(parse(Recipe, override({}, rule.example)), rule.where)
     settings = [*(f"`{setting}`" for setting in rule.example), *place(rule.where)]
     return f"| {', '.join(settings)} | {rule.said(case)} |"
 
 
 def place(where: Place) -> list[str]:
-    """In words; nothing for a simulation's usual place."""
+    """The place as text; empty for a simulation's usual place."""
     engine = {"local": [], "ray": ["`--engine ray`"], "sites": ["a deployment"]}[where.engine]
     return engine if where.evaluates else [*engine, "no `held_out`"]
 

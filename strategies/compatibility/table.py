@@ -1,4 +1,4 @@
-"""The table: settings that must not meet. A new feature that does not go with another is a rule here.
+"""The table of settings that may not be combined. A new feature that does not work with another one gets a rule here.
 
 Read by `server/coordinate.py` and `server/rounds.py` before anything is sent, by a simulation before its data are read,
 by `fedlora config check`, by a coordinator before a run is submitted (`server/runs/preflight.py`), by

@@ -1,6 +1,6 @@
-"""The table's second part: settings that do nothing beside others, and that somebody believes in.
+"""The table's second part: settings that have no effect in combination with others, although a user may rely on them.
 
-Refused where a person begins a run. A run that was begun is not stopped by them.
+Refused when a user starts a run. A run that has started is not stopped by them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ COLUMNS = ("text", "label", "client_column")
 
 
 def _idle(setting: str, when: Holds, *, beside: str, instead: str, example: tuple[str, ...]) -> Rule:
-    """The setting as a text may write it, what it does nothing with, and what to use in the place of either."""
+    """A rule for a setting without effect: the setting as text, the one that disables it, and what to use instead of
+    either."""
     return Rule(
         name=f"{example[0].partition('=')[0]} does something",
         when=when,

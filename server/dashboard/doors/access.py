@@ -1,4 +1,4 @@
-"""Who may use the dashboard: users, API tokens, roles. One private file beside the store, read again when it changes.
+"""Users, API tokens and roles of the dashboard, in one private file beside the store, read again when it changes.
 
 Guarantee: a route that depends on `require(role)` answers only to somebody whose role covers it; a user or a token that
 is removed, expires or loses its role loses access with the next request or message, without a restart.
@@ -25,7 +25,7 @@ from server.dashboard.doors.passwords import digest, hash_password, password_mat
 
 
 class Role(StrEnum):
-    """Each covers those before it."""
+    """Roles; each includes the ones before it."""
 
     VIEWER = "viewer"
     """Reads everything."""

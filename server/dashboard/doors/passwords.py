@@ -1,4 +1,4 @@
-"""Passwords as scrypt hashes, and secrets that were drawn at random as SHA-256.
+"""Password hashes (scrypt), and hashes of random secrets (SHA-256).
 
 Guarantee: what is stored does not let anybody log in; checking takes as long for a name that does not exist.
 """

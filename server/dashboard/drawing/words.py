@@ -1,4 +1,4 @@
-"""What pages say of states, outcomes and codes."""
+"""Texts for states, outcomes and codes on the pages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def state_badge(run: RunRow) -> Markup:
 
 
 def progress(run: RunRow) -> Markup:
-    """Rounds, and when they will be done."""
+    """Completed rounds, with a bar and the expected end."""
     tone: Tone = "good" if run.state == "finished" else "busy" if run.state == "running" else "warn"
     return Markup("{} of {}{}{}").format(
         run.rounds,
@@ -38,7 +38,7 @@ def progress(run: RunRow) -> Markup:
 
 
 def when_done(run: RunRow) -> Markup:
-    """The rest of the time, or how long it took. Rounded, so that it changes only when it says something new."""
+    """Expected end, or the duration of a finished run. Rounded, so that the page changes only when the minute does."""
     if run.eta_at is not None:
         rounded = 10 * round(run.eta_at / 10)
         return Markup("done {}").format(moment(rounded, "ago"))
@@ -46,7 +46,7 @@ def when_done(run: RunRow) -> Markup:
 
 
 def clients_of(run: RunRow) -> str:
-    """Of the round that is going on."""
+    """How many clients have answered in the current round."""
     if run.asked is None or not run.active:
         return ""
     return f"{run.answered or 0} of {counted(run.asked, 'client')} answered"

@@ -69,14 +69,14 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 class Whole(BaseModel):
-    """A run with what it was made with."""
+    """A run with its recipe and versions."""
 
     run: RunRow
     detail: RunDetail
 
 
 class NewOrder(BaseModel):
-    """What is asked of a run."""
+    """A command to a run."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -93,7 +93,7 @@ class Verdict(BaseModel):
 
 
 class CurrentUser(BaseModel):
-    """Whoever asks."""
+    """The current user."""
 
     name: str
     role: Literal["viewer", "operator", "admin"]
@@ -263,7 +263,7 @@ def acting_routes(store: Store) -> APIRouter:
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """Where and why, without what was sent: not everything that can be sent can be sent back."""
+    """The place and reason of each input error, without the input itself: not every input can be returned as JSON."""
     assert isinstance(error, RequestValidationError)
     found = error.errors()[:MOST_PROBLEMS]
     detail = [

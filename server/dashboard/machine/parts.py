@@ -1,4 +1,4 @@
-"""What every part of the API needs: who asks, how things are named, and how something is refused."""
+"""Shared parts of the API: the current user, run names, and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of the API that starts runs, goes on with them, and hands out their adapters."""
+"""API routes that start and resume runs and return their adapters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOWHERE = (
 
 
 class Planned(BaseModel):
-    """What is to be planned."""
+    """Request to plan a run."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -35,7 +35,7 @@ class Planned(BaseModel):
 
 
 class NewRun(BaseModel):
-    """What is to be started."""
+    """Request to start a run."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,7 +45,7 @@ class NewRun(BaseModel):
 
 
 class Started(BaseModel):
-    """A run that begins as soon as it has loaded its model; then it is in /runs."""
+    """A run that starts as soon as its model is loaded; then it is listed in /runs."""
 
     name: str
     folder: str
@@ -83,7 +83,7 @@ def starting_routes(store: Store, pad: launch.RunLauncher | None) -> APIRouter:
 
     @routes.post("/runs/{name}/resume", status_code=202)
     def resume(who: Operator, name: Name) -> Started:
-        """Go on, from its checkpoint, with a run that has ended early. One that is paused takes an order instead."""
+        """Resume a run that has ended early, from its checkpoint. A paused run is resumed with a command instead."""
         where, run = require_pad(pad), known(store, name)
         if run.active or run.state == "finished":
             raise APIError(409, f"{run.name} is {run.state}; only a run that was stopped, failed or died is resumed.")

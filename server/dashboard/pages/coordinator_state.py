@@ -1,4 +1,4 @@
-"""Details at the coordinator, above its runs: nothing is shown where nothing is."""
+"""The coordinator's problems, shown above its runs; nothing if there are none."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ NOT_UP = "The coordinator has not reported for minutes. Is `fedlora server up` r
 
 
 def said_by_coordinator(board: AppState) -> Said | None:
-    """Where its folder is here."""
+    """The coordinator's state, if its folder is on this machine."""
     settings = None if board.pad is None else board.pad.deployment
     return None if settings is None else read_said(settings.folder)
 
 
 def trouble(said: Said | None, *, now: float | None = None) -> Markup:
-    """A sentence if it is silent, and a line for everything that it says is wrong."""
+    """A sentence if the coordinator does not report, and a line for every problem that it reports."""
     if said is None:
         return Markup("")
     at = time.time() if now is None else now

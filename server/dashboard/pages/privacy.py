@@ -1,4 +1,4 @@
-"""Privacy: what every site's data have spent, across runs, what is left, and when it runs out."""
+"""The page of privacy budgets: spent and left for every site, across runs, and when they run out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from server.store.spending import verify_account
 from server.store.spent import RunSpentRow, read_spent
 
 NEARLY = 0.8
-"""Share of a budget from which on it is nearly spent."""
+"""Share of a budget above which it counts as nearly spent."""
 RECEIPTS = 50
 WAITING = 50
 
@@ -129,7 +129,7 @@ def chooser(live: Live[Shown], choice: Choice) -> None:
 
 
 def alerts(ledgers: Sequence[PrivacyRow], choice: Choice) -> Markup:
-    """What somebody has to do, and what a check has found."""
+    """Problems that need a person, and the result of the last check of signatures."""
     said = Markup("")
     if insecure := [row for row in ledgers if row.insecure]:
         names = ", ".join(sorted({row.site for row in insecure}))

@@ -1,4 +1,4 @@
-"""One run: what it has learnt, what it cost, who took part and who did not, and why."""
+"""The page of one run: quality, cost, clients, and why some did not train."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What an operator does to a run: each asked once more, written to the audit log, and obeyed by the run's own loop."""
+"""Buttons that control a run: each asks for confirmation, is written to the audit log, and is carried out by the run's
+own loop."""
 
 from __future__ import annotations
 
@@ -147,7 +148,7 @@ async def go_on(board: AppState, client: Client, run: RunRow, after: Callable[[]
 
 
 def allowed(board: AppState, client: Client, role: Role = Role.OPERATOR) -> Principal | None:
-    """Who is logged in on this page, if their role covers `role`; otherwise it is said."""
+    """The user of this page if their role covers `role`; otherwise None, after a message."""
     principal = board.doors.principal(client.request.headers)[0]
     if principal is None or not principal.role.covers(role):
         ui.notify(f"This needs the role {role.value}. Log in as a user with that role.", type="negative")
@@ -156,7 +157,7 @@ def allowed(board: AppState, client: Client, role: Role = Role.OPERATOR) -> Prin
 
 
 async def confirmed(title: str, meaning: str, yes: str, *, harsh: bool = False) -> bool:
-    """Ask once more."""
+    """Ask the user for confirmation."""
     with ui.dialog() as dialog, ui.card().classes("dialog"):
         ui.label(title).classes("dialog-title")
         ui.label(meaning)

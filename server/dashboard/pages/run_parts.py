@@ -22,7 +22,7 @@ def heading(run: RunRow) -> Markup:
 
 
 def alerts(run: RunRow) -> Markup:
-    """What somebody has to do, if anything."""
+    """Problems that need a person, if there are any."""
     said = Markup("")
     if run.waiting is not None:
         said += Markup(
@@ -87,7 +87,7 @@ HINT = "The received adapter, measured on the client's own test examples"
 
 
 def client_columns(metric: Metric) -> tuple[Column, ...]:
-    """The loss has one of its own where it is not what the task is compared by."""
+    """The columns of the client table; the loss is a separate one unless it is the task's main metric."""
     scored = () if metric.name == LOSS.name else (Column(metric.title, number=True, hint=HINT),)
     return (
         Column("Client"),

@@ -1,4 +1,4 @@
-"""Runs: what goes on, what went on, and several side by side."""
+"""The page of all runs, active and ended, with a comparison of several."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Shown:
     runs: tuple[RunRow, ...]
     compared: tuple[tuple[RunRow, tuple[RoundRow, ...]], ...]
     said: Said | None = None
-    """By the coordinator, of itself."""
+    """The coordinator's report about itself."""
 
 
 @dataclass
@@ -150,13 +150,13 @@ def columns(runs: Sequence[RunRow]) -> tuple[Column, ...]:
 
 
 def score_of(runs: Sequence[RunRow]) -> str:
-    """What they are compared by, as a heading; one word for all where they are of several tasks."""
+    """The metric's name as a heading; `Score` if the runs are of several tasks."""
     metric = shared(run.judged_by for run in runs)
     return "Score" if metric is None else metric.title
 
 
 def named_score(run: RunRow, value: float | None, runs: Sequence[RunRow]) -> Markup:
-    """With the metric's name where the heading does not say it."""
+    """The value, with the metric's name if the heading does not give it."""
     name = "" if value is None or shared(run.judged_by for run in runs) else run.judged_by.words
     return Markup("{}{}").format(figure(value, run.judged_by), Markup("<small>{}</small>").format(name) if name else "")
 

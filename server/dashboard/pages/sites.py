@@ -1,4 +1,4 @@
-"""Sites: who takes part, who is missing, with what, and what it costs them."""
+"""The page of all sites: which take part, which are missing, their devices and their traffic."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ class Shown:
 
 @dataclass(frozen=True)
 class Coordinator:
-    """What the folder of server.yaml says, where it is here: who may take part, how long the certificate holds."""
+    """The coordinator's own state, if its folder is on this machine: approved sites, and how long its certificate is
+    valid."""
 
     name: str
     certificate_days: int

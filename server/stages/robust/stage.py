@@ -49,7 +49,7 @@ class Robust:
 
 @dataclass(frozen=True)
 class Heard:
-    """One update, and where it came in the order of arrival."""
+    """One update, and its position in the order of arrival."""
 
     position: int
     update: Update
