@@ -85,10 +85,10 @@ def show(name: Name, store: Where = None, json_output: Json = False) -> None:
         rows = {key: [asdict(row) for row in listed] for key, listed in lists.items()}
         typer.echo(json.dumps({"run": asdict(run), "detail": asdict(detail), **rows}, indent=2))
         return
-    console.print(f"[bold]{run.name}[/] {run.run}: {run.state}, {run.rounds} of {run.rounds_wanted} rounds")
+    console.print(f"[bold]{run.name}[/] {run.run}: {run.state}, {run.rounds} of {run.total_rounds} rounds")
     console.print(run.folder)
-    if run.why:
-        console.print(f"[red]{run.why}[/]")
+    if run.reason:
+        console.print(f"[red]{run.reason}[/]")
     headings = ("site", "trained", "not trained", "MB up", "MB down", "s a round", "last")
     say(headings, [_listed_site(site) for site in sites], leave_out=("MB down", "MB up", "s a round"))
     for words, names in machines_of(sites).items():
@@ -194,11 +194,11 @@ def _listed(run: RunRow, *, named: bool) -> tuple[str, ...]:
         run.run[:8],
         run.state,
         run.strategy,
-        f"{run.rounds}/{run.rounds_wanted}",
+        f"{run.rounds}/{run.total_rounds}",
         _number(run.score, ".4f") + (f" {run.judged_by.words}" if named and run.score is not None else ""),
         f"{run.bytes_up / 1e6:.2f}{share}",
         _number(run.epsilon_max, ".2f") + (" INSECURE" if run.insecure else ""),
-        _day(run.begun_at) + eta,
+        _day(run.started_at) + eta,
     )
 
 

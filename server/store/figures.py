@@ -12,7 +12,7 @@ from typing import Any
 
 from fedlora.protocol.task import Evaluation
 from fedlora.tasks.metric import LOSS, Metric
-from server.store.rows import FORMER
+from server.store.former import FORMER
 from server.store.values import finite
 
 

@@ -15,11 +15,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, desc, select
 
+from server.store.former import FORMER
 from server.store.opening import Store
 from server.store.privacy import read_privacy
 from server.store.privacy_rows import PrivacyRow
 from server.store.reading import read_failures, read_rounds, read_run_sites, read_runs, read_sites
-from server.store.rows import FORMER, RunRow
+from server.store.rows import RunRow
 from server.store.spent import read_spent
 from server.store.tables import sites
 
@@ -65,7 +66,7 @@ def shown_runs(connection: Connection) -> list[RunRow]:
     now = time.time()
     newest: dict[str, RunRow] = {}
     for run in read_runs(connection, limit=10 * MOST_RUNS):
-        if run.active or now - run.heard_at < RECENT_S:
+        if run.active or now - run.last_seen_at < RECENT_S:
             newest.setdefault(run.name, run)
     return list(newest.values())[:MOST_RUNS]
 
@@ -78,7 +79,7 @@ def run_states(runs: Iterable[RunRow]) -> Iterator[Metric]:
     for run in runs:
         state.add_metric([run.name, run.state], 1.0)
         rounds.add_metric([run.name], run.rounds)
-        wanted.add_metric([run.name], run.rounds_wanted)
+        wanted.add_metric([run.name], run.total_rounds)
     yield from (state, rounds, wanted)
 
 

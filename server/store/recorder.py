@@ -120,7 +120,7 @@ class Recorder:
             orders = self._look()
             self._export(orders, number)
             self._stop_if(orders, ("stop", "stop-now"), f"before round {number}")
-            news = [order for order in orders.news if order.verb in ("exclude", "include", "pause", "resume")]
+            news = [order for order in orders.news if order.action in ("exclude", "include", "pause", "resume")]
             self._answer(news, "obeyed")
             if orders.pause is None:
                 break
@@ -159,7 +159,7 @@ class Recorder:
         orders = in_force(connection, self._key.id)
         if self.kind == "deployment":
             return  # a coordinator starts it again by itself: what was asked of it still holds
-        late = [order for order in orders.news if order.verb in ("stop", "stop-now", "export")]
+        late = [order for order in orders.news if order.action in ("stop", "stop-now", "export")]
         answer_orders(connection, late, "no effect: the run had already ended", at=now)
         if orders.pause is not None:  # whoever starts it again wants it to go on
             place_order(connection, self._key.id, "resume", who="command line", at=now)
@@ -233,7 +233,7 @@ class Recorder:
 
     def _stop_if(self, orders: InForce, verbs: tuple[str, ...], when: str) -> None:
         order = orders.stop
-        if order is None or order.verb not in verbs:
+        if order is None or order.action not in verbs:
             return
         self._answer([order], "obeyed")
         raise StoppedError(f"stopped by {order.who} {when}. Its last complete round is saved; continue with --resume.")

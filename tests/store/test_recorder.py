@@ -97,7 +97,7 @@ def test_a_resumed_run_is_one_run_whose_rounds_are_there_once(recipe, tmp_path, 
         run(recipe(), tmp_path / "run", url, die)
     with store.reading() as connection:
         (failed,) = read_runs(connection)
-    assert (failed.state, failed.why) == ("failed", "KilledError: by hand")
+    assert (failed.state, failed.reason) == ("failed", "KilledError: by hand")
     run(recipe(), tmp_path / "run", url, resume=True)
     with store.reading() as connection:
         (whole,) = read_runs(connection)
@@ -160,7 +160,7 @@ def test_a_paused_run_waits_until_it_is_told_to_go_on(recipe, tmp_path, url, sto
     assert seen == ["paused after 1"]
     with store.reading() as connection:
         orders = read_orders(connection, find_run(connection, "run"))
-    assert [(order.verb, order.who, order.outcome) for order in orders] == [
+    assert [(order.action, order.who, order.outcome) for order in orders] == [
         ("resume", "bob", "obeyed"), ("pause", "ann", "obeyed"),
     ]  # fmt: skip
 
@@ -280,7 +280,7 @@ def test_orders_of_an_earlier_process_are_void_when_a_run_goes_on(recipe, tmp_pa
     assert run(recipe("rounds.count=2"), tmp_path / "run", url, resume=True)["rounds"] == 2
     with store.reading() as connection:
         orders = read_orders(connection, find_run(connection, "run"))
-    assert [(order.verb, order.who) for order in orders] == [
+    assert [(order.action, order.who) for order in orders] == [
         ("resume", "command line"),
         ("pause", "ann"),
         ("stop", "ann"),

@@ -102,7 +102,7 @@ def everything(url: str):
         sites = [(row.site, row.node, row.trained, row.bytes_down) for row in read_run_sites(connection, run)]
         ledgers = read_privacy(connection, patience_s=0.0)
         spent = sorted((row.site, row.epsilon, row.receipts, row.key) for row in ledgers)
-        sums = (run.rounds, run.state, run.dense_up, run.epsilon_max, run.strategy, run.rounds_wanted)
+        sums = (run.rounds, run.state, run.dense_up, run.epsilon_max, run.strategy, run.total_rounds)
         cells = read_client_rounds(connection, run)
     store.close()
     return rounds, sites, spent, sums, cells

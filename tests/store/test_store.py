@@ -111,7 +111,7 @@ def test_a_run_that_went_back_forgets_its_later_rounds_but_not_what_was_spent(st
     with store.reading() as connection:
         (run,) = read_runs(connection)
         assert [row.round for row in read_rounds(connection, run)] == [1, 2]
-        assert (run.rounds, run.bytes_up, run.begun_at) == (2, 400, 1000.0)
+        assert (run.rounds, run.bytes_up, run.started_at) == (2, 400, 1000.0)
         assert {row.asked for row in read_run_sites(connection, run)} == {2}
         assert {row.receipts for row in read_privacy(connection)} == {3}
 
@@ -148,7 +148,7 @@ def test_sites_are_added_up_over_runs(store):
     assert (a.site, a.runs, a.asked, a.trained, a.last_run) == ("a", 1, 2, 2, "first")
     assert (b.site, b.runs, b.asked, b.late, b.last_run, b.last_outcome) == ("b", 2, 3, 1, "second", "late")
     assert a.mean_seconds == pytest.approx((2.0 + 4.0) / 2)
-    assert (a.last_heard_at, b.last_heard_at) == (1020.0, 1020.0)
+    assert (a.last_seen_at, b.last_seen_at) == (1020.0, 1020.0)
 
 
 def test_what_a_site_said_of_its_machine_lasts_until_it_says_otherwise(store):

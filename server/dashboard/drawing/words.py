@@ -31,7 +31,7 @@ def progress(run: RunRow) -> Markup:
     tone: Tone = "good" if run.state == "finished" else "busy" if run.state == "running" else "warn"
     return Markup("{} of {}{}{}").format(
         run.rounds,
-        run.rounds_wanted,
+        run.total_rounds,
         bar(run.progress, f"rounds of {run.name}", tone),
         Markup("<small>{}</small>").format(when_done(run)),
     )

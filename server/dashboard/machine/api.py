@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
 
 from fedlora import __version__
@@ -80,7 +80,8 @@ class NewOrder(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    verb: Verb
+    action: Verb = Field(validation_alias=AliasChoices("action", "verb"))
+    """`verb` is its former name, read for one version more."""
     site: str | None = Field(None, min_length=1, max_length=200, pattern=r"^[^\x00]+$")
     """For exclude and include."""
 
@@ -245,9 +246,9 @@ def acting_routes(store: Store) -> APIRouter:
         """Pause, resume, stop, exclude, include or export: the run's own loop obeys."""
         run = known(store, name)
         if not run.active:
-            raise APIError(409, f"{run.name} is {run.state}and would not react. Resume it first.")
+            raise APIError(409, f"{run.name} is {run.state} and would not react. Resume it first.")
         with store.writing() as connection:
-            return place_order(connection, run.id, new.verb, who=who.name, at=time.time(), argument=new.site)
+            return place_order(connection, run.id, new.action, who=who.name, at=time.time(), argument=new.site)
 
     @routes.delete("/runs/{name}", status_code=204)
     def remove(who: Admin, name: Name) -> Response:

@@ -17,7 +17,7 @@ from server.store.rows import FailureRow, OrderRow, RunDetail, RunRow, RunSiteRo
 
 def heading(run: RunRow) -> Markup:
     return Markup("<h1>{} {}</h1><p>{} · {} · started {} · last seen {}</p>").format(
-        run.name, state_badge(run), run.strategy, run.kind, moment(run.begun_at), moment(run.heard_at, "ago")
+        run.name, state_badge(run), run.strategy, run.kind, moment(run.started_at), moment(run.last_seen_at, "ago")
     )
 
 
@@ -31,7 +31,7 @@ def alerts(run: RunRow) -> Markup:
         ).format(run.waiting.connected, counted(run.waiting.needed, "client"), moment(run.waiting.until, "ago"))
     tone, meaning = STATES[run.state]
     if tone in ("bad", "warn") and run.waiting is None:
-        why = f" {run.why}" if run.why else ""
+        why = f" {run.reason}" if run.reason else ""
         said += note(f"{run.state.capitalize()}. {meaning}{why}", tone)
     if run.insecure:
         said += note(
@@ -41,7 +41,7 @@ def alerts(run: RunRow) -> Markup:
 
 
 def summary(run: RunRow, sites: Sequence[RunSiteRow]) -> Markup:
-    missing = [site for site in sites if site.misses]
+    missing = [site for site in sites if site.missed_in_a_row]
     unknown = "not measured yet" if run.active else "not measured"
     metric = run.judged_by
     best = f"best {figure(run.best_score, metric)}" if run.best_score is not None else unknown
@@ -113,7 +113,7 @@ def client_table(sites: Sequence[RunSiteRow], metric: Metric) -> Markup:
 
 def client_row(site: RunSiteRow, metric: Metric) -> Row:
     outcome = badge(site.last_outcome, OUTCOMES[site.last_outcome])
-    missed = f"missed {counted(site.misses, 'round')} in a row" if site.misses > 1 else ""
+    missed = f"missed {counted(site.missed_in_a_row, 'round')} in a row" if site.missed_in_a_row > 1 else ""
     why = " · ".join(part for part in (site.last_code or "", missed) if part)
     cells = (
         site.site,
@@ -124,7 +124,7 @@ def client_row(site: RunSiteRow, metric: Metric) -> Row:
         duration(site.mean_seconds),
         size(site.bytes_up),
         size(site.bytes_down),
-        moment(site.last_heard_at, "ago"),
+        moment(site.last_seen_at, "ago"),
     )
     return Row(site.site, cells)
 
@@ -167,10 +167,10 @@ def order_table(orders: Sequence[OrderRow]) -> Markup:
         Row(
             str(row.id),
             (
-                f"{row.verb} {row.argument or ''}",
+                f"{row.action} {row.argument or ''}",
                 row.who,
-                moment(row.placed_at),
-                moment(row.taken_at) if row.taken_at else "waiting for the end of the round",
+                moment(row.created_at),
+                moment(row.handled_at) if row.handled_at else "waiting for the end of the round",
                 row.outcome or "",
             ),
         )

@@ -179,7 +179,7 @@ def run_table(runs: Sequence[RunRow], choice: Choice) -> Markup:
 def run_row(run: RunRow, runs: Sequence[RunRow]) -> Row:
     name = link(f"/run/{run.run}", run.name)
     kind = Markup("<small>{} · {}</small>").format(run.kind, run.run[:8])
-    state = state_badge(run) + Markup("<small>{}</small>").format(run.why or clients_of(run))
+    state = state_badge(run) + Markup("<small>{}</small>").format(run.reason or clients_of(run))
     spent = epsilon(run.epsilon_max)
     insecure = Markup("<small>insecure noise</small>") if run.insecure else Markup("")
     cells = (
@@ -191,7 +191,7 @@ def run_row(run: RunRow, runs: Sequence[RunRow]) -> Row:
         size(run.bytes_up),
         size(run.bytes_down),
         Markup("{}{}").format(spent, insecure),
-        moment(run.begun_at),
+        moment(run.started_at),
     )
     return Row(run.run, cells, "bad" if run.insecure else "plain")
 

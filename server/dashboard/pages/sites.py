@@ -128,13 +128,13 @@ def site_table(sites: Sequence[SiteRow]) -> Markup:
 
 def site_row(site: SiteRow) -> Row:
     last = badge(site.last_outcome, OUTCOMES[site.last_outcome])
-    missed = f"missed {counted(site.misses, 'round')} in a row" if site.misses > 1 else ""
+    missed = f"missed {counted(site.missed_in_a_row, 'round')} in a row" if site.missed_in_a_row > 1 else ""
     why = " · ".join(part for part in (site.last_code or "", missed, site.last_run) if part)
     missing = Markup("<small>missing since {}</small>").format(moment(site.missing_since)) if site.missing_since else ""
     not_trained = [f"{count} {name}" for name in ("late", "refused", "failed") if (count := getattr(site, name))]
     cells = (
         Markup("{}<small>{} · {}</small>").format(site.site, site.kind, counted(site.runs, "run")),
-        Markup("{}{}").format(moment(site.last_heard_at, "ago"), missing),
+        Markup("{}{}").format(moment(site.last_seen_at, "ago"), missing),
         last + Markup("<small>{}</small>").format(why),
         f"{site.trained} of {site.asked}",
         ", ".join(not_trained) or "never",
