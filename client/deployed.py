@@ -58,7 +58,7 @@ def train(message: Message, context: Context) -> Message:
 
 def respond(task: Task, blob: bytes, settings: ClientSettings) -> tuple[Report, bytes | None]:
     """The site's answer to a task. No file is opened, and no model loaded, before the policy was asked."""
-    if len(blob) > settings.largest_message_mib * 1024 * 1024:
+    if len(blob) > settings.max_message_mib * 1024 * 1024:
         return _failed(settings, "message-too-large", task.round), None
     try:
         site = site_of(settings)

@@ -14,7 +14,7 @@ from fedlora.config import ComputeSettings, DeviceSettings
 from fedlora.data.classes import Classes
 from fedlora.data.form import ColumnNames
 from fedlora.deployment.environment import load_settings
-from fedlora.settings import Settings
+from fedlora.settings import FormerName, Settings
 from fedlora.tasks.registry import known_task
 
 
@@ -154,7 +154,7 @@ class ClientSettings(Settings):
     health_port: int = Field(9190, ge=0, le=65535)
     """Port on 127.0.0.1 of GET /healthz."""
 
-    largest_message_mib: int = Field(512, ge=1)
+    max_message_mib: Annotated[int, FormerName("largest_message_mib")] = Field(512, ge=1)
     """Largest message; larger ones are refused before they are decoded."""
 
     log_to: Literal["files", "output"] = "files"

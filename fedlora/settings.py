@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import reprlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -14,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from fedlora.nearest import did_you_mean
 from fedlora.nearest import nearest as nearest
 from fedlora.plain_yaml import Place, Written, YamlError, read_yaml, shortened, text_of
+
+log = logging.getLogger(__name__)
 
 MOST_PROBLEMS = 20
 MOST_CHARS = 4000
@@ -54,6 +58,16 @@ class RunError(RuntimeError):
     """The command's exit status."""
 
 
+@dataclass(frozen=True)
+class FormerName:
+    """Annotation of a renamed setting: a file may use the former name for one version more, which is logged once.
+
+    For settings files of one machine only, never for what travels: digests are of names, too.
+    """
+
+    name: str
+
+
 class Settings(BaseModel):
     """Frozen; unknown keys and infinite numbers refused; the docstring under each field is its manual and its help."""
 
@@ -67,7 +81,8 @@ class Settings(BaseModel):
         """`lr: true` would be read as 1: where only a number fits, a truth value is left as the text that it was."""
         if not isinstance(values, Mapping):
             return values
-        return {key: _as_text(value) if key in _numbers(cls) else value for key, value in values.items()}
+        named = _under_present_names(cls, values)
+        return {key: _as_text(value) if key in _numbers(cls) else value for key, value in named.items()}
 
 
 S = TypeVar("S", bound=Settings)
@@ -122,6 +137,28 @@ def _where(location: tuple[int | str, ...], lines: Mapping[Place, int | None]) -
     places = (location[:length] for length in range(len(location), 0, -1))
     line = next((lines[place] for place in places if place in lines), None)
     return "" if line is None else f" (line {line})"
+
+
+def _under_present_names(model: type[BaseModel], values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`values` with present names in place of former ones; ValueError where both are given."""
+    found = {former: now for former, now in _former_names(model).items() if former in values}
+    for former, now in found.items():
+        if now in values:
+            raise ValueError(f"{former} is the former name of {now}; remove {former}.")
+        _note_renamed(former, now)
+    return {found.get(key, key): value for key, value in values.items()} if found else values
+
+
+@cache
+def _former_names(model: type[BaseModel]) -> Mapping[str, str]:
+    """Former names of the settings of `model`, and the present ones."""
+    named = ((item, name) for name, field in model.model_fields.items() for item in field.metadata)
+    return {item.name: name for item, name in named if isinstance(item, FormerName)}
+
+
+@cache
+def _note_renamed(former: str, now: str) -> None:
+    log.warning("the setting %s is now called %s; the next version will not read the former name", former, now)
 
 
 def _as_text(value: Any) -> Any:
