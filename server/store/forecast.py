@@ -43,7 +43,7 @@ class Account:
     next_round: Event
     """The charge of one more round."""
     unconfirmed: int = 0
-    """Tasks that were sent and that no receipt covers: they may have been charged, and cost what a round costs."""
+    """Tasks that were sent and have no receipt: they may have been charged, and cost what a round costs."""
 
 
 @lru_cache(maxsize=KEPT)

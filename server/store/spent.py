@@ -32,7 +32,7 @@ class RunSpentRow:
     confirmed: float
     """By the site's newest receipt of the run."""
     unconfirmed: int
-    """Tasks that were sent and that no receipt covers."""
+    """Tasks that were sent and have no receipt."""
 
 
 def write_spent(connection: Connection, key: RunKey, spent: Mapping[str, SiteSpent]) -> None:

@@ -58,7 +58,7 @@ class Asked:
     longest: float = 10.0
     """Norm of the longer half of the canaries, in C."""
     rows: int = 64
-    """Rows of the file from which rows are taken out one by one."""
+    """Rows of the file from which single rows are removed."""
     take_out: int = 8
     compute: ComputeSettings = OWN
     """How this machine computes."""
