@@ -115,7 +115,7 @@ def run_context(journal: Journal, needs: Coordination) -> RunContext:
 
 
 def recorded(rounds: Rounds, recipe: Recipe, needs: Coordination, journal: Journal) -> AbstractContextManager[None]:
-    """Around the loop, where there is a recorder: it notes the run's beginning and how it ended."""
+    """Around the loop, where there is a recorder: it notes the start of the run and how it ended."""
     if needs.recorder is None:
         return nullcontext()
     return needs.recorder.keeping(

@@ -73,7 +73,7 @@ def test_a_missing_or_broken_file_is_said(tmp_path):
         load(tmp_path / "nothing.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [1")
-    with pytest.raises(SettingsError, match="is not YAML for settings and cannot be read: line "):
+    with pytest.raises(SettingsError, match="is not valid YAML for settings: line "):
         load(broken)
 
 
@@ -130,7 +130,7 @@ def test_a_place_that_cannot_be_used_is_said_in_a_line(tmp_path):
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.EACCES, "let you in"), (errno.EROFS, "another place"), (errno.ENOSPC, "Make room"),
+        (errno.EACCES, "ask its owner"), (errno.EROFS, "another folder"), (errno.ENOSPC, "Free some disk space"),
         (errno.ENOENT, "Is the path right?"), (errno.EIO, "Try again"),
     ],
 )  # fmt: skip

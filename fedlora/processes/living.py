@@ -1,4 +1,4 @@
-"""Processes by pid and start time: a pid alone is somebody else's sooner or later."""
+"""Processes identified by pid and start time: a pid alone is reused sooner or later."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def is_alive(process: Process) -> bool:
 
 
 def environment_of(process: Process, name: str) -> str | None:
-    """What a variable was when the process was started; None where it had none, or cannot be asked."""
+    """Value of an environment variable at the process's start; None if it had none or it cannot be read."""
     try:
         value: str | None = psutil.Process(process.pid).environ().get(name)
     except (ValueError, psutil.Error):

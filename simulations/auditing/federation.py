@@ -58,8 +58,8 @@ def require_auditable(recipe: Recipe) -> None:
         )
     if recipe.adapter.init == "client-gradients":
         raise SettingsError(
-            "the audit is of the rounds, and adapter.init=client-gradients has a private step before them; audit the "
-            "recipe with another adapter.init."
+            "the audit covers the rounds only, but adapter.init=client-gradients has a private step before them; "
+            "audit the recipe with another adapter.init."
         )
 
 
@@ -74,7 +74,7 @@ class Federation:
     grid: LocalGrid
 
     def go_on(self, rounds: int) -> None:
-        """Until so many rounds are done. RunError, with the site's code, if it does not answer."""
+        """Run up to this number of rounds. RunError, with the site's code, if it does not answer."""
         self.rounds.start(self.grid, num_rounds=rounds)
 
     @property
@@ -84,7 +84,7 @@ class Federation:
         return sum(tensor.numel() for tensor in self.rounds.progress.state.adapter.tensors(trained).values())
 
     def claims(self) -> list[Claim]:
-        """What the site's ledger was charged, step by step."""
+        """The charges in the site's ledger, step by step."""
         files = LedgerFiles(self.site.state, self.site.data.dataset)
         charges = [entry.fields for entry in inspect_ledger(files).entries if entry.kind == "charge"]
         return [
@@ -99,7 +99,7 @@ class Federation:
         ]
 
     def task_for_a_new_site(self) -> tuple[Task, bytes]:
-        """What a site that has held nothing yet would be sent next."""
+        """The next message for a new site."""
         sent, _ = outgoing(
             self.recipe,
             self.brief,

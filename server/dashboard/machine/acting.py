@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
 from server.dashboard.doors.access import Principal
@@ -23,7 +23,7 @@ from server.store.rows import OrderRow
 
 MOST_CHARS = 100_000
 NOWHERE = (
-    "no run is started from here: this dashboard has no coordinator's folder beside its store, and it was started "
+    "this dashboard cannot start runs: its store is not in a coordinator's folder, and it was started "
     "without --allow-simulations. Use `fedlora server run` or `fedlora simulate` at a terminal."
 )
 
@@ -31,7 +31,7 @@ routes = APIRouter()
 
 
 class Planned(BaseModel):
-    """What is to be planned."""
+    """Request to plan a run."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -42,7 +42,7 @@ class Planned(BaseModel):
 
 
 class NewRun(BaseModel):
-    """What is to be started."""
+    """Request to start a run."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,18 +52,19 @@ class NewRun(BaseModel):
 
 
 class Started(BaseModel):
-    """A run that begins as soon as it has loaded its model; then it is in /runs."""
+    """A run that starts as soon as its model is loaded; then it is listed in /runs."""
 
     name: str
     folder: str
 
 
 class NewOrder(BaseModel):
-    """What is asked of a run."""
+    """A command to a run."""
 
     model_config = ConfigDict(extra="forbid")
 
-    verb: Verb
+    action: Verb = Field(validation_alias=AliasChoices("action", "verb"))
+    """`verb` is its former name, read for one version more."""
     site: str | None = Field(None, min_length=1, max_length=200, pattern=r"^[^\x00]+$")
     """For exclude and include."""
 
@@ -121,8 +122,8 @@ def resume(who: Operator, pad: Launcher, connection: Writing, run: ChangedRun) -
 def order(who: Operator, connection: Writing, run: ChangedRun, new: NewOrder) -> OrderRow:
     """Pause, resume, stop, exclude, include or export: the run's own loop obeys."""
     if not run.active:
-        raise APIError(409, f"{run.name} is {run.state}: nobody would obey. Start it again first.")
-    return place_order(connection, run.id, new.verb, who=who.name, at=time.time(), argument=new.site)
+        raise APIError(409, f"{run.name} is {run.state} and would not react. Resume it first.")
+    return place_order(connection, run.id, new.action, who=who.name, at=time.time(), argument=new.site)
 
 
 @routes.delete("/runs/{name}", status_code=204)

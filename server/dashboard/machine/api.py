@@ -27,12 +27,12 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"description": text, "content": {"application/json": {"schema": {"type": "object"}}}}
     for code, text in {
-        401: "Nobody is logged in",
-        403: "The role does not cover this",
-        404: "There is no such thing",
-        409: "Not in its present state",
-        422: "What was sent cannot be used",
-        503: "The store cannot be reached",
+        401: "Not authenticated",
+        403: "The role does not allow this",
+        404: "Not found",
+        409: "Not possible in its current state",
+        422: "The request is not valid",
+        503: "The store is not reachable",
     }.items()
 }
 
@@ -59,7 +59,7 @@ def add_api(app: FastAPI, store: Store, pad: RunLauncher | None = None) -> FastA
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """Where and why, without what was sent: not everything that can be sent can be sent back."""
+    """The place and reason of each input error, without the input itself: not every input can be returned as JSON."""
     assert isinstance(error, RequestValidationError)
     found = error.errors()[:MOST_PROBLEMS]
     detail = [
@@ -77,4 +77,4 @@ async def _unusable(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _unreachable(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": f"The store cannot be reached ({type(error).__name__}); try again."}, 503)
+    return JSONResponse({"detail": f"The store is not reachable ({type(error).__name__}); try again."}, 503)

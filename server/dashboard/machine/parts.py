@@ -16,7 +16,9 @@ from server.store.rows import RunRow
 
 LARGEST = 2**53  # what JSON's readers agree on
 
-Name = Annotated[str, Path(description="Name, id, or the beginning of an id.", max_length=200, pattern=r"^[^\x00]+$")]
+Name = Annotated[
+    str, Path(description="Name, id, or the first characters of an id.", max_length=200, pattern=r"^[^\x00]+$")
+]
 Text = Annotated[str, Path(max_length=200, pattern=r"^[^\x00]+$")]
 Filter = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]+$")]
 After = Annotated[int, Query(ge=0, le=LARGEST, description="Only rounds after this one.")]

@@ -42,7 +42,7 @@ routes = APIRouter()
 
 
 class Whole(BaseModel):
-    """A run with what it was made with."""
+    """A run with its recipe and versions."""
 
     run: RunRow
     detail: RunDetail
@@ -56,7 +56,7 @@ class Verdict(BaseModel):
 
 
 class CurrentUser(BaseModel):
-    """Whoever asks."""
+    """The current user."""
 
     name: str
     role: Literal["viewer", "operator", "admin"]

@@ -20,11 +20,11 @@ from server.dashboard.pages import start as page_start
 from server.dashboard.state import AppState
 
 SLOWEST_S = 30.0
-"""A database that is slower than this leaves an error page."""
+"""Longest wait for the database before a page shows an error, in seconds."""
 
 AWAY_S = 120.0
-"""A page that waits so long for its websocket, or comes back within, goes on; after it, what is pressed goes nowhere. A
-browser on a busy machine is silent for half a minute and more."""
+"""How long a page without its websocket stays alive, in seconds; after that its buttons do nothing. A browser on a busy
+machine can be silent for more than half a minute."""
 
 
 def add_pages(app: FastAPI, board: AppState) -> None:

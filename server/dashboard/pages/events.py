@@ -53,7 +53,7 @@ async def show(board: AppState, request: Request) -> None:
     async def check() -> None:
         problem = await board.read(verify_events)
         choice.verdict = (
-            note("The chain is whole: no line was changed, taken out or put in.", "good")
+            note("The chain is intact: no line was changed, removed or added.", "good")
             if problem is None
             else note(f"The log cannot be trusted: {problem}.", "bad")
         )
@@ -72,7 +72,7 @@ async def show(board: AppState, request: Request) -> None:
     with page(request, "Events", here="/events"):
         live = Live(board, lambda: board.read(read), first)
         with ui.element("div").classes("heading"):
-            Html(Markup("<h1>Events</h1><p>Who did what, each line chained to the one before.</p>"))
+            Html(Markup("<h1>Events</h1><p>Who did what. Each line contains the hash of the line before it.</p>"))
             with ui.element("div").classes("actions"):
                 ui.button("Check the chain", on_click=check).props("outline")
                 ui.button("Export", on_click=lambda: ui.download.from_url(EXPORT, "fedlora-events.jsonl")).props(
@@ -110,10 +110,10 @@ def filters(live: Live[Shown], choice: Choice) -> None:
 
 def event_table(events: Sequence[EventRow]) -> Markup:
     return table(
-        "The audit log, the newest first",
+        "The audit log, newest first",
         COLUMNS,
         map(event_row, events),
-        empty="No event fits. Clear the filters to see all.",
+        empty="No matching events. Clear the filters to see all.",
     )
 
 

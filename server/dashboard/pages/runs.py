@@ -1,4 +1,4 @@
-"""Runs: what goes on, what went on, and several side by side."""
+"""The page of all runs, active and ended, with a comparison of several."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Shown:
     runs: tuple[RunRow, ...]
     compared: tuple[tuple[RunRow, tuple[RoundRow, ...]], ...]
     said: Said | None = None
-    """By the coordinator, of itself."""
+    """The coordinator's report about itself."""
 
 
 @dataclass
@@ -110,13 +110,13 @@ def summary(runs: Sequence[RunRow]) -> Markup:
     return figures(
         [
             Figure(
-                "Going on",
+                "Running",
                 str(len(active)),
                 f"{waiting} waiting for sites" if waiting else "",
                 "warn" if waiting else "plain",
             ),
             Figure("Finished", str(sum(run.state == "finished" for run in runs)), f"of {len(runs)}"),
-            Figure("Broken", str(len(broken)), "look below" if broken else "", "bad" if broken else "plain"),
+            Figure("Broken", str(len(broken)), "see the list below" if broken else "", "bad" if broken else "plain"),
             Figure("Sent up", size(sum(run.bytes_up for run in runs)), saving_of(runs)),
             Figure(
                 "Worst ε of a run",
@@ -145,7 +145,7 @@ def columns(metric: Metric | None) -> tuple[Column, ...]:
         Column("Sent up", number=True, hint="By all clients together"),
         Column("Sent down", number=True),
         Column("Worst ε", number=True, hint="The largest ε of any site in this run"),
-        Column("Begun"),
+        Column("Started"),
     )
 
 
@@ -183,7 +183,7 @@ def run_table(runs: Sequence[RunRow], choice: Choice) -> Markup:
 def run_row(run: RunRow, metric: Metric | None) -> Row:
     name = link(f"/run/{run.run}", run.name)
     kind = Markup("<small>{} · {}</small>").format(run.kind, run.run[:8])
-    state = state_badge(run) + Markup("<small>{}</small>").format(run.why or clients_of(run))
+    state = state_badge(run) + Markup("<small>{}</small>").format(run.reason or clients_of(run))
     spent = epsilon(run.epsilon_max)
     insecure = Markup("<small>insecure noise</small>") if run.insecure else Markup("")
     cells = (
@@ -195,7 +195,7 @@ def run_row(run: RunRow, metric: Metric | None) -> Row:
         size(run.bytes_up),
         size(run.bytes_down),
         Markup("{}{}").format(spent, insecure),
-        moment(run.begun_at),
+        moment(run.started_at),
     )
     return Row(run.run, cells, "bad" if run.insecure else "plain")
 
@@ -222,7 +222,7 @@ def compared_table(value: Shown) -> Markup:
         Column(score_of(metric), number=True),
         Column("Best", number=True),
         Column("Loss (nats)", number=True),
-        Column("Aggregation error, at most", number=True),
+        Column("Largest aggregation error", number=True),
         Column("Sent up", number=True),
         Column("Against dense", number=True),
         Column("Worst ε", number=True),

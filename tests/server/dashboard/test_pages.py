@@ -118,7 +118,7 @@ def test_sites_say_what_they_run_on_and_another_version_is_marked(inside, store)
     assert f"0.0.9, not {__version__}" in page
     assert "cuda:0, H100" in page
     assert "Python 3.12.1, torch 2.9.0, flwr 1.39.0" in page
-    assert "not told" in page
+    assert "not reported" in page
     assert "simulated here" in page
 
 
@@ -127,9 +127,9 @@ def test_a_coordinators_page_says_how_long_its_authority_lasts_and_who_never_cam
     approve(settings, ask(tmp_path / "a", site="hospital-a"))
     shown = html.unescape(str(who_may(coordinator_in(settings))))
     assert f"{CA_DAYS - 1:,} days left" in shown
-    assert "never here: hospital-a" in shown
+    assert "never connected: hospital-a" in shown
     Seen(settings.folder)("hospital-a")
-    assert "never here" not in str(who_may(coordinator_in(settings)))
+    assert "never connected" not in str(who_may(coordinator_in(settings)))
     assert f"{SERVER_DAYS - 1} days left" in shown
     assert "hospital-a" in shown
 

@@ -49,7 +49,7 @@ def test_no_more_are_made_at_once_than_the_machine_bears(recipe):
     for _ in range(MOST_AT_ONCE):
         planning._slots.acquire()
     try:
-        with pytest.raises(PlanError, match="2 plans are being made already; try again when one is done"):
+        with pytest.raises(PlanError, match="2 plans are being computed already; try again when one is finished"):
             sizes(recipe)
     finally:
         planning._slots.release(MOST_AT_ONCE)
