@@ -14,8 +14,8 @@ from fedlora.data.one_per_text import Counts, one_per_text
 from fedlora.data.row import Row as Row
 from fedlora.data.tables.reading import READERS, read_table, refuse_ending
 from fedlora.data.tables.table import Complaint, Table
-from fedlora.models.base import DEMO_INSTALL
 from fedlora.nearest import did_you_mean, nearest
+from fedlora.packaged import DEMO_INSTALL
 from fedlora.settings import SettingsError
 
 AIRLINES = ("united", "usairways", "americanair", "southwestair", "jetblue", "virginamerica")

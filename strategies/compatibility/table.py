@@ -8,8 +8,8 @@ docs/combinations.md, and by a test that tries every pair of settings named here
 from __future__ import annotations
 
 from fedlora.config.robust import COORDINATE_RULES
+from fedlora.factor import Factor
 from fedlora.tasks.metric import SHARE
-from fedlora.updates import Factor
 from strategies.compatibility.case import RAY, Place
 from strategies.compatibility.rule import Rule
 
