@@ -9,7 +9,12 @@ import pytest
 
 LIGHT = {
     "settings": ["fedlora.config"],
-    "a coordinator": ["server.commands.server", "server.deployment.up", "server.flower.superlink"],
+    "a coordinator": [
+        "server.commands.server",
+        "server.deployment.up",
+        "server.deployment.doctor",
+        "server.flower.superlink",
+    ],
     "an administrator's commands": ["server.commands.admin", "server.commands.runs"],
     "a site": ["client.deployment.commands", "client.deployment.agent", "client.flower.supernode"],
 }
