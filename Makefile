@@ -26,8 +26,9 @@ demo: $(STAMP)  ## Six airlines train one model together: a few minutes
 	$(BIN)/fedlora simulate six-airlines --out runs/six-airlines $$(test ! -e runs/six-airlines/checkpoint.safetensors || echo --resume)
 	@echo "To type fedlora yourself: source .venv/bin/activate"
 
+# Each worker has half of the files: what a file's tests share is made once, and not twice.
 test: $(STAMP)  ## The fast tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Three at once on two cores: most of their time they wait. The longest stand first, the one that is held to a tenth of
 # a core before all. They are real processes that share the machine with two others: one that fails is run once more with
