@@ -178,8 +178,22 @@ def _epsilon(grouped: Grouped, delta: float) -> float:
 
 
 def _pld(grouped: Grouped, delta: float, *, interval: float) -> float:
+    """As dp-accounting's `PLDAccountant` composes them; one step of each mechanism is computed once."""
+    whole = _google().pld.privacy_loss_distribution.identity(value_discretization_interval=interval)
+    step = (
+        _one_step if interval == DISCRETISATION else _one_step.__wrapped__
+    )  # a fine one has a hundred times more points
+    for rate, sigma, count in grouped:
+        if rate > 0:
+            whole = whole.compose(step(rate, sigma, interval).self_compose(count))
+    return float(whole.get_epsilon_for_delta(delta))
+
+
+@lru_cache(maxsize=64)
+def _one_step(rate: float, sigma: float, interval: float) -> Any:
+    """Its privacy loss distribution: nine tenths of the time that a composition takes."""
     dp = _google()
-    accountant = dp.pld.PLDAccountant(
-        neighboring_relation=dp.NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=interval
-    )
-    return float(accountant.compose(_composed(grouped)).get_epsilon(delta))
+    return dp.pld.privacy_loss_distribution.from_gaussian_mechanism(
+        standard_deviation=sigma, value_discretization_interval=interval, sampling_prob=rate,
+        neighboring_relation=dp.NeighboringRelation.ADD_OR_REMOVE_ONE,
+    )  # fmt: skip

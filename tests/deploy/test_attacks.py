@@ -99,7 +99,7 @@ def deployment(tmp_path_factory) -> Iterator[Deployment]:
     with made:
         made.start_all()
         for name in ("server", *made.sites):
-            made.wait_ready(name)
+            made.wait_ready(name, timeout_s=300)
         for site in made.sites:
             made.wait_let_in(site)
         yield made
