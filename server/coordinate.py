@@ -150,6 +150,7 @@ def export(folder: Path, state: State, recipe: Recipe, needs: Coordination, *, s
         total=total(state),
         base=needs.loaded_model.base.source,
         model=needs.loaded_model.model,
+        task=recipe.model.task,
         labels=needs.labels,
         max_tokens=recipe.model.max_tokens,
         privacy=privacy_note(recipe, spent),

@@ -291,6 +291,7 @@ def export_personal(simulation: Simulation, names: Sequence[str], progress: Prog
             total={},
             base=simulation.loaded_model.base.source,
             model=simulation.loaded_model.model,
+            task=simulation.recipe.model.task,
             labels=simulation.data.labels,
             max_tokens=simulation.recipe.model.max_tokens,
             privacy=privacy_note(simulation.recipe, spent),

@@ -96,7 +96,10 @@ def test_clipped_sums_are_those_of_a_loop_over_examples_to_bfloat16_rounding(tin
 @torch.no_grad()
 def test_the_readme_of_the_export_loads_the_base_as_it_was_held(tiny_model, tmp_path):
     base, adapter = adapted(tiny_model)
-    export_adapter(tmp_path, adapter, total={}, base=tiny_model, model=base.model, labels=LABELS, max_tokens=16)
+    export_adapter(
+        tmp_path, adapter, total={}, base=tiny_model, model=base.model, task="sequence-classification", labels=LABELS,
+        max_tokens=16,
+    )  # fmt: skip
     pasted = as_its_readme_says(tmp_path, [TEXTS[1], TEXTS[3]])
     batch = base.tokenizer([TEXTS[1], TEXTS[3]], padding=True, return_tensors="pt")
     with autocast(held(tiny_model)):

@@ -6,21 +6,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import AutoPeftModel, PeftModel
+from peft import AutoPeftModel, AutoPeftModelForCausalLM, PeftModel, PeftModelForCausalLM
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from torch.testing import assert_close
-from transformers import AutoModel, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoModelForImageClassification, PreTrainedTokenizerFast
 
-from fedlora.adapters import fold, initial_adapter, write
+from fedlora.adapters import export, fold, initial_adapter, inject, write
+from fedlora.adapters.dense import mark_dense
 from fedlora.adapters.export import export_adapter
 from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.models.loaded_model import loaded_model
 from strategies.versions import total
-from tests.exported import as_its_readme_says, distance
+from tests.exported import as_its_readme_says, distance, names_of_its_readme
+from tests.fedlora.tasks.image_classification import ImageClassification
+from tests.fedlora.tasks.test_causal_lm import CHATML, tokenizer_with
+from tests.fedlora.tasks.test_registry import VIT
+from tests.gguf_files import tiny_llama
 from tests.privacy.architectures import save
 from tests.strategies.examples import built, updates_for
 from tests.token_examples import logits
@@ -64,8 +69,8 @@ def test_logits_are_those_of_the_served_model(tiny_model, tmp_path, strategy, ki
     write(home.model, state.adapter.to(torch.float32))
     served = logits(home.model, IDS, MASK)
     export_adapter(
-        tmp_path, state.adapter, total=total(state), base=tiny_model, model=home.model, labels=LABELS,
-        max_tokens=16,
+        tmp_path, state.adapter, total=total(state), base=tiny_model, model=home.model,
+        task="sequence-classification", labels=LABELS, max_tokens=16,
     )  # fmt: skip
     exported = logits_of_the_export(tiny_model, tmp_path)
     assert_close(exported, served, atol=2e-5, rtol=2e-5)
@@ -96,9 +101,77 @@ def test_the_readme_s_lines_compute_the_served_logits_whatever_the_base_s_tokeni
     updates = updates_for(federated, state, round_number=1, clients=3)
     adapter = federated.step(state, federated.combine(updates)).adapter.to(torch.float32)
     write(home.model, adapter)
-    export_adapter(tmp_path / "adapter", adapter, total={}, base=base, model=home.model, labels=LABELS, max_tokens=16)
+    export_adapter(
+        tmp_path / "adapter", adapter, total={}, base=base, model=home.model, task="sequence-classification",
+        labels=LABELS, max_tokens=16,
+    )  # fmt: skip
     pasted = as_its_readme_says(tmp_path / "adapter", ["word3 word9", "word5 word6 word7 word8 word2"])
     ids = torch.tensor([[3, 9, 0, 0, 0], [5, 6, 7, 8, 2]])
     served = logits(home.model.eval(), ids, torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]])).detach()
     assert distance(pasted.logits_nc, served) <= 1e-6
     assert distance(pasted.without_adapter_nc, served) > 1e-3
+
+
+@pytest.mark.parametrize(("template", "prompt"), [(CHATML, "<s>user\nhi?<e>\n<s>assistant\n"), (None, "hi?")])
+@torch.no_grad()
+def test_the_readme_of_a_causal_language_model_answers_a_question_as_the_served_model_does(tmp_path, template, prompt):
+    """By the chat template where the tokenizer has one; and PEFT's own class for the task loads the folder."""
+    tokenizer = tokenizer_with(template)
+    base = save_llama(tmp_path / "base", tokenizer)
+    settings = AdapterSettings(r=2, alpha=3.0)
+    home = loaded_model(ModelSettings(id=base, task="causal-lm", max_tokens=16), settings, ())
+    federated = built("fedit")
+    state = federated.init(initial_adapter(home.model, settings, seed=0))
+    updates = updates_for(federated, state, round_number=1, clients=3)
+    adapter = federated.step(state, federated.combine(updates)).adapter.to(torch.float32)
+    folder = tmp_path / "adapter"
+    export_adapter(
+        folder, adapter, total={}, base=base, model=home.model, task="causal-lm", labels=(), max_tokens=16
+    )  # fmt: skip
+    assert not (folder / "head.safetensors").exists()
+    names, printed = names_of_its_readme(folder, question="hi?")
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    assert torch.equal(names["ids"], ids)
+    untrained = home.model(ids).logits
+    write(home.model, adapter)
+    served = home.model(ids).logits
+    assert distance(names["model"](input_ids=ids).logits, served) <= 1e-6
+    assert distance(untrained, served) > 1e-2
+    answer = home.model.generate(input_ids=ids, max_new_tokens=100, do_sample=False)
+    assert torch.equal(names["answer"], answer)
+    assert printed == tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True).partition("\n")[0]
+    loaded = AutoPeftModelForCausalLM.from_pretrained(str(folder)).eval()
+    assert isinstance(loaded, PeftModelForCausalLM)
+    assert torch.equal(loaded(input_ids=ids).logits, names["model"](input_ids=ids).logits)
+
+
+def save_llama(folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:
+    """The tiny Llama, with as many words as the tokenizer has."""
+    model = tiny_llama()
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@torch.no_grad()
+def test_a_task_of_another_kind_writes_its_own_lines_and_its_own_module(tmp_path, monkeypatch):
+    """Nothing in the export knows a task's name: one that is dropped in as a file is exported by what it says."""
+    monkeypatch.setattr(export, "task_named", lambda name: ImageClassification())
+    model = AutoModelForImageClassification.from_config(VIT).eval()
+    model.save_pretrained(tmp_path / "base")
+    mark_dense(model, ImageClassification.dense)
+    settings = AdapterSettings(r=2, alpha=3.0)
+    inject(model, settings)
+    adapter = initial_adapter(model, settings, seed=0)
+    moved = {name: tensor + 0.1 for name, tensor in adapter.tensors().items()}
+    adapter = adapter.with_tensors(moved)
+    write(model, adapter)
+    export_adapter(
+        tmp_path / "adapter", adapter, total={}, base=str(tmp_path / "base"), model=model, task="image-classification",
+        labels=("a", "b", "c"), max_tokens=16,
+    )  # fmt: skip
+    assert not (tmp_path / "adapter/head.safetensors").exists()
+    names, _ = names_of_its_readme(tmp_path / "adapter")
+    served = model(pixel_values=names["pixels"]).logits
+    assert distance(names["logits"], served) <= 1e-6

@@ -10,8 +10,25 @@ from fedlora.data.form import Form
 from fedlora.tasks.base import IGNORED, SAMPLES, Loaded, Mean
 from fedlora.tasks.guessing import ACCURACY, Guessing
 from fedlora.tasks.pretrained import Pretrained
+from fedlora.tasks.usage import Usage
 
 CLASSIFIER = "classifier"
+USAGE = """import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification
+
+pixels = torch.zeros(1, 3, 16, 16)
+
+folder, base = {folder}, {base}
+model = AutoModelForImageClassification.from_pretrained(base, dtype={dtype})
+model.classifier.load_state_dict(load_file(f"{{folder}}/classifier.safetensors"))
+model = PeftModel.from_pretrained(model, folder).eval()
+with torch.inference_mode():
+    logits = model(pixel_values=pixels).logits
+labels = {labels}
+print([labels[number] for number in logits.argmax(-1).tolist()])
+"""
 
 
 class ImageClassification(Pretrained):
@@ -19,6 +36,7 @@ class ImageClassification(Pretrained):
     dense = (CLASSIFIER,)
     compare_by = ACCURACY
     metrics = (ACCURACY,)
+    usage = Usage(USAGE)
 
     auto = AutoModelForImageClassification
 
