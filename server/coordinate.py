@@ -148,7 +148,7 @@ def export(folder: Path, state: State, recipe: Recipe, needs: Coordination, *, s
         folder,
         state.adapter,
         total=total(state),
-        base=needs.loaded_model.base.source,
+        base=needs.loaded_model.named,
         model=needs.loaded_model.model,
         task=recipe.model.task,
         labels=needs.labels,

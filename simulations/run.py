@@ -289,7 +289,7 @@ def export_personal(simulation: Simulation, names: Sequence[str], progress: Prog
             folder / "adapters" / folder_name(name),
             own,
             total={},
-            base=simulation.loaded_model.base.source,
+            base=simulation.loaded_model.named,
             model=simulation.loaded_model.model,
             task=simulation.recipe.model.task,
             labels=simulation.data.labels,

@@ -24,9 +24,9 @@ class Pasted:
     """The same lines with the adapter switched off: the head on the base."""
 
 
-def as_its_readme_says(adapter: Path, texts: Sequence[str]) -> Pasted:
+def as_its_readme_says(adapter: Path, texts: Sequence[str], *, base: str) -> Pasted:
     """Run the README's lines as they are, on `texts` in the place of the two that it has."""
-    names, printed = names_of_its_readme(adapter, texts=list(texts))
+    names, printed = names_of_its_readme(adapter, base=base, texts=list(texts))
     logits_nc = names["logits"]
     lines = lines_of(adapter)
     with names["model"].disable_adapter(), contextlib.redirect_stdout(io.StringIO()):
@@ -35,12 +35,12 @@ def as_its_readme_says(adapter: Path, texts: Sequence[str]) -> Pasted:
 
 
 def names_of_its_readme(adapter: Path, **given: object) -> tuple[dict[str, Any], str]:
-    """Run the README's lines as they are, with these values in the place of theirs: every name that they leave behind,
-    and the first line that they print."""
+    """Run the README's lines in the folder's place, with these values in the place of theirs: every name that they
+    leave behind, and the first line that they print."""
     lines = lines_of(adapter)
-    for name, value in given.items():
+    for name, value in {"folder": str(adapter), **given}.items():
         lines, changed = re.subn(rf"(?m)^{name} = .*$", lambda _, value=value, name=name: f"{name} = {value!r}", lines)
-        assert changed == 1
+        assert changed == 1, name
     names: dict[str, Any] = {}
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

@@ -31,15 +31,11 @@ from fedlora.tasks.usage import Usage
 from fedlora.tasks.verdict import Course
 
 TOKEN_ACCURACY = Metric("token_accuracy", unit=SHARE)
-USAGE = """import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-question = "My bag is lost. What can I do?"
-
-folder, base = {folder}, {base}
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype={dtype}), folder).eval()
-tokenizer = AutoTokenizer.from_pretrained(base)
+USAGE = Usage(
+    auto="AutoModelForCausalLM",
+    imports=("from transformers import AutoTokenizer",),
+    examples='question = "My bag is lost. What can I do?"',
+    lines="""tokenizer = AutoTokenizer.from_pretrained(base{at})
 
 prompt, special = question, True  # of a model that learnt from prompts and completions: leave out the next lines
 if tokenizer.chat_template:
@@ -50,7 +46,10 @@ ids, mask = batch["input_ids"], batch["attention_mask"]
 with torch.inference_mode():
     answer = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=100, do_sample=False)
 print(tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True))
-"""
+""",
+    peft_task="CAUSAL_LM",
+    language_servers=True,
+)
 
 
 class CausalLM(Pretrained, OverTokens):
@@ -63,7 +62,7 @@ class CausalLM(Pretrained, OverTokens):
     dense: tuple[str, ...] = ()
     compare_by = LOSS
     metrics: tuple[Metric, ...] = (TOKEN_ACCURACY,)
-    usage = Usage(USAGE, peft_task="CAUSAL_LM")
+    usage = USAGE
 
     auto = AutoModelForCausalLM
 

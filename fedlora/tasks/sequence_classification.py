@@ -23,16 +23,11 @@ from fedlora.tasks.tokens import OverTokens, invented_texts, padded, vocabulary_
 from fedlora.tasks.usage import Usage
 
 HEAD = "head"
-USAGE = """import torch
-from peft import PeftModel
-from safetensors.torch import load_file
-from transformers import AutoModel, AutoTokenizer
-
-texts = ["thanks for the quick help!", "my bag is lost"]
-
-folder, base = {folder}, {base}
-model = PeftModel.from_pretrained(AutoModel.from_pretrained(base, dtype={dtype}), folder).eval()
-tokenizer = AutoTokenizer.from_pretrained(base)
+USAGE = Usage(
+    auto="AutoModel",
+    imports=("from safetensors.torch import load_file", "from transformers import AutoTokenizer"),
+    examples='texts = ["thanks for the quick help!", "my bag is lost"]',
+    lines="""tokenizer = AutoTokenizer.from_pretrained(base{at})
 tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 tokenizer.padding_side = "right"
 head = load_file(f"{{folder}}/head.safetensors")
@@ -45,7 +40,9 @@ with torch.inference_mode():
     logits = pooled @ head["weight"].T + head["bias"]
 labels = {labels}
 print([labels[number] for number in logits.argmax(-1).tolist()])
-"""
+""",
+    facts={"pooling": "mean"},
+)
 
 
 class SequenceClassification(Pretrained, OverTokens):
@@ -59,7 +56,7 @@ class SequenceClassification(Pretrained, OverTokens):
     dense: tuple[str, ...] = (HEAD,)
     compare_by = ACCURACY
     metrics: tuple[Metric, ...] = (ACCURACY,)
-    usage = Usage(USAGE, facts={"pooling": "mean"})
+    usage = USAGE
 
     auto = AutoModel
 

@@ -15,11 +15,13 @@ from tokenizers.processors import TemplateProcessing
 from torch.testing import assert_close
 from transformers import AutoModel, AutoModelForImageClassification, PreTrainedTokenizerFast
 
-from fedlora.adapters import export, fold, initial_adapter, inject, write
+from fedlora.adapters import fold, initial_adapter, inject, write
 from fedlora.adapters.dense import mark_dense
 from fedlora.adapters.export import export_adapter
 from fedlora.config import AdapterSettings, ModelSettings
+from fedlora.exports import about
 from fedlora.models.loaded_model import loaded_model
+from fedlora.models.named import NamedBase
 from strategies.versions import total
 from tests.exported import as_its_readme_says, distance, names_of_its_readme
 from tests.fedlora.tasks.image_classification import ImageClassification
@@ -56,7 +58,7 @@ def logits_of_the_export(base: str, folder: Path) -> torch.Tensor:
     ],
 )
 @torch.no_grad()
-def test_logits_are_those_of_the_served_model(tiny_model, tmp_path, strategy, kind, rounds):
+def test_logits_are_those_of_the_served_model(tiny_model, tmp_path, monkeypatch, strategy, kind, rounds):
     """α/r is 1.5: a residual's scale that is lost, or counted twice, is seen. After six rounds part of it is merged."""
     settings = AdapterSettings(r=2, alpha=3.0, kind=kind)
     home = loaded_model(ModelSettings(id=tiny_model, max_tokens=16), settings, LABELS)
@@ -69,12 +71,13 @@ def test_logits_are_those_of_the_served_model(tiny_model, tmp_path, strategy, ki
     write(home.model, state.adapter.to(torch.float32))
     served = logits(home.model, IDS, MASK)
     export_adapter(
-        tmp_path, state.adapter, total=total(state), base=tiny_model, model=home.model,
+        tmp_path, state.adapter, total=total(state), base=home.named, model=home.model,
         task="sequence-classification", labels=LABELS, max_tokens=16,
     )  # fmt: skip
     exported = logits_of_the_export(tiny_model, tmp_path)
     assert_close(exported, served, atol=2e-5, rtol=2e-5)
     assert served.std() > 1e-3
+    monkeypatch.chdir(Path(tiny_model).parent)
     loaded = AutoPeftModel.from_pretrained(str(tmp_path)).eval()
     plain = PeftModel.from_pretrained(AutoModel.from_pretrained(tiny_model), str(tmp_path)).eval()
     assert torch.equal(loaded(IDS, MASK).last_hidden_state, plain(IDS, MASK).last_hidden_state)
@@ -102,10 +105,10 @@ def test_the_readme_s_lines_compute_the_served_logits_whatever_the_base_s_tokeni
     adapter = federated.step(state, federated.combine(updates)).adapter.to(torch.float32)
     write(home.model, adapter)
     export_adapter(
-        tmp_path / "adapter", adapter, total={}, base=base, model=home.model, task="sequence-classification",
+        tmp_path / "adapter", adapter, total={}, base=home.named, model=home.model, task="sequence-classification",
         labels=LABELS, max_tokens=16,
     )  # fmt: skip
-    pasted = as_its_readme_says(tmp_path / "adapter", ["word3 word9", "word5 word6 word7 word8 word2"])
+    pasted = as_its_readme_says(tmp_path / "adapter", ["word3 word9", "word5 word6 word7 word8 word2"], base=base)
     ids = torch.tensor([[3, 9, 0, 0, 0], [5, 6, 7, 8, 2]])
     served = logits(home.model.eval(), ids, torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]])).detach()
     assert distance(pasted.logits_nc, served) <= 1e-6
@@ -114,7 +117,9 @@ def test_the_readme_s_lines_compute_the_served_logits_whatever_the_base_s_tokeni
 
 @pytest.mark.parametrize(("template", "prompt"), [(CHATML, "<s>user\nhi?<e>\n<s>assistant\n"), (None, "hi?")])
 @torch.no_grad()
-def test_the_readme_of_a_causal_language_model_answers_a_question_as_the_served_model_does(tmp_path, template, prompt):
+def test_the_readme_of_a_causal_language_model_answers_a_question_as_the_served_model_does(
+    tmp_path, monkeypatch, template, prompt
+):
     """By the chat template where the tokenizer has one; and PEFT's own class for the task loads the folder."""
     tokenizer = tokenizer_with(template)
     base = save_llama(tmp_path / "base", tokenizer)
@@ -126,10 +131,10 @@ def test_the_readme_of_a_causal_language_model_answers_a_question_as_the_served_
     adapter = federated.step(state, federated.combine(updates)).adapter.to(torch.float32)
     folder = tmp_path / "adapter"
     export_adapter(
-        folder, adapter, total={}, base=base, model=home.model, task="causal-lm", labels=(), max_tokens=16
+        folder, adapter, total={}, base=home.named, model=home.model, task="causal-lm", labels=(), max_tokens=16
     )  # fmt: skip
     assert not (folder / "head.safetensors").exists()
-    names, printed = names_of_its_readme(folder, question="hi?")
+    names, printed = names_of_its_readme(folder, base=base, question="hi?")
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
     assert torch.equal(names["ids"], ids)
     untrained = home.model(ids).logits
@@ -140,6 +145,7 @@ def test_the_readme_of_a_causal_language_model_answers_a_question_as_the_served_
     answer = home.model.generate(input_ids=ids, max_new_tokens=100, do_sample=False)
     assert torch.equal(names["answer"], answer)
     assert printed == tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True).partition("\n")[0]
+    monkeypatch.chdir(tmp_path)
     loaded = AutoPeftModelForCausalLM.from_pretrained(str(folder)).eval()
     assert isinstance(loaded, PeftModelForCausalLM)
     assert torch.equal(loaded(input_ids=ids).logits, names["model"](input_ids=ids).logits)
@@ -157,7 +163,7 @@ def save_llama(folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:
 @torch.no_grad()
 def test_a_task_of_another_kind_writes_its_own_lines_and_its_own_module(tmp_path, monkeypatch):
     """Nothing in the export knows a task's name: one that is dropped in as a file is exported by what it says."""
-    monkeypatch.setattr(export, "task_named", lambda name: ImageClassification())
+    monkeypatch.setattr(about, "task_named", lambda name: ImageClassification())
     model = AutoModelForImageClassification.from_config(VIT).eval()
     model.save_pretrained(tmp_path / "base")
     mark_dense(model, ImageClassification.dense)
@@ -168,10 +174,10 @@ def test_a_task_of_another_kind_writes_its_own_lines_and_its_own_module(tmp_path
     adapter = adapter.with_tensors(moved)
     write(model, adapter)
     export_adapter(
-        tmp_path / "adapter", adapter, total={}, base=str(tmp_path / "base"), model=model, task="image-classification",
+        tmp_path / "adapter", adapter, total={}, base=NamedBase("./base", ""), model=model, task="image-classification",
         labels=("a", "b", "c"), max_tokens=16,
     )  # fmt: skip
     assert not (tmp_path / "adapter/head.safetensors").exists()
-    names, _ = names_of_its_readme(tmp_path / "adapter")
+    names, _ = names_of_its_readme(tmp_path / "adapter", base=str(tmp_path / "base"))
     served = model(pixel_values=names["pixels"]).logits
     assert distance(names["logits"], served) <= 1e-6

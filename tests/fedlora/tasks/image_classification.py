@@ -13,22 +13,17 @@ from fedlora.tasks.pretrained import Pretrained
 from fedlora.tasks.usage import Usage
 
 CLASSIFIER = "classifier"
-USAGE = """import torch
-from peft import PeftModel
-from safetensors.torch import load_file
-from transformers import AutoModelForImageClassification
-
-pixels = torch.zeros(1, 3, 16, 16)
-
-folder, base = {folder}, {base}
-model = AutoModelForImageClassification.from_pretrained(base, dtype={dtype})
-model.classifier.load_state_dict(load_file(f"{{folder}}/classifier.safetensors"))
-model = PeftModel.from_pretrained(model, folder).eval()
-with torch.inference_mode():
+USAGE = Usage(
+    auto="AutoModelForImageClassification",
+    imports=(),
+    examples="pixels = torch.ones(1, 3, 16, 16)",
+    lines="""with torch.inference_mode():
     logits = model(pixel_values=pixels).logits
 labels = {labels}
 print([labels[number] for number in logits.argmax(-1).tolist()])
-"""
+""",
+    owns_dense=True,
+)
 
 
 class ImageClassification(Pretrained):
@@ -36,7 +31,7 @@ class ImageClassification(Pretrained):
     dense = (CLASSIFIER,)
     compare_by = ACCURACY
     metrics = (ACCURACY,)
-    usage = Usage(USAGE)
+    usage = USAGE
 
     auto = AutoModelForImageClassification
 
