@@ -27,6 +27,7 @@ COMMANDS = {
     "recipes": ("simulations.commands.recipes:recipes", "The packaged recipes, with a sentence each."),
     "find-lr": ("simulations.commands.find_lr:find_lr", "Which learning rate a recipe should have, by short runs."),
     "compare": ("simulations.commands.simulate:compare", "Put finished or new runs side by side: table, CSV, picture."),
+    "export": ("fedlora.exports.commands:export", "A run's result for PEFT, vLLM, llama.cpp, Ollama, or merged."),
     "strategies": ("strategies.commands:strategies", "What every strategy trains, sends and guarantees."),
     "probe": ("strategies.commands:probe_adapters", "Is averaging a PEFT adapter type exact?"),
     "wire": ("simulations.commands.wire:app", "What a message holds; how many bytes a recipe will send."),

@@ -47,8 +47,13 @@ def export_adapter(
         labels,
         max_tokens,
         base,
-        architecture={"base_model_class": type(model).__name__, "parent_library": type(model).__module__},
+        architecture=class_of(model),
         transposed=any(isinstance(layer.get_base_layer(), Conv1D) for _, layer in adapted_layers(model)),
         privacy=privacy,
     )
     write_folder(folder, uniform(changes(adapter, total)), adapter.dense, about)
+
+
+def class_of(model: nn.Module) -> dict[str, str]:
+    """By what PEFT's AutoPeftModel loads the base where the folder has no task_type."""
+    return {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}

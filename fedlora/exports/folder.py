@@ -23,20 +23,36 @@ from fedlora.exports.readme import adapter_readme
 from fedlora.files import write_atomically
 from fedlora.updates import DENSE_SEPARATOR, Tensors
 
+TENSORS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """Of every tensor's name, as PEFT saves it."""
 
 
 def write_folder(folder: Path, change: Uniform, dense: Tensors, about: About) -> None:
-    """The folder, for servers and for PEFT alike; `dense` by flat names."""
+    """The folder, for servers and for PEFT alike; `dense`, by flat names, is beside the adapter."""
+    modules = dense_modules(dense)
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder, change, about)
-    write_atomically(folder / "adapter_model.safetensors", save(lora_tensors(change)))
-    modules = dense_modules(dense)
+    write_atomically(folder / TENSORS, save(lora_tensors(change)))
     for path, parameters in modules.items():
         write_atomically(folder / f"{path}.safetensors", save(parameters))
     about.write(folder, rank=change.rank, left_out=change.left_out)
     write_atomically(folder / "README.md", adapter_readme(about, change, beside=tuple(modules)).encode())
+
+
+def write_for_peft(folder: Path, change: Uniform, dense: Tensors, about: About) -> None:
+    """The folder with `dense` in it, as PEFT's modules_to_save, where the model has such modules of its own: what
+    AutoPeftModel loads whole, and every server refuses. Otherwise as `write_folder`."""
+    if not about.usage.owns_dense:
+        write_folder(folder, change, dense, about)
+        return
+    modules = tuple(dense_modules(dense))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder, change, about, modules_to_save=modules)
+    whole = {f"{PREFIX}{name.replace(DENSE_SEPARATOR, '.')}": tensor.contiguous() for name, tensor in dense.items()}
+    write_atomically(folder / TENSORS, save({**lora_tensors(change), **whole}))
+    about.write(folder, rank=change.rank, left_out=change.left_out)
+    write_atomically(folder / "README.md", adapter_readme(about, change, inside=modules).encode())
 
 
 def write_config(folder: Path, change: Uniform, about: About, *, modules_to_save: tuple[str, ...] = ()) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fedlora.adapters.uniform import RANKS, Uniform
 from fedlora.exports.about import About
-from fedlora.exports.serving import vllm_line
+from fedlora.exports.serving import fits_vllm, vllm_line
 from fedlora.tasks.usage import Loading
 
 ADAPTER = """# A fine-tuned adapter
@@ -26,6 +26,18 @@ Every matrix has rank {rank}, `lora_alpha` is {rank} too, and the scale is in B:
 the same to the base.{remarks}
 """
 
+MERGED = """# A fine-tuned model
+
+Made by fedlora: a base with its adapter in the weights, in {dtype}.{rounded} In this folder:
+
+```python
+{script}```
+
+## The base model
+
+{whereabouts}
+"""
+
 PRIVACY = """
 ## Privacy
 
@@ -33,14 +45,24 @@ PRIVACY = """
 """
 
 
-def adapter_readme(about: About, change: Uniform, *, beside: Sequence[str], inside: bool = False) -> str:
-    """`beside`: the modules that trained whole; `inside`: whether PEFT's modules_to_save hold them."""
-    script = about.usage.script(
-        adapter_loading(about, beside=() if inside else beside), labels=about.labels, max_tokens=about.max_tokens
+def adapter_readme(about: About, change: Uniform, *, beside: Sequence[str] = (), inside: Sequence[str] = ()) -> str:
+    """`beside`: the modules that trained whole, in files of their own; `inside`: those in PEFT's modules_to_save."""
+    loading = adapter_loading(about, beside=beside)
+    script = about.usage.script(loading, labels=about.labels, max_tokens=about.max_tokens)
+    said = remarks(about, change, beside=beside, inside=inside)
+    text = ADAPTER.format(script=script, whereabouts=about.base.whereabouts, rank=change.rank, remarks=said)
+    return text + privacy_section(about)
+
+
+def merged_readme(about: About, *, dtype: str, off: float) -> str:
+    """`off`: how far rounding moved the weights, relative to what the run changed; 0 where it did not."""
+    loading = Loading(
+        (f"from transformers import {about.usage.auto}",),
+        f'folder = base = "."\nmodel = {about.usage.auto}.from_pretrained(folder, dtype=torch.{dtype}).eval()',
     )
-    text = ADAPTER.format(
-        script=script, whereabouts=about.base.whereabouts, rank=change.rank, remarks=remarks(about, change, beside)
-    )
+    script = about.usage.script(loading, labels=about.labels, max_tokens=about.max_tokens)
+    rounded = f" Rounding moved them by {off:.2g} of what was learnt." if off else ""
+    text = MERGED.format(script=script, whereabouts=about.base.whereabouts, dtype=dtype, rounded=rounded)
     return text + privacy_section(about)
 
 
@@ -68,7 +90,7 @@ def adapter_loading(about: About, *, beside: Sequence[str]) -> Loading:
     return Loading(tuple(imports), "\n".join(lines), base.at)
 
 
-def remarks(about: About, change: Uniform, beside: Sequence[str]) -> str:
+def remarks(about: About, change: Uniform, *, beside: Sequence[str], inside: Sequence[str]) -> str:
     """What a person who serves it has to know besides."""
     said = ""
     if change.left_out:
@@ -83,7 +105,9 @@ def remarks(about: About, change: Uniform, beside: Sequence[str]) -> str:
         )
     if beside:
         said += f" Only the lines above know of `{', '.join(beside)}`, which trained whole: no server adds it."
-    elif about.usage.language_servers and change.rank <= max(RANKS):
+    elif inside:
+        said += f" Only PEFT takes `{', '.join(inside)}`, which trained whole: every server refuses this folder."
+    elif about.usage.language_servers and fits_vllm(change.rank):
         line = vllm_line(about.base, change.rank, {"fine-tuned": "."})
         said += f"\n\n```sh\n{line}\n```\n\n`fedlora export --kind gguf` writes it for llama.cpp and Ollama."
     return said

@@ -63,6 +63,11 @@ class NamedBase:
         return Path(file).suffix.lower() in (GGUF_SUFFIX, ".onnx")
 
     @property
+    def advice(self) -> str:
+        """For a person on whose machine it was not found."""
+        return f"Say with --base where the base model lies. {self.whereabouts}"
+
+    @property
     def whereabouts(self) -> str:
         """For a reader on another machine."""
         if packaged := PACKAGED.get(self.id):

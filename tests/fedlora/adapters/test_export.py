@@ -12,18 +12,26 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
+from torch import nn
 from torch.testing import assert_close
 from transformers import AutoModel, AutoModelForImageClassification, PreTrainedTokenizerFast
 
 from fedlora.adapters import fold, initial_adapter, inject, write
 from fedlora.adapters.dense import mark_dense
-from fedlora.adapters.export import export_adapter
+from fedlora.adapters.export import class_of, export_adapter
+from fedlora.adapters.uniform import changes, uniform
 from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.exports import about
+from fedlora.exports.about import About
+from fedlora.exports.folder import write_for_peft
+from fedlora.exports.merged import settle_dense
+from fedlora.exports.source import Source
 from fedlora.models.loaded_model import loaded_model
 from fedlora.models.named import NamedBase
+from fedlora.updates import Adapter
 from strategies.versions import total
 from tests.exported import as_its_readme_says, distance, names_of_its_readme
+from tests.fedlora.exports.readers import RefusedError, vllm
 from tests.fedlora.tasks.image_classification import ImageClassification
 from tests.fedlora.tasks.test_causal_lm import CHATML, tokenizer_with
 from tests.fedlora.tasks.test_registry import VIT
@@ -160,24 +168,58 @@ def save_llama(folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:
     return str(folder)
 
 
-@torch.no_grad()
-def test_a_task_of_another_kind_writes_its_own_lines_and_its_own_module(tmp_path, monkeypatch):
-    """Nothing in the export knows a task's name: one that is dropped in as a file is exported by what it says."""
+@pytest.fixture
+def pictures(tmp_path, monkeypatch) -> tuple[nn.Module, Adapter, About]:
+    """A model whose own classifier trained whole, of a task that no export has heard of; it serves the adapter."""
     monkeypatch.setattr(about, "task_named", lambda name: ImageClassification())
+    monkeypatch.chdir(tmp_path)
     model = AutoModelForImageClassification.from_config(VIT).eval()
     model.save_pretrained(tmp_path / "base")
     mark_dense(model, ImageClassification.dense)
     settings = AdapterSettings(r=2, alpha=3.0)
     inject(model, settings)
-    adapter = initial_adapter(model, settings, seed=0)
-    moved = {name: tensor + 0.1 for name, tensor in adapter.tensors().items()}
-    adapter = adapter.with_tensors(moved)
+    start = initial_adapter(model, settings, seed=0)
+    adapter = start.with_tensors({name: tensor + 0.1 for name, tensor in start.tensors().items()})
     write(model, adapter)
-    export_adapter(
-        tmp_path / "adapter", adapter, total={}, base=NamedBase("./base", ""), model=model, task="image-classification",
-        labels=("a", "b", "c"), max_tokens=16,
+    found = About(
+        "image-classification", ("a", "b", "c"), 16, NamedBase("./base", ""), architecture=class_of(model)
     )  # fmt: skip
-    assert not (tmp_path / "adapter/head.safetensors").exists()
-    names, _ = names_of_its_readme(tmp_path / "adapter", base=str(tmp_path / "base"))
-    served = model(pixel_values=names["pixels"]).logits
+    return model, adapter, found
+
+
+@torch.no_grad()
+def test_a_task_of_another_kind_writes_its_own_lines_and_its_own_module(pictures, tmp_path):
+    """Nothing in the export knows a task's name: one that is dropped in as a file is exported by what it says."""
+    model, adapter, of_it = pictures
+    export_adapter(
+        tmp_path / "adapter", adapter, total={}, base=of_it.base, model=model, task=of_it.task, labels=of_it.labels,
+        max_tokens=16,
+    )  # fmt: skip
+    assert (tmp_path / "adapter/classifier.safetensors").exists()
+    names, _ = names_of_its_readme(tmp_path / "adapter", base="./base")
+    assert distance(names["logits"], model(pixel_values=names["pixels"]).logits) <= 1e-6
+    assert vllm(tmp_path / "adapter")
+
+
+@torch.no_grad()
+def test_for_peft_what_trained_whole_is_in_the_folder_s_own_tensors_and_never_beside_them_too(pictures, tmp_path):
+    """Where the model has such a module; PEFT's Auto class loads all of it, and a server refuses the folder."""
+    model, adapter, of_it = pictures
+    write_for_peft(tmp_path / "adapter", uniform(changes(adapter, {})), adapter.dense, of_it)
+    assert not (tmp_path / "adapter/classifier.safetensors").exists()
+    pixels = torch.ones(1, 3, 16, 16)
+    served = model(pixel_values=pixels).logits
+    loaded = AutoPeftModel.from_pretrained(str(tmp_path / "adapter")).eval()
+    assert distance(loaded(pixel_values=pixels).logits, served) <= 1e-6
+    names, _ = names_of_its_readme(tmp_path / "adapter", base="./base")
     assert distance(names["logits"], served) <= 1e-6
+    with pytest.raises(RefusedError, match="modules_to_save"):
+        vllm(tmp_path / "adapter")
+
+
+def test_merged_such_a_module_is_the_model_s_own(pictures):
+    _, adapter, of_it = pictures
+    plain = AutoModelForImageClassification.from_pretrained("./base")
+    source = Source("run", {}, adapter.dense, of_it, 0.0, ModelSettings())
+    assert settle_dense(plain, source) == {}
+    assert torch.equal(plain.classifier.weight, adapter.dense["classifier/weight"])
