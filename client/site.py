@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from fedlora.config.compute import OWN, ComputeSettings
 from fedlora.data.examples import Examples
 from fedlora.models.base import Base
 from fedlora.privacy.guard import Guard
@@ -80,16 +81,10 @@ class Site:
     sign: Callable[[bytes], bytes] | None = None
     """Signs updates with the key that the coordinator knows this site by; None where it knows none."""
 
-    device: str | None = None
-    """Where this site computes; the task's own device when not given."""
+    compute: ComputeSettings = OWN
+    """How this site computes."""
 
     def guard(self) -> Guard:
         """What stands between a message and the training examples."""
         key = load_or_create_key(self.folder / "privacy" / "key.pem")
         return Guard(self.folder, client=self.name, dataset=self.dataset, policy=self.policy, key=key)
-
-    def placed(self, task: Task) -> Task:
-        """The task on this site's own device: to work on, never to identify it by."""
-        if self.device is None:
-            return task
-        return task.model_copy(update={"model": task.model.model_copy(update={"device": self.device})})

@@ -10,10 +10,10 @@ from typing import Protocol
 
 import torch
 
-from client.training import train_adapter, train_adapter_privately
+from client.training import Protection, train_adapter, train_adapter_privately
 from client.work import Start, Trained, Work
 from fedlora.adapters import read, set_trainable, write
-from fedlora.models.evaluation import evaluate
+from fedlora.models.evaluation import evaluate_examples
 from fedlora.models.loaded_model import LoadedModel
 from fedlora.randomness import generator, seed_of
 
@@ -32,8 +32,7 @@ class OneByOne:
             serve(work.home, work.task.run, work.start)
             quality = None
             if work.tells:
-                batches = work.parts.test.evaluation_batches(device=work.placed.model.device)
-                quality = evaluate(work.home.model, batches, on=work.placed.model)
+                quality = evaluate_examples(work.home.model, work.parts.test, by=work.placed)
             loss = take_steps(work)
             yield Trained(read(work.home.model), loss, quality)
 
@@ -53,15 +52,9 @@ def take_steps(work: Work) -> float | None:
     with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
         torch.manual_seed(seed_of(task.seed, *address, "dropout"))
         if grant.mechanism is not None:
+            protection = Protection(grant.mechanism, grant.source(), task.privacy.engine)
             return train_adapter_privately(
-                model,
-                parameters,
-                work.parts.train,
-                task.train,
-                on=task.model,
-                mechanism=grant.mechanism,
-                source=grant.source(),
-                gradients=task.privacy.engine,
+                model, parameters, work.parts.train, task.train, on=task.model, protection=protection
             )
         stream = generator(task.seed, *address, "batches")
         return train_adapter(model, parameters, work.parts.train, task.train, on=task.model, stream=stream)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -52,6 +53,16 @@ def train_adapter(
     return loss_nats / settings.steps
 
 
+@dataclass(frozen=True)
+class Protection:
+    """What makes steps private: the mechanism that was charged, where its noise comes from, and which engine has the
+    gradients of single examples."""
+
+    mechanism: Mechanism
+    source: Source
+    gradients: Literal["fedlora", "opacus"] = "fedlora"
+
+
 def train_adapter_privately(
     model: nn.Module,
     parameters: Sequence[nn.Parameter],
@@ -59,18 +70,16 @@ def train_adapter_privately(
     settings: TrainSettings,
     *,
     on: ModelSettings,
-    mechanism: Mechanism,
-    source: Source,
-    gradients: Literal["fedlora", "opacus"] = "fedlora",
+    protection: Protection,
 ) -> float | None:
-    """Take the steps of `mechanism`; what they leave in `parameters` is differentially private, the result is not.
+    """Take the steps of the mechanism; what they leave in `parameters` is differentially private, the result is not.
 
     Returns the mean loss per drawn example, in nats: private, for whoever may see it; None if no example was drawn.
     Nothing in the data makes it fail: whether a task fails is seen by the coordinator, and no noise covers it.
     """
     optimizer = make_optimizer(model, parameters, settings)
     losses: list[Tensor] = []
-    private = private_steps(model, examples, settings, on=on, mechanism=mechanism, source=source, gradients=gradients)
+    private = private_steps(model, examples, settings, on=on, protection=protection)
     with private as (engine, loss_of):
 
         def loss_per_example(indices: Tensor) -> Tensor:
@@ -78,7 +87,7 @@ def train_adapter_privately(
             losses.append(losses_n.detach())
             return losses_n
 
-        for _ in range(mechanism.steps):
+        for _ in range(protection.mechanism.steps):
             engine.step(loss_per_example)
             optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -92,18 +101,16 @@ def private_steps(
     settings: TrainSettings,
     *,
     on: ModelSettings,
-    mechanism: Mechanism,
-    source: Source,
-    gradients: Literal["fedlora", "opacus"] = "fedlora",
+    protection: Protection,
 ) -> Iterator[tuple[PrivateEngine, LossPerExample]]:
     """The engine, rehearsed on short texts, and the loss that its steps take: what private training is made of."""
     engine = PrivateEngine(
         model,
-        mechanism,
+        protection.mechanism,
         examples=len(examples),
-        source=source,
+        source=protection.source,
         microbatch=largest_microbatch(settings),
-        gradients=gradients,
+        gradients=protection.gradients,
         shapes=examples.shapes(most=on.max_tokens),
         computes_in=computes_in(on),
     )
@@ -149,8 +156,8 @@ def rehearse_privately(
     if not texts.task.pads_with(model, padding):
         raise Refusal(
             Code.UNSUPPORTED_MODEL,
-            f"the tokenizer pads with token {padding}, which the model does not know: no padded text could be "
-            "computed; give the model's folder a tokenizer whose pad_token is one of the model's own.",
+            f"the tokenizer pads with token {padding}, which is not in the model's vocabulary, so "
+            "batches cannot be padded; use a tokenizer whose pad_token is one of the model's own.",
         )
     mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=1, expected_batch=1.0)  # no step is taken
     size = largest_microbatch(settings)
@@ -192,8 +199,8 @@ def require_moving(
             if not math.isfinite(step) or torch.equal(parameter.detach() + step, parameter):
                 raise Refusal(
                     Code.UNSUPPORTED_MODEL,
-                    f"a learning rate of {group['lr']} with privacy.clip {clip} moves nothing that trains by a number "
-                    "that float32 can tell; set another train.lr or train.head_lr.",
+                    f"a learning rate of {group['lr']} with privacy.clip {clip} does not change the weights in "
+                    "float32, or is not finite; set another train.lr or train.head_lr.",
                 )
 
 

@@ -31,7 +31,7 @@ class Work:
     task: Task
     """As it came: it names the answer."""
     placed: Task
-    """The same on this site's own device: to work on."""
+    """The same as this site computes it: to work on."""
     site: Site
     guard: Guard
     grant: Grant

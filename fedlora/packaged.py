@@ -1,4 +1,4 @@
-"""The recipes that come with fedlora: wherever a recipe file is asked for, one of their names will do."""
+"""Packaged recipes: their names can be used wherever a recipe file is expected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def recipe_file(name: str | Path) -> Path:
     if str(name) in known:
         return known[str(name)]
     if (path / "config.yaml").is_file():
-        raise SettingsError(f"{name} is a run's folder; the recipe that it ran is {path / 'config.yaml'}.")
+        raise SettingsError(f"{name} is a run's folder; its recipe is {path / 'config.yaml'}.")
     beside = near_path(path)
     near = [*([str(beside)] if beside is not None else []), *difflib.get_close_matches(path.stem, known, n=3)]
     guess = f" Did you mean {' or '.join(near)}?" if near else ""
@@ -34,6 +34,6 @@ def recipe_file(name: str | Path) -> Path:
 
 
 def sentence_of(recipe: Path) -> str:
-    """What a recipe's first line, a comment, says of it; nothing where there is none."""
+    """A recipe's description: the comment in its first line; empty if there is none."""
     first = recipe.read_text(encoding="utf-8").partition("\n")[0]
     return first.removeprefix("#").strip() if first.startswith("#") else ""

@@ -27,7 +27,7 @@ DENSE_SEPARATOR = "/"
 
 
 class Factor(StrEnum):
-    """What a strategy trains and sends: the factors of every adapted matrix, and what trains whole."""
+    """Factors that a strategy trains and sends: those of every adapted matrix, and what trains whole."""
 
     A = "A"
     B = "B"
@@ -130,7 +130,7 @@ class Adapter:
 def _with_factors(layer: LowRank, given: Mapping[Factor, Tensor]) -> LowRank:
     """All at once, because the ranks may change together."""
     if Factor.R in given and layer.R_rr is None:
-        raise KeyError("R: this layer has no core R")
+        raise KeyError("R: this layer has no core matrix R")
     return LowRank(
         B_mr=given.get(Factor.B, layer.B_mr),
         A_rn=given.get(Factor.A, layer.A_rn),
@@ -141,7 +141,7 @@ def _with_factors(layer: LowRank, given: Mapping[Factor, Tensor]) -> LowRank:
 
 @dataclass(frozen=True)
 class Update:
-    """What one client answered: its adapter after local training, as absolute values, and its weight w_k > 0.
+    """One client's answer: its adapter after local training, as absolute values, and its weight w_k > 0.
 
     Weights are not normalised: N_k (or its public bucket), or 1 for a uniform mean. Factors that the strategy
     did not train are the ones that were broadcast. Ranks may differ between clients.

@@ -16,13 +16,15 @@ from fedlora.adapters import initial_adapter, write
 from fedlora.adapters.export import export_adapter
 from fedlora.adapters.shape import require_ranks
 from fedlora.config import Recipe
+from fedlora.config.compute import OWN, ComputeSettings
 from fedlora.models.loaded_model import LoadedModel
 from fedlora.privacy.spent import privacy_note
 from fedlora.privacy.unconfirmed import SiteSpent
 from fedlora.updates import Adapter
-from server.gradient_recipe import FIRST_STEP
-from server.initial.client_gradients import from_clients
+from server.gradient_recipe import FIRST_STEP, gradient_recipe
+from server.initial.client_gradients import from_clients, width_of
 from server.initial.first_step import first_step
+from server.record.before import write_before
 from server.record.checkpoint import Progress
 from server.record.journal import Journal
 from server.record.records import Event, EventCallback
@@ -48,6 +50,8 @@ class Coordination:
     folder: Path
     labels: tuple[str, ...]
     evaluate: Evaluate | None = None
+    evaluates_before: bool = False
+    """Whether the first state is evaluated too (`fedlora.tasks.verdict.Judge.needs_before`)."""
     watch: EventCallback = lambda event: None
     coordinator: str = "local"
     site_of: SiteOf | None = None
@@ -58,6 +62,8 @@ class Coordination:
     """The folder of all runs with these sites: no ledger may go back between two of them."""
     data_digests: Mapping[str, str] = field(default_factory=dict)
     """Of everybody's examples, where the coordinator is a simulation's and has them."""
+    compute: ComputeSettings = OWN
+    """How the coordinator's own machine computes; the model is loaded for it."""
     recorder: Recorder | None = None
     """Writes the run to a store, and obeys what people ask of it there."""
 
@@ -70,9 +76,11 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     strategy = case.strategy
     journal = Journal(needs.folder, recipe, runs=needs.runs)
     progress = journal.resume(made_of(needs)) if resume else begin(grid, journal, recipe, strategy, needs)
+    if needs.evaluate is not None and needs.evaluates_before and progress.round == 0:
+        write_before(needs.folder, needs.evaluate(progress.state))
     shape = shape_of(needs.loaded_model.model, needs.loaded_model.template, recipe)
     ranks = planned(planned_for(recipe, needs.declared, shape), shape, needs.site_of)
-    brief = RunConstants(needs.loaded_model.base.fingerprint, needs.labels, needs.coordinator, ranks)
+    brief = replace(constants(needs), ranks=ranks)
     rounds = Rounds(recipe, brief, strategy, progress, run_context(journal, needs))
     with recorded(rounds, recipe, needs, journal):
         try:
@@ -81,6 +89,11 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
             if rounds.progress.round:
                 export(needs.folder / "adapter", rounds.progress.state, recipe, needs, spent=journal.spent())
     return rounds.progress
+
+
+def constants(needs: Coordination) -> RunConstants:
+    """What is the same in every task of the run."""
+    return RunConstants(needs.loaded_model.base.fingerprint, needs.labels, needs.coordinator)
 
 
 def made_of(needs: Coordination) -> MadeOf:
@@ -102,7 +115,7 @@ def run_context(journal: Journal, needs: Coordination) -> RunContext:
 
 
 def recorded(rounds: Rounds, recipe: Recipe, needs: Coordination, journal: Journal) -> AbstractContextManager[None]:
-    """Around the loop, where there is a recorder: it notes the run's beginning and how it ended."""
+    """Around the loop, where there is a recorder: it notes the start of the run and how it ended."""
     if needs.recorder is None:
         return nullcontext()
     return needs.recorder.keeping(
@@ -122,22 +135,14 @@ def begin(grid: Grid, journal: Journal, recipe: Recipe, strategy: Strategy, need
     write(loaded_model.model, loaded_model.template)  # a run before this one may have left other ranks
     adapter = initial_adapter(loaded_model.model, recipe.adapter, seed=recipe.seed)
     if recipe.adapter.init == "gradient":
-        adapter = first_step(loaded_model, adapter, recipe, needs.labels)
+        adapter = first_step(loaded_model, adapter, needs.compute.placed(recipe), needs.labels)
     progress = Progress(run=uuid.uuid4().hex, round=0, state=strategy.init(adapter))
     if recipe.adapter.init == "client-gradients":
-        adapter, asked = from_clients(
-            grid,
-            adapter,
-            recipe,
-            home=loaded_model,
-            labels=needs.labels,
-            coordinator=needs.coordinator,
-            journal_for=lambda gradients: Journal(needs.folder / FIRST_STEP, gradients, runs=needs.runs),
-            site_of=needs.site_of,
-            verify=needs.verify,
-            watch=needs.watch,
-        )
-        progress = replace(progress, state=strategy.init(adapter), bytes_up=asked.bytes_up, bytes_down=asked.bytes_down)
+        asked = gradient_recipe(recipe, width_of(adapter))
+        first = Journal(needs.folder / FIRST_STEP, asked, runs=needs.runs)
+        context = RunContext(first, watch=needs.watch, site_of=needs.site_of, verify=needs.verify)
+        adapter, cost = from_clients(grid, adapter, recipe, asked=asked, brief=constants(needs), context=context)
+        progress = replace(progress, state=strategy.init(adapter), bytes_up=cost.bytes_up, bytes_down=cost.bytes_down)
     journal.keep(None, progress)
     return progress
 

@@ -23,15 +23,16 @@ from fedlora.data.row import labels_in
 from fedlora.deployment.enrolment import require_name
 from fedlora.files import write_atomically
 from fedlora.models.base import load_tokenizer
-from fedlora.models.evaluation import evaluate
+from fedlora.models.evaluation import evaluate_examples
 from fedlora.models.loaded_model import LoadedModel, loaded_model
 from fedlora.privacy.signing import SignatureError, require_signed
-from fedlora.processes.supervise import JsonLines
+from fedlora.processes.json_logs import JsonLines
 from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError
 from server.coordinate import Coordination, coordinate, load_state
 from server.orders import StoppedError
+from server.record.before import course
 from server.record.lines import read_records
 from server.record.records import ClientAnswered, Event, RoundFinished, RoundStarted, Waiting
 from server.record.summary import summary_of
@@ -86,7 +87,9 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     rows = list(read.rows) if read else []
     labels = classes_of(settings, recipe, labels_in(rows))
     examples = encoded(rows, labels, load_tokenizer(recipe.model), on=recipe.model) if rows else None
-    home = loaded_model(recipe.model, recipe.adapter, labels)
+    judge = examples.task.judge(examples.items, labels) if examples else None
+    placed = settings.compute.placed(recipe)
+    home = loaded_model(placed.model, placed.adapter, labels)
     store = open_or_go_without(settings)
     recorder = Recorder(store, name=folder.name, kind="deployment", coordinator=settings.name) if store else None
     sites = LastRegistry(settings)
@@ -95,20 +98,21 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         loaded_model=home,
         folder=folder,
         labels=labels,
-        evaluate=evaluation(recipe, home, examples) if examples else None,
+        evaluate=evaluation(placed, home, examples) if examples else None,
+        evaluates_before=judge is not None and judge.needs_before,
         watch=lambda event: watch(event, settings),
         coordinator=settings.name,
         site_of=lambda node: sites.read().name_of(node),
         verify=lambda node, digest, signature: signed_by(sites.read(), node, digest, signature),
         declared=readable(settings.folder),
         runs=settings.runs,
+        compute=settings.compute,
         recorder=recorder,
     )
     progress = coordinate(grid, recipe, needs, resume=(folder / "checkpoint.safetensors").exists())
     summary = {**summary_of(recipe, progress, folder), "name": folder.name}  # a coordinator's runs share recipes
-    if examples:
-        judge = examples.task.judge(examples.items, labels)
-        summary |= judge.verdict([record.evaluation for record in read_records(folder)])
+    if judge is not None:
+        summary |= judge.verdict(course(folder, read_records(folder)))
     write_atomically(folder / "summary.json", json.dumps(summary, indent=2).encode())
 
 
@@ -117,7 +121,7 @@ def open_or_go_without(settings: ServerSettings) -> Store | None:
     try:
         return open_store(settings.store_url)
     except SettingsError as error:
-        log.warning("the run is not written to the store", extra={"why": str(error)})
+        log.warning("the run cannot be written to the store", extra={"why": str(error)})
         return None
 
 
@@ -133,12 +137,12 @@ def signed_by(registry: Registry, node: int, digest: bytes, signature: bytes) ->
     return True
 
 
-def evaluation(recipe: Recipe, home: LoadedModel, examples: Examples) -> Evaluate:
-    """How a state does on the coordinator's test set."""
+def evaluation(placed: Recipe, home: LoadedModel, examples: Examples) -> Evaluate:
+    """An evaluation of states on the coordinator's test set."""
 
     def on_held_out(state: State) -> Evaluation:
         load_state(home, "held-out", state)
-        return evaluate(home.model, examples.evaluation_batches(device=recipe.model.device), on=recipe.model)
+        return evaluate_examples(home.model, examples, by=placed)
 
     return on_held_out
 
@@ -151,7 +155,7 @@ def watch(event: Event, settings: ServerSettings) -> None:
 
 
 def log_event(event: Event) -> None:
-    """One line per event: nobody waits in silence."""
+    """Log one line per event, also while the run waits."""
     match event:
         case Waiting():
             log.info(
@@ -198,5 +202,5 @@ def alone_in(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SettingsError(f"another process is at work in {folder}; this one stops.") from None
+            raise SettingsError(f"another process is working in {folder}; this one stops.") from None
         yield

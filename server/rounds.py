@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,7 +28,6 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from fedlora.config import Recipe
 from fedlora.protocol.task import Evaluation
 from fedlora.randomness import chooser
-from fedlora.settings import RunError
 from fedlora.tasks.registry import task_named
 from server.orders import NoControl, RunControl
 from server.record.checkpoint import Progress
@@ -47,8 +45,9 @@ from server.record.records import (
     Waiting,
 )
 from server.replies.arrivals import Deadlines, arrivals, push, wait_for_clients
-from server.replies.intake import ReplyValidator, SiteOf, Verify
+from server.replies.intake import KnownSites, ReplyValidator, SiteOf, Verify
 from server.replies.messages import task_message
+from server.replies.quorum import quorum_of, too_few
 from server.replies.quotas import Meter
 from server.requests.adaptive_noise import noise_factor
 from server.requests.outgoing import RunConstants, TrainRequest, outgoing
@@ -60,10 +59,6 @@ from strategies.compatibility import Case, Place, require_compatible
 
 Evaluate = Callable[[State], Evaluation]
 """Quality of a state on the shared test set."""
-
-
-class QuorumError(RunError):
-    """Too few valid updates in a round; the run stands where it stood before it."""
 
 
 @dataclass(frozen=True)
@@ -156,10 +151,9 @@ class Rounds(FlowerStrategy):
             self.recipe, self._brief_now(), self.strategy, self.progress, nodes=nodes, number=server_round
         )
         sent = {item.node: item for item in items}
-        intake = ReplyValidator(
-            self.recipe, server_round, sent, partial(self._answered, sent), around.journal.receipts(), around.site_of,
-            self._meter, around.verify,
-        )  # fmt: skip
+        known = KnownSites(around.site_of, around.verify, around.journal.receipts())
+        answered = partial(self._answered, sent)
+        intake = ReplyValidator(self.recipe, server_round, sent, watch=answered, meter=self._meter, known=known)
         self._asked = Asked(intake, downlink)
         around.watch(RoundStarted(server_round, len(nodes)))
         if self.recipe.privacy.enabled:  # on the disk before anything can be charged for it
@@ -171,14 +165,14 @@ class Rounds(FlowerStrategy):
         started = time.monotonic()
         asked, old = self._open(server_round), self.progress
         intake, downlink = asked.intake, asked.downlink
-        this = asked.stages_see(lambda why: QuorumError(self._too_few(intake, why)))
+        this = asked.stages_see(lambda why: too_few(intake, self.recipe, why))
         updates = through(self._stages, intake.updates(replies), this)
         first = next(updates, None)
         if first is None:
-            raise QuorumError(self._too_few(intake))
+            raise too_few(intake, self.recipe)
         combined = self.strategy.combine(chain([first], updates))
-        if intake.accepted < self._quorum(intake):
-            raise QuorumError(self._too_few(intake))
+        if intake.accepted < quorum_of(self.recipe, intake.size):
+            raise too_few(intake, self.recipe)
         if self.recipe.privacy.client_level is not None:
             self._run_context.journal.count_noised(server_round)
         state = self.strategy.step(old.state, combined)
@@ -231,7 +225,7 @@ class Rounds(FlowerStrategy):
         rounds, intake = self.recipe.rounds, asked.intake
         intake.asked(push(grid, messages))
         self._run_context.watch(TasksSent(intake.number))
-        needed: float = max(self._quorum(intake), self.recipe.robust.least_updates)
+        needed: float = max(quorum_of(self.recipe, intake.size), self.recipe.robust.least_updates)
         if self.recipe.privacy.client_level is not None:
             needed = math.inf  # the deadline alone closes a round: no client's answer decides whose others are summed
         deadlines = Deadlines(needed, timeout or rounds.deadline_s, rounds.grace_s)
@@ -260,9 +254,6 @@ class Rounds(FlowerStrategy):
         factor = noise_factor(adapt, metric, self._run_context.journal.values(metric.name))
         return replace(self._brief, noise_factor=factor)
 
-    def _quorum(self, intake: ReplyValidator) -> int:
-        return max(1, math.ceil(self.recipe.rounds.quorum * intake.size))
-
     def _evaluate(self, intake: ReplyValidator, state: State) -> Evaluation | None:
         if self.strategy.traits.keeps:
             return mean_received(intake.records())
@@ -290,12 +281,3 @@ class Rounds(FlowerStrategy):
     def _waiting(self, connected: int, seconds_left: float) -> None:
         self._run_context.orders.between_rounds()
         self._run_context.watch(Waiting(connected, self.recipe.rounds.min_clients, seconds_left))
-
-    def _too_few(self, intake: ReplyValidator, also: str = "") -> str:
-        counts = Counter(f"{r.outcome} ({r.code})" for r in intake.records() if r.outcome != "trained")
-        why = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
-        return (
-            f"round {intake.number}: {intake.accepted} of {intake.size} clients sent a valid update, needed "
-            f"{self._quorum(intake)} (rounds.quorum={self.recipe.rounds.quorum}): {why or 'nobody else was asked'}. "
-            f"{also}Nothing was changed; see to these clients, then go on with --resume."
-        )

@@ -3,8 +3,9 @@
     made_of.json    written with round 0, compared by --resume before anything is changed
 
 A head whose rows change their names is another head, and a sum of residuals belongs to the weights that it was made
-on. Where all of this is the same, device and paths may be others: the run was moved, and goes on. A run of version
-0.1.0 has no such file; its paths are compared as the rest of its recipe, and it is bound from its first resume on.
+on. Where all of this is the same, paths may be others: the run was moved, and goes on. The device is no part of a run;
+a former `model.device` in a recipe stays as it was, because tasks are known by what they say. A run of version 0.1.0
+has no such file; its paths are compared as the rest of its recipe, and it is bound from its first resume on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fedlora.settings import SettingsError
 from server.record.checkpoint import CheckpointError
 
 FILE = "made_of.json"
-MAY_MOVE = ("model.device", "model.id", "data.source")
+MAY_MOVE = ("model.id", "data.source")
 MOST_NAMED = 5
 
 
@@ -58,18 +59,18 @@ def require_same(folder: Path, then: MadeOf, now: MadeOf) -> None:
     found = list(_differences(then, now))
     if found:
         raise CheckpointError(
-            f"the run in {folder} is of something else: {'; '.join(found)}. Resume it with what it was begun with, or "
-            "start a new run in another folder."
+            f"the run in {folder} was started with other classes, data or models: {'; '.join(found)}. Resume it with "
+            "the original ones, or start a new run in another folder."
         )
 
 
 def _differences(then: MadeOf, now: MadeOf) -> Iterator[str]:
     if then.classes != now.classes:
-        yield f"its classes are {', '.join(then.classes)}, in this order, and here they are {', '.join(now.classes)}"
+        yield f"its classes are {', '.join(then.classes)}, in this order, but now they are {', '.join(now.classes)}"
     if then.base != now.base:
-        yield f"its base model has the fingerprint {then.base}, and the one that is loaded {now.base}"
+        yield f"its base model has the fingerprint {then.base}, but the loaded one has {now.base}"
     if gone := then.data.keys() - now.data.keys():
-        yield f"{_named(gone)} had examples, and is not there"
+        yield f"{_named(gone)} had examples and is missing"
     if new := now.data.keys() - then.data.keys():
         yield f"{_named(new)} is new"
     if changed := {name for name in then.data.keys() & now.data.keys() if then.data[name] != now.data[name]}:

@@ -19,6 +19,7 @@ from flwr.serverapp import ServerApp
 from client.app import client_app
 from client.site import Site
 from fedlora.config import Recipe
+from fedlora.config.compute import OWN, ComputeSettings
 from fedlora.settings import SettingsError
 from simulations.data.partition import Federation, federation
 from simulations.sites import site_of
@@ -31,10 +32,11 @@ class SiteFinder:
     recipe_json: str
     names: tuple[str, ...]
     folder: Path
+    compute: ComputeSettings
 
     def __call__(self, context: Context) -> Site:
         name = self.names[int(context.node_config["partition-id"])]
-        return site_of(data_of(self.recipe_json), name, self.folder)
+        return site_of(data_of(self.recipe_json), name, self.folder, self.compute)
 
 
 @lru_cache(maxsize=1)
@@ -48,20 +50,21 @@ Config = dict[str, int | float | str | bytes | bool | list[int] | list[float] | 
 """As Flower writes it."""
 
 
-def run_on_ray(server: ServerApp, recipe: Recipe, names: Sequence[str], folder: Path) -> None:
+def run_on_ray(
+    server: ServerApp, recipe: Recipe, names: Sequence[str], folder: Path, compute: ComputeSettings = OWN
+) -> None:
     """Run the ServerApp on Flower's simulation runtime, on the cluster at RAY_ADDRESS if there is one."""
     if importlib.util.find_spec("ray") is None:
-        raise SettingsError("--engine ray needs ray; install it with: pip install 'fedlora[simulation]'")
+        raise SettingsError("--engine ray needs Ray; install it with: pip install 'fedlora[simulation]'")
     from flwr.simulation import run_simulation
 
-    client = client_app(SiteFinder(recipe.model_dump_json(), tuple(names), folder.resolve()))
-    run_simulation(
-        server, client, num_supernodes=len(names), backend_config={"client_resources": one_actor(recipe.model.device)}
-    )
+    client = client_app(SiteFinder(recipe.model_dump_json(), tuple(names), folder.resolve(), compute))
+    actor = one_actor(compute.placed(recipe).model.device)
+    run_simulation(server, client, num_supernodes=len(names), backend_config={"client_resources": actor})
 
 
 def one_actor(device: str) -> Config:
-    """What Ray sets aside for an actor, which answers one client at a time. Without a GPU of its own it would see none.
+    """Resources of a Ray actor, which answers one client at a time. Without a GPU of its own it would see none.
 
     >>> one_actor("cuda")
     {'num_cpus': 1, 'num_gpus': 1.0}

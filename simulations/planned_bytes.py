@@ -1,4 +1,4 @@
-"""What a run will send, measured on messages that the run's own code packs: task and report are counted as there.
+"""Planned traffic of a run, measured on messages that the run's own code packs, including task and report.
 
 Three rounds are played with Gaussian updates in the place of training: the first is sent no residual, the second is,
 and strategies that take turns (RoLoRA) send another factor in the second than in the third. Later rounds are as the one
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedlora.adapters import initial_adapter
-from fedlora.config import Recipe
+from fedlora.config import ComputeSettings, Recipe
 from fedlora.data.classes import require_classes
 from fedlora.data.row import labels_in
 from fedlora.data.rows import read_source
@@ -37,6 +37,8 @@ from strategies.registry import build
 PLAYED = 3
 NODE, NAME = 1000, "client-0"
 RUN = "0" * 32
+HERE = ComputeSettings(device="cpu")
+"""Nothing is trained: a plan needs no accelerator."""
 SHARE, ACCURACY = 2 / 3, 0.8125
 """A measured loss has as many digits in JSON as the first; an accuracy, of few examples, fewer."""
 RECEIPT = "0" * 908
@@ -70,10 +72,10 @@ def classes_of(recipe: Recipe) -> tuple[str, ...]:
 
 
 def planned_bytes(recipe: Recipe, *, clients: int, labels: Sequence[str] | None = None) -> dict[str, Any]:
-    """Of one client: a later round's bytes up and down, the first round's, and those of the whole run."""
+    """Bytes of one client: a later round's up and down, the first round's, and those of the whole run."""
     require_compatible(case_of(recipe))
     labels = tuple(labels or classes_of(recipe))
-    home = loaded_model(recipe.model, recipe.adapter, labels)
+    home = loaded_model(HERE.placed(recipe).model, recipe.adapter, labels)
     adapter = initial_adapter(home.model, recipe.adapter, seed=0)
     played = play(recipe, Progress(RUN, 0, _strategy(recipe).init(adapter)), labels, home.base.fingerprint, clients)
     run = [played[number if number < PLAYED else PLAYED - 2 + (number - PLAYED) % 2]
@@ -116,7 +118,7 @@ def play(recipe: Recipe, progress: Progress, labels: tuple[str, ...], fingerprin
 
 
 def measured(recipe: Recipe) -> Evaluation:
-    """As a site would tell it: every metric of the task."""
+    """A report as a site would send it: every metric of the task."""
     metrics = {metric.name: ACCURACY for metric in task_named(recipe.model.task).metrics}
     return Evaluation(loss=SHARE, metrics=metrics, examples=100)
 

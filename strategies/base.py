@@ -39,21 +39,23 @@ class Combined:
     """One round's updates as one: read once, in any order, with memory independent of their number.
 
     `mean` is the weighted mean of every factor (float64); `ideal` is Σ w_k s_k B_k A_k, what an exact aggregation
-    serves; both with weights normalised over the participants. `extra` is the strategy's own.
+    serves; both with weights normalised over the participants.
     """
 
     mean: Adapter
     ideal: Mapping[str, Product]
     clients: int
     weight: float
-    extra: Mapping[str, object] = field(default_factory=dict)
+    residual: Mapping[str, Product] = field(default_factory=dict)
+    """What the served mean lacks of `ideal`, where a strategy adds it to the base."""
     measured: bool = True
-    """False: nothing is said of the round's aggregation error: `ideal` was not kept, or no mean is to be served."""
+    """Whether the round's aggregation error is reported. False if `ideal` was not kept, or the served state is not a
+    mean."""
 
 
 @dataclass(frozen=True)
 class RankAllocation:
-    """How much of one matrix a client holds: its rank (0: nothing) and its own scale s_k = α / r_k."""
+    """A client's part of one matrix: its rank (0: none) and its own scale s_k = α / r_k."""
 
     rank: int
     scale: float
@@ -61,7 +63,7 @@ class RankAllocation:
 
 @dataclass(frozen=True)
 class Recipient:
-    """Whom a broadcast is for: the base version that it holds, and its shares where devices are unequal."""
+    """Recipient of a broadcast: its base version, and its shares if devices are unequal."""
 
     client: str
     held_version: int | None = None
@@ -70,7 +72,7 @@ class Recipient:
 
 @dataclass(frozen=True)
 class Payload:
-    """What a client needs to start the round: the adapter, and what to add once to the base that it holds."""
+    """A client's input to the round: the adapter, and what to add once to its base."""
 
     adapter: Adapter
     base_version: int = 0
@@ -81,7 +83,7 @@ class Payload:
 
 @dataclass(frozen=True)
 class Traits:
-    """What a person choosing a strategy asks."""
+    """Properties of a strategy, for users who choose one."""
 
     paper: str
     exact: bool
@@ -97,9 +99,9 @@ class Traits:
     redraws: bool = False
     """Clients start every round in other coordinates: nothing that one round left out can be added in the next."""
     keeps: frozenset[Factor] = frozenset()
-    """Factors that every client trains and keeps to itself: there is no global model then."""
+    """Factors that every client trains and keeps; then there is no global model."""
     own_weights: bool = False
-    """Clients weigh by what they send: neither by examples nor all the same."""
+    """Whether clients are weighted by their updates, not by examples and not equally."""
 
 
 class Strategy(Protocol):
@@ -125,7 +127,7 @@ class Strategy(Protocol):
         ...
 
     def broadcast(self, state: State, recipient: Recipient) -> Payload:
-        """What this recipient is sent at the beginning of a round."""
+        """The broadcast for this recipient at the start of a round."""
         ...
 
     def residual_rank(self, *, clients: int, r: int) -> int:
@@ -134,11 +136,20 @@ class Strategy(Protocol):
 
 
 class StrategySettings(Settings):
-    """Base of every strategy's configuration: its fields are the settings under `strategy:` besides `name`."""
+    """Base of every strategy: its fields are the settings under `strategy:` besides `name`, and its methods what most
+    strategies do. A strategy's file says what it does otherwise."""
 
     weighting: Weighting = "examples"
     """Weights w_k: `examples` is N_k over the participants' total, `uniform` is 1/K."""
 
+    def init(self, adapter: Adapter) -> State:
+        """The coordinator's initial adapter as it is."""
+        return State(adapter)
+
+    def broadcast(self, state: State, recipient: Recipient) -> Payload:
+        """The whole adapter, to everybody; the base is as it was."""
+        return Payload(state.adapter)
+
     def residual_rank(self, *, clients: int, r: int) -> int:
-        """Nothing: the base stands."""
+        """No residual: the base does not move."""
         return 0

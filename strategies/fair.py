@@ -26,7 +26,7 @@ from torch import Tensor
 from fedlora.lowrank import Product, Sum
 from fedlora.norms import approximate_size
 from fedlora.updates import Adapter, Factor, LowRank, Update
-from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
+from strategies.base import Combined, State, StrategySettings, Traits
 from strategies.mean import in_dtype_of, weighted_mean
 from strategies.refinement import Penalty, PenaltyForm, Stopping, most_similar, nearest
 
@@ -63,18 +63,12 @@ class LoRAFAIR(StrategySettings):
     def trains(self, round_number: int) -> frozenset[Factor]:
         return frozenset({Factor.A, Factor.B, Factor.DENSE})
 
-    def init(self, adapter: Adapter) -> State:
-        return State(adapter)
-
     def combine(self, updates: Iterable[Update]) -> Combined:
         return weighted_mean(updates, self.weighting)
 
     def step(self, state: State, combined: Combined) -> State:
         layers = {name: self._refined(name, layer, combined.ideal) for name, layer in combined.mean.layers.items()}
         return replace(state, adapter=in_dtype_of(state.adapter, Adapter(layers, combined.mean.dense)))
-
-    def broadcast(self, state: State, recipient: Recipient) -> Payload:
-        return Payload(state.adapter)
 
     def _refined(self, name: str, layer: LowRank, ideal: Mapping[str, Product]) -> LowRank:
         G_mr = times(ideal, name, layer.A_rn.mT).double().div_(layer.scale)

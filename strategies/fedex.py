@@ -29,7 +29,7 @@ from torch import Tensor
 from fedlora.lowrank import Product, as_product, stack, truncate, zero
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
-from strategies.mean import in_dtype_of, weighted_mean
+from strategies.mean import factor_mean, in_dtype_of
 from strategies.versions import missing, moved
 
 
@@ -53,14 +53,11 @@ class FedExLoRA(StrategySettings):
     def trains(self, round_number: int) -> frozenset[Factor]:
         return frozenset({Factor.A, Factor.B, Factor.DENSE})
 
-    def init(self, adapter: Adapter) -> State:
-        return State(adapter)
-
     def combine(self, updates: Iterable[Update]) -> Combined:
         spread = ResidualAccumulator()
-        combined = weighted_mean(self._observed(updates, spread), self.weighting, ideal=False)
+        combined = factor_mean(self._observed(updates, spread), self.weighting)
         residual = spread.residual(combined.mean, combined.weight)
-        return replace(combined, ideal=MeanPlusResidual(combined.ideal, residual), extra={"residual": residual})
+        return replace(combined, ideal=MeanPlusResidual(combined.ideal, residual), residual=residual)
 
     def _observed(self, updates: Iterable[Update], spread: ResidualAccumulator) -> Iterator[Update]:
         for update in updates:
@@ -69,7 +66,7 @@ class FedExLoRA(StrategySettings):
 
     def step(self, state: State, combined: Combined) -> State:
         adapter = in_dtype_of(state.adapter, combined.mean)
-        residual: dict[str, Product] = combined.extra["residual"]  # type: ignore[assignment]  # put there by combine
+        residual = combined.residual
         if self.rank is not None:
             residual = {name: truncate(product, self.rank)[0] for name, product in residual.items()}
         return moved(replace(state, adapter=adapter), residual)

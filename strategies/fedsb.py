@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from fedlora.updates import Adapter, Factor, Update
-from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
-from strategies.mean import in_dtype_of, weighted_mean
+from fedlora.updates import Factor, Update
+from strategies.base import Combined, State, StrategySettings, Traits
+from strategies.mean import factor_mean, in_dtype_of
 
 
 class FedSB(StrategySettings):
-    """Average the core R; needs `adapter.kind: lora_xs`."""
+    """Average the core R; requires `adapter.kind: lora_xs`."""
 
     @property
     def traits(self) -> Traits:
@@ -38,15 +38,9 @@ class FedSB(StrategySettings):
     def trains(self, round_number: int) -> frozenset[Factor]:
         return frozenset({Factor.R, Factor.DENSE})
 
-    def init(self, adapter: Adapter) -> State:
-        return State(adapter)
-
     def combine(self, updates: Iterable[Update]) -> Combined:
-        return weighted_mean(updates, self.weighting, ideal=False)
+        return factor_mean(updates, self.weighting)
 
     def step(self, state: State, combined: Combined) -> State:
         averaged = in_dtype_of(state.adapter, combined.mean)
         return replace(state, adapter=averaged.with_tensors(state.adapter.tensors([Factor.A, Factor.B])))
-
-    def broadcast(self, state: State, recipient: Recipient) -> Payload:
-        return Payload(state.adapter)

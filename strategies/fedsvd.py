@@ -24,8 +24,8 @@ from torch import Tensor
 
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, Factor, LowRank, Update
-from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
-from strategies.mean import in_dtype_of, weighted_mean
+from strategies.base import Combined, State, StrategySettings, Traits
+from strategies.mean import factor_mean, in_dtype_of
 
 WELL_CONDITIONED = 1e3  # of A Aᵀ; its rounding errors are multiplied by this in Q Qᵀ - I
 
@@ -54,13 +54,13 @@ class FedSVD(StrategySettings):
         for name, layer in adapter.layers.items():
             if layer.rank > min(layer.shape):
                 raise SettingsError(
-                    f"strategy fedsvd wants orthonormal rows in A, and {name} is {layer.shape[0]} x {layer.shape[1]}; "
+                    f"strategy fedsvd needs orthonormal rows in A, but {name} is {layer.shape[0]} x {layer.shape[1]}; "
                     f"set adapter.r <= {min(layer.shape)}, it is {layer.rank}."
                 )
         return State(adapter, memory={"steps": torch.zeros((), dtype=torch.int64)})
 
     def combine(self, updates: Iterable[Update]) -> Combined:
-        return weighted_mean(updates, self.weighting, ideal=False)
+        return factor_mean(updates, self.weighting)
 
     def step(self, state: State, combined: Combined) -> State:
         steps = state.memory["steps"] + 1
@@ -68,9 +68,6 @@ class FedSVD(StrategySettings):
         if int(steps) % self.period == 0:
             mean = Adapter({name: refactored(layer) for name, layer in mean.layers.items()}, mean.dense)
         return replace(state, adapter=in_dtype_of(state.adapter, mean), memory={"steps": steps})
-
-    def broadcast(self, state: State, recipient: Recipient) -> Payload:
-        return Payload(state.adapter)
 
 
 def refactored(layer: LowRank) -> LowRank:

@@ -44,9 +44,6 @@ class FlexLoRA(StrategySettings):
     def trains(self, round_number: int) -> frozenset[Factor]:
         return frozenset({Factor.A, Factor.B, Factor.DENSE})
 
-    def init(self, adapter: Adapter) -> State:
-        return State(adapter)
-
     def combine(self, updates: Iterable[Update]) -> Combined:
         return mean_over_holders(updates, self.weighting)
 

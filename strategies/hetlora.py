@@ -42,9 +42,6 @@ class HetLoRA(StrategySettings):
     def trains(self, round_number: int) -> frozenset[Factor]:
         return frozenset({Factor.A, Factor.B, Factor.DENSE})
 
-    def init(self, adapter: Adapter) -> State:
-        return State(adapter)
-
     def combine(self, updates: Iterable[Update]) -> Combined:
         factors: dict[str, PaddedMean] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -12,15 +12,30 @@ from fedlora.updates import Adapter, Update
 from strategies.base import Combined, Weighting
 
 
-def weighted_mean(updates: Iterable[Update], weighting: Weighting, *, ideal: bool = True) -> Combined:
-    """Mean of every factor and Σ w_k s_k B_k A_k, w_k normalised over the participants. No update is a ValueError.
+def weighted_mean(updates: Iterable[Update], weighting: Weighting) -> Combined:
+    """Mean of every factor and Σ w_k s_k B_k A_k, w_k normalised over the participants. No update is a ValueError."""
+    products = Sum()
+    mean, clients, total = _mean(updates, weighting, products.add)
+    products.divide(dict.fromkeys(products, total))
+    return Combined(mean, products, clients, total)
 
-    `ideal=False` is for strategies whose clients share A or B (FFA-LoRA, FedSVD, Fed-SB): there the mean of the
-    products is the product of the means, so nothing has to be stacked.
+
+def factor_mean(updates: Iterable[Update], weighting: Weighting) -> Combined:
+    """The same with the product of the means for Σ w_k s_k B_k A_k, so that nothing has to be stacked.
+
+    Where clients share A or B (FFA-LoRA, FedSVD, Fed-SB) it is that sum. Elsewhere it is not, and `measured` is to say
+    so.
     """
+    mean, clients, total = _mean(updates, weighting, lambda adapter, weight: None)
+    return Combined(mean, {name: product_of(layer) for name, layer in mean.layers.items()}, clients, total)
+
+
+def _mean(
+    updates: Iterable[Update], weighting: Weighting, also: Callable[[Adapter, float], None]
+) -> tuple[Adapter, int, float]:
+    """The mean of every factor, the number of updates and their weight together; `also` sees every update once."""
     sums: dict[str, Tensor] = {}
     unchanged: dict[str, float] = {}
-    products = Sum()
     template: Adapter | None = None
     first: dict[str, Tensor] = {}
     clients, total = 0, 0.0
@@ -36,8 +51,7 @@ def weighted_mean(updates: Iterable[Update], weighting: Weighting, *, ideal: boo
                 sums[name].add_(tensor, alpha=weight)
             else:
                 sums[name] = tensor.double() * weight
-        if ideal:
-            products.add(update.adapter, weight)
+        also(update.adapter, weight)
         template = template or update.adapter
         clients, total = clients + 1, total + weight
     if template is None:
@@ -45,11 +59,7 @@ def weighted_mean(updates: Iterable[Update], weighting: Weighting, *, ideal: boo
     means = {name: tensor.double() for name, tensor in first.items() if name not in sums}
     for name, tensor in sums.items():
         means[name] = tensor.add_(first[name], alpha=unchanged[name]).div_(total)
-    mean = template.with_tensors(means)
-    if not ideal:
-        return Combined(mean, {name: product_of(layer) for name, layer in mean.layers.items()}, clients, total)
-    products.divide(dict.fromkeys(products, total))
-    return Combined(mean, products, clients, total)
+    return template.with_tensors(means), clients, total
 
 
 def in_dtype_of(state: Adapter, mean: Adapter) -> Adapter:
@@ -64,5 +74,5 @@ def zero_product(product: Product) -> bool:
 
 
 def some(matrix: Tensor) -> bool:
-    """Whether any entry is not zero; the first one nearly always says so."""
+    """Whether any entry is not zero; checks the first entry first, which usually decides."""
     return bool(matrix[0, 0]) or bool(torch.any(matrix))

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from fedlora.updates import Adapter, Factor, Update
-from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
-from strategies.mean import in_dtype_of, weighted_mean
+from fedlora.updates import Factor, Update
+from strategies.base import Combined, State, StrategySettings, Traits
+from strategies.mean import factor_mean, in_dtype_of
 
 
 class RoLoRA(StrategySettings):
@@ -36,14 +36,8 @@ class RoLoRA(StrategySettings):
     def trains(self, round_number: int) -> frozenset[Factor]:
         return frozenset({Factor.B if round_number % 2 else Factor.A, Factor.DENSE})
 
-    def init(self, adapter: Adapter) -> State:
-        return State(adapter)
-
     def combine(self, updates: Iterable[Update]) -> Combined:
-        return weighted_mean(updates, self.weighting, ideal=False)
+        return factor_mean(updates, self.weighting)
 
     def step(self, state: State, combined: Combined) -> State:
         return replace(state, adapter=in_dtype_of(state.adapter, combined.mean))
-
-    def broadcast(self, state: State, recipient: Recipient) -> Payload:
-        return Payload(state.adapter)

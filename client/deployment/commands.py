@@ -82,7 +82,7 @@ def up(config: Config = Path("client.yaml")) -> None:
     """Run this site's agent until it is stopped."""
     from client.deployment.agent import serve
     from client.settings import load_client
-    from fedlora.processes.supervise import log_json_lines
+    from fedlora.processes.json_logs import log_json_lines
     from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
 
     log_json_lines()

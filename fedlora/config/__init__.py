@@ -4,6 +4,7 @@ A default lives in exactly one place, the field; the text under a field is its m
 """
 
 from fedlora.config.adapter import AdapterSettings, FirstStepSettings, PublicDataSettings
+from fedlora.config.compute import ComputeSettings
 from fedlora.config.data import DataSettings
 from fedlora.config.devices import DeviceSettings
 from fedlora.config.model import ModelSettings
@@ -14,6 +15,7 @@ from fedlora.config.train import TrainSettings
 
 __all__ = [
     "AdapterSettings",
+    "ComputeSettings",
     "DataSettings",
     "DeviceSettings",
     "FirstStepSettings",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from fedlora.protocol.versions import Since
 from fedlora.settings import Settings
 from fedlora.tasks.registry import known_task
 
@@ -20,12 +21,13 @@ class ModelSettings(Settings):
     """What the model is fine-tuned for: a name in `fedlora.tasks.registry`."""
 
     device: str = "cpu"
-    """Where it runs: cpu, cuda, cuda:1, ..."""
+    """Former (`fedlora.config.former`): where it runs is the machine's."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """`bfloat16` runs the forward and backward pass under autocast; adapters stay float32."""
+    """`bfloat16` runs the forward and backward pass under autocast; adapters stay float32. A wish, because figures
+    depend on it: a machine that is better at the other says so (`dtype` in client.yaml and server.yaml, `--dtype`)."""
 
-    load_dtype: Literal["float32", "bfloat16"] = "float32"
+    load_dtype: Annotated[Literal["float32", "bfloat16"], Since(2)] = "float32"
     """How the frozen weights are held: `bfloat16` halves their memory, is another base (another fingerprint), and runs
     under autocast whatever `dtype` says; adapters, gradients and clipping stay float32."""
 

@@ -29,7 +29,7 @@ class TrainSettings(Settings):
     """Examples per step; under privacy the expected size of a Poisson sample."""
 
     microbatch_size: int | None = Field(None, ge=1)
-    """Process a batch in pieces of this size to save memory; exact."""
+    """Former (`fedlora.config.former`): in what pieces a machine computes a batch is its own."""
 
     steps: int = Field(10, ge=1)
     """Local optimiser steps per round."""

@@ -167,7 +167,10 @@ def usable_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
-        raise SettingsError(f"model.device={name!r} is not available here; try model.device=cpu.") from None
+        raise SettingsError(
+            f"the device {name!r} is not available on this machine; use cpu, or another: --device on the command line, "
+            "`device` in client.yaml or server.yaml."
+        ) from None
     return device
 
 

@@ -8,10 +8,21 @@ import torch
 from torch import nn
 
 from fedlora.config import ModelSettings
+from fedlora.config.compute import Computed
+from fedlora.data.examples import Examples
 from fedlora.models.base import autocast
 from fedlora.protocol.task import Evaluation
 from fedlora.tasks.base import Batch, Mean
 from fedlora.tasks.registry import task_named
+
+AT_ONCE = 64
+"""Examples in a batch, where the machine does not take fewer."""
+
+
+def evaluate_examples(model: nn.Module, examples: Examples, *, by: Computed) -> Evaluation:
+    """Quality on all examples, as this machine computes: `by` is a recipe or a task that is placed on it."""
+    size = min(AT_ONCE, by.train.microbatch_size or AT_ONCE)
+    return evaluate(model, examples.evaluation_batches(size, device=by.model.device), on=by.model)
 
 
 @torch.inference_mode()

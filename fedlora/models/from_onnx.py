@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import BitImageProcessor, Dinov2Config
+from transformers import Dinov2Config
 
 from fedlora.models.converted import converted
 from fedlora.models.quiet import quiet_transformers
@@ -55,7 +55,9 @@ def write_dinov2(file: Path, folder: Path) -> None:
         patch_size=PATCH,
         architectures=["Dinov2Model"],
     ).save_pretrained(folder)
-    with quiet_transformers():  # which warns that torchvision is not there: Pillow resizes then
+    with quiet_transformers():  # the import warns that torchvision is not there: Pillow resizes then
+        from transformers import BitImageProcessor
+
         BitImageProcessor(
             size={"height": SIZE, "width": SIZE},
             do_center_crop=False,

@@ -28,8 +28,9 @@ def without_draws(number: int, call: Callable[[], T]) -> T:
     if drawn:
         raise Refusal(
             Code.UNSUPPORTED_MODEL,
-            f"the model draws from {drawn[0]} random generator while it trains: dropout, router noise or the like "
-            "would tie an example's gradient to who else was drawn; switch it off in the model's config.json.",
+            f"the model draws from {drawn[0]} random generator while it trains. Dropout, router noise and the "
+            "like make an example's gradient depend on the other examples drawn; turn it off in the model's "
+            "config.json.",
         )
     return result
 

@@ -48,13 +48,13 @@ from fedlora.protocol.task import Task
 
 @dataclass(frozen=True)
 class Grant:
-    """Leave to train one task; `mechanism` and `receipt` are None where the policy lets it train without privacy."""
+    """Permission to train one task; `mechanism` and `receipt` are None if the policy lets it train without privacy."""
 
     task: str
     mechanism: Mechanism | None = None
     receipt: str | None = None
     public_examples: int | None = None
-    """What may be reported as the number of examples, and used as the update's weight."""
+    """The number of examples that may be reported, and used as the update's weight."""
 
     insecure_seed: tuple[object, ...] | None = field(default=None, repr=False)
 
@@ -65,7 +65,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Answer:
-    """What leaves the site for one task: kept, so that a retry gets the same bytes."""
+    """The answer to one task: kept, so that a retry gets the same bytes."""
 
     report: str
     blob: bytes
@@ -81,10 +81,10 @@ class Answer:
 
 
 class AnsweredMeanwhile(Exception):  # noqa: N818  # nothing is wrong: here is the answer
-    """Another process was quicker."""
+    """Another process has answered this task first."""
 
     def __init__(self, answer: Answer) -> None:
-        super().__init__("the task was answered by another process meanwhile")
+        super().__init__("another process answered the task in the meantime")
         self.answer = answer
 
 
@@ -122,7 +122,7 @@ class Guard:
         if hashlib.sha256(content).hexdigest() != found.fields["answer"]:
             raise Refusal(
                 Code.LEDGER_DAMAGED,
-                f"{path} is not the answer that the ledger says was released; restore it, or start a new run.",
+                f"{path} is not the answer that the ledger records as released; restore it, or start a new run.",
             )
         return Answer.unpacked(content)
 

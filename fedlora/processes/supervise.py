@@ -7,11 +7,9 @@ rotated, a folder that cannot be written or a machine that has no process left: 
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +22,7 @@ from types import FrameType
 from typing import IO
 
 from fedlora.processes.duties import Conditions, in_words
+from fedlora.processes.json_logs import rotate
 from fedlora.processes.living import Process, born, end, read_record, session_of, write_record
 
 log = logging.getLogger("fedlora.supervise")
@@ -33,7 +32,6 @@ STOP_S = 20.0
 """From SIGTERM to SIGKILL, for all children together: less than the 30 s that a container is given to stop."""
 LOOK_S, LOOK_AT_LOGS_S = 1.0, 5.0
 """How often a child that does its work is asked whether it still does, and how often a log is measured."""
-ROTATE_BYTES = 16 * 1024 * 1024
 NOT_RUNNING = "it is not running"
 
 
@@ -47,8 +45,8 @@ class Child:
     log: Path | None = None
     """Where its output goes; this process's own output when not given."""
     lacks: Callable[[int], str | None] = lambda pid: None
-    """What the process of this pid still lacks to do its work, in words; None: nothing. For the health report, and
-    asked before the next child is started."""
+    """What the process with this pid is still waiting for, as text; None: it is ready. For the health report, and
+    checked before the next child is started."""
 
     before: Callable[[], object] = lambda: None
     """Done before every start; what it raises is logged, and the child is started all the same."""
@@ -211,7 +209,7 @@ class Supervisor:
         try:
             child.before()
         except Exception:
-            log.exception("what is done before a start failed", extra={"child": child.name})
+            log.exception("the preparation of a start failed", extra={"child": child.name})
         output = self._output_of(child)
         command = [sys.executable, "-m", "fedlora.processes.die_with_parent", str(os.getpid()), *child.command]
         try:
@@ -265,7 +263,7 @@ class Supervisor:
     def _end_if_overdue(self, running: Running) -> None:
         if running.alive and running.process is not None and self._clock() >= running.kill_at:
             running.kill_at = math.inf
-            log.warning("a child that was asked to stop has not", extra={"child": running.child.name})
+            log.warning("a process did not stop when asked", extra={"child": running.child.name})
             running.process.kill()
 
     def _put_off(self, running: Running) -> None:
@@ -279,45 +277,4 @@ def end_orphans(record: Path) -> None:
     """End what an earlier supervisor of this folder, killed, has left behind: its children and theirs."""
     left = {member for process in read_record(record).values() for member in session_of(process)}
     for process in end(left, patience_s=STOP_S):
-        log.warning("a process of an earlier supervisor was ended", extra={"pid": process.pid})
-
-
-def rotate(path: Path) -> None:
-    """Keep one older log. It is copied and then emptied, for the child holds it open, and appends; a line that comes in
-    between is lost. Where the copy fails (a full disk) neither is touched, and the log grows on."""
-    if not path.exists() or path.stat().st_size <= ROTATE_BYTES:
-        return
-    copy = path.with_suffix(".log.new")
-    try:
-        shutil.copyfile(path, copy)
-        copy.replace(path.with_suffix(".log.1"))
-    finally:
-        copy.unlink(missing_ok=True)
-    os.truncate(path, 0)
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, event, and whatever else was given."""
-
-    STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        extra = {key: value for key, value in vars(record).items() if key not in self.STANDARD}
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.getMessage(),
-            **extra,
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
-
-
-def log_json_lines() -> None:
-    """Structured logs on standard error, for the long-running commands."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # else it logs every call to Flower
+        log.warning("a process of an earlier supervisor was stopped", extra={"pid": process.pid})

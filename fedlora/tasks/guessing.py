@@ -36,6 +36,7 @@ class Guessing:
     """Share of the most frequent class: the accuracy of always answering with it."""
     examples: int
     classes: int
+    needs_before: bool = False
 
     @classmethod
     def on(cls, labels: Iterable[Hashable], *, classes: int) -> Guessing:

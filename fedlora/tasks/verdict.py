@@ -39,6 +39,11 @@ DIVERGED_NATS = 1.0
 class Judge(Protocol):
     """Says what figures on one test set mean."""
 
+    @property
+    def needs_before(self) -> bool:
+        """Whether the figures of the model before round 1 are looked for, as the first of the evaluations."""
+        ...
+
     def verdict(self, evaluations: Sequence[Evaluation | None]) -> dict[str, Any]:
         """The keys `test_examples`, `standing` and `verdict` of summary.json, and the judge's own.
 
@@ -58,6 +63,7 @@ class Course:
 
     metric: Metric
     examples: int
+    needs_before: bool = True
 
     def verdict(self, evaluations: Sequence[Evaluation | None]) -> dict[str, Any]:
         """See Judge."""

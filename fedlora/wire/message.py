@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,6 +39,8 @@ CODECS: dict[CodecName, pb.Codec] = {
     "fp32": pb.FP32, "fp16": pb.FP16, "bf16": pb.BF16, "int8": pb.INT8, "int4": pb.INT4, "sign": pb.SIGN,
 }  # fmt: skip
 NAMES = {number: name for name, number in CODECS.items()}
+Kind = Literal["update", "state", "change", "turn"]
+"""A client's update, a whole state (`fedlora.wire.state`), or a link between two (`fedlora.wire.changes`)."""
 
 
 class WireError(ValueError):
@@ -76,9 +79,9 @@ class Schema:
 
 @dataclass(frozen=True)
 class Header:
-    """What a message says of itself."""
+    """A message's header."""
 
-    kind: str
+    kind: Kind
     run: str
     round: int
     client: str = ""
@@ -89,9 +92,9 @@ class Header:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the receiver waits for. `codec` None accepts any that there is."""
+    """The header that the receiver expects. `codec` None accepts every codec."""
 
-    kind: str
+    kind: Kind
     run: str
     round: int
     base_hash: bytes = b""
@@ -112,7 +115,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Message:
-    """A valid message, as sparse as it came."""
+    """A valid decoded message, as sparse as it was sent."""
 
     header: Header
     codec: CodecName
@@ -121,7 +124,7 @@ class Message:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        """What was sent, zero elsewhere."""
+        """The dense tensors: values that were sent, zero elsewhere."""
         zeros = {name: torch.zeros(shape) for name, shape in self.shapes.items()}
         self.add_to(zeros)
         return zeros
@@ -219,10 +222,9 @@ def decode(
     if len(blob) > largest_bytes(schema):
         raise WireError("too-large")
     body = open_body(blob, verify)
-    header = Header(
-        body.kind, body.run, body.round, body.client, body.strategy, body.base_hash, tuple(body.residual_ranks)
-    )
     require_expected(body, schema, expected)
+    ranks = tuple(body.residual_ranks)
+    header = Header(expected.kind, body.run, body.round, body.client, body.strategy, body.base_hash, ranks)
     codec = NAMES[body.codec]
     check_lengths(body, schema, codec)
     message = Message(header, codec, schema.shapes, tuple(unpack(body, schema, codec)))
@@ -232,7 +234,7 @@ def decode(
 
 
 def largest_bytes(schema: Schema) -> int:
-    """No message of this schema is longer: float32 values, a bit for each index, and what stands around them."""
+    """Upper bound on a message's length for this schema: float32 values, a bit for each index, and headers."""
     return ENVELOPE + sum(5 * n + CHUNK_FRAME for n in schema.chunk_sizes())
 
 

@@ -98,7 +98,7 @@ class Control:
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
         answer = self._call("StartRun", StartRunRequest(fab=fab_to_proto(fab)))
         if not answer.HasField("run_id"):
-            raise ControlError("StartRun: Flower did not take the bundle; logs/superlink.log says why.")
+            raise ControlError("StartRun: Flower did not accept the bundle; see logs/superlink.log.")
         return str(answer.run_id)
 
     def status(self, flower_run: str) -> str:
@@ -158,7 +158,7 @@ class Control:
                 self.close()
                 raise UnreachableError(f"{method}: {type(error).__name__}: {error}") from None
             except SystemExit as error:  # Flower's way to say that the two versions do not fit
-                raise ControlError(f"{method}: the SuperLink is of another version of Flower ({error}).") from None
+                raise ControlError(f"{method}: the SuperLink runs another version of Flower ({error}).") from None
             finally:
                 self.asked_at = None
 

@@ -13,33 +13,33 @@ where the noise is larger than the gradient's entries: with a small ε, random f
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from flwr.serverapp import Grid
 
 from fedlora.config import Recipe
-from fedlora.models.loaded_model import LoadedModel, loaded_model
 from fedlora.updates import Adapter, LowRank
-from server.gradient_recipe import gradient_recipe
 from server.initial.first_step import started_from
 from server.record.checkpoint import Progress
-from server.record.journal import Journal
-from server.record.records import Event, EventCallback, Waiting
-from server.replies.intake import SiteOf, Verify
+from server.record.records import Event, Waiting
 from server.requests.outgoing import RunConstants
 from server.rounds import Rounds, RunContext
 from strategies.ffa import FFALoRA
 
 
-def gradient_adapter(template: Adapter, head: Adapter) -> Adapter:
+def width_of(adapter: Adapter) -> int:
+    """The widest matrix: the rank at which A can be the identity of every one."""
+    return max(layer.shape[1] for layer in adapter.layers.values())
+
+
+def gradient_adapter(adapter: Adapter) -> Adapter:
     """A = I (rows of zeros where a matrix is narrower than the widest), B = 0, s = 1; the run's own first head."""
-    layers = {}
-    for name, layer in template.layers.items():
-        r, n = layer.A_rn.shape
-        layers[name] = LowRank(torch.zeros_like(layer.B_mr), torch.eye(r, n), 1.0)
-    return Adapter(layers, head.dense)
+    r, layers = width_of(adapter), {}
+    for name, layer in adapter.layers.items():
+        m, n = layer.shape
+        layers[name] = LowRank(torch.zeros(m, r), torch.eye(r, n), 1.0)
+    return Adapter(layers, adapter.dense)
 
 
 def from_clients(
@@ -47,40 +47,31 @@ def from_clients(
     adapter: Adapter,
     recipe: Recipe,
     *,
-    home: LoadedModel,
-    labels: tuple[str, ...],
-    coordinator: str,
-    journal_for: Callable[[Recipe], Journal],
-    site_of: SiteOf | None,
-    verify: Verify | None,
-    watch: EventCallback,
+    asked: Recipe,
+    brief: RunConstants,
+    context: RunContext,
 ) -> tuple[Adapter, Progress]:
     """`adapter` with B, A and R from the clients' summed gradients, and what that round cost.
 
-    A round that was finished before a crash is read from its journal: no client is asked, or charged, twice.
+    `asked`: the round's own recipe (`gradient_recipe`), in whose folder `context` keeps it. A round that was finished
+    before a crash is read from there: no client is asked, or charged, twice.
     """
-    width = max(layer.shape[1] for layer in adapter.layers.values())
-    asked = gradient_recipe(recipe, width)
-    journal = journal_for(asked)
+    journal = context.journal
     if journal.has_checkpoint:
         progress = journal.resume()
     else:
         journal.begin()
-        template = loaded_model(asked.model, asked.adapter, labels).template
-        state = FFALoRA().init(gradient_adapter(template, adapter))
+        state = FFALoRA().init(gradient_adapter(adapter))
         progress = Progress(run=uuid.uuid4().hex, round=0, state=state)
         journal.keep(None, progress)
-    brief = RunConstants(home.base.fingerprint, labels, coordinator)
 
     def waiting(event: Event) -> None:
         """Whoever watches counts the run's own rounds; that clients are waited for is worth knowing all the same."""
         if isinstance(event, Waiting):
-            watch(event)
+            context.watch(event)
 
     strategy = FFALoRA(weighting=recipe.strategy.options.get("weighting", "examples"))
-    rounds = Rounds(
-        asked, brief, strategy, progress, RunContext(journal, watch=waiting, site_of=site_of, verify=verify)
-    )
+    rounds = Rounds(asked, brief, strategy, progress, replace(context, watch=waiting))
     rounds.start(grid)
     progress = rounds.progress
     gradients = {

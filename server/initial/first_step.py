@@ -70,7 +70,7 @@ def public_examples(public: PublicDataSettings, recipe: Recipe, labels: tuple[st
         raise SettingsError(
             f"adapter.public has no row with one of the run's classes ({', '.join(labels)})"
             + (f" of client {public.client!r}" if public.client else "")
-            + "; look at source, label and client."
+            + "; check source, label and client."
         )
     chosen = chooser(recipe.seed, "public").sample(rows, min(public.examples, len(rows)))
     return encoded(chosen, labels, load_tokenizer(recipe.model), on=recipe.model)
@@ -84,7 +84,8 @@ def gradient_sum(model: nn.Module, examples: Examples, recipe: Recipe) -> dict[s
     for base in bases.values():
         base.weight.requires_grad_(True)
     try:
-        for batch in examples.evaluation_batches(recipe.train.batch_size, device=recipe.model.device):
+        size = recipe.train.microbatch_size or recipe.train.batch_size
+        for batch in examples.evaluation_batches(size, device=recipe.model.device):
             with autocast(recipe.model):
                 total = examples.task.losses(model, batch).sum()
             torch.autograd.backward(total)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from flwr.app import Message
@@ -35,6 +35,16 @@ LONGEST_WHY = 500
 log = logging.getLogger("fedlora.intake")
 
 
+@dataclass(frozen=True)
+class KnownSites:
+    """What the coordinator knows of those who answer, and holds their answers against; of a simulation's: nothing."""
+
+    site_of: SiteOf | None = None
+    verify: Verify | None = None
+    receipts: Ledgers = field(default_factory=dict)
+    """The newest receipt of every ledger."""
+
+
 class ReplyValidator:
     """One round's answers: who trained, refused, failed or was late, and the updates of those that are valid."""
 
@@ -43,22 +53,19 @@ class ReplyValidator:
         recipe: Recipe,
         number: int,
         sent: Mapping[int, TrainRequest],
+        *,
         watch: EventCallback,
-        receipts: Ledgers | None = None,
-        site_of: SiteOf | None = None,
-        meter: Meter | None = None,
-        verify: Verify | None = None,
+        meter: Meter,
+        known: KnownSites,
     ) -> None:
         self._recipe = recipe
         self.number = number
         self._sent = sent
         self._watch = watch
-        self._receipts = receipts or {}
-        self._site_of = site_of
-        self._verify = verify
+        self._known = known
         self._run = next(iter(sent.values())).task.run if sent else ""
         self._bytes_down = {node: len(item.blob) + len(recorded_json(item.task)) for node, item in sent.items()}
-        self._meter = meter or Meter(recipe.quotas)
+        self._meter = meter
         self._meter.begin_round()
         self._nodes: dict[str, int] = {}
         self._handed: list[int] = []
@@ -72,7 +79,7 @@ class ReplyValidator:
 
     @property
     def first_sent(self) -> TrainRequest:
-        """One of the messages: what all have in common can be read from it."""
+        """One of the messages: the parts that all have in common are read from it."""
         return next(iter(self._sent.values()))
 
     @property
@@ -108,8 +115,7 @@ class ReplyValidator:
                 yield update
 
     def judged(self, position: int, *, change_norm: float | None = None, code: str | None = None) -> None:
-        """Remember how far the update that was handed on as number `position` moves ΔW; with a code, that it was left
-        out."""
+        """Record how far the update at `position` moves ΔW; with a code, that it was left out."""
         node = self._handed[position]
         record = self._records[node]
         if change_norm is not None:
@@ -134,7 +140,7 @@ class ReplyValidator:
         down = self._bytes_down[node]
         try:
             reply = read_reply(message, round_number=self.number, max_examples=self._recipe.rounds.max_examples)
-            if self._site_of is not None and reply.report.client != self._site_of(node):
+            if self._known.site_of is not None and reply.report.client != self._known.site_of(node):
                 raise BadReplyError("wrong-client")  # a site that speaks in another's name
             if reply.blob is not None and reply.report.base_version != self._sent[node].task.base_version:
                 raise BadReplyError("wrong-base-version")
@@ -153,7 +159,7 @@ class ReplyValidator:
                 self.held_versions[node] = report.base_version
             except ReceiptError as error:
                 outcome, code, why = "failed", BAD_RECEIPT, str(error)[:LONGEST_WHY]
-                log.warning("a receipt is refused", extra={"client": report.client, "why": why})
+                log.warning("a receipt was refused", extra={"client": report.client, "why": why})
             except WireError as error:
                 outcome, code = "failed", error.code
         self._records[node] = ClientRecord(
@@ -177,8 +183,8 @@ class ReplyValidator:
         return update
 
     def _name(self, node: int) -> str:
-        """Who a node is when it has not said so itself."""
-        return (self._site_of(node) if self._site_of else None) or str(node)
+        """The name for a node that has not given one itself."""
+        return (self._known.site_of(node) if self._known.site_of else None) or str(node)
 
     def _receipt(self, report: Report, sent: TrainRequest) -> Receipt | None:
         """What the site says it charged; ReceiptError where a private run's update has none that fits."""
@@ -188,7 +194,7 @@ class ReplyValidator:
         receipt = require_receipt(
             report.receipt, client=report.client, run=self._run, round_number=self.number, task=asked
         )
-        held = self._receipts.get((receipt.client, receipt.dataset))
+        held = self._known.receipts.get((receipt.client, receipt.dataset))
         require_continues(receipt, signature_in(report.receipt), held)
         return receipt
 
@@ -202,7 +208,7 @@ class ReplyValidator:
         sent = self._sent[node]
         base = sent.adapter.tensors(sent.task.trains)
         assert reply.blob is not None  # read_reply: an update that was trained has one
-        verify = None if self._verify is None else partial(self._verify, node)
+        verify = None if self._known.verify is None else partial(self._known.verify, node)
         message = decode(
             reply.blob,
             Schema.of(base),

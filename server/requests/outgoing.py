@@ -65,6 +65,7 @@ def outgoing(
     changes = recipe.wire.download == "changes"
     downlink = next_downlink(recipe, strategy, progress, number) if changes else None
     packed: dict[object, EncodedState] = {}
+    common = common_task(recipe, brief, progress, number=number, trains=trains, keeps=keeps)
     messages = []
     for node in nodes:
         held, ranks = progress.held_versions.get(node), brief.ranks(node)
@@ -74,18 +75,13 @@ def outgoing(
             payload = strategy.broadcast(progress.state, recipient)
             packed[same] = pack(recipe, payload, progress, downlink, node=node, number=number)
         ready = packed[same]
-        task = task_for(
-            recipe,
-            brief,
-            progress,
-            number=number,
-            trains=trains,
-            since=ready.residual_since,
-            ranks=ranks,
-            keeps=tuple(sorted(keeps)),
-            changes=ready.changes,
-            used_round=progress.used_rounds.get(node, 0),
-        )
+        own = {
+            "ranks": ranks,
+            "residual_since": ready.residual_since,
+            "changes": ready.changes,
+            "used_round": progress.used_rounds.get(node, 0),
+        }
+        task = common.model_copy(update=own)
         messages.append(TrainRequest(node, task, ready.blob, ready.adapter, ready.base_hash))
     return messages, downlink
 
@@ -142,20 +138,16 @@ def pack(
     return EncodedState(blob, payload.adapter, state_hash(arrives.tensors()), False, payload.residual_since)
 
 
-def task_for(
+def common_task(
     recipe: Recipe,
     brief: RunConstants,
     progress: Progress,
     *,
     number: int,
     trains: frozenset[Factor],
-    since: int,
-    ranks: Ranks | None,
-    keeps: tuple[Factor, ...],
-    changes: bool,
-    used_round: int,
+    keeps: frozenset[Factor],
 ) -> Task:
-    """One client's instructions for a round."""
+    """What all clients are told in a round; a client's own is added to it."""
     return Task(
         run=progress.run,
         round=number,
@@ -163,19 +155,15 @@ def task_for(
         seed=recipe.seed,
         strategy=recipe.strategy.name,
         trains=tuple(sorted(trains)),
-        keeps=keeps,
+        keeps=tuple(sorted(keeps)),
         model=recipe.model,
         fingerprint=brief.fingerprint,
         labels=brief.labels,
         adapter=recipe.adapter,
-        ranks=ranks,
         train=recipe.train,
         privacy=recipe.privacy,
         noise_factor=brief.noise_factor,
         wire=recipe.wire,
         base_version=progress.state.base_version,
-        residual_since=since,
-        changes=changes,
-        used_round=used_round,
         coordinator=brief.coordinator,
     )

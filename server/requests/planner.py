@@ -1,4 +1,4 @@
-"""Unequal devices: each client's rank of every matrix, from what it is said to carry.
+"""Planner for unequal devices: each client's rank of every matrix, from its declared resources.
 
 Layers nearer the output first, and, where asked, ranks that rise towards it: LEGEND, arXiv 2412.20004 (its formulas are
 not public; those here are stated where they are used). A client with less depth also stops its backward pass earlier.
@@ -10,7 +10,7 @@ not public; those here are stated where they are used). A client with less depth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 from transformers import PretrainedConfig
@@ -37,7 +37,9 @@ class Shape:
     layers: tuple[tuple[tuple[str, int, int], ...], ...]
     """For every adapted layer, input first: (name, m, n) of its matrices."""
     activation_bytes: float
-    """Kept for the backward pass by one layer in one step."""
+    """Kept for the backward pass by one layer, of one example."""
+    batch: int
+    """Examples that are computed at once, where a device does not take fewer."""
 
     @property
     def depth(self) -> int:
@@ -52,9 +54,11 @@ def shape_of(model: nn.Module, adapter: Adapter, recipe: Recipe) -> Shape:
         found.setdefault(-1 if index is None else index, []).append((name, *adapter.layers[name].shape))
     config: PretrainedConfig = model.config.get_text_config()  # type: ignore[union-attr, operator]
     hidden = int(config.hidden_size)
-    batch = recipe.train.microbatch_size or recipe.train.batch_size
-    tokens = batch * recipe.model.max_tokens
-    return Shape(tuple(tuple(found[index]) for index in sorted(found)), float(ACTIVATIONS * hidden * tokens))
+    return Shape(
+        layers=tuple(tuple(found[index]) for index in sorted(found)),
+        activation_bytes=float(ACTIVATIONS * hidden * recipe.model.max_tokens),
+        batch=recipe.train.microbatch_size or recipe.train.batch_size,
+    )
 
 
 def planned(recipe: Recipe, shape: Shape, name_of: Callable[[int], str | None] | None) -> Callable[[int], Ranks | None]:
@@ -83,6 +87,7 @@ def ranks_of(device: DeviceSettings, shape: Shape, adapter: AdapterSettings, *, 
 
 def depth_of(device: DeviceSettings, shape: Shape, *, key: str) -> int:
     """The most layers that memory, time and `depth` itself allow."""
+    shape = replace(shape, batch=min(device.microbatch or shape.batch, shape.batch))
     for depth in range(min(device.depth or shape.depth, shape.depth), 0, -1):
         memory = memory_mb(shape, spread(shape, depth, 1, "uniform"), depth)
         fits = device.memory_mb is None or memory <= device.memory_mb
@@ -93,8 +98,8 @@ def depth_of(device: DeviceSettings, shape: Shape, *, key: str) -> int:
     least = memory_mb(shape, spread(shape, 1, 1, "uniform"), 1)
     raise SettingsError(
         f"{key}: not even the last layer fits; it needs {least:.1f} MB and "
-        f"{step_share(1, shape.depth):.0%} of a whole step's time. Raise memory_mb or target_step_s, or lower "
-        "train.microbatch_size."
+        f"{step_share(1, shape.depth):.0%} of a full step's time. Raise memory_mb or target_step_s, or lower "
+        "its microbatch."
     )
 
 
@@ -114,7 +119,7 @@ def numbers(shape: Shape, ranks: Ranks) -> int:
 
 
 def memory_mb(shape: Shape, ranks: Ranks, depth: int) -> float:
-    return (shape.activation_bytes * depth + COPIES * BYTES * numbers(shape, ranks)) / MEGA
+    return (shape.activation_bytes * shape.batch * depth + COPIES * BYTES * numbers(shape, ranks)) / MEGA
 
 
 def transfer_s(shape: Shape, ranks: Ranks, megabits_s: float) -> float:

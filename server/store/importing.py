@@ -19,11 +19,12 @@ from server.gradient_recipe import FIRST_STEP
 from server.record.lines import read_records
 from server.record.sent import SentTasks, Spent
 from server.store.audit import append_event
+from server.store.facts import RunFacts
 from server.store.figures import metric_of
 from server.store.keys import RunKey
 from server.store.spent import write_spent
 from server.store.tables import runs
-from server.store.writing import RunFacts, begin_run, set_run, write_round
+from server.store.writing import begin_run, set_run, write_round
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -45,7 +46,7 @@ def run_folders(folder: Path) -> list[Path]:
     """
     found = sorted(path.parent for path in folder.rglob(CHECKPOINT) if path.parent.name != FIRST_STEP)
     if not found:
-        raise SettingsError(f"{folder} holds no run (no {CHECKPOINT} in it or below); give a run's folder.")
+        raise SettingsError(f"{folder} contains no run (no {CHECKPOINT} in it or its subfolders); give a run's folder.")
     return found
 
 
@@ -116,7 +117,7 @@ def _facts(folder: Path, name: str) -> tuple[RunFacts, int]:
         return facts, int(about["round"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise SettingsError(
-            f"the checkpoint {path} cannot be read ({type(error).__name__}); nothing of {folder} was imported."
+            f"the checkpoint {path} cannot be read ({type(error).__name__}); nothing was imported from {folder}."
         ) from None
 
 

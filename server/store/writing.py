@@ -1,44 +1,24 @@
-"""What the loop writes: a run's beginning, its rounds, its end. Every function is part of the caller's transaction."""
+"""Writes of the loop: a run's start, its rounds, its end. Every function is part of the caller's transaction."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
 from fedlora.privacy.spent import epsilon_max
 from fedlora.privacy.unconfirmed import SiteSpent
-from fedlora.tasks.metric import Metric
 from server.record.records import ClientRecord, RoundRecord
+from server.store.facts import RunFacts
 from server.store.figures import columns
 from server.store.keys import RunKey, site_ids
-from server.store.rows import Kind
 from server.store.spending import write_receipts
 from server.store.spent import write_spent
 from server.store.sums import Said, add_to_run, add_to_sites, recount
 from server.store.tables import client_rounds, rounds, runs
 from server.store.values import finite, plain, whole
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """What is known of a run when it begins."""
-
-    run: str
-    name: str
-    kind: Kind
-    coordinator: str
-    folder: str
-    strategy: str
-    recipe: Mapping[str, Any]
-    versions: Mapping[str, str]
-    dense_bytes: int | None
-    rounds_wanted: int
-    metric: Metric
-    """What the task's runs are compared by."""
 
 
 def begin_run(connection: Connection, facts: RunFacts, *, at: float, **process: Any) -> RunKey:

@@ -17,6 +17,7 @@ from pathlib import Path
 from scipy.stats import binom
 
 from fedlora.config import Recipe
+from fedlora.config.compute import OWN, ComputeSettings
 from fedlora.folder_names import folder_name
 from fedlora.privacy import gaussian_audit
 from fedlora.privacy.accounting import Event, epsilon
@@ -31,32 +32,36 @@ from simulations.auditing.site import Planting, clients_of, drawn_canaries, make
 from simulations.data.partition import federation
 
 ENOUGH = 0.99
-"""Power at which no further round is run."""
+"""Power that is enough: no further round is run."""
 
 LEAST_POWER = 0.9
-"""Below it an audit that refutes nothing says nothing."""
+"""Smallest power at which an audit that refutes nothing has a conclusion."""
 
 GAUSSIAN_TESTS = 3
-"""They share one half of 1 - confidence, the distribution-free bound has the other: δ leaves it a floor."""
+"""Names of the tests that share one half of 1 - confidence; the distribution-free bound has the other half, because its
+δ term sets a lower limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """How to audit."""
+    """Settings of an audit."""
 
     client: str | None = None
-    """Whose data; the largest client's when None."""
+    """The audited client; the largest one if None."""
     canaries: int = 2000
     guesses: int | None = None
-    """Of the distribution-free bound; when None as many as its canaries are expected to be drawn, less a fifth."""
+    """Guesses of the distribution-free bound; if None, as many as its canaries are expected to be drawn, less a
+    fifth."""
     confidence: float = 0.99
     rounds: int | None = None
-    """Just so many; when None as few as the power needs."""
+    """Number of rounds; if None, the smallest number with enough power."""
     longest: float = 10.0
     """Norm of the longer half of the canaries, in C."""
     rows: int = 64
-    """Rows of the file from which rows are taken out one by one."""
+    """Rows of the file from which single rows are removed."""
     take_out: int = 8
+    compute: ComputeSettings = OWN
+    """How this machine computes."""
 
     @property
     def level_of_the_bound(self) -> float:
@@ -69,7 +74,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was claimed for the steps that were taken, and what was found."""
+    """Result of an audit: what was claimed for the steps taken, and what was found."""
 
     client: str
     rounds: int
@@ -88,7 +93,7 @@ class Audit:
     power_of_bound: float
     """Probability that the distribution-free bound refutes a run without noise."""
     blind: str | None
-    """Why the audit itself cannot be believed."""
+    """Why the audit itself cannot be trusted, if so."""
 
     @property
     def refuted(self) -> bool:
@@ -97,7 +102,7 @@ class Audit:
 
     @property
     def conclusive(self) -> bool:
-        """Whether it would have found what it is there to find."""
+        """Whether the audit had enough power to detect the faults that it looks for."""
         return self.blind is None and min(self.power.values()) >= LEAST_POWER
 
 
@@ -114,14 +119,15 @@ def audit(recipe: Recipe, asked: Asked) -> Audit:
         rows = clients[name]
         planned = drawn_canaries(recipe, rows, labels, count=asked.canaries, longest=asked.longest)
         test = folder / "data" / folder_name(name) / "test.csv"
-        site = make_site(folder / "site", name, [*rows, *planned.present], test=test)
+        site = make_site(folder / "site", name, [*rows, *planned.present], test=test, compute=asked.compute)
         with planting(planned.canaries, source=recipe.privacy.engine) as planted:
             run, scores = federate_alone(recipe, labels, site, folder / "run"), Scores(planted, asked.canaries)
             Layout([run.values], asked.canaries, seed=recipe.seed)  # too many canaries fail here, not at the site
             with watching(scores.see):
                 go_on(run, scores, asked)
         task, blob = run.task_for_a_new_site()
-        moved = moved_by_rows(task, blob, spread(rows, asked.rows), take_out=asked.take_out, folder=folder / "rows")
+        part = make_site(folder / "rows", "rows", spread(rows, asked.rows), test=None, compute=asked.compute)
+        moved = moved_by_rows(task, blob, spread(rows, asked.rows), take_out=asked.take_out, site=part)
         return judged(run, scores, planned, asked, moved=moved, drawn=planted.drawn)
 
 
@@ -136,7 +142,7 @@ def go_on(run: Federation, scores: Scores, asked: Asked) -> None:
 
 
 def power_of(claims: Sequence[Claim], scores: Scores, asked: Asked) -> dict[str, float]:
-    """What these tests would find, by what would be wrong."""
+    """Probability that these tests detect each fault."""
     if not len(scores):
         return {"anything": 0.0}
     return gaussian_audit.power(
@@ -151,7 +157,7 @@ def power_of(claims: Sequence[Claim], scores: Scores, asked: Asked) -> dict[str,
 
 
 def judged(run: Federation, scores: Scores, planned: Planting, asked: Asked, *, moved: Moved, drawn: int) -> Audit:
-    """Hold what was seen against what was charged."""
+    """Compare what was seen with what was charged."""
     claims, delta, level = run.claims(), run.recipe.privacy.delta, asked.level_of_a_test
     if len(scores) < len(claims):
         raise SettingsError(f"{len(claims)} steps were charged and the audit saw {len(scores)}: it cannot conclude.")
@@ -186,7 +192,7 @@ def judged(run: Federation, scores: Scores, planned: Planting, asked: Asked, *, 
 
 def heard(found: Guesses) -> str:
     """The guesses in words."""
-    return f"{found.right} of {found.guesses} guesses right, over {found.canaries} canaries"
+    return f"{found.right} of {found.guesses} guesses right for {found.canaries} canaries"
 
 
 def chance_of_a_draw(claims: Sequence[Claim]) -> float:

@@ -1,4 +1,4 @@
-"""What one row of a site's file moves: the clipped sum of what it trains on, with the row and without it.
+"""The effect of one row of a site's file on the clipped sum, measured with the row and without it.
 
     file ─► rows ─► split ─► tokens ─► one step at q = 1 with next to no noise ─► ‖S(D) - S(D - i)‖ / C
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +25,6 @@ from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.released import watching
 from fedlora.protocol.task import Task
 from fedlora.settings import SettingsError
-from simulations.auditing.site import make_site
 from simulations.data.site_files import write_rows
 
 TOLERANCE = 1e-4
@@ -39,10 +37,10 @@ BATCH = 1000.0
 
 @dataclass(frozen=True)
 class Moved:
-    """How far single rows moved the sum of the rest."""
+    """Distances by which single rows moved the sum of the others."""
 
     rows: int
-    """In the file."""
+    """Number of rows in the file."""
     distances: Sequence[float]
     """In C, one for each row that was taken out."""
 
@@ -55,9 +53,8 @@ class Moved:
         return self.most > 1 + TOLERANCE
 
 
-def moved_by_rows(task: Task, blob: bytes, rows: Sequence[Row], *, take_out: int, folder: Path) -> Moved:
-    """Take `take_out` rows, evenly spread over the file, out of it one by one."""
-    site = make_site(folder, "rows", rows, test=None)
+def moved_by_rows(task: Task, blob: bytes, rows: Sequence[Row], *, take_out: int, site: ClientSettings) -> Moved:
+    """Take `take_out` of the site's rows, evenly spread over its file, out of it one by one."""
     sums = [clipped_sum(task, blob, site, number=0, of=take_out)]
     for number in range(take_out):
         place = number * len(rows) // take_out
@@ -83,7 +80,7 @@ def clipped_sum(task: Task, blob: bytes, site: ClientSettings, *, number: int, o
     ):
         report, _ = respond(asked, blob, site)
     if len(sums) != 1:
-        raise SettingsError(f"the site {report.outcome} a task on a part of its rows: {report.code}; try more --rows.")
+        raise SettingsError(f"the site {report.outcome} a task on some of its rows: {report.code}; try more --rows.")
     return sums[0].cpu()
 
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from client.settings import ClientSettings, load_client
 from fedlora.config import Recipe
+from fedlora.config.compute import OWN, ComputeSettings
 from fedlora.data.examples import encoded
 from fedlora.data.form import Columns
 from fedlora.data.row import Row, text_row
@@ -70,7 +71,7 @@ def drawn_canaries(
         if len(found) == count:
             break
     else:
-        raise SettingsError(f"the client's words make {len(found)} different canaries, not {count}; use fewer.")
+        raise SettingsError(f"the client's texts give {len(found)} different canaries, not {count}; use fewer.")
     norms = [recipe.privacy.clip * (longest if number % 2 else 1.0) for number in range(count)]
     canaries = Canaries(list(found), norms, int(tokenizer.pad_token_id), recipe.seed)
     return Planting(list(found.values()), [byte < 128 for byte in os.urandom(count)], canaries)
@@ -79,19 +80,22 @@ def drawn_canaries(
 def tokens_of(
     rows: Sequence[Row], labels: Sequence[str], tokenizer: PreTrainedTokenizerBase, recipe: Recipe
 ) -> list[tuple[int, ...]]:
-    """What the site makes of these texts."""
+    """The tokens that the site makes of these texts."""
     examples = encoded(rows, labels, tokenizer, on=recipe.model, ignore_unusable=True)
     return [tuple(item["input_ids"].tolist()) for item in examples.items]
 
 
-def make_site(folder: Path, name: str, train: Sequence[Row], *, test: Path | None) -> ClientSettings:
+def make_site(
+    folder: Path, name: str, train: Sequence[Row], *, test: Path | None, compute: ComputeSettings = OWN
+) -> ClientSettings:
     """A site that trains on these rows and allows what a recipe asks; without a test file it splits its own."""
     folder.mkdir(parents=True)
     write_rows(folder / "train.csv", train)
     (folder / "policy.yaml").write_text(yaml_text(SIMULATION.model_dump(mode="json", exclude_defaults=True)))
     data = {"train": "train.csv", **({} if test is None else {"test": str(test.resolve())})}
     settings = {"site": name, "coordinator": "localhost:1", "data": data, "policy": "policy.yaml"}
-    (folder / "client.yaml").write_text(yaml_text(settings))
+    own = compute.model_dump(exclude_none=True)
+    (folder / "client.yaml").write_text(yaml_text({**settings, **own}))
     return load_client(folder / "client.yaml")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fedlora.config import load
-from fedlora.plain_yaml import yaml_text
+from fedlora.config.former import former_remarks, recipe_text
 from simulations.commands.recipes import show
 from strategies.compatibility import case_of, require_sensible
 from strategies.fit import remarks
@@ -19,12 +19,12 @@ app.command()(show)
 @app.command()
 def check(
     recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, as in a run.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, as for `fedlora simulate`.")] = None,
 ) -> None:
-    """Read RECIPE and say what is wrong with it, or print it as resolved; what should be known goes to stderr."""
+    """Check RECIPE and report every problem, or print it with all defaults filled in; remarks go to stderr."""
     resolved = load(recipe, overrides or [])
     case = case_of(resolved)
     require_sensible(case)
-    for remark in remarks(resolved, case.strategy):
+    for remark in [*former_remarks(resolved), *remarks(resolved, case.strategy)]:
         typer.secho(f"note: {remark}", fg="yellow", err=True)
-    typer.echo(yaml_text(resolved.model_dump(mode="json")), nl=False)
+    typer.echo(recipe_text(resolved), nl=False)

@@ -21,11 +21,13 @@ from fedlora.settings import SettingsError
 from fedlora.tasks.metric import LOSS, Metric
 from fedlora.tasks.registry import task_named
 from server.record.lines import read_records
-from server.rounds import QuorumError
-from simulations.commands.simulate import Overrides, said_once, talk
+from server.replies.quorum import QuorumError
+from simulations.commands.options import Device, Dtype, Microbatch, Overrides, compute_of
+from simulations.commands.simulate import said_once, talk
 from simulations.data.partition import ClientExamples
 from simulations.find_lr import Tried, best, rates_around, rates_of, why
-from simulations.run import Simulation, metric_of, prepare, simulate
+from simulations.run import prepare, simulate
+from simulations.simulation import Simulation
 
 MOST_STEPS, MOST_CLIENTS, MOST_TESTED = 10, 4, 200
 
@@ -33,22 +35,27 @@ MOST_STEPS, MOST_CLIENTS, MOST_TESTED = 10, 4, 200
 def find_lr(
     recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")],
     rates: Annotated[
-        str | None, typer.Option(help="Rates to try, with commas; five around the recipe's own when not given.")
+        str | None,
+        typer.Option(help="Learning rates to try, separated by commas; five around the recipe's own if not given."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds for each rate.")] = 2,
-    examples: Annotated[int, typer.Option(min=1, help="Most training examples of a client.")] = 200,
+    examples: Annotated[int, typer.Option(min=1, help="Largest number of training examples per client.")] = 200,
     overrides: Overrides = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    microbatch: Microbatch = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print rates, losses and the choice as JSON.")] = False,
 ) -> None:
-    """Try a few learning rates on RECIPE's own data, briefly, and say which to write into it.
+    """Try several learning rates briefly on RECIPE's own data, and print which one to use.
 
-    Rates are compared on what clients keep apart; the shared test set is not looked at. Nothing is kept.
+    Rates are compared on the clients' own test examples; the shared test set is not used. Nothing is saved.
     """
     talk(verbose=False)
     asked = load(recipe, overrides or [])
     refuse_private(asked, recipe)
     wanted = rates_of(rates) if rates is not None else rates_around(asked.train.lr)
-    tried = trials(asked, wanted, rounds=rounds, examples=examples)
+    simulation = prepare(asked, compute=compute_of(device, dtype, microbatch), say=said_once())
+    tried = trials(small(simulation, rounds=rounds, examples=examples), wanted)
     chosen, metric = best(tried), task_named(asked.model.task).compare_by
     if as_json:
         found = [
@@ -63,18 +70,18 @@ def find_lr(
 
 
 def refuse_private(recipe: Recipe, name: str) -> None:
-    """SettingsError: each try would be one more look at the data, and the rate that is chosen tells of them."""
+    """Refuse private recipes: each try would use the data once more, and the chosen rate would reveal something about
+    them."""
     if recipe.privacy.enabled or recipe.privacy.client_level is not None:
         raise SettingsError(
-            f"{name} trains under privacy, and find-lr would look at its data five times more, without any: what it "
-            "chooses would tell of them, and no ledger would count it. Choose the rate on data that are public, with "
-            f"the noise on: fedlora compare {name} --set data.source=PUBLIC.csv --sweep train.lr=0.3,1,3."
+            f"{name} trains with privacy, but find-lr would use its data several times without it: "
+            "the chosen rate would reveal something about them, and no ledger would count that. Choose the rate on "
+            f"public data, with noise: fedlora compare {name} --set data.source=PUBLIC.csv --sweep train.lr=0.3,1,3."
         )
 
 
-def trials(recipe: Recipe, rates: Sequence[float], *, rounds: int, examples: int) -> list[Tried]:
+def trials(simulation: Simulation, rates: Sequence[float]) -> list[Tried]:
     """Every rate from the same start, on the same examples."""
-    simulation = small(prepare(recipe, say=said_once()), rounds=rounds, examples=examples)
     tried, console = [], Console(stderr=True)
     for number, rate in enumerate(rates, start=1):
         console.print(f"{number} of {len(rates)}: train.lr={rate:g} ...", highlight=False)
@@ -107,12 +114,12 @@ def first(examples: Examples, count: int) -> Examples:
 
 
 def trial(simulation: Simulation, rate: float) -> Tried:
-    """One rate; the head's own, where the recipe has one, moves with it."""
+    """The recipe with one rate; a separate head rate is scaled with it."""
     train = simulation.recipe.train
     head = None if train.head_lr is None else train.head_lr * rate / train.lr
     update = {"train": train.model_copy(update={"lr": rate, "head_lr": head})}
     one = replace(simulation, recipe=simulation.recipe.model_copy(update=update))
-    held_out, metric = simulation.data.held_out, metric_of(simulation)
+    held_out, metric = simulation.data.held_out, simulation.metric
     judge = held_out.task.judge(held_out.items, simulation.data.labels)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -136,7 +143,7 @@ def shown(tried: Sequence[Tried], chosen: Tried | None, metric: Metric) -> Table
 
 
 def line_for(recipe: Recipe, rate: float) -> str:
-    """What to write."""
+    """The setting to write into the recipe."""
     head = recipe.train.head_lr
     more = [] if head is None else [f"  head_lr: {float(f'{head * rate / recipe.train.lr:.3g}'):g}"]
     return "\n".join(["train:", f"  lr: {rate:g}", *more])

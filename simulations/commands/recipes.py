@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from fedlora.config import Recipe
+from fedlora.config.former import FORMER
 from fedlora.packaged import packaged, sentence_of
 from fedlora.plain_yaml import yaml_text
 from fedlora.settings import SettingsError, nearest
@@ -21,7 +22,7 @@ Section = Annotated[str | None, typer.Argument(help="Only this section or settin
 def show(section: Section = None) -> None:
     """Print every setting with its default and its meaning."""
     table = Table(Column("setting", no_wrap=True), "default", "meaning")
-    known = settings_of(Recipe)
+    known = [row for row in settings_of(Recipe) if row[0] not in FORMER]
     rows = [row for row in known if section is None or f"{row[0]}.".startswith(f"{section}.")]
     if section is not None and not rows:
         near = nearest(section, [row[0] for row in known]) if "." in section else None
@@ -35,7 +36,7 @@ def show(section: Section = None) -> None:
 
 
 def recipes() -> None:
-    """List the packaged recipes: each can be given wherever a recipe file is asked for."""
+    """List the packaged recipes. Their names can be used wherever a recipe file is expected."""
     table = Table(Column("recipe", no_wrap=True), "what it is")
     for name, path in packaged().items():
         table.add_row(name, sentence_of(path))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -14,7 +15,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from fedlora.config import Recipe, load
+from fedlora.config import ComputeSettings, Recipe, load
 from fedlora.packaged import recipe_file
 from fedlora.settings import SettingsError
 from fedlora.tasks.metric import Metric
@@ -22,6 +23,15 @@ from server.record.packing_summary import packed_as
 from server.record.records import Event
 from server.runs.submissions import completed_rounds
 from server.store.opening import store_beside, store_here
+from simulations.commands.options import (
+    Device,
+    Dtype,
+    Microbatch,
+    Overrides,
+    Quiet,
+    Verbose,
+    compute_of,
+)
 from simulations.compare import (
     Row,
     all_rows,
@@ -33,18 +43,13 @@ from simulations.compare import (
     run_missing,
     write_outputs,
 )
-from simulations.run import Engine, metric_of, prepare
+from simulations.run import Engine, prepare
 from simulations.run import simulate as run_simulation
 from simulations.terminal.interruption import InterruptedRunError, how_to_go_on, kill_is_ctrl_c, the_same_again
 from simulations.terminal.screen import Screen
 
 WIDE = 110
 LEFT_OUT_FIRST = ("loss", "agg. error", "seeds", "s")
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table of rounds.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also what fedlora logs, on stderr.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="key=value; may be repeated. `fedlora config show` lists the keys.")
-]
 
 
 def simulate(
@@ -54,7 +59,10 @@ def simulate(
     engine: Annotated[
         str, typer.Option(help="local: in this process; ray: Flower's own simulation runtime.")
     ] = "local",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    microbatch: Microbatch = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of a sentence.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -69,7 +77,8 @@ def simulate(
     if engine not in get_args(Engine):
         raise SettingsError(f"--engine {engine!r}: choose one of {', '.join(get_args(Engine))}.")
     store = store_beside(folder)
-    summary = run_on_screen(loaded, folder, resume=resume, engine=cast(Engine, engine), store=store, quiet=quiet)
+    how = Shown(compute_of(device, dtype, microbatch), engine=cast(Engine, engine), store=store, quiet=quiet)
+    summary = run_on_screen(loaded, folder, how, resume=resume)
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
         return
@@ -82,7 +91,7 @@ def simulate(
         typer.echo(sentence)
     if store is not None:
         where = "" if store == store_here() else f" --store {store}"
-        typer.echo(f"In a browser, now or while a run goes on: fedlora dashboard --open{where}")
+        typer.echo(f"In a browser, now or during a run: fedlora dashboard --open{where}")
 
 
 def talk(*, verbose: bool) -> None:
@@ -92,11 +101,11 @@ def talk(*, verbose: bool) -> None:
 
 
 def silent(text: str) -> None:
-    """In the place of `said_once`, where nobody wants to hear it."""
+    """Used instead of `said_once` where nothing should be printed."""
 
 
 def said_once() -> Callable[[str], None]:
-    """Prints to the terminal what it was not told before: runs that are compared share their data."""
+    """Prints a message to the terminal only once: runs that are compared share their data."""
     console, said = Console(stderr=True, soft_wrap=True), set[str]()
 
     def say(text: str) -> None:
@@ -107,30 +116,38 @@ def said_once() -> Callable[[str], None]:
     return say
 
 
-def run_on_screen(
-    recipe: Recipe,
-    folder: Path,
-    *,
-    resume: bool = False,
-    engine: Engine = "local",
-    store: str | None = None,
-    quiet: bool = False,
-    say: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Shown:
+    """How a run at a terminal is carried out, and how much is said of it."""
+
+    compute: ComputeSettings
+    engine: Engine = "local"
+    store: str | None = None
+    quiet: bool = False
+
+    @cached_property
+    def say(self) -> Callable[[str], None]:
+        """Tells a thing once, however many runs are carried out so."""
+        return silent if self.quiet else said_once()
+
+
+def run_on_screen(recipe: Recipe, folder: Path, how: Shown, *, resume: bool = False) -> dict[str, Any]:
     """Say what is in the data, then run with a progress bar. InterruptedRunError where a person ends it."""
     try:
         with kill_is_ctrl_c() as raise_if_asked:
-            simulation = prepare(recipe, say=say or (silent if quiet else said_once()))
+            simulation = prepare(recipe, compute=how.compute, say=how.say)
             done = completed_rounds(folder) if resume else 0
             federations = len(simulation.data.clients) if recipe.mode == "alone" else 1
-            rounds, judged_by = recipe.rounds.count * federations, metric_of(simulation)
-            with Screen(rounds=rounds, done=done, title=recipe.name, metric=judged_by, quiet=quiet) as screen:
+            rounds, judged_by = recipe.rounds.count * federations, simulation.metric
+            with Screen(rounds=rounds, done=done, title=recipe.name, metric=judged_by, quiet=how.quiet) as screen:
 
                 def watch(event: Event) -> None:
                     raise_if_asked()
                     screen.watch(event)
 
-                return run_simulation(simulation, folder, watch=watch, resume=resume, engine=engine, store=store)
+                return run_simulation(
+                    simulation, folder, watch=watch, resume=resume, engine=how.engine, store=how.store
+                )
     except KeyboardInterrupt:
         raise how_to_go_on(folder, rounds=recipe.rounds.count) from None
 
@@ -154,7 +171,7 @@ def whole_numbers(text: str, *, option: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise SettingsError(
-            f"{option} {text!r}: write whole numbers with commas, for example {option} 0,1,2."
+            f"{option} {text!r}: write whole numbers separated by commas, for example {option} 0,1,2."
         ) from None
 
 
@@ -168,21 +185,24 @@ def compare(
     ] = None,
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="NAME:key=value,key=value: a row of its own for every recipe; NAME alone changes nothing."),
+        typer.Option(help="NAME:key=value,key=value: adds a row for every recipe; NAME alone changes nothing."),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
     repeat: Annotated[
-        str | None, typer.Option(help="Sweep on --seeds, then run each method's best setting with these seeds too.")
+        str | None, typer.Option(help="Sweep with --seeds, then also run each method's best setting with these seeds.")
     ] = None,
     overrides: Overrides = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for runs, table and picture; what is finished there is kept.")
+        Path, typer.Option(help="Folder for runs, table and picture; finished runs in it are reused.")
     ] = Path("runs/comparison"),
+    device: Device = None,
+    dtype: Dtype = None,
+    microbatch: Microbatch = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Put runs side by side: a table, comparison.csv, comparison.md and comparison.png."""
+    """Compare runs in a table, comparison.csv, comparison.md and comparison.png."""
     talk(verbose=verbose)
     folders = [Path(run) for run in runs if (Path(run) / "summary.json").exists()]
     recipes = [str(recipe_file(run)) for run in runs if not (Path(run) / "summary.json").exists()]
@@ -190,7 +210,8 @@ def compare(
     planned = plan(recipes, sweep or [], numbers, overrides or [], out, variant or [])
     console = Console(stderr=True)
     found = [finished(folder) for folder in folders]
-    run = partial(run_on_screen, store=store_beside(out), quiet=quiet, say=silent if quiet else said_once())
+    how = Shown(compute_of(device, dtype, microbatch), store=store_beside(out), quiet=quiet)
+    run = partial(run_on_screen, how=how)
     announce = partial(console.rule, align="left")
     try:
         swept = run_missing(planned, run, say=announce)

@@ -1,4 +1,4 @@
-"""Pictures where people look rather than read: one run's curves, and several runs side by side."""
+"""Pictures: one run's curves, and a comparison of several runs."""
 
 from __future__ import annotations
 

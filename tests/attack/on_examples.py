@@ -19,7 +19,7 @@ from fedlora.privacy.mechanism import Mechanism
 from fedlora.settings import SettingsError
 from simulations.auditing.audit import Asked, audit
 from simulations.auditing.rows import TOLERANCE, clipped_sum, moved_by_rows
-from simulations.auditing.site import spread
+from simulations.auditing.site import make_site, spread
 from simulations.data.site_files import write_rows
 from tests.attack import padding
 from tests.attack.attack import Gain
@@ -33,7 +33,8 @@ def dropout(folder: Path) -> Gain:
     rows = spread([row for row in read_rows("airlines", Columns()) if row.client == "jetblue"], 128)
     labels = tuple(sorted({row.label for row in rows}))
     run = run_of(recipe, site_with(folder / "site", rows), folder, labels)
-    moved = moved_by_rows(*run.task_for_a_new_site(), rows, take_out=3, folder=folder / "rows")
+    other = make_site(folder / "rows", "rows", rows, test=None)
+    moved = moved_by_rows(*run.task_for_a_new_site(), rows, take_out=3, site=other)
     return Gain(f"one of 128 texts moves the clipped sum by {moved.most:.6f} C", not moved.refuted)
 
 

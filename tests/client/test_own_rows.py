@@ -256,6 +256,16 @@ def test_a_class_that_is_declared_and_not_asked_for_is_refused_before_a_model_is
     assert not list((tmp_path / "state").rglob("ledger.jsonl"))
 
 
+def test_a_task_for_something_else_than_the_data_are_for_is_refused_before_anything_is_opened(tmp_path):
+    model = str(tmp_path / "no such model")
+    (tmp_path / "policy.yaml").write_text(f"base_models: [{model}]\n")
+    settings = site(tmp_path, [("a", "no"), ("b", "yes")]).model_copy(update={"policy": tmp_path / "policy.yaml"})
+    settings.data.train.unlink()
+    report, blob = respond(task(model={"id": model, "task": "causal-lm"}, labels=()), STATE, settings)
+    assert (report.outcome, report.code, blob) == ("refused", "data-for-another-task", None)
+    assert not list((tmp_path / "state").rglob("ledger.jsonl"))
+
+
 def test_read_rows_agrees_with_what_a_site_reads(tmp_path):
     lines = any_lines(random.Random(3))
     settings = site(tmp_path, lines, test=[("apart", "yes")])

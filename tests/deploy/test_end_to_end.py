@@ -28,7 +28,7 @@ from server.store.opening import open_store
 from server.store.reading import read_rounds, read_runs, read_sites
 from simulations.data.site_files import write_site_files
 from simulations.deployment import DEMO_RECIPE, Deployment, make_deployment
-from simulations.run import federate, prepare
+from simulations.run import Execution, federate, prepare
 from tests.deploy.listening import LOOPBACK, listeners
 from tests.postgresql import installed, postgresql
 
@@ -87,7 +87,7 @@ def test_three_private_rounds_are_the_rounds_of_the_simulation(deployment, finis
     """A sum of two updates does not depend on their order of arrival, so the numbers are the same bit by bit."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    federate(prepare(recipe), deployment.sites, tmp_path, watch=print, resume=False, faults=None, engine="local")
+    federate(prepare(recipe), deployment.sites, tmp_path, how=Execution(print))
     torch.set_num_threads(threads)
     deployed = load_file(finished / "adapter" / "adapter_model.safetensors")
     simulated = load_file(tmp_path / "adapter" / "adapter_model.safetensors")

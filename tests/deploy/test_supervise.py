@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from fedlora.deployment.health import serve_health, serve_metrics
-from fedlora.processes import supervise
-from fedlora.processes.supervise import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, STOP_S, Child, JsonLines, Supervisor
+from fedlora.processes import json_logs
+from fedlora.processes.json_logs import JsonLines
+from fedlora.processes.supervise import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, STOP_S, Child, Supervisor
 from fedlora.settings import SettingsError
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -148,7 +149,7 @@ def alive(pid: int) -> bool:
 
 
 def test_a_log_that_grows_for_months_is_kept_in_two_files_while_its_child_writes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(supervise, "ROTATE_BYTES", 10)
+    monkeypatch.setattr(json_logs, "ROTATE_BYTES", 10)
     log = tmp_path / "a.log"
     script = "import sys\nwhile line := sys.stdin.readline(): print(line, end='', flush=True)"
     with (
@@ -163,7 +164,7 @@ def test_a_log_that_grows_for_months_is_kept_in_two_files_while_its_child_writes
             while text not in log.read_text():
                 assert time.monotonic() < give_up
                 time.sleep(0.01)
-            supervise.rotate(log)
+            json_logs.rotate(log)
         child.stdin.close()
     assert log.read_text() == "second\n"
     assert log.with_suffix(".log.1").read_text() == "first and long\n"

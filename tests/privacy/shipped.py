@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import simulations
-from client.training import private_steps
+from client.training import Protection, private_steps
 from fedlora.adapters import initial_adapter, set_trainable, write
 from fedlora.config import Recipe
 from fedlora.config.reading import load
@@ -48,10 +48,9 @@ class Shipped:
         mechanism = Mechanism(
             rate=1.0, noise_multiplier=1.0, clip=clip or self.recipe.privacy.clip, steps=1, expected_batch=32.0
         )
-        with private_steps(
-            self.model, self.examples, self.recipe.train, on=self.recipe.model, mechanism=mechanism,
-            source=SeededSource(0), gradients=gradients,
-        ) as found:  # fmt: skip
+        protection = Protection(mechanism, SeededSource(0), gradients)
+        recipe = self.recipe
+        with private_steps(self.model, self.examples, recipe.train, on=recipe.model, protection=protection) as found:
             yield found
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.training import private_steps, rehearse_privately
+from client.training import Protection, private_steps, rehearse_privately
 from fedlora.adapters import initial_adapter, set_trainable, write
 from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
 from fedlora.data.examples import Examples, concatenate, encoded
@@ -92,7 +92,10 @@ def test_padding_to_the_longest_text_of_a_batch_gave_the_long_one_away(attack):
 
 def test_a_public_length_leaves_nothing_to_see(attack):
     model, examples = attack
-    with private_steps(model, examples, TRAIN, on=MODEL, mechanism=MECHANISM, source=SeededSource(0)) as (engine, loss):
+    with private_steps(model, examples, TRAIN, on=MODEL, protection=Protection(MECHANISM, SeededSource(0))) as (
+        engine,
+        loss,
+    ):
         found = sensitivity(engine, loss, torch.arange(21), leaving_out=(0, 1))
     assert found.largest <= 1 + 1e-4
 

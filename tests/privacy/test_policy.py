@@ -130,7 +130,9 @@ def test_a_policy_file_is_read_and_unknown_keys_are_refused(tmp_path):
     assert policy.dataset("tickets") == DatasetPolicy(largest_epsilon=6.0, largest_delta=1e-6, epsilon_per_period=1.0)
     assert policy.dataset("others").epsilon_per_period is None
     path.write_text("datasets: {tickets: {epsilon_per_run: 1}}\n")
-    with pytest.raises(SettingsError, match=r"tickets: epsilon_per_run bound a run's name.*write epsilon_per_period"):
+    with pytest.raises(
+        SettingsError, match=r"tickets: epsilon_per_run was a bound per run name.*use epsilon_per_period"
+    ):
         load_policy(path)
     path.write_text("largest_epsilonn: 6\n")
     with pytest.raises(SettingsError, match="did you mean largest_epsilon"):
@@ -139,7 +141,7 @@ def test_a_policy_file_is_read_and_unknown_keys_are_refused(tmp_path):
     with pytest.raises(SettingsError, match="must hold"):
         load_policy(path)
     path.write_text("{")
-    with pytest.raises(SettingsError, match="cannot be read"):
+    with pytest.raises(SettingsError, match="is not valid YAML for settings"):
         load_policy(path)
 
 

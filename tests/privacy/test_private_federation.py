@@ -13,7 +13,7 @@ from client.round import answer
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.policy import DatasetPolicy, Policy
-from server.rounds import QuorumError
+from server.replies.quorum import QuorumError
 from strategies.registry import STRATEGIES, build
 from tests.federations import CLIENTS, run, save_messages, save_tiny_model, tiny_recipe
 from tests.strategies.examples import kind_of
@@ -83,8 +83,8 @@ def test_equal_seeds_do_not_repeat_secure_noise_and_insecure_seeds_do(recipe, tm
 def with_policy(monkeypatch, policies: dict[str, Policy]) -> None:
     real = run_module.site_of
 
-    def site_of(simulation, name, folder):
-        site = real(simulation, name, folder)
+    def site_of(data, name, folder, compute):
+        site = real(data, name, folder, compute)
         if name not in policies:
             return site
         return replace(site, policy=policies[name].model_copy(update={"base_models": "any"}))

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from client.training import private_steps
+from client.training import Protection, private_steps
 from fedlora.config import Recipe, TrainSettings
 from fedlora.data.examples import invented
 from fedlora.privacy.chance import without_draws
@@ -36,12 +36,8 @@ def summed(model, on, *, state: int) -> torch.Tensor:
     """The clipped sum over three invented texts of full length, the generators in `state`."""
     texts = invented(model, on=on, padding=1)
     torch.manual_seed(state)
-    with private_steps(
-        model, texts, TrainSettings(optimizer="sgd", lr=0.1), on=on, mechanism=MECHANISM, source=SeededSource(0)
-    ) as (
-        engine,
-        loss,
-    ):
+    train, protection = TrainSettings(optimizer="sgd", lr=0.1), Protection(MECHANISM, SeededSource(0))
+    with private_steps(model, texts, train, on=on, protection=protection) as (engine, loss):
         found = engine.clipped_sum(torch.tensor([3, 4, 5]), loss)
     return torch.cat([total.flatten() for total in found.values()])
 
@@ -104,7 +100,7 @@ OWN = torch.Generator()
         (lambda: float(torch.rand(())), "draws from torch's random generator"),
         (lambda: random.random(), "draws from Python's random generator"),
         (lambda: float(np.random.random()), "draws from numpy's random generator"),
-        (lambda: float(torch.rand((), generator=OWN)), "changes with its company, or from one try to the next"),
+        (lambda: float(torch.rand((), generator=OWN)), "changes with the other examples, or from one try to the next"),
     ],
 )
 def test_what_draws_in_every_mode_is_refused_in_the_rehearsal(draw, match, backend):

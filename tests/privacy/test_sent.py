@@ -17,7 +17,7 @@ from fedlora.privacy.spending import event_of
 from fedlora.settings import SettingsError
 from server.record.records import RoundFinished, TasksSent
 from server.record.sent import SentTasks
-from server.rounds import QuorumError
+from server.replies.quorum import QuorumError
 from server.store.importing import import_run
 from server.store.metrics import exposition
 from server.store.opening import open_store
@@ -192,7 +192,7 @@ def test_a_line_that_a_crash_cut_short_was_not_sent_and_the_next_one_is_whole(re
     spent = SentTasks(out).spent(recipe(TARGET, "rounds.count=2"))
     assert [spent[site].unconfirmed for site in CLIENTS] == [1, 0, 0, 0]
     path.write_bytes(path.read_bytes().replace(b'{"round": 2', b'{"rou', 1))
-    with pytest.raises(SettingsError, match=r"sent\.jsonl is damaged, and with it what sites may have spent"):
+    with pytest.raises(SettingsError, match=r"sent\.jsonl is damaged: it records what sites may have spent"):
         SentTasks(out)
 
 

@@ -105,10 +105,10 @@ def test_what_cannot_be_known_is_refused(tmp_path):
     require_own_name(tmp_path, "old", hashes_of(texts(0, 300), KEY), key=KEY)
     sketch = tmp_path / "privacy" / "sketches" / "old"
     assert stat.S_IMODE(sketch.stat().st_mode) == 0o600
-    with pytest.raises(Refusal, match="nothing tells which rows"):  # another key: the hashes say nothing
+    with pytest.raises(Refusal, match="there is no record of the rows"):  # another key: the hashes say nothing
         require_own_name(tmp_path, "new", hashes_of(texts(900, 990), key_of(1)), key=key_of(1))
     sketch.unlink()
-    assert "nothing tells which rows" in refused(tmp_path, "new", texts(900, 990))
+    assert "there is no record of the rows" in refused(tmp_path, "new", texts(900, 990))
     use(tmp_path, "old", texts(0, 300), number=2)  # under its own name it goes on, and is noted again
     use(tmp_path, "new", texts(900, 990))
 
@@ -173,7 +173,7 @@ def test_a_carry_brings_along_what_the_other_carried(tmp_path):
     carry(tmp_path, "third", "second")
     use(tmp_path, "third", texts(0, 300))
     assert sum(event.steps for event in spent_of(entries(tmp_path, "third")).events) == 6
-    with pytest.raises(SettingsError, match="has spent nothing that third does not count already"):
+    with pytest.raises(SettingsError, match="has spent nothing that third does not already count"):
         to_carry(tmp_path, "third", "second")
 
 
@@ -291,7 +291,7 @@ def test_a_run_does_not_go_on_under_another_name(tmp_path):
     key = load_or_create_key(tmp_path / "privacy" / "key.pem")
     carry_over(tmp_path, "new", to_carry(tmp_path, "new", "old"), key=key, source="old", reason="")
     with pytest.raises(
-        Refusal, match=r"participation-cap-reached: run run-1 has charged these rows under another name"
+        Refusal, match=r"participation-cap-reached: run run-1 has charged these rows under another dataset name"
     ):
         use(tmp_path, "new", rows, run="run-1", number=2)
     use(tmp_path, "new", rows, run="run-2")

@@ -10,7 +10,7 @@ import torch
 
 from fedlora.settings import SettingsError
 from server.record.records import RoundFinished
-from server.rounds import QuorumError
+from server.replies.quorum import QuorumError
 from server.runs.submissions import submit
 from simulations.attacks import Attackers, falsified, reversed_classes
 from simulations.local_grid import Fault

@@ -12,7 +12,7 @@ from client.state.feedback import Feedback
 from fedlora.protocol.task import BLOB_KEY, BLOB_RECORD, BLOB_STYPE, JSON_KEY, REPORT_RECORD, TASK_RECORD
 from server.record.records import RoundFinished
 from server.replies.arrivals import MissingClientsError
-from server.rounds import QuorumError
+from server.replies.quorum import QuorumError
 from simulations.local_grid import Fault
 from simulations.run import prepare, simulate
 from tests.federations import NODES, run

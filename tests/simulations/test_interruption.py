@@ -81,6 +81,6 @@ def test_a_second_ctrl_c_ends_at_once_and_still_in_a_sentence(running):
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=240)[1]
     assert process.returncode == 130
-    assert "To go on:" in said
+    assert "To continue:" in said
     assert "--resume" in said
     assert "Traceback" not in said

@@ -52,7 +52,7 @@ def files(tmp_path_factory):
 def federation(files):
     """`federation("train.lr=0.1")`: two rounds of the tiny federation, for this task."""
     name, model, source = files
-    return lambda *more: tiny_recipe(model, source, f"model.task={name}", "rounds.count=2", *more)
+    return lambda *more: tiny_recipe(model, source, f"model.task={name}", "rounds.count=2", "train.steps=10", *more)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from fedlora.protocol.machine import Machine
 from fedlora.protocol.task import Evaluation
 from fedlora.tasks.guessing import ACCURACY
 from server.record.records import ClientRecord, RoundRecord
-from server.store.writing import RunFacts
+from server.store.facts import RunFacts
 
 MACHINE = Machine(fedlora="0.0.9", python="3.12.1", torch="2.9.0", flwr="1.39.0", device="cuda:0", accelerator="H100")
 KEYS = {name: Ed25519PrivateKey.generate() for name in ("a", "b")}

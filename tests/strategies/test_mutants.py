@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from fedlora import lowrank
 from fedlora.lowrank import Product, scaled, svd, zero
 from fedlora.updates import Adapter
-from strategies import fedex, fedsb, fedsvd, flexlora, mean, versions
+from strategies import fedex, fedsb, fedsvd, flexlora, versions
 from tests.strategies import test_papers, test_properties, test_versions
 
 
@@ -31,7 +32,14 @@ def forgotten_scale(layer, ideal):
 
 flexlora_factored = flexlora.factored
 spread_residual = fedex.ResidualAccumulator.residual
-honest_mean = mean.weighted_mean
+MEANS = {"fedit": "weighted_mean", "flora": "mean_over_holders"}
+"""What a strategy averages with, where it is not `factor_mean`."""
+
+
+def average_uniformly(monkeypatch, name: str) -> None:
+    module, function = importlib.import_module(f"strategies.{name}"), MEANS.get(name, "factor_mean")
+    honest = getattr(module, function)
+    monkeypatch.setattr(module, function, lambda updates, weighting: honest(updates, "uniform"))
 
 
 def change_residual(change):
@@ -60,24 +68,14 @@ def test_a_square_root_split_or_a_forgotten_scale_in_flexlora_is_caught(monkeypa
 
 @pytest.mark.parametrize("name", ["fedit", "ffa", "fedsvd", "fedsb", "fedex"])
 def test_uniform_for_weighted_is_caught(monkeypatch, name):
-    import importlib
-
-    module = importlib.import_module(f"strategies.{name}")
-    monkeypatch.setattr(
-        module, "weighted_mean", lambda updates, weighting, **rest: honest_mean(updates, "uniform", **rest)
-    )
+    average_uniformly(monkeypatch, name)
     with pytest.raises(AssertionError):
         test_properties.test_the_head_is_the_weighted_mean(name)
 
 
 @pytest.mark.parametrize("name", ["ffa", "fedsvd", "fedsb", "flora"])
 def test_uniform_for_weighted_factors_are_caught(monkeypatch, name):
-    import importlib
-
-    module = importlib.import_module(f"strategies.{name}")
-    function = "mean_over_holders" if name == "flora" else "weighted_mean"
-    honest = getattr(module, function)
-    monkeypatch.setattr(module, function, lambda updates, weighting, **rest: honest(updates, "uniform", **rest))
+    average_uniformly(monkeypatch, name)
     with pytest.raises(AssertionError):
         test_properties.test_exact_strategies_serve_the_weighted_mean_of_delta_w_every_round(name)
 

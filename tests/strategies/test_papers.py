@@ -37,7 +37,7 @@ def test_fedexs_residual_has_rank_at_most_k_minus_one_times_r(clients):
     strategy = built("fedex")
     state = start(strategy)
     combined = strategy.combine(updates_for(strategy, state, clients=clients))
-    residual = combined.extra["residual"]
+    residual = combined.residual
     for key, (m, n) in {"square": (12, 12), "tall": (14, 6), "wide": (5, 16)}.items():
         assert compact(residual[key]).rank <= min((clients - 1) * RANK, m, n)
 
@@ -52,7 +52,7 @@ def test_fedexs_residual_keeps_its_digits_when_clients_hardly_differ():
             {k: t + 1e-7 * (u.adapter.tensors()[k] - t) for k, t in state.adapter.tensors().items()}))
         for u in updates
     ]  # fmt: skip
-    large, tiny = strategy.combine(updates).extra["residual"], strategy.combine(small).extra["residual"]
+    large, tiny = strategy.combine(updates).residual, strategy.combine(small).residual
     for key in large:
         assert_close(tiny[key].dense() * 1e14, large[key].dense(), atol=1e-4, rtol=1e-4)
 
@@ -76,8 +76,7 @@ def test_fedex_truncated_reports_that_error_as_its_aggregation_error():
     combined = cut.combine(updates_for(cut, state))
     new = cut.step(state, combined)
     tails = sum(
-        float(torch.linalg.svdvals(product.dense())[2:].square().sum())
-        for product in combined.extra["residual"].values()
+        float(torch.linalg.svdvals(product.dense())[2:].square().sum()) for product in combined.residual.values()
     )
     size = sum(frobenius(product) ** 2 for product in combined.ideal.values())
     reported = aggregation_error(combined.ideal, new.adapter, new.residuals)
@@ -106,7 +105,7 @@ def test_fedexs_streamed_residual_is_the_difference_of_dense_products(clients):
     updates = updates_for(strategy, start(strategy), clients=clients)
     combined = strategy.combine(updates)
     for key, wanted in ideal_dense(updates).items():
-        assert_close(combined.extra["residual"][key].dense(), wanted - combined.mean.layers[key].dense())
+        assert_close(combined.residual[key].dense(), wanted - combined.mean.layers[key].dense())
 
 
 def test_flora_starts_each_round_from_another_a_and_from_b_zero():

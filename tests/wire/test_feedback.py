@@ -170,5 +170,7 @@ def test_a_quota_is_a_share(name):
 
 
 def test_auto_takes_no_quotas():
-    with pytest.raises(ValueError, match="codec auto picks a density itself; set a codec, or leave densities out"):
+    with pytest.raises(
+        ValueError, match=r"codec: auto chooses the density itself; set another codec, or remove wire\.densities"
+    ):
         WireSettings(codec="auto", densities={"A": 0.5})

@@ -124,7 +124,7 @@ def test_a_decoder_without_a_padding_token_pads_with_its_end_token_and_trains(ti
             {"id": "nobody/no-such-model"},
             r"cannot load model\.id='nobody/no-such-model'.*local folder, a GGUF file, `demo`",
         ),
-        ({"device": "cuda:7"}, r"model\.device='cuda:7' is not available here; try model\.device=cpu"),
+        ({"device": "cuda:7"}, "the device 'cuda:7' is not available on this machine; use cpu, or another: --device"),
         ({"max_tokens": 33}, r"model\.max_tokens=33 is more than the 32 positions"),
     ],
 )

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, Gemma2Config, PreTrainedTokenizerFast
 
@@ -16,36 +15,25 @@ from fedlora.tasks.base import IGNORED
 from fedlora.tasks.causal_lm import head_of, hidden_of, item_of, learned_ids
 from fedlora.tasks.registry import task_named
 from fedlora.tasks.token_loss import likeliest, token_nats
+from tests.chats import tokenizer_with
 from tests.privacy.architectures import CONFIGS
 
 TASK = task_named("causal-lm")
-CHATML = (
-    "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}<e>\n{% endfor %}"
-    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
-)
-
-
-def tokenizer_with(template: str | None = CHATML) -> PreTrainedTokenizerFast:
-    """One token a character, and three special ones."""
-    letters = {letter: number for number, letter in enumerate(map(chr, range(1, 127)))}
-    core = Tokenizer(models.WordLevel({**letters, "?": 63}, unk_token="?"))
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    core.decoder = decoders.Fuse()
-    core.add_special_tokens(["<s>", "<e>", "<p>"])
-    found = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<e>", pad_token="<p>", unk_token="?")
-    found.chat_template = template
-    return found
 
 
 def messages(*turns: tuple[str, str]) -> Row:
     return Row(MESSAGES, (json.dumps([{"role": role, "content": content} for role, content in turns]),))
 
 
+def written(ids: list[int], tokenizer: PreTrainedTokenizerFast) -> str:
+    return "".join(tokenizer.convert_ids_to_tokens(ids))
+
+
 def learned_of(row: Row, *, longest: int = 1000, tokenizer: PreTrainedTokenizerFast | None = None) -> str:
     """The learnt tokens as text."""
     own = tokenizer or tokenizer_with()
     ids, learned = learned_ids(row, own, longest=longest)
-    return str(own.decode([number for number, learns in zip(ids, learned, strict=True) if learns]))
+    return written([number for number, learns in zip(ids, learned, strict=True) if learns], own)
 
 
 def test_of_messages_the_assistants_turns_are_learnt_with_their_end_and_nothing_else():
@@ -53,7 +41,7 @@ def test_of_messages_the_assistants_turns_are_learnt_with_their_end_and_nothing_
     assert learned_of(row) == "ho<e>so<e>"
     ids, _ = learned_ids(row, tokenizer_with(), longest=1000)
     whole = "<s>user\nhi<e>\n<s>assistant\nho<e>\n<s>user\nand<e>\n<s>assistant\nso<e>"
-    assert tokenizer_with().decode(ids) == whole
+    assert written(ids, tokenizer_with()) == whole
 
 
 def test_a_template_that_does_not_end_its_turns_gets_the_end_token():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.rounds import QuorumError
+from server.replies.quorum import QuorumError
 from simulations.local_grid import FIRST_NODE, Fault
 from tests.federations import run
 

@@ -11,7 +11,7 @@ from fedlora.settings import SettingsError
 from server.requests.declared import planned_for, read_declared, readable, remember
 from server.requests.planner import Shape
 
-SHAPE = Shape(tuple(((f"{i}.query", 8, 8),) for i in range(4)), activation_bytes=1e6)
+SHAPE = Shape(tuple(((f"{i}.query", 8, 8),) for i in range(4)), activation_bytes=1e6, batch=1)
 SMALL, TINY = DeviceSettings(depth=2), DeviceSettings(memory_mb=1e-6)
 
 

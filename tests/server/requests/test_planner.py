@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,7 @@ from strategies.registry import build, named
 from tests.federations import run
 
 LAYERS = 4
-SHAPE = Shape(tuple(((f"{i}.query", 8, 8), (f"{i}.value", 8, 8)) for i in range(LAYERS)), activation_bytes=1e6)
+SHAPE = Shape(tuple(((f"{i}.query", 8, 8), (f"{i}.value", 8, 8)) for i in range(LAYERS)), activation_bytes=1e6, batch=1)
 ADAPTER = AdapterSettings(r=8)
 
 
@@ -44,6 +45,15 @@ def test_the_largest_depth_that_fits_the_memory_is_taken():
     for depth in range(1, LAYERS + 1):
         least = memory_mb(SHAPE, spread(SHAPE, depth, 1, "uniform"), depth)
         ranks = by_layer(plan(memory_mb=least))
+        assert sum(rank > 0 for rank in ranks) == depth
+
+
+def test_a_device_that_computes_fewer_examples_at_once_carries_more_layers_in_the_same_memory():
+    shape = replace(SHAPE, batch=8)
+    one = memory_mb(shape, spread(shape, 1, 1, "uniform"), 1)
+    for microbatch, depth in ((None, 1), (8, 1), (100, 1), (2, 3)):
+        device = DeviceSettings(memory_mb=one, microbatch=microbatch)
+        ranks = by_layer(dict(ranks_of(device, shape, ADAPTER, key="devices.small")))
         assert sum(rank > 0 for rank in ranks) == depth
 
 

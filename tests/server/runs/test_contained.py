@@ -16,7 +16,7 @@ import pytest
 
 from client.deployment.enroll import ask
 from fedlora.config import Recipe
-from fedlora.processes import supervise
+from fedlora.processes import json_logs
 from fedlora.processes.duties import Conditions
 from fedlora.processes.supervise import Child, Supervisor
 from fedlora.settings import SettingsError
@@ -270,7 +270,7 @@ def test_a_log_that_cannot_be_rotated_is_said_and_kept_and_the_children_are_star
     log = tmp_path / "a.log"
     log.write_bytes(b"x" * 20)
     log.with_suffix(".log.1").write_text("older")
-    monkeypatch.setattr(supervise, "ROTATE_BYTES", 10)
+    monkeypatch.setattr(json_logs, "ROTATE_BYTES", 10)
     monkeypatch.setattr(shutil, "copyfile", enospc)
     supervisor = Supervisor([Child("a", SLEEP, {}, log)])
     try:
