@@ -5,6 +5,7 @@ Folders of earlier versions, with patterns of ranks and scales, are read as PEFT
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from fedlora.config import ModelSettings, load
 from fedlora.exports.about import FILE, About
 from fedlora.exports.folder import PREFIX, TENSORS
 from fedlora.lowrank import Product
-from fedlora.models.named import NamedBase, named_base
+from fedlora.models.named import NamedBase, named_base, portable
 from fedlora.nearest import did_you_mean
 from fedlora.settings import SettingsError, parse
 from fedlora.updates import DENSE_SEPARATOR
@@ -88,7 +89,7 @@ def source_of(folder: Path, *, base: str | None = None) -> Source:
             transposed=config["fan_in_fan_out"],
             privacy=about.get("privacy") or privacy_of(folder),
         )
-        here = base or (ran.id if ran else named.id)
+        here = base or (ran.id if ran and portable(ran.id) == named.id else named.id)
         held = {"id": here, "task": task, "max_tokens": found.max_tokens, "load_dtype": named.load_dtype}
         settings = parse(ModelSettings, held, prefix="model")
         return Source(name_of(folder), products_in(config, tensors), dense, found, about.get("left_out", 0.0), settings)
@@ -116,9 +117,9 @@ def products_in(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dic
 
 
 def model_of_run(folder: Path) -> ModelSettings | None:
-    """`model:` of the recipe of the run that the folder lies in; None where it was carried away from it."""
+    """`model:` of the recipe of the run that the folder lies in; None where it lies in none."""
     for run in (folder.parent, folder.parent.parent):
-        if (run / "config.yaml").is_file():
+        with contextlib.suppress(SettingsError):  # a file of that name that is no recipe, or none
             return load(run / "config.yaml").model
     return None
 

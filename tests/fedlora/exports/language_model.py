@@ -17,7 +17,7 @@ from fedlora.lowrank import Product
 from fedlora.models.loaded_model import LoadedModel, loaded_model
 from fedlora.updates import Adapter, Factor, LowRank
 from strategies.versions import total
-from tests.fedlora.tasks.test_causal_lm import tokenizer_with
+from tests.chats import tokenizer_with
 from tests.gguf_files import tiny_llama
 from tests.strategies.examples import built, kind_of, updates_for
 

@@ -70,8 +70,8 @@ def test_a_folder_carried_elsewhere_with_its_base_beside_it_computes_the_same_by
 def test_of_a_folder_the_readme_says_how_its_base_is_found_and_known(tiny_model, tmp_path):
     home = exported(tiny_model, tmp_path)
     said = " ".join((tmp_path / "README.md").read_text().split())
-    assert "It was the folder `tiny-bert` of whoever trained this, and comes from no hub: ask them for it" in said
-    assert f"Its fingerprint (held in float32) is `{home.base.fingerprint}`." in said
+    assert "It is a local folder, `tiny-bert`, and not on a hub: get a copy from whoever trained this adapter" in said
+    assert f"Its fingerprint (loaded in float32) is `{home.base.fingerprint}`." in said
     about = json.loads((tmp_path / "fedlora.json").read_text())
     assert about["base"] == {
         "id": "./tiny-bert", "fingerprint": home.base.fingerprint, "load_dtype": "float32", "revision": None,
@@ -92,7 +92,7 @@ def test_a_base_of_a_hub_is_named_by_its_id_and_the_commit_that_was_loaded(tiny_
     tiny_bert.config._commit_hash = "0123abc"
     named = named_base(ModelSettings(id="org/name"), fingerprint="f" * 32, model=tiny_bert)
     assert (named.place, named.revision) == ("org/name", "0123abc")
-    assert named.whereabouts.startswith("It is `org/name` of the Hugging Face hub, revision `0123abc`. Its fingerprint")
+    assert named.whereabouts.startswith("It is `org/name` on the Hugging Face hub, revision `0123abc`. Its fingerprint")
     for task in TASKS:
         loading = Loading((), "base, folder = '', ''", named.at)
         assert 'from_pretrained(base, revision="0123abc")' in task_named(task).usage.script(

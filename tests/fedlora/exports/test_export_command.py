@@ -12,9 +12,11 @@ from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM
 
+from fedlora.exports.source import source_of
 from fedlora.settings import SettingsError
+from tests.chats import chat_recipe, save_chat_model, save_questions
 from tests.exported import as_its_readme_says, distance, lines_of
-from tests.federations import run, tiny_recipe
+from tests.federations import CLIENTS, run, tiny_recipe
 from tests.fedlora.exports.command import export
 from tests.fedlora.exports.language_model import IDS, plain, save_base, trained, with_ranks
 from tests.fedlora.exports.readers import READERS, served_by
@@ -83,9 +85,7 @@ def test_another_base_is_refused_and_one_that_is_not_here_is_asked_for(base, tmp
         export(folder, "--kind", "merged", "--out", tmp_path / "out", "--base", other)
     monkeypatch.chdir(tmp_path)
     for kind in ("merged", "gguf"):
-        with pytest.raises(
-            SettingsError, match=r"Say with --base where the base model lies\. It was the folder `tiny-ll"
-        ):
+        with pytest.raises(SettingsError, match=r"Give the base model's path with --base\. It is a local folder"):
             export(folder, "--kind", kind, "--out", tmp_path / "out")
 
 
@@ -104,7 +104,7 @@ def test_an_asked_rank_leaves_out_the_least_and_says_how_much(base, tmp_path):
 
 
 @torch.no_grad()
-def test_of_a_strategy_with_a_model_a_site_there_is_a_folder_a_site_and_one_server_for_all(base, tmp_path):
+def test_of_a_strategy_with_a_model_for_each_site_there_is_a_folder_a_site_and_one_server_for_all(base, tmp_path):
     sites = {name: with_ranks(base, ranks) for name, ranks in (("north", (1,)), ("south", (9,)))}
     for name, result in sites.items():
         result.export(tmp_path / "run" / "adapters" / name)
@@ -115,6 +115,40 @@ def test_of_a_strategy_with_a_model_a_site_there_is_a_folder_a_site_and_one_serv
         served = result.served()
         for read in READERS.values():
             assert distance(served_by(plain(base), read(folders[name]))(IDS).logits, served) <= 1e-4
+
+
+@pytest.mark.parametrize("strategy", ["fedsa", "fedex"])
+def test_a_run_of_a_language_model_is_exported_in_every_kind_by_its_folder_alone(tmp_path, strategy):
+    """FedSA has an adapter for each of its four sites."""
+    recipe = chat_recipe(
+        save_chat_model(tmp_path / "model"), save_questions(tmp_path / "questions.jsonl"), f"strategy.name={strategy}"
+    )
+    run(recipe, tmp_path / "run")
+    sites = CLIENTS if strategy == "fedsa" else ("",)
+    for kind, file in (("peft", "adapter_config.json"), ("merged", "model.safetensors"), ("gguf", "adapter.gguf")):
+        export(tmp_path / "run", "--kind", kind)
+        folder = tmp_path / "run" / "exports" / kind
+        assert {str(found.parent.relative_to(folder)) for found in folder.rglob(file)} == {
+            site or "." for site in sites
+        }
+    ids = torch.tensor([[5, 6, 7, 8]])
+    for site in sites:
+        adapter = tmp_path / "run" / "exports" / "peft" / site
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "exports" / "merged" / site).eval()
+        with torch.no_grad():
+            loaded = PeftModel.from_pretrained(plain(recipe.model.id), str(adapter)).eval()(ids).logits
+            assert torch.allclose(merged(ids).logits, loaded, atol=1e-5)
+            assert not torch.allclose(loaded, plain(recipe.model.id)(ids).logits, atol=1e-5)
+
+
+def test_a_recipe_that_lies_above_a_folder_by_chance_says_nothing_of_its_base(base, tmp_path):
+    """Neither one of another base nor a file that is no recipe."""
+    folder = with_ranks(base, (2,)).export(tmp_path / "carried" / "adapter")
+    (tmp_path / "carried" / "config.yaml").write_text("services: {web: 1}\n")
+    (tmp_path / "config.yaml").write_text("model: {id: demo}\n")
+    assert source_of(folder).model.id == "./tiny-llama"
+    (tmp_path / "carried" / "config.yaml").write_text(f"model: {{id: {base}, task: causal-lm}}\n")
+    assert source_of(folder).model.id == base
 
 
 def test_a_run_s_folder_of_an_earlier_version_is_exported_as_peft_reads_it(tiny_model, messages, tmp_path):
