@@ -36,8 +36,9 @@ from fedlora.protocol.task import Report, Task
 from fedlora.protocol.versions import recorded_json
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, add, subtract
-from fedlora.wire.choice import Packing, choose, packing_of
+from fedlora.wire.choice import choose, packing_of
 from fedlora.wire.message import Expected, Header, Schema, WireError, decode, encode, state_hash
+from fedlora.wire.packing import Packing
 from fedlora.wire.state import decode_state
 from strategies.asks import require_as_named
 

@@ -48,7 +48,7 @@ class SiteData(Settings):
     before anything is opened or charged. If not given, the classes found in the file are used, and with privacy, rows
     of a class that a task does not have are left out of that task."""
 
-    largest_unusable_share: float = Field(0.2, ge=0, le=1)
+    max_unusable_share: Annotated[float, FormerName("largest_unusable_share")] = Field(0.2, ge=0, le=1)
     """Largest share of unusable rows. Rows that cannot be read, have an empty cell or another class are left out; if
     their share is above this, private tasks are refused before anything is charged."""
 

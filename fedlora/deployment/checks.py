@@ -16,7 +16,6 @@ from fedlora import __version__
 from fedlora.config import ModelSettings
 from fedlora.deployment.findings import Finding, bad, doubtful, good
 from fedlora.deployment.private_files import require_private
-from fedlora.models.base import load_base, usable_device
 from fedlora.settings import SettingsError
 
 FLOWER = "1.39"
@@ -122,6 +121,8 @@ def disk(path: Path) -> Finding:
 
 def device(name: str) -> Finding:
     """The device that this machine is to compute on."""
+    from fedlora.models.base import usable_device  # with torch, which a coordinator's doctor needs not
+
     try:
         usable_device(name)
     except SettingsError as error:
@@ -131,6 +132,8 @@ def device(name: str) -> Finding:
 
 def base_model(model_id: str) -> Finding:
     """The base model is here and whole; its fingerprint is what the other side must have too."""
+    from fedlora.models.base import load_base
+
     try:
         base = load_base(ModelSettings(id=model_id, max_tokens=8), ("a", "b"))  # no text is read here
     except SettingsError as error:

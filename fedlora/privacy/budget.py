@@ -58,14 +58,14 @@ def _require_within_period(task: Task, spending: Spending, bounds: DatasetPolicy
 
 
 def _require_within_life(task: Task, spending: Spending, bounds: DatasetPolicy, dataset: str) -> None:
-    assert bounds.largest_epsilon is not None
+    assert bounds.epsilon_budget is not None
     delta = spending.counted_at(bounds, task)
     lifetime = spending.lifetime_epsilon(delta)
-    if lifetime > bounds.largest_epsilon:
+    if lifetime > bounds.epsilon_budget:
         raise Refusal(
             Code.BUDGET_EXHAUSTED,
             f"this task would take the dataset {dataset} to epsilon {lifetime:.3f} at delta {delta}, above its "
-            f"largest_epsilon {bounds.largest_epsilon}; fewer rounds, more noise, or a larger budget in the site's "
+            f"epsilon_budget {bounds.epsilon_budget}; fewer rounds, more noise, or a larger budget in the site's "
             "policy.",
         )
 

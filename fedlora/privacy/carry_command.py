@@ -49,7 +49,7 @@ def carry(
     console.print(f"{dataset} will count {what}: epsilon {at_most(total)}" + (f" at delta {at:g}." if source else "."))
     if spent.stated_delta:
         console.print(
-            f"Its largest_delta in policy.yaml must be above {spent.stated_delta:g} before it can train "
+            f"Its max_delta in policy.yaml must be above {spent.stated_delta:g} before it can train "
             "again: the stated delta is counted in."
         )
     if not yes:

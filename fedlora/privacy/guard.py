@@ -184,7 +184,7 @@ class Guard:
                 size=size,
                 most_charges=task.rounds,
                 target=self._target(task),
-                least_sigma=self._policy.smallest_noise_multiplier,
+                least_sigma=self._policy.min_noise_multiplier,
             )
         except UnreachableError as error:
             raise Refusal(Code.BUDGET_UNREACHABLE, str(error)) from None
@@ -201,12 +201,12 @@ class Guard:
             most_charges=task.rounds,
             target=target,
             order=order,
-            least_sigma=self._policy.smallest_noise_multiplier,
+            least_sigma=self._policy.min_noise_multiplier,
         )
 
     def _receipt(self, task: Task, digest: str, mechanism: Mechanism, spending: Spending, entry: Entry) -> Receipt:
         bounds = self._policy.dataset(self._files.dataset)
-        assert bounds.largest_epsilon is not None
+        assert bounds.epsilon_budget is not None
         return Receipt(
             client=self._client,
             dataset=self._files.dataset,
@@ -223,7 +223,7 @@ class Guard:
             delta_lifetime=spending.counted_at(bounds, task),
             epsilon_stated=spending.before.stated_epsilon,
             delta_stated=spending.before.stated_delta,
-            epsilon_allowed=bounds.largest_epsilon,
+            epsilon_allowed=bounds.epsilon_budget,
             secure=spending.secure,
             sequence=entry.sequence,
             digest=entry.digest,

@@ -1,12 +1,12 @@
 """The site's policy: one YAML file, read by the client alone. Nothing that arrives in a message is ever read from it.
 
     # client.yaml's neighbour, policy.yaml
-    largest_epsilon: 6.0
+    epsilon_budget: 6.0
     coordinators: [hospital-net]
     base_models: [sentence-transformers/all-MiniLM-L6-v2]   # nothing else is ever loaded for a message
     datasets:
       tickets:
-        largest_epsilon: 3.0        # this dataset's own lifetime budget
+        epsilon_budget: 3.0        # this dataset's own lifetime budget
         epsilon_per_period: 1.0     # ε of any 30 days, whatever runs and coordinators are called (FedMentor)
         public_examples: 2400
 
@@ -20,14 +20,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from fedlora.config.privacy import PrivacySettings
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.protocol.task import Task
-from fedlora.settings import Settings, parse, read_mapping
+from fedlora.settings import FormerName, Settings, parse, read_mapping
 
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 """An entry of `base_models` of this form is a fingerprint, every other one an id."""
@@ -38,10 +38,10 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.AS
 class DatasetPolicy(Settings):
     """Limits of one dataset; where not given, the site's limits apply."""
 
-    largest_epsilon: float | None = Field(None, gt=0)
+    epsilon_budget: Annotated[float | None, FormerName("largest_epsilon")] = Field(None, gt=0)
     """Lifetime budget: largest ε of everything ever done with this dataset, across all runs."""
 
-    largest_delta: float | None = Field(None, gt=0, lt=1)
+    max_delta: Annotated[float | None, FormerName("largest_delta")] = Field(None, gt=0, lt=1)
     """δ at which that budget is counted, and the largest δ that a task may ask for."""
 
     epsilon_per_period: float | None = Field(None, gt=0)
@@ -73,17 +73,17 @@ class Policy(Settings):
     require_privacy: bool = True
     """Refuse to train without differential privacy."""
 
-    largest_epsilon: float = Field(8.0, gt=0)
+    epsilon_budget: Annotated[float, FormerName("largest_epsilon")] = Field(8.0, gt=0)
     """Lifetime budget of each dataset: largest ε of everything ever done with it, across all runs (add/remove one
     example)."""
 
-    largest_delta: float = Field(1e-5, gt=0, lt=1)
+    max_delta: Annotated[float, FormerName("largest_delta")] = Field(1e-5, gt=0, lt=1)
     """δ at which the budget is counted; also the largest δ that a task may use."""
 
-    smallest_noise_multiplier: float = Field(0.3, gt=0)
+    min_noise_multiplier: Annotated[float, FormerName("smallest_noise_multiplier")] = Field(0.3, gt=0)
     """Smallest σ. A smaller calibrated σ is raised to it; a recipe that sets a smaller one is refused."""
 
-    largest_clip: float = Field(10.0, gt=0)
+    max_clip: Annotated[float, FormerName("largest_clip")] = Field(10.0, gt=0)
     """Largest clipping norm C."""
 
     strategies: tuple[str, ...] | None = None
@@ -113,18 +113,18 @@ class Policy(Settings):
         own = self.datasets.get(name, DatasetPolicy())
         return own.model_copy(
             update={
-                "largest_epsilon": own.largest_epsilon or self.largest_epsilon,
-                "largest_delta": own.largest_delta or self.largest_delta,
+                "epsilon_budget": own.epsilon_budget or self.epsilon_budget,
+                "max_delta": own.max_delta or self.max_delta,
             }
         )
 
 
 SIMULATION = Policy(
     require_privacy=False,
-    largest_epsilon=1e6,
-    largest_delta=0.1,
-    smallest_noise_multiplier=1e-3,
-    largest_clip=1e6,
+    epsilon_budget=1e6,
+    max_delta=0.1,
+    min_noise_multiplier=1e-3,
+    max_clip=1e6,
     base_models="any",
     allow_insecure_noise=True,
     allow_metrics=True,
@@ -233,23 +233,23 @@ def _require_nothing_leaks(policy: Policy, asked: PrivacySettings) -> None:
 
 
 def _require_noise(policy: Policy, asked: PrivacySettings, bounds: DatasetPolicy) -> None:
-    if asked.clip > policy.largest_clip:
+    if asked.clip > policy.max_clip:
         raise Refusal(
             Code.CLIP_TOO_LARGE,
-            f"clip {asked.clip} exceeds the policy's largest_clip {policy.largest_clip}; lower privacy.clip.",
+            f"clip {asked.clip} exceeds the policy's max_clip {policy.max_clip}; lower privacy.clip.",
         )
-    if asked.noise_multiplier is not None and asked.noise_multiplier < policy.smallest_noise_multiplier:
+    if asked.noise_multiplier is not None and asked.noise_multiplier < policy.min_noise_multiplier:
         raise Refusal(
             Code.NOISE_TOO_SMALL,
-            f"noise multiplier {asked.noise_multiplier} is below the policy's smallest_noise_multiplier "
-            f"{policy.smallest_noise_multiplier}; raise privacy.noise_multiplier.",
+            f"noise multiplier {asked.noise_multiplier} is below the policy's min_noise_multiplier "
+            f"{policy.min_noise_multiplier}; raise privacy.noise_multiplier.",
         )
-    bound = bounds.largest_delta
+    bound = bounds.max_delta
     assert bound is not None
     if asked.delta > bound:
         raise Refusal(
             Code.DELTA_TOO_LARGE,
-            f"delta {asked.delta} exceeds the policy's largest_delta {bound}; lower privacy.delta.",
+            f"delta {asked.delta} exceeds the policy's max_delta {bound}; lower privacy.delta.",
         )
 
 

@@ -61,8 +61,8 @@ class Code(StrEnum):
 class Refusal(Exception):  # noqa: N818 - an answer of the site, not an error
     """The site will not do this. `code` may leave the site; the message names the bound and the way out, and may not.
 
-    >>> print(Refusal(Code.CLIP_TOO_LARGE, "clip 5.0 exceeds the policy's largest_clip 1.0; lower privacy.clip."))
-    clip-too-large: clip 5.0 exceeds the policy's largest_clip 1.0; lower privacy.clip.
+    >>> print(Refusal(Code.CLIP_TOO_LARGE, "clip 5.0 exceeds the policy's max_clip 1.0; lower privacy.clip."))
+    clip-too-large: clip 5.0 exceeds the policy's max_clip 1.0; lower privacy.clip.
     """
 
     def __init__(self, code: Code, message: str) -> None:

@@ -53,8 +53,8 @@ class Spending:
     def counted_at(self, bounds: DatasetPolicy, task: Task) -> float:
         """δ of the lifetime's ε: never above the site's. What the charges are composed at is at most the task's, so
         that a task can only make ε larger; a stated (ε, δ) that is carried has its δ beside that."""
-        assert bounds.largest_delta is not None
-        return min(bounds.largest_delta, task.privacy.delta + self.before.stated_delta)
+        assert bounds.max_delta is not None
+        return min(bounds.max_delta, task.privacy.delta + self.before.stated_delta)
 
     def _with_now(self, entries: Iterable[Entry]) -> Spent:
         before = spent_of(entries)

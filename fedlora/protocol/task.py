@@ -13,10 +13,10 @@ from pydantic import Field, field_validator, model_serializer, model_validator
 from fedlora.config import AdapterSettings, DeviceSettings, ModelSettings, TrainSettings
 from fedlora.config.privacy import PrivacySettings
 from fedlora.config.wire import WireSettings
+from fedlora.factor import Factor
 from fedlora.protocol.machine import Machine
 from fedlora.settings import Settings
-from fedlora.updates import Factor
-from fedlora.wire.choice import Packing
+from fedlora.wire.packing import Packing
 
 # Names inside a Flower message, and the type that makes a stock strategy fail loudly instead of averaging bytes.
 TASK_RECORD, REPORT_RECORD, BLOB_RECORD = "task", "report", "blob"

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from fedlora.data.form import Form
 from fedlora.data.row import Row
 from fedlora.tasks.metric import Metric
 from fedlora.tasks.usage import Usage
@@ -62,9 +61,6 @@ class TaskKind(Protocol):
 
     Guarantee: nothing couples the examples of a batch, in the model or in `losses`; privacy stands on it.
     """
-
-    forms: tuple[Form, ...]
-    """The kinds of rows that it reads; the first where nobody chooses."""
 
     dense: tuple[str, ...]
     """Paths of the modules that train whole beside the adapters (PEFT: modules_to_save); most tasks have none.

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from fedlora.data.form import MESSAGES, PROMPT_AND_COMPLETION, TEXT, Form
 from fedlora.data.row import Row
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, Batch, Item, Mean
@@ -58,7 +57,6 @@ class CausalLM(Pretrained, OverTokens):
     Batches are input_ids (b, t), attention_mask (b, t) and labels (b, t), which are the ids of learnt tokens.
     """
 
-    forms: tuple[Form, ...] = (PROMPT_AND_COMPLETION, MESSAGES, TEXT)
     dense: tuple[str, ...] = ()
     compare_by = LOSS
     metrics: tuple[Metric, ...] = (TOKEN_ACCURACY,)

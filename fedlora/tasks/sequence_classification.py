@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel, PreTrainedTokenizerBase
 
-from fedlora.data.form import TEXT_AND_LABEL, Form
 from fedlora.data.row import Row, labels_in
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, Batch, Item, Loaded, Mean
@@ -52,7 +51,6 @@ class SequenceClassification(Pretrained, OverTokens):
     `AutoModel` loads, with the linear layer `head` beside its own.
     """
 
-    forms: tuple[Form, ...] = (TEXT_AND_LABEL,)
     dense: tuple[str, ...] = (HEAD,)
     compare_by = ACCURACY
     metrics: tuple[Metric, ...] = (ACCURACY,)

@@ -23,7 +23,7 @@ from torch import Tensor
 from fedlora.updates import Adapter, LowRank, Tensors, norm, subtract
 from fedlora.wire import update_pb2 as pb
 from fedlora.wire.message import Expected, Header, Schema, WireError, decode, encode, state_hash
-from fedlora.wire.values import CodecName
+from fedlora.wire.packing import CodecName
 
 SAME_ROWS = 1e-5  # relative: A' = T A up to float32
 WORST_TURN = 1e4  # condition of T; beyond it B T⁻¹ loses what float32 has

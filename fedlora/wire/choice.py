@@ -11,32 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
 
 from fedlora.config.wire import WireSettings
-from fedlora.settings import Settings
 from fedlora.updates import Tensors, norm, subtract
+from fedlora.wire.packing import CodecName, Packing
 from fedlora.wire.topk import top_k
-from fedlora.wire.values import CodecName
 
 SPARSE = 1 / 16
-
-
-class Packing(Settings):
-    """How one update was packed, as its client reports it. Computed from what is sent: post-processing with privacy."""
-
-    codec: CodecName
-    density: float = Field(gt=0, le=1)
-    """Share of all values; `wire.densities` spread it unevenly."""
-
-    error: float = Field(ge=0)
-    """‖left out‖ / ‖update‖, what was left over from earlier rounds included."""
-
-    kurtosis: float | None = Field(None, ge=0)
-    """Measured for `codec: auto`: 1 for signs, 3 for a Gaussian."""
-
-    top_energy: float | None = Field(None, ge=0, le=1)
-    """Measured for `codec: auto`: share of the squares that the largest 1/16 of each tensor hold."""
 
 
 @dataclass(frozen=True)

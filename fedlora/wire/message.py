@@ -29,8 +29,9 @@ from fedlora.updates import Tensors
 from fedlora.wire import update_pb2 as pb
 from fedlora.wire.indices import IndexCodeError, code_bytes, decode_indices, encode_indices
 from fedlora.wire.kernels import Floats, Places, kernels
+from fedlora.wire.packing import CodecName
 from fedlora.wire.topk import top_k
-from fedlora.wire.values import SPARSE, CodecName, ValueCodeError, decode_values, encode_values, value_bytes
+from fedlora.wire.values import SPARSE, ValueCodeError, decode_values, encode_values, value_bytes
 
 FORMAT = 1
 CHUNK = 1 << 18

@@ -10,7 +10,6 @@ rounded down would clip the largest value.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +18,8 @@ from torch import Tensor
 
 from fedlora.wire.indices import LENGTHS, Coded, Codes
 from fedlora.wire.kernels import kernels
+from fedlora.wire.packing import CodecName
 
-CodecName = Literal["fp32", "fp16", "bf16", "int8", "int4", "sign"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 BLOCK = {"int8": 64, "int4": 128, "sign": 1024}
 BITS = {"int8": 8, "int4": 4, "sign": 1}

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from flwr.cli.build import build_fab_from_disk
 from flwr.common.serde import fab_to_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -94,6 +93,8 @@ class Control:
 
     def submit(self, bundle: Path) -> str:
         """Start a run; returns Flower's run id."""
+        from flwr.cli.build import build_fab_from_disk  # with Flower's whole command line
+
         content = build_fab_from_disk(bundle)
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
         answer = self._call("StartRun", StartRunRequest(fab=fab_to_proto(fab)))

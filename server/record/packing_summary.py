@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fedlora.wire.choice import Packing
+from fedlora.wire.packing import Packing
 from server.record.records import RoundRecord
 
 

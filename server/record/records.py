@@ -9,7 +9,7 @@ from fedlora.config import DeviceSettings
 from fedlora.privacy.receipt import Receipt, Signature
 from fedlora.protocol.machine import Machine
 from fedlora.protocol.task import Evaluation
-from fedlora.wire.choice import Packing
+from fedlora.wire.packing import Packing
 from server.record.outcomes import Outcome as Outcome
 
 SCREENED_OUT = "screened-out"

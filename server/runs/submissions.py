@@ -29,7 +29,6 @@ from fedlora.protocol.versions import recorded
 from fedlora.settings import Settings, SettingsError, parse
 from server.flower.control import Control, UnreachableError
 from server.settings import ServerSettings
-from strategies.compatibility import Place, case_of, require_compatible
 
 S = TypeVar("S", bound=Settings)
 
@@ -65,6 +64,8 @@ class Status(Settings):
 def submit(settings: ServerSettings, recipe: Recipe, *, name: str) -> Path:
     """Make the run's folder; the coordinator that is up starts it. SettingsError if the name is taken, or
     the recipe is for no real site."""
+    from strategies.compatibility import Place, case_of, require_compatible  # with torch, which a coordinator needs not
+
     require_name(name, what="run")
     require_compatible(case_of(recipe, Place(engine="sites")))
     folder = settings.runs / name

@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-import dp_accounting as dp
 import numpy as np
-from dp_accounting.rdp import RdpAccountant, compute_epsilon
 from numpy.typing import NDArray
 
 from fedlora.privacy.accounting import WHOLE_ORDERS, Event, epsilon
@@ -130,13 +128,17 @@ def quick(events: Iterable[Event], *, delta: float) -> float:
     total = np.zeros(len(WHOLE_ORDERS))
     for event in events:
         total += event.steps * _divergences(event.rate, event.noise_multiplier)
+    from dp_accounting.rdp import compute_epsilon
+
     return float(compute_epsilon(WHOLE_ORDERS, total, delta)[0]) if total.any() else 0.0
 
 
 @lru_cache(maxsize=KEPT)
 def _divergences(rate: float, noise_multiplier: float) -> NDArray[np.float64]:
     """Of one step, at each order."""
-    accountant = RdpAccountant(WHOLE_ORDERS, neighboring_relation=dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    import dp_accounting as dp
+
+    accountant = dp.rdp.RdpAccountant(WHOLE_ORDERS, neighboring_relation=dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
     accountant.compose(dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(noise_multiplier)))
     return np.asarray(accountant.rdp)
 

@@ -7,9 +7,9 @@ from typing import Literal
 
 from fedlora.config import Recipe
 from fedlora.data.chosen_columns import columns_for
+from fedlora.factor import Factor
 from fedlora.tasks.metric import Metric
 from fedlora.tasks.registry import task_named
-from fedlora.updates import Factor
 from strategies.base import Strategy, Traits
 from strategies.registry import SERVER_OPTIMIZER, build
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from fedlora.config.attack import FLIPS_LABELS
 from fedlora.config.robust import COORDINATE_RULES
+from fedlora.factor import Factor
 from fedlora.tasks.metric import SHARE
 from fedlora.tasks.registry import has_classes
-from fedlora.updates import Factor
 from strategies.compatibility.case import RAY, Place
 from strategies.compatibility.rule import Rule
 

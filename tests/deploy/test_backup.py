@@ -209,7 +209,7 @@ def test_a_coordinator_and_a_site_that_are_restored_elsewhere_finish_the_run(tmp
     write_site_files(recipe, tmp_path / "data")
     made = make_deployment(
         tmp_path / "first", sites=("blue", "green"), data=tmp_path / "data", labels=("bad", "good"),
-        policy={"largest_epsilon": 1e6, "smallest_noise_multiplier": 0.1},
+        policy={"epsilon_budget": 1e6, "min_noise_multiplier": 0.1},
     )  # fmt: skip
     with made:
         made.start_all()

@@ -9,6 +9,7 @@ import pytest
 from pydantic import Field
 
 from client.settings import load_client
+from fedlora.privacy.policy import DatasetPolicy, Policy, load_policy
 from fedlora.settings import FormerName, Settings, SettingsError, parse
 
 CLIENT = "site: a\ncoordinator: coordinator.example:9092\ndata: {train: train.csv}\nlargest_message_mib: 7\n"
@@ -43,3 +44,14 @@ def test_both_names_at_once_are_refused():
 def test_a_client_yaml_of_the_version_before_is_read(tmp_path):
     (tmp_path / "client.yaml").write_text(CLIENT)
     assert load_client(tmp_path / "client.yaml").max_message_mib == 7
+
+
+def test_a_policy_yaml_of_the_version_before_bounds_as_it_did(tmp_path):
+    (tmp_path / "policy.yaml").write_text(
+        "largest_epsilon: 6\nlargest_delta: 1e-6\nlargest_clip: 2\nsmallest_noise_multiplier: 0.5\n"
+        "datasets: {tickets: {largest_epsilon: 3, largest_delta: 1e-7}}\n"
+    )
+    assert load_policy(tmp_path / "policy.yaml") == Policy(
+        epsilon_budget=6.0, max_delta=1e-6, max_clip=2.0, min_noise_multiplier=0.5,
+        datasets={"tickets": DatasetPolicy(epsilon_budget=3.0, max_delta=1e-7)},
+    )  # fmt: skip

@@ -100,7 +100,7 @@ def test_saved_budget_is_spent_later(tmp_path):
 
 
 def test_the_factor_stops_at_the_sites_own_bounds(tmp_path):
-    policy = Policy(smallest_noise_multiplier=0.9, datasets={"tickets": DatasetPolicy(epsilon_per_period=0.5)})
+    policy = Policy(min_noise_multiplier=0.9, datasets={"tickets": DatasetPolicy(epsilon_per_period=0.5)})
     receipts = [
         verified(
             guard(tmp_path, policy)

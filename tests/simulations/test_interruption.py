@@ -52,7 +52,7 @@ def rounds_in(folder: Path) -> int:
     return (folder / "rounds.jsonl").read_text().count("\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_one_signal_leaves_a_partial_result_and_the_way_to_go_on(running, number):
     process, out, store = running
     process.send_signal(number)

@@ -13,7 +13,7 @@ from fedlora.settings import SettingsError, parse
 from fedlora.updates import Adapter, LowRank, norm, subtract
 from fedlora.wire.changes import Step, follow, next_links, packed_changes, product, turns_between
 from fedlora.wire.message import WireError, state_hash
-from fedlora.wire.values import CodecName
+from fedlora.wire.packing import CodecName
 from strategies.fedsvd import refactored
 
 CODECS: tuple[CodecName, ...] = ("fp32", "fp16", "bf16", "int8", "int4", "sign")

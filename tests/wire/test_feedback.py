@@ -9,8 +9,9 @@ from torch.testing import assert_close
 from client.state.feedback import Feedback, Occasion
 from fedlora.config.wire import WireSettings
 from fedlora.updates import Adapter, Factor, add, norm, subtract
-from fedlora.wire.choice import Packing, choose, kurtosis, packing_of, sign_energy, top_energy
+from fedlora.wire.choice import choose, kurtosis, packing_of, sign_energy, top_energy
 from fedlora.wire.message import Schema, decode, encode
+from fedlora.wire.packing import Packing
 from tests.wire.test_message import EXPECTED, HEADER, adapter
 
 NOBODY = Adapter({})

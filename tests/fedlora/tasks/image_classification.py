@@ -6,7 +6,6 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForImageClassification
 
-from fedlora.data.form import Form
 from fedlora.tasks.base import IGNORED, SAMPLES, Loaded, Mean
 from fedlora.tasks.guessing import ACCURACY, Guessing
 from fedlora.tasks.pretrained import Pretrained
@@ -27,7 +26,6 @@ print([labels[number] for number in logits.argmax(-1).tolist()])
 
 
 class ImageClassification(Pretrained):
-    forms = (Form("image-label", ("image", "label"), key="image", label="label"),)
     dense = (CLASSIFIER,)
     compare_by = ACCURACY
     metrics = (ACCURACY,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedlora.wire.choice import Packing
+from fedlora.wire.packing import Packing
 from server.record.packing_summary import packed_as, packing_summary
 from server.record.records import ClientRecord, RoundRecord
 
