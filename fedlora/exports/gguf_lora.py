@@ -40,7 +40,7 @@ ARCHITECTURES = {
     "mistral": Architecture("llama", pairs_beside=True),
     "qwen2": Architecture("qwen2", pairs_beside=False),
 }
-"""By transformers' model_type: those whose files a test reads back."""
+"""By transformers' model_type. A test reads back the files of Llama, whose layers are Mistral's too, and of Qwen2."""
 
 
 def require_written(source: Source) -> tuple[Architecture, Any]:
