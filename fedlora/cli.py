@@ -28,6 +28,7 @@ COMMANDS = {
     "recipes": ("simulations.commands.recipes:recipes", "List the packaged recipes, with a sentence each."),
     "find-lr": ("simulations.commands.find_lr:find_lr", "Find a learning rate for a recipe by short runs."),
     "compare": ("simulations.commands.simulate:compare", "Compare finished or new runs: table, CSV, picture."),
+    "export": ("fedlora.exports.commands:export", "Export a run for PEFT, vLLM, llama.cpp, Ollama, or merged."),
     "strategies": ("strategies.commands:strategies", "List the strategies: what each trains, sends and guarantees."),
     "probe": ("strategies.commands:probe_adapters", "Is averaging a PEFT adapter type exact?"),
     "wire": ("simulations.commands.wire:app", "Show a message's contents; plan the bytes a recipe will send."),

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fedlora.data.row import Row
 from fedlora.tasks.metric import Metric
+from fedlora.tasks.usage import Usage
 from fedlora.tasks.verdict import Judge
 
 Item = Mapping[str, Tensor]
@@ -70,6 +71,9 @@ class TaskKind(Protocol):
 
     compare_by: Metric
     """The figure by which runs and sweeps are ranked: one of these, or `fedlora.tasks.metric.LOSS`."""
+
+    usage: Usage
+    """How the result of a run is loaded and used without fedlora."""
 
     def load(self, source: str, *, outputs: int, **options: Any) -> Loaded:
         """The pretrained model, without what the task does not use of it; `options` are `from_pretrained`'s."""

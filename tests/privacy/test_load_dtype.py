@@ -14,6 +14,7 @@ from fedlora.data.examples import Examples, encoded
 from fedlora.data.rows import Row
 from fedlora.models.base import Base, autocast, load_base
 from fedlora.models.evaluation import evaluate
+from fedlora.models.named import named_base
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.updates import Adapter, Factor
@@ -96,8 +97,12 @@ def test_clipped_sums_are_those_of_a_loop_over_examples_to_bfloat16_rounding(tin
 @torch.no_grad()
 def test_the_readme_of_the_export_loads_the_base_as_it_was_held(tiny_model, tmp_path):
     base, adapter = adapted(tiny_model)
-    export_adapter(tmp_path, adapter, total={}, base=tiny_model, model=base.model, labels=LABELS, max_tokens=16)
-    pasted = as_its_readme_says(tmp_path, [TEXTS[1], TEXTS[3]])
+    named = named_base(held(tiny_model), fingerprint=base.fingerprint, model=base.model)
+    export_adapter(
+        tmp_path, adapter, total={}, base=named, model=base.model, task="sequence-classification", labels=LABELS,
+        max_tokens=16,
+    )  # fmt: skip
+    pasted = as_its_readme_says(tmp_path, [TEXTS[1], TEXTS[3]], base=tiny_model)
     batch = base.tokenizer([TEXTS[1], TEXTS[3]], padding=True, return_tensors="pt")
     with autocast(held(tiny_model)):
         served = logits(base.model.eval(), batch["input_ids"], batch["attention_mask"])

@@ -93,7 +93,7 @@ def require_same_logits(simulation: Simulation, out: Path) -> None:
     )
     batch = examples.batch(range(len(TEXTS)))
     served_nc = logits_of(home.model.eval(), batch).detach()
-    pasted = as_its_readme_says(out / "adapter", TEXTS)
+    pasted = as_its_readme_says(out / "adapter", TEXTS, base=simulation.recipe.model.id)
     assert distance(pasted.logits_nc, served_nc) <= 1e-5
     assert distance(pasted.without_adapter_nc, served_nc) > 1e-3
     assert pasted.printed == str([labels[number] for number in served_nc.argmax(-1).tolist()])
