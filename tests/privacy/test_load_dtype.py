@@ -11,7 +11,7 @@ from fedlora.adapters.export import export_adapter
 from fedlora.adapters.live import adapted_layers
 from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
 from fedlora.data.examples import Examples, encoded
-from fedlora.data.rows import Row
+from fedlora.data.row import text_row
 from fedlora.models.base import Base, autocast, load_base
 from fedlora.models.evaluation import evaluate
 from fedlora.models.named import named_base
@@ -46,7 +46,7 @@ def adapted(folder: str, kind: str = "lora") -> tuple[Base, Adapter]:
 
 
 def examples_for(base: Base, settings: ModelSettings) -> Examples:
-    rows = [Row(text, LABELS[number % 2], None) for number, text in enumerate(TEXTS)]
+    rows = [text_row(text, LABELS[number % 2]) for number, text in enumerate(TEXTS)]
     return encoded(rows, LABELS, base.tokenizer, on=settings)
 
 

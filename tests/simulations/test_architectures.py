@@ -140,7 +140,7 @@ def test_a_learning_rate_that_moves_nothing_privately_is_refused_before_the_run(
 
 
 def test_an_attention_without_layers_is_refused_with_what_could_be_adapted_and_that_trains(tmp_path, messages):
-    """XLNet keeps its projections as bare parameters."""
+    """XLNet keeps its projections as plain parameters."""
     with pytest.raises(
         SettingsError,
         match=r"'attention' matches no matrix of this model: q, k, v, o, r, .* of its XLNetRelativeAttention are bare "
