@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from client.training import private_steps
+from client.training import Protection, private_steps
 from fedlora.adapters import inject, read, set_trainable, write
 from fedlora.adapters.export import export_adapter
 from fedlora.adapters.live import adapted_layers
@@ -79,9 +79,8 @@ def test_clipped_sums_are_those_of_a_loop_over_examples_to_bfloat16_rounding(tin
     examples = examples_for(base, settings)
     set_trainable(base.model, ALL)
     mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=CLIP, steps=1, expected_batch=5.0)
-    with private_steps(
-        base.model, examples, TrainSettings(), on=settings, mechanism=mechanism, source=SeededSource(0)
-    ) as (engine, loss):
+    protection = Protection(mechanism, SeededSource(0))
+    with private_steps(base.model, examples, TrainSettings(), on=settings, protection=protection) as (engine, loss):
         indices = torch.arange(len(examples))
         shapes = torch.tensor(examples.shapes(most=settings.max_tokens))
         assert len(set(shapes.tolist())) == 1

@@ -143,7 +143,7 @@ def test_an_attention_without_layers_is_refused_with_what_could_be_adapted_and_t
     """XLNet keeps its projections as plain parameters."""
     with pytest.raises(
         SettingsError,
-        match=r"'attention' matches no matrix of this model: q, k, v, o, r, .* of its XLNetRelativeAttention are bare "
+        match=r"'attention' matches no matrix of this model: q, k, v, o, r, .* of its XLNetRelativeAttention are plain "
         r"parameters.*called: layer_1, layer_2\. Name those to adapt in adapter\.targets, or all-linear",
     ):
         prepare(recipe_for("xlnet", tmp_path, messages))
