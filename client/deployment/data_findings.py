@@ -88,7 +88,7 @@ def texts(settings: ClientSettings, model: str | None) -> Finding:
     """How long the texts are, by the base model's own tokenizer where it is here."""
     rows = rows_of(settings)
     found = (*rows.train, *rows.test)
-    longest = max((sum(map(len, row.cells)) for row in found), default=0)
+    longest = max((len(row.text) for row in found), default=0)
     in_characters = f"the longest has {longest} characters"
     if model is None or not found:
         return good("texts", in_characters)

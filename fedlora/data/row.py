@@ -29,6 +29,13 @@ class Row:
         return self.cells[0] if len(self.cells) == 1 else json.dumps(self.cells)
 
     @property
+    def text(self) -> str:
+        """What a model reads of it: its cells without the class."""
+        return "".join(
+            cell for column, cell in zip(self.form.columns, self.cells, strict=True) if column != self.form.label
+        )
+
+    @property
     def label(self) -> str | None:
         """Its class; None where rows have none."""
         return None if self.form.label is None else self[self.form.label]

@@ -188,7 +188,7 @@ def test_there_is_always_something_to_test_on(tmp_path):
         assert len(rows.train) + len(rows.test) == count
     alone = site(tmp_path, [("note", "yes")])
     rows = own_rows(alone)
-    with pytest.raises(SettingsError, match="leaves 0 example"):
+    with pytest.raises(SettingsError, match="has 0 example"):
         require_both(alone, rows)
 
 

@@ -82,7 +82,7 @@ def test_a_start_off_the_grid_adds_nothing_of_the_updates():
 
 
 def test_more_updates_than_expected_end_the_round():
-    with pytest.raises(ValueError, match="more than the 2 updates"):
+    with pytest.raises(ValueError, match="more updates than the 2"):
         through([0.1, 0.2, 0.3], expected=2)
 
 

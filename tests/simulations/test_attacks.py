@@ -134,7 +134,7 @@ def test_a_round_with_too_few_answers_for_f_stops_the_run_and_can_be_resumed(rec
 
 
 def test_more_attackers_than_clients_are_refused(recipe, tmp_path):
-    with pytest.raises(SettingsError, match=r"attack.clients=6 needs a federation of more clients than attackers"):
+    with pytest.raises(SettingsError, match=r"attack.clients=6 needs more clients than attackers"):
         run(recipe(*SIX, "attack.kind=scaled", "attack.clients=6"), tmp_path / "run")
 
 

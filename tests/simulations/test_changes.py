@@ -6,6 +6,7 @@ import pytest
 
 from fedlora.config import load
 from fedlora.protocol.task import JSON_KEY, TASK_RECORD, Task
+from fedlora.protocol.versions import recorded
 from fedlora.settings import SettingsError
 from server.record.checkpoint import read
 from server.record.records import ClientAnswered, RoundFinished
@@ -113,7 +114,7 @@ def test_a_site_whose_copy_is_damaged_fails_once_and_is_then_sent_all(recipe, tm
 def test_the_coordinator_keeps_no_more_links_than_a_whole_state_has_bytes(recipe, tmp_path):
     settings = recipe("rounds.count=8", *CHANGES)
     run(settings, tmp_path / "run")
-    downlink = read(tmp_path / "run/checkpoint.safetensors", recipe=settings.model_dump(mode="json")).downlink
+    downlink = read(tmp_path / "run/checkpoint.safetensors", recipe=recorded(settings)).downlink
     whole = sum(4 * tensor.numel() for tensor in downlink.adapter.tensors().values())
     assert downlink.round == 8
     assert 1 <= downlink.since < 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedlora.protocol.task import JSON_KEY, TASK_RECORD, Task
+from fedlora.protocol.versions import recorded
 from server.record.checkpoint import read
 from simulations.local_grid import Fault
 from strategies.registry import named
@@ -26,7 +27,7 @@ def test_sites_that_come_and_go_follow_a_base_whose_past_is_merged(recipe, tmp_p
     lines = rounds_without_timings(tmp_path / "run")
     assert all(client["outcome"] == "trained" for line in lines for client in line["clients"])
     assert max(line["aggregation_error"] for line in lines) < 1e-5
-    state = read(tmp_path / "run/checkpoint.safetensors", recipe=settings.model_dump(mode="json")).state
+    state = read(tmp_path / "run/checkpoint.safetensors", recipe=recorded(settings)).state
     assert (state.base_version, state.merged > 0) == (9, True)
     assert any(0 < start < version for start, version in since)  # from the version that a site holds
     assert any(start == 0 < version for start, version in since)  # newcomers, and who holds a merged version

@@ -13,6 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+from fedlora.protocol.versions import recorded
 from fedlora.settings import SettingsError
 from server.record import checkpoint
 from server.record.checkpoint import CheckpointError
@@ -83,7 +84,7 @@ def test_a_round_that_was_cut_off_between_its_line_and_its_checkpoint_is_in_no_p
 def test_a_coordinators_summary_says_what_the_simulations_does(recipe, tmp_path):
     asked = recipe("privacy.noise_multiplier=1", "rounds.evaluate_every=2")
     simulated = run(asked, tmp_path / "run")
-    progress = checkpoint.read(tmp_path / "run/checkpoint.safetensors", recipe=asked.model_dump(mode="json"))
+    progress = checkpoint.read(tmp_path / "run/checkpoint.safetensors", recipe=recorded(asked))
     deployed = summary_of(asked, progress, tmp_path / "run")
     of_its_test_set = {"majority", "test_examples", "standard_error", "standing", "verdict"}
     assert simulated.keys() - deployed.keys() == {"accuracy_by_client", "state", *of_its_test_set}
@@ -96,7 +97,7 @@ def test_a_run_that_was_never_evaluated_is_summed_up_and_not_compared(recipe, tm
     run(recipe(), tmp_path / "run")
     lines = [line_of(replace(record, evaluation=None)) for record in read_records(tmp_path / "run")]
     (tmp_path / "run/rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    progress = checkpoint.read(tmp_path / "run/checkpoint.safetensors", recipe=recipe().model_dump(mode="json"))
+    progress = checkpoint.read(tmp_path / "run/checkpoint.safetensors", recipe=recorded(recipe()))
     summary = summary_of(recipe(), progress, tmp_path / "run")
     assert (summary["accuracy"], summary["rounds"]) == (None, 3)
     (tmp_path / "run/summary.json").write_text(json.dumps(summary))

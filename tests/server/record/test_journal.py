@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fedlora.protocol.versions import recorded
 from fedlora.settings import SettingsError
 from server.record import checkpoint
 from server.record.checkpoint import CheckpointError, Progress, read
@@ -91,10 +92,10 @@ def test_lost_or_changed_lines_are_refused_and_nothing_is_changed(kept, spoil):
 def test_a_checkpoint_of_the_first_version_names_no_digest_and_needs_its_number_of_lines(kept, recipe):
     folder, journal = kept
     path = folder / "checkpoint.safetensors"
-    progress = read(path, recipe=recipe().model_dump(mode="json"))
+    progress = read(path, recipe=recorded(recipe()))
     assert progress.journal is not None
     old = Progress("r", ROUNDS, progress.state)
-    checkpoint.write(path, old, recipe=recipe().model_dump(mode="json"))
+    checkpoint.write(path, old, recipe=recorded(recipe()))
     assert journal.resume().round == ROUNDS
     write(folder, lines(folder)[:2])
     with pytest.raises(SettingsError, match="missing or changed"):

@@ -128,7 +128,7 @@ def test_a_deployed_runs_model_is_named_as_its_sites_know_it(files):
     assert confined(naming("model.id", whole), files, simulated=False).model.id == whole
     with pytest.raises(SettingsError, match=r"model.id='./model': write the whole path, /.*/files/model."):
         confined(naming("model.id", "./model"), files, simulated=False)
-    with pytest.raises(SettingsError, match="is not below"):
+    with pytest.raises(SettingsError, match="is not inside"):
         confined(naming("adapter.public.source", "/etc/passwd"), files, simulated=False)
 
 
@@ -138,11 +138,11 @@ def test_neither_plan_nor_start_nor_resume_touches_what_is_outside(files, tmp_pa
     (runs / "old").mkdir(parents=True)
     (runs / "old" / "checkpoint.safetensors").write_bytes(b"")
     pad, recipe = RunLauncher(runs, str(runs / "fedlora.db"), files=files), naming(key, "../secret.csv")
-    with pytest.raises(SettingsError, match="is not below"):
+    with pytest.raises(SettingsError, match="is not inside"):
         planned(pad, recipe, examples=10)
-    with pytest.raises(SettingsError, match="is not below"):
+    with pytest.raises(SettingsError, match="is not inside"):
         start(pad, recipe, name="new")
-    with pytest.raises(SettingsError, match="is not below"):
+    with pytest.raises(SettingsError, match="is not inside"):
         resume(pad, runs / "old", json.loads(recipe.model_dump_json()))
     assert sorted(path.name for path in runs.iterdir()) == ["old"]
     assert not (runs / "old" / "run.log").exists()
@@ -165,7 +165,7 @@ def test_the_folder_of_files_holds_neither_store_nor_accounts_nor_keys(tmp_path)
     elsewhere = tmp_path / "elsewhere" / "access.json"
     elsewhere.parent.mkdir()
     for folder, held in ((tmp_path, "runs"), (tmp_path / "runs", "runs"), (elsewhere.parent, "elsewhere/access.json")):
-        with pytest.raises(SettingsError, match=rf"--files .* holds .*{held}, which no recipe may read"):
+        with pytest.raises(SettingsError, match=rf"--files .* contains .*{held}, which no recipe may read"):
             pad_for(store, Starting(simulations=True, files=folder), elsewhere)
     initialise(tmp_path / "coordinator", name="net", address="localhost:9092")
     with pytest.raises(SettingsError, match=r"holds .*coordinator"):

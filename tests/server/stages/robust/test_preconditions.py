@@ -115,7 +115,7 @@ def test_unequal_devices_are_refused():
 
 @pytest.mark.parametrize("mode", ["alone", "pooled"])
 def test_one_client_alone_has_nobody_to_compare_with(mode):
-    with pytest.raises(SettingsError, match=rf"mode={mode} has one"):
+    with pytest.raises(SettingsError, match=rf"mode={mode} has only one"):
         begin(mode=mode, robust={"rule": "median"})
 
 
