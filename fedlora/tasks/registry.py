@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from fedlora.settings import nearest
 
 if TYPE_CHECKING:
+    from fedlora.config import ModelSettings
     from fedlora.tasks.base import TaskKind
 
 TASKS = {
     "causal-lm": "causal_lm.CausalLM",
+    "preference": "preference.Preference",
     "sequence-classification": "sequence_classification.SequenceClassification",
 }
 """File and class. Imported when asked for: a recipe is checked without loading transformers."""
@@ -24,6 +26,16 @@ def task_named(name: str) -> TaskKind:
     module, _, kind = TASKS[name].partition(".")
     task: TaskKind = getattr(import_module(f"fedlora.tasks.{module}"), kind)()
     return task
+
+
+@cache
+def task_of(model: ModelSettings) -> TaskKind:
+    """The task with the settings that the recipe has of it, which its loss needs: the one to compute with."""
+    if model.task != "preference":
+        return task_named(model.task)
+    from fedlora.tasks.preference import Preference
+
+    return Preference(model.preference)
 
 
 def has_classes(name: str) -> bool:
