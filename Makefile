@@ -27,12 +27,18 @@ demo: $(STAMP)  ## Six airlines train one model together: a few minutes
 	$(BIN)/fedlora simulate six-airlines --out runs/six-airlines $$(test ! -e runs/six-airlines/checkpoint.safetensors || echo --resume)
 	@echo "To type fedlora yourself: source .venv/bin/activate"
 
+# Each worker has half of the files: what a file's tests share is made once, and not twice.
 test: $(STAMP)  ## The fast tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Three at once on two cores: most of their time they wait. The longest stand first. They are real processes that share
-# the machine with two others: one that fails is run once more with the machine to itself, and pytest names it.
-SLOW = -m 'slow and not long and not gpu and not bench'
+# Three at once on two cores: most of their time they wait. The longest stand first, the one that is held to a tenth of
+# a core before all. They are real processes that share the machine with two others: one that fails is run once more with
+# the machine to itself, and pytest names it. Only files that have slow tests are imported: all take each worker 15 s.
+LONGEST = $(addprefix tests/,chaos/test_slow_machine.py chaos/test_short.py deploy/test_attacks.py \
+  deploy/test_end_to_end.py server/dashboard/test_chromium.py deploy/test_backup.py deploy/test_alive.py \
+  privacy/test_sensitivity.py simulations/test_three_lines.py deploy/test_sent.py)
+SLOW = $(LONGEST) $(filter-out $(LONGEST),$(shell grep -rl --include='test_*.py' 'mark\.slow' tests | sort)) \
+  -m 'slow and not long and not gpu and not bench'
 test-slow: $(STAMP)  ## The slow tests only: real processes, real models
 	export OMP_NUM_THREADS=1; $(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder $(SLOW); \
 	code=$$?; test $$code -ne 1 && exit $$code; \

@@ -1,4 +1,4 @@
-"""The client as a Flower ClientApp: thin. What it does is in round.py."""
+"""The client as a thin Flower ClientApp; the work of a round is in round.py."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def client_app(find_site: Callable[[Context], Site]) -> ClientApp:
         try:
             task, blob = read_task(message)
         except (ValueError, KeyError, TypeError) as error:
-            log.error("a message is not understood: %s", error)
+            log.error("a message cannot be read: %s", error)
             return reply_message(message, unreadable(message, error, client=site.name), None)
         return reply_message(message, *answer(task, blob, site))
 

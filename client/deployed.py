@@ -39,18 +39,18 @@ app = ClientApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Answer one task. Whatever goes wrong is logged here and leaves as a code."""
+    """Answer one task. Errors are logged here and leave the site only as a code."""
     try:
         settings = load_client(Path(os.environ["FEDLORA_SITE"]))
         stay_offline(settings)  # an executor of Flower's own has not asked for it
         remember_node(settings, context.node_id)
     except Exception:  # Flower would send its text
-        log.exception("this site's own settings or files are in the way of every task")
+        log.exception("this site's own settings or files prevent every task")
         raise RuntimeError("settings") from None
     try:
         task, blob = read_task(message)
     except (ValueError, KeyError, TypeError) as error:
-        log.error("a message is not understood: %s", error)
+        log.error("a message cannot be read: %s", error)
         return reply_message(message, unreadable(message, error, client=settings.site), None)
     report, update = respond(task, blob, settings)
     return reply_message(message, introduced(report, task, settings), update)
@@ -58,12 +58,12 @@ def train(message: Message, context: Context) -> Message:
 
 def respond(task: Task, blob: bytes, settings: ClientSettings) -> tuple[Report, bytes | None]:
     """The site's answer to a task. No file is opened, and no model loaded, before the policy was asked."""
-    if len(blob) > settings.largest_message_mib * 1024 * 1024:
+    if len(blob) > settings.max_message_mib * 1024 * 1024:
         return _failed(settings, "message-too-large", task.round), None
     try:
         site = site_of(settings)
     except SettingsError:
-        log.exception("round %d cannot be done with this site's settings", task.round)
+        log.exception("round %d is not possible with this site's settings", task.round)
         return _failed(settings, "settings", task.round), None
     except Exception as error:
         log.exception("round %d failed", task.round)
@@ -72,11 +72,11 @@ def respond(task: Task, blob: bytes, settings: ClientSettings) -> tuple[Report, 
 
 
 _told: set[str] = set()
-"""Runs in which this process has said what the site can carry, and with what it works."""
+"""Runs in which this process has already declared the site's resources and machine."""
 
 
 def introduced(report: Report, task: Task, settings: ClientSettings) -> Report:
-    """The report, with the site's resources and machine in the first answer of a run that this process gives."""
+    """The report; this process's first answer in a run also declares the site's resources and machine."""
     if task.run in _told:
         return report
     _told.add(task.run)
@@ -84,13 +84,13 @@ def introduced(report: Report, task: Task, settings: ClientSettings) -> Report:
 
 
 def machine_of(task: Task, settings: ClientSettings) -> Machine | None:
-    """Versions and device; None where the site keeps them to itself, or where they cannot be said."""
+    """Versions and device; None if the site does not report them or they cannot be read."""
     if not settings.tell_machine:
         return None
     try:
         return this_machine(settings.device or task.model.device)
     except Exception:  # no answer is lost for it
-        log.exception("this machine could not be described")
+        log.exception("the description of this machine could not be read")
         return None
 
 
@@ -153,7 +153,7 @@ class FileRows:
 
 
 def signer(node_key: Path) -> Callable[[bytes], bytes] | None:
-    """Signs with the key that the site enrolled with; None before it has one, and no coordinator takes its updates."""
+    """A signer with the key that the site enrolled with; None before enrolment, when no coordinator accepts updates."""
     if not node_key.exists():
         return None
     key = load_key(node_key)
@@ -186,8 +186,8 @@ def require_both(settings: ClientSettings, own: OwnRows) -> None:
     """SettingsError where there is nothing to train or to test on."""
     if not own.train or not own.test:
         raise SettingsError(
-            f"{settings.data.train} leaves {len(own.train)} example(s) to train on and {len(own.test)} to test on "
-            f"({own.counts}); a site needs both."
+            f"{settings.data.train} has {len(own.train)} example(s) to train on and {len(own.test)} to test on "
+            f"({own.counts}); a site needs some of both."
         )
 
 

@@ -1,4 +1,4 @@
-"""What training may take of a site's machine: a bound on memory that costs a round its update, not the site its life.
+"""Memory limit of training at a site: exceeding it costs a round's update, not the process.
 
 A container or a systemd unit that passes its bound is killed, and its round is lost in silence. Here an allocation that
 would pass it fails, and the round is answered with the code `out-of-memory`.
@@ -20,16 +20,16 @@ ALLOCATION_FAILED = "can't allocate memory"  # torch's CPU allocator raises a pl
 
 
 def limit_memory(limits: Limits) -> None:
-    """Bound this process from now on. SettingsError where the system cannot, or the bound is already passed."""
+    """Limit this process's memory. SettingsError if the system cannot, or the limit is already exceeded."""
     if limits.memory_mib is None:
         return
     if sys.platform != "linux":
-        raise SettingsError("limits.memory_mib needs Linux; leave it out, and bound the container instead.")
+        raise SettingsError("limits.memory_mib needs Linux; remove it and limit the container's memory instead.")
     taken_mib = data_bytes() / MIB
     if taken_mib > limits.memory_mib:
         raise SettingsError(
-            f"limits.memory_mib is {limits.memory_mib}, and {taken_mib:.0f} MiB are taken before any model is loaded; "
-            "raise it."
+            f"limits.memory_mib is {limits.memory_mib}, and {taken_mib:.0f} MiB are used before any model is "
+            "loaded; raise it."
         )
     # RLIMIT_DATA counts private writable memory (Linux 4.7), and not the address space that CUDA reserves.
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_mib * MIB, limits.memory_mib * MIB))
@@ -42,6 +42,6 @@ def data_bytes() -> int:
 
 
 def code_of(error: Exception) -> str:
-    """What a site says of an exception: `out-of-memory`, or nothing but `internal-error`."""
+    """The code for an exception: `out-of-memory`, otherwise `internal-error` and nothing more."""
     short = isinstance(error, MemoryError) or type(error).__name__ == CUDA_FAILED or ALLOCATION_FAILED in str(error)
     return OUT_OF_MEMORY if short else "internal-error"

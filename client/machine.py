@@ -1,4 +1,4 @@
-"""This machine, in the words that a coordinator is told."""
+"""Description of this machine, as it is reported to a coordinator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def this_machine(device: str) -> Machine:
 
 
 def accelerator(device: str) -> str | None:
-    """What the device is sold as, in plain characters; None for a CPU."""
+    """The device's product name, in plain characters; None for a CPU."""
     if not device.startswith("cuda"):
         return None
     return plain(torch.cuda.get_device_name(device))

@@ -27,7 +27,7 @@ def read_task(message: Message) -> tuple[Task, bytes]:
     record = message.content.config_records[TASK_RECORD]
     may_ignore = record.get(IGNORABLE_KEY, [])
     if not isinstance(may_ignore, list):
-        raise TypeError("what may be ignored is a list of names")
+        raise TypeError("the list of fields that may be ignored must be a list of names")
     task = received(Task, values_in(message), spoken=spoken(record), may_ignore=[str(name) for name in may_ignore])
     array = message.content.array_records[BLOB_RECORD][BLOB_KEY]
     if array.stype != BLOB_STYPE:
@@ -40,7 +40,7 @@ def values_in(message: Message) -> Any:
     try:
         return json.loads(str(message.content.config_records[TASK_RECORD][JSON_KEY]))
     except RecursionError:
-        raise ValueError("the task's JSON is too deep") from None
+        raise ValueError("the task's JSON is nested too deeply") from None
 
 
 def unreadable(message: Message, error: Exception, *, client: str) -> Report:
@@ -65,7 +65,7 @@ def reply_message(message: Message, report: Report, blob: bytes | None) -> Messa
 
 
 def understood_by_sender(message: Message) -> int:
-    """The protocol of whoever sent this message; the oldest one where it cannot be told."""
+    """Protocol version of the sender; the oldest one if it cannot be read."""
     try:
         return spoken(message.content.config_records[TASK_RECORD])
     except (ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""A site's agent goes to no hub by itself: a model that a message names is on this machine, or it is not loaded.
+"""Offline mode: a model that a message names must be on this machine, otherwise it is not loaded.
 
 Unless client.yaml says `download_models: true`. Set in the processes themselves: a unit file may be missing.
 """
@@ -15,13 +15,13 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFL
 
 
 def environment(settings: ClientSettings) -> Mapping[str, str]:
-    """What a process that loads models for this site is started with."""
+    """Environment of a process that loads models for this site."""
     return {} if settings.download_models else OFFLINE
 
 
 def stay_offline(settings: ClientSettings) -> None:
-    """The same for this process. huggingface_hub reads its environment once, when it is imported: if it has been, it is
-    told directly."""
+    """Set the same for this process. huggingface_hub reads its environment once, when it is imported: if it has been,
+    its own setting is changed."""
     os.environ.update(environment(settings))
     hub = sys.modules.get("huggingface_hub.constants")
     if hub is not None and not settings.download_models:

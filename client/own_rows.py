@@ -124,11 +124,11 @@ def require_classes(settings: ClientSettings, labels: Sequence[str]) -> None:
 
 def require_usable(settings: ClientSettings, rows: OwnRows) -> None:
     """Refuse where too much of the training file is left out, or nothing is left."""
-    share, bound = rows.counts.unusable_share, settings.data.largest_unusable_share
+    share, bound = rows.counts.unusable_share, settings.data.max_unusable_share
     if share > bound:
         raise Refusal(
             Code.TOO_MANY_UNUSABLE,
-            f"{share:.0%} of the rows of {settings.data.train} cannot be used, more than data.largest_unusable_share "
+            f"{share:.0%} of the rows of {settings.data.train} cannot be used, more than data.max_unusable_share "
             f"{bound:.0%}: {rows.counts}. Mend the file, data.labels, or the bound.",
         )
     if not rows.train or not rows.test:

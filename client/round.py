@@ -36,8 +36,9 @@ from fedlora.protocol.task import Report, Task
 from fedlora.protocol.versions import recorded_json
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, add, subtract
-from fedlora.wire.choice import Packing, choose, packing_of
+from fedlora.wire.choice import choose, packing_of
 from fedlora.wire.message import Expected, Header, Schema, WireError, decode, encode, state_hash
+from fedlora.wire.packing import Packing
 from fedlora.wire.state import decode_state
 from strategies.asks import require_as_named
 
@@ -45,17 +46,17 @@ log = logging.getLogger(__name__)
 
 
 def answer(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes | None]:
-    """Do the task. Always an answer: trained with an update, refused, or failed with a code."""
+    """Do the task. Always returns an answer: trained with an update, refused, or failed with a code."""
     started = time.monotonic()
     try:
         report, update = train_round(task, blob, site)
     except Refusal as refusal:
-        log.warning("round %d is refused: %s", task.round, refusal)
+        log.warning("round %d was refused: %s", task.round, refusal)
         report, update = Report(client=site.name, outcome="refused", code=refusal.code, round=task.round), None
     except WireError as error:
         report, update = Report(client=site.name, outcome="failed", code=error.code, round=task.round), None
     except SettingsError:
-        log.exception("the task of round %d cannot be done with this site's settings", task.round)
+        log.exception("the task of round %d is not possible with this site's settings", task.round)
         report, update = Report(client=site.name, outcome="failed", code="settings", round=task.round), None
     except Exception as error:  # whatever it says may carry data: it stays in this site's log
         log.exception("round %d failed", task.round)
@@ -151,7 +152,7 @@ def receive(task: Task, blob: bytes, site: Site, home: LoadedModel) -> Start:
 
 
 def outward(work: Work, trained: Trained) -> tuple[bytes, Packing]:
-    """What leaves of the trained adapter, packed; what the site keeps of it is on its disk when this returns."""
+    """The packed update of the trained adapter; what the site keeps of it is on its disk when this returns."""
     task, site, received, private = work.task, work.site, work.start.received, work.grant.mechanism is not None
     if task.keeps:
         own = trained.adapter.tensors(task.keeps)
@@ -186,7 +187,7 @@ def pack(
 def encoded(
     delta: dict[str, torch.Tensor], header: Header, task: Task, site: Site
 ) -> tuple[bytes, Packing, dict[str, torch.Tensor]]:
-    """The message, what is said of it, and what the coordinator will decode."""
+    """The packed message, its packing report, and what the coordinator will decode."""
     choice = choose(delta, task.wire)
     blob = encode(delta, header, codec=choice.codec, density=choice.quotas, sign=site.sign)
     sent = delta

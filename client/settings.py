@@ -14,7 +14,7 @@ from fedlora.config import ComputeSettings, DeviceSettings
 from fedlora.data.classes import Classes
 from fedlora.data.form import ColumnNames
 from fedlora.deployment.environment import load_settings
-from fedlora.settings import Settings
+from fedlora.settings import FormerName, Settings
 from fedlora.tasks.registry import known_task
 
 
@@ -28,7 +28,7 @@ class SiteData(Settings):
     """What these data are for; a task for something else is refused before anything is opened or charged."""
 
     test: Path | None = None
-    """Examples to evaluate what is received; when not given, a tenth of `train` is kept apart for it."""
+    """Examples on which the received adapter is evaluated; if not given, a tenth of `train` is set aside for it."""
 
     text: str = "text"
     """Column with the text."""
@@ -44,45 +44,45 @@ class SiteData(Settings):
     """What the file calls the format's columns, where it is another name: {prompt: question, completion: answer}."""
 
     labels: Classes | None = Field(None, min_length=2)
-    """The classes that these data have. Rows of another one are left out, and a task that lacks one of these is refused
-    before anything is opened or charged. Not given: what the file holds, and under privacy a row of a class that a task
-    does not have is left out of that task."""
+    """The classes in these data. Rows of other classes are left out, and a task that lacks one of these is refused
+    before anything is opened or charged. If not given, the classes found in the file are used, and with privacy, rows
+    of a class that a task does not have are left out of that task."""
 
-    largest_unusable_share: float = Field(0.2, ge=0, le=1)
-    """Rows that cannot be read, have an empty cell or another class are left out; if they are more than this share of
-    the file, private tasks are refused before anything is charged."""
+    max_unusable_share: Annotated[float, FormerName("largest_unusable_share")] = Field(0.2, ge=0, le=1)
+    """Largest share of unusable rows. Rows that cannot be read, have an empty cell or another class are left out; if
+    their share is above this, private tasks are refused before anything is charged."""
 
     dataset: str = "default"
-    """What these data are called in the ledger and the policy: budgets belong to datasets."""
+    """Name of these data in the ledger and the policy: budgets belong to datasets."""
 
 
 class Limits(Settings):
-    """What this site's agent may take of its machine and its line."""
+    """Limits on the memory and bandwidth of this site's agent."""
 
     memory_mib: int | None = Field(None, ge=512)
-    """Most memory for the executor (Linux), its imports included; a task that needs more fails with the code
-    `out-of-memory`, and the agent lives on. None: as much as there is."""
+    """Memory limit of the executor (Linux), including its imports; a task that needs more fails with the code
+    `out-of-memory`, and the agent keeps running. None: no limit."""
 
     megabits_s: float | None = Field(None, gt=0)
-    """Most that is sent, and most that is received, in Mbit/s. None: as fast as the line is."""
+    """Limit on sending, and on receiving, in Mbit/s each. None: no limit."""
 
 
 class Deadlines(Settings):
-    """How long a site waits before it takes something for dead. On a busy machine: more."""
+    """Time-outs of a site. Use larger values on a busy machine."""
 
     answer_s: float = Field(20.0, gt=0)
-    """Seconds for the coordinator's answer, when the agent asks how the site stands with it. Nothing is ended."""
+    """Seconds to wait for the coordinator's answer when the agent asks for the site's status. Nothing is stopped."""
 
     connection_s: float = Field(40.0, gt=0)
-    """Seconds since its last connection after which a SuperNode is started afresh, if the coordinator has answered the
-    agent for as long. Its own attempts to reconnect come sooner."""
+    """Seconds without a connection after which a SuperNode is restarted, if the coordinator has answered the agent for
+    the same time. The SuperNode itself tries to reconnect earlier."""
 
     start_s: float = Field(240.0, gt=0)
-    """The same for a SuperNode that has not been connected yet: on a busy machine its imports alone take a minute."""
+    """The same for a SuperNode that has not connected yet: on a busy machine its imports alone take a minute."""
 
     revoked_s: float = Field(600.0, gt=0)
-    """Seconds since the coordinator first said, and has said ever since, that it does not accept this site's key; then
-    the agent stops, with status 77."""
+    """Seconds during which the coordinator must constantly reject this site's key before the agent stops, with exit
+    status 77."""
 
 
 class ClientSettings(Settings):
@@ -95,25 +95,26 @@ class ClientSettings(Settings):
     """host:port of the coordinator's Fleet API."""
 
     ca_certificate: Path = Path("ca.crt")
-    """The only certificate authority that is trusted for this coordinator."""
+    """The only certificate authority trusted for this coordinator."""
 
     node_key: Path = Path("node.key")
     """This site's private key; mode 0600."""
 
     certificate: Path = Path("site.crt")
-    """What this site shows at the coordinator's port, for its key; it came with the grant."""
+    """The site's certificate for its key, presented to the coordinator; it comes with the grant."""
 
     data: SiteData
     """Where the examples are."""
 
     state: Path = Path("state")
-    """Ledger, error-feedback residual, held base version: this site's own memory. Back it up; never copy it back."""
+    """Folder for ledger, error-feedback residual and base version: what this site must remember. Back it up; never
+    restore an old copy."""
 
     policy: Path | None = None
-    """The site's privacy policy; the strict defaults when not given."""
+    """The site's privacy policy; strict defaults if not given."""
 
     device: str | None = None
-    """cpu, cuda, cuda:1, ...; cpu when not given. Several GPUs: one agent for each."""
+    """cpu, cuda, cuda:1, ...; cpu if not given. Several GPUs: one agent for each."""
 
     dtype: Literal["float32", "bfloat16"] | None = None
     """Forward and backward passes in this precision, whatever a recipe wishes (`model.dtype`)."""
@@ -127,24 +128,25 @@ class ClientSettings(Settings):
     message."""
 
     limits: Limits = Limits()
-    """Caps on memory and bandwidth."""
+    """Limits on memory and bandwidth."""
 
     resources: DeviceSettings | None = None
-    """What this site tells the coordinator that it can carry, with its first answer in a run: the planner then gives it
-    fewer layers or a lower rank, in runs that plan. Nothing is measured or told unless it is written here."""
+    """Resources that this site declares to the coordinator, with its first answer in a run: in runs that plan by
+    resources, the site then gets fewer layers or a lower rank. Nothing is measured or sent unless it is written
+    here."""
 
     download_models: bool = False
-    """Whether a base model that policy.yaml allows may be fetched from the Hugging Face hub when a run asks for it.
-    List it by its fingerprint then: whoever owns an id there can change what it is. Otherwise the agent is offline,
-    and a person fetches models beforehand (`hf download ID`)."""
+    """Whether a base model that policy.yaml allows may be downloaded from the Hugging Face hub when a run needs it.
+    List such a model by its fingerprint: the owner of an id on the hub can change the model. Otherwise the agent is
+    offline, and an administrator downloads models in advance (`hf download ID`)."""
 
     tell_machine: bool = True
-    """Whether the coordinator is told, with the first answer in a run, the versions of fedlora, Python, torch and flwr
-    and the device that are at work here: what its operator asks first when a site fails."""
+    """Whether to send the coordinator, with the first answer in a run, the versions of fedlora, Python, torch and flwr
+    and the device used here. Its operator needs them first when a site fails."""
 
     allow_bundles: tuple[str, ...] | Literal["any"] = ()
-    """SHA-256 of bundles with code that may run here. Bundles that hold configuration only are always accepted: the
-    site runs the client that it installed. `stock` cannot check, and needs `any`."""
+    """SHA-256 hashes of bundles with code that may run here. Bundles that contain only configuration are always
+    accepted: the site runs the client that it installed. `stock` cannot check bundles, and needs `any`."""
 
     runtime_port: int = Field(0, ge=0, le=65535)
     """Port on 127.0.0.1 between SuperNode and executor; 0: any free one."""
@@ -152,11 +154,11 @@ class ClientSettings(Settings):
     health_port: int = Field(9190, ge=0, le=65535)
     """Port on 127.0.0.1 of GET /healthz."""
 
-    largest_message_mib: int = Field(512, ge=1)
-    """Messages above this are refused before they are decoded."""
+    max_message_mib: Annotated[int, FormerName("largest_message_mib")] = Field(512, ge=1)
+    """Largest message; larger ones are refused before they are decoded."""
 
     log_to: Literal["files", "output"] = "files"
-    """Processes log to logs/ or, for containers, to this process's own output."""
+    """Where processes write their logs: to logs/, or (for containers) to the agent's own output."""
 
     patience: Deadlines = Deadlines()
     """Time-outs; docs/reliability.md lists all of them."""

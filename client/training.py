@@ -162,8 +162,8 @@ def rehearse_privately(
     if not texts.task.pads_with(model, padding):
         raise Refusal(
             Code.UNSUPPORTED_MODEL,
-            f"the tokenizer pads with token {padding}, which the model does not know: no padded text could be "
-            "computed; give the model's folder a tokenizer whose pad_token is one of the model's own.",
+            f"the tokenizer pads with token {padding}, which is not in the model's vocabulary, so "
+            "batches cannot be padded; use a tokenizer whose pad_token is one of the model's own.",
         )
     mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=1, expected_batch=1.0)  # no step is taken
     size = largest_microbatch(settings)
@@ -205,8 +205,8 @@ def require_moving(
             if not math.isfinite(step) or torch.equal(parameter.detach() + step, parameter):
                 raise Refusal(
                     Code.UNSUPPORTED_MODEL,
-                    f"a learning rate of {group['lr']} with privacy.clip {clip} moves nothing that trains by a number "
-                    "that float32 can tell; set another train.lr or train.head_lr.",
+                    f"a learning rate of {group['lr']} with privacy.clip {clip} does not change the weights in "
+                    "float32, or is not finite; set another train.lr or train.head_lr.",
                 )
 
 

@@ -7,6 +7,7 @@ them, which keeps `fedlora` below all other packages.
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import os
 import sys
@@ -22,30 +23,34 @@ from fedlora.settings import RunError, SettingsError
 from fedlora.units_path import add_units_to_path
 
 COMMANDS = {
-    "init": ("simulations.commands.init:init", "Look at your file and write a recipe for it."),
+    "init": ("simulations.commands.init:init", "Inspect a data file and write a recipe for it."),
     "simulate": ("simulations.commands.simulate:simulate", "Run a recipe: coordinator and clients in one process."),
-    "recipes": ("simulations.commands.recipes:recipes", "The packaged recipes, with a sentence each."),
-    "find-lr": ("simulations.commands.find_lr:find_lr", "Which learning rate a recipe should have, by short runs."),
-    "compare": ("simulations.commands.simulate:compare", "Put finished or new runs side by side: table, CSV, picture."),
-    "strategies": ("strategies.commands:strategies", "What every strategy trains, sends and guarantees."),
+    "recipes": ("simulations.commands.recipes:recipes", "List the packaged recipes, with a sentence each."),
+    "find-lr": ("simulations.commands.find_lr:find_lr", "Find a learning rate for a recipe by short runs."),
+    "compare": ("simulations.commands.simulate:compare", "Compare finished or new runs: table, CSV, picture."),
+    "export": ("fedlora.exports.commands:export", "Export a run for PEFT, vLLM, llama.cpp, Ollama, or merged."),
+    "strategies": ("strategies.commands:strategies", "List the strategies: what each trains, sends and guarantees."),
     "probe": ("strategies.commands:probe_adapters", "Is averaging a PEFT adapter type exact?"),
-    "wire": ("simulations.commands.wire:app", "What a message holds; how many bytes a recipe will send."),
+    "wire": ("simulations.commands.wire:app", "Show a message's contents; plan the bytes a recipe will send."),
     "privacy": ("simulations.commands.privacy:app", "Plan a private run's noise; audit its claim by canaries."),
-    "ledger": ("fedlora.privacy.commands:ledger_app", "Show, verify and export what a site's data have spent."),
-    "runs": ("server.commands.runs:app", "What the store knows of runs: list, show, import, export, rm."),
+    "ledger": (
+        "fedlora.privacy.commands:ledger_app",
+        "Show, verify and export the privacy budget that a site's data have spent.",
+    ),
+    "runs": ("server.commands.runs:app", "Runs in the store: list, show, import, export, rm."),
     "server": (
         "server.commands.server:server",
-        "A deployed coordinator: up, run, list, stop, resume, logs, doctor.",
+        "Run a coordinator: up, run, list, stop, resume, logs, doctor.",
     ),
-    "admin": ("server.commands.admin:admin", "Make a coordinator; approve, list and revoke sites; back it up."),
-    "client": ("client.deployment.commands:app", "Take part with a site: enroll, accept, up, doctor."),
-    "dashboard": ("server.dashboard.commands:app", "Watch and steer runs in a browser; users and API tokens."),
+    "admin": ("server.commands.admin:admin", "Set up a coordinator; approve, list and revoke sites; back up."),
+    "client": ("client.deployment.commands:app", "Set up and run a site: enroll, accept, up, doctor."),
+    "dashboard": ("server.dashboard.commands:app", "Watch and control runs in a browser; users and API tokens."),
     "config": ("simulations.commands.config:app", "Check a recipe, or explain every setting."),
 }
 
 
 SLOW_TO_LOAD = ("init", "simulate", "find-lr", "compare")
-"""What imports torch, transformers and Flower: seconds in which a person should not wonder."""
+"""Commands that import torch, transformers and Flower, which takes seconds: a message tells the user."""
 
 
 class LazyGroup(TyperGroup):
@@ -72,7 +77,13 @@ class LazyGroup(TyperGroup):
 def load_command(name: str) -> click.Command:
     """Import the command: `module:attribute`, the attribute a Typer app or a function."""
     module, _, attribute = COMMANDS[name][0].partition(":")
-    found: Any = getattr(importlib.import_module(module), attribute)
+    collects = gc.isenabled()
+    gc.disable()  # imports make a million objects and hardly any garbage: to look for it took a sixth of their time
+    try:
+        found: Any = getattr(importlib.import_module(module), attribute)
+    finally:
+        if collects:
+            gc.enable()
     if not isinstance(found, typer.Typer):
         single = typer.Typer(add_completion=False)
         single.command(name)(found)
@@ -92,7 +103,7 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def root(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+def root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     if version:
         typer.echo(__version__)
         raise typer.Exit
@@ -118,13 +129,13 @@ def main() -> None:
 
 
 def way_out(error: OSError) -> str:
-    """What to do about a file or folder that cannot be used."""
+    """Advice for a file or folder that cannot be used."""
     match error.errno:
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            return f"You are user {os.getuid()}: give another place, or have its owner let you in."
+            return f"You are user {os.getuid()}: choose another folder, or ask its owner for access."
         case errno.ENOSPC | errno.EDQUOT:
-            return "Make room there, and try again."
+            return "Free some disk space there and try again."
         case errno.ENOENT | errno.ENOTDIR | errno.EISDIR:
             return f"Is the path right?{did_you_mean(os.fsdecode(error.filename))}"
         case _:
-            return "Try again, or give another place."
+            return "Try again, or choose another folder."

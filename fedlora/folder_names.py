@@ -28,7 +28,7 @@ def folder_name(name: str) -> str:
     ValueError for the empty name.
     """
     if not name:
-        raise ValueError("an empty name has no folder.")
+        raise ValueError("a name must not be empty.")
     content = name.encode("utf-8", "surrogatepass")
     inner = len(content) - 1
     whole = "".join(

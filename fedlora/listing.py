@@ -29,7 +29,7 @@ def listing(
         cells = (row[headings.index(name)] for name in shown)
         yield " ".join(cell + " " * (size - cell_len(cell)) for cell, size in zip(cells, sizes, strict=True)).rstrip()
     if gone:
-        yield f"(not shown for want of room: {', '.join(gone)}; --json has all)"
+        yield f"(not shown, too little space: {', '.join(gone)}; --json has all)"
 
 
 def widths(headings: Sequence[str], rows: Sequence[Sequence[str]], shown: Sequence[str]) -> list[int]:

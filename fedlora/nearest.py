@@ -1,4 +1,4 @@
-"""What somebody may have meant who misspelt a name, or a path."""
+"""Suggestions for a misspelt name or path."""
 
 from __future__ import annotations
 

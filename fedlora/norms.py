@@ -1,4 +1,4 @@
-"""How large a product of factors is, and how far two are apart: no m x n while factors are smaller."""
+"""Norms of low-rank products and distances between them: no m x n while factors are smaller."""
 
 from __future__ import annotations
 

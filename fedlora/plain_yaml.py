@@ -38,7 +38,7 @@ BASES = {"0o": 8, "0x": 16}
 
 
 class YamlError(ValueError):
-    """What is wrong with a text, and on which line; bounded in length, whatever the text."""
+    """A problem in a text, with its line; limited in length, whatever the text."""
 
 
 class Written(dict[str, Any]):
@@ -70,7 +70,7 @@ def read_yaml(text: str) -> Any:
         return _Reader(text).document()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise YamlError(f"line {line}: a character that no text holds; save the file as UTF-8.") from None
+        raise YamlError(f"line {line}: a character that is not allowed in text; save the file as UTF-8.") from None
     except yaml.MarkedYAMLError as error:
         raise YamlError(_place(error) + shortened(error.problem or "cannot be read", SHOWN_CHARS) + ".") from None
 
@@ -87,7 +87,7 @@ def read_scalar(text: str) -> Any:
 
 
 def plain(text: str, *, line: int | None) -> Any:
-    """What a scalar without quotes means."""
+    """The value of a scalar without quotes."""
     if NULL.fullmatch(text):
         return None
     if truth := TRUTH.fullmatch(text):
@@ -98,7 +98,11 @@ def plain(text: str, *, line: int | None) -> Any:
     if len(text) > MOST_DIGITS:
         refuse(line, f"a number of {len(text)} characters; the most is {MOST_DIGITS}.")
     if LEADING_ZERO.match(text):
-        refuse(line, f"{text} begins with 0, and some readers count it in eights; drop the 0, or '{text}' is text.")
+        refuse(
+            line,
+            f"{text} begins with 0, which some programs read as an octal number; remove the 0, or write '{text}' for "
+            "text.",
+        )
     if whole:
         return int(text, BASES.get(text[:2], 10))
     return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
@@ -119,7 +123,7 @@ def shortened(text: str, most: int) -> str:
 
 
 def too_long() -> YamlError:
-    return YamlError(f"longer than {MOST_CHARS:,} characters; settings are shorter.")
+    return YamlError(f"longer than {MOST_CHARS:,} characters; shorten it.")
 
 
 def refuse(line: int | None, why: str) -> NoReturn:
@@ -148,7 +152,7 @@ class _Reader:
         next(self._events)  # the document's end
         event = next(self._events)
         if not isinstance(event, yaml.StreamEndEvent):
-            refuse(_line(event), "a second document begins; keep one.")
+            refuse(_line(event), "a second YAML document starts here; keep one.")
         return Written(value, self._lines) if isinstance(value, dict) else value
 
     def _value(self, event: Any, path: Place) -> Any:
@@ -162,16 +166,20 @@ class _Reader:
     def _require_plain(self, event: Any, path: Place) -> None:
         self._nodes += 1
         if self._nodes > MOST_NODES:
-            refuse(_line(event), f"more than {MOST_NODES:,} values; settings are fewer.")
+            refuse(_line(event), f"more than {MOST_NODES:,} values; use fewer settings.")
         if len(path) > MOST_DEPTH:
-            refuse(_line(event), f"more than {MOST_DEPTH} levels deep; settings are flatter.")
+            refuse(_line(event), f"more than {MOST_DEPTH} levels of nesting; use fewer.")
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             sign = "*" if isinstance(event, yaml.AliasEvent) else "&"
             name = shortened(str(event.anchor), SHOWN_CHARS)
-            refuse(_line(event), f"{sign}{name} is not for settings; write the value out, or '{sign}{name}' for text.")
+            refuse(
+                _line(event),
+                f"anchors and aliases such as {sign}{name} are not supported; write the value out, or '{sign}{name}' "
+                "for text.",
+            )
         if event.tag is not None:
             tag = shortened(event.tag.replace("tag:yaml.org,2002:", "!!"), SHOWN_CHARS)
-            refuse(_line(event), f"the tag {tag} is not for settings; remove it.")
+            refuse(_line(event), f"tags such as {tag} are not supported; remove it.")
 
     def _sequence(self, path: Place) -> list[Any]:
         values: list[Any] = []
@@ -196,9 +204,9 @@ class _Reader:
     def _key(self, event: Any, path: Place) -> str:
         self._require_plain(event, path)
         if not isinstance(event, yaml.ScalarEvent):
-            refuse(_line(event), "a key is a name, not a list or a mapping.")
+            refuse(_line(event), "a key must be a name, not a list or a mapping.")
         if not event.value or len(event.value) > MOST_KEY_CHARS:
-            refuse(_line(event), f"a key has 1 to {MOST_KEY_CHARS} characters, this one has {len(event.value)}.")
+            refuse(_line(event), f"a key must have 1 to {MOST_KEY_CHARS} characters; this one has {len(event.value)}.")
         return str(event.value)
 
 

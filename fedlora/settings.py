@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import reprlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -15,9 +17,12 @@ from fedlora.nearest import did_you_mean
 from fedlora.nearest import nearest as nearest
 from fedlora.plain_yaml import Place, Written, YamlError, read_yaml, shortened, text_of
 
+log = logging.getLogger(__name__)
+
 MOST_PROBLEMS = 20
 MOST_CHARS = 4000
-"""What a person can read; and what somebody else's recipe can make a log or a page hold."""
+"""Longest error message: what a person can read, and a limit on what a stranger's recipe can put into a log or a
+page."""
 KEY_CHARS = 200
 KNOWN_CHARS = 600
 
@@ -29,7 +34,7 @@ OTHER_WORDS = {
     "text_column": "text", "label_column": "label", "dataset_text_field": "text", "aggregation": "name",
     "optim": "optimizer", "fraction_fit": "fraction", "bf16": "dtype",
 }  # fmt: skip
-"""What Flower, PEFT, transformers, TRL and Opacus call a setting, and its name here."""
+"""Names that Flower, PEFT, transformers, TRL and Opacus use for a setting, with the name here."""
 
 DECIMAL_COMMA = re.compile(r"[-+]?[0-9]*,[0-9]+([eE][-+]?[0-9]+)?")
 THOUSANDS = re.compile(r"[-+]?[1-9][0-9]{0,2}(,[0-9]{3})+")
@@ -53,6 +58,16 @@ class RunError(RuntimeError):
     """The command's exit status."""
 
 
+@dataclass(frozen=True)
+class FormerName:
+    """Annotation of a renamed setting: a file may use the former name for one version more, which is logged once.
+
+    For settings files of one machine only, never for what travels: digests are of names, too.
+    """
+
+    name: str
+
+
 class Settings(BaseModel):
     """Frozen; unknown keys and infinite numbers refused; the docstring under each field is its manual and its help."""
 
@@ -66,7 +81,8 @@ class Settings(BaseModel):
         """`lr: true` would be read as 1: where only a number fits, a truth value is left as the text that it was."""
         if not isinstance(values, Mapping):
             return values
-        return {key: _as_text(value) if key in _numbers(cls) else value for key, value in values.items()}
+        named = _under_present_names(cls, values)
+        return {key: _as_text(value) if key in _numbers(cls) else value for key, value in named.items()}
 
 
 S = TypeVar("S", bound=Settings)
@@ -106,7 +122,7 @@ def mapping_in(text: str, what: str, *, may_be_empty: bool = False) -> Written:
     try:
         values = read_yaml(text)
     except YamlError as error:
-        raise SettingsError(f"{what} is not YAML for settings and cannot be read: {error}") from None
+        raise SettingsError(f"{what} is not valid YAML for settings: {error}") from None
     if values is None and may_be_empty:
         return Written({}, {})
     if values is None:
@@ -121,6 +137,28 @@ def _where(location: tuple[int | str, ...], lines: Mapping[Place, int | None]) -
     places = (location[:length] for length in range(len(location), 0, -1))
     line = next((lines[place] for place in places if place in lines), None)
     return "" if line is None else f" (line {line})"
+
+
+def _under_present_names(model: type[BaseModel], values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`values` with present names in place of former ones; ValueError where both are given."""
+    found = {former: now for former, now in _former_names(model).items() if former in values}
+    for former, now in found.items():
+        if now in values:
+            raise ValueError(f"{former} is the former name of {now}; remove {former}.")
+        _note_renamed(former, now)
+    return {found.get(key, key): value for key, value in values.items()} if found else values
+
+
+@cache
+def _former_names(model: type[BaseModel]) -> Mapping[str, str]:
+    """Former names of the settings of `model`, and the present ones."""
+    named = ((item, name) for name, field in model.model_fields.items() for item in field.metadata)
+    return {item.name: name for item, name in named if isinstance(item, FormerName)}
+
+
+@cache
+def _note_renamed(former: str, now: str) -> None:
+    log.warning("the setting %s is now called %s; the next version will not read the former name", former, now)
 
 
 def _as_text(value: Any) -> Any:
@@ -164,7 +202,7 @@ def _explain(model: type[Settings], item: Any, prefix: str) -> str:
             return f"unknown setting {key}; did you mean {' or '.join(near)}?"
         return f"unknown setting {key}; known here: {shortened(', '.join(sorted(here)), KNOWN_CHARS)}."
     if item["type"] == "missing":
-        return f"{key} is missing; it has no default."
+        return f"{key} is missing; it is required."
     message = shortened(item["msg"], KNOWN_CHARS).removeprefix("Value error, ").removeprefix("Input should be ")
     if item["type"] == "value_error":
         point = _with_a_point(item)
@@ -175,7 +213,7 @@ def _explain(model: type[Settings], item: Any, prefix: str) -> str:
 
 
 def _with_a_point(item: Any) -> str:
-    """What to write for a number with a comma, which is a point to some and parts thousands to others."""
+    """Advice for a number with a comma, which is a decimal point to some and separates thousands for others."""
     text = item["input"].strip() if isinstance(item["input"], str) else ""
     ways = [text.replace(",", ".")] if DECIMAL_COMMA.fullmatch(text) and item["type"] != "int_parsing" else []
     ways += [text.replace(",", "")] if THOUSANDS.fullmatch(text) else []

@@ -16,33 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import torch
 from torch import Tensor
 
+from fedlora.factor import DENSE_SEPARATOR as DENSE_SEPARATOR
+from fedlora.factor import Factor as Factor
+from fedlora.factor import factor_of as factor_of
+
 Tensors = Mapping[str, Tensor]
-DENSE_SEPARATOR = "/"
-"""In flat names: between the path of a module that trains whole and its parameter."""
-
-
-class Factor(StrEnum):
-    """What a strategy trains and sends: the factors of every adapted matrix, and what trains whole."""
-
-    A = "A"
-    B = "B"
-    R = "R"
-    DENSE = "head"
-    """Modules that train whole, such as a classifier (`fedlora.adapters.dense`). In messages and recipes: head."""
-
-
-def factor_of(name: str) -> Factor:
-    """The factor that a flat name belongs to.
-
-    >>> factor_of("layer.0.query.B"), factor_of("head/weight")
-    (<Factor.B: 'B'>, <Factor.DENSE: 'head'>)
-    """
-    return Factor.DENSE if DENSE_SEPARATOR in name else Factor(name.rpartition(".")[2])
 
 
 @dataclass(frozen=True)
@@ -130,7 +112,7 @@ class Adapter:
 def _with_factors(layer: LowRank, given: Mapping[Factor, Tensor]) -> LowRank:
     """All at once, because the ranks may change together."""
     if Factor.R in given and layer.R_rr is None:
-        raise KeyError("R: this layer has no core R")
+        raise KeyError("R: this layer has no core matrix R")
     return LowRank(
         B_mr=given.get(Factor.B, layer.B_mr),
         A_rn=given.get(Factor.A, layer.A_rn),
@@ -141,7 +123,7 @@ def _with_factors(layer: LowRank, given: Mapping[Factor, Tensor]) -> LowRank:
 
 @dataclass(frozen=True)
 class Update:
-    """What one client answered: its adapter after local training, as absolute values, and its weight w_k > 0.
+    """One client's answer: its adapter after local training, as absolute values, and its weight w_k > 0.
 
     Weights are not normalised: N_k (or its public bucket), or 1 for a uniform mean. Factors that the strategy
     did not train are the ones that were broadcast. Ranks may differ between clients.

@@ -115,7 +115,7 @@ def run_context(journal: Journal, needs: Coordination) -> RunContext:
 
 
 def recorded(rounds: Rounds, recipe: Recipe, needs: Coordination, journal: Journal) -> AbstractContextManager[None]:
-    """Around the loop, where there is a recorder: it notes the run's beginning and how it ended."""
+    """Around the loop, where there is a recorder: it notes the start of the run and how it ended."""
     if needs.recorder is None:
         return nullcontext()
     return needs.recorder.keeping(
@@ -153,8 +153,9 @@ def export(folder: Path, state: State, recipe: Recipe, needs: Coordination, *, s
         folder,
         state.adapter,
         total=total(state),
-        base=needs.loaded_model.base.source,
+        base=needs.loaded_model.named,
         model=needs.loaded_model.model,
+        task=recipe.model.task,
         labels=needs.labels,
         max_tokens=recipe.model.max_tokens,
         privacy=privacy_note(recipe, spent),

@@ -121,7 +121,7 @@ def open_or_go_without(settings: ServerSettings) -> Store | None:
     try:
         return open_store(settings.store_url)
     except SettingsError as error:
-        log.warning("the run is not written to the store", extra={"why": str(error)})
+        log.warning("the run cannot be written to the store", extra={"why": str(error)})
         return None
 
 
@@ -138,7 +138,7 @@ def signed_by(registry: Registry, node: int, digest: bytes, signature: bytes) ->
 
 
 def evaluation(placed: Recipe, home: LoadedModel, examples: Examples) -> Evaluate:
-    """How a state does on the coordinator's test set."""
+    """An evaluation of states on the coordinator's test set."""
 
     def on_held_out(state: State) -> Evaluation:
         load_state(home, "held-out", state)
@@ -155,7 +155,7 @@ def watch(event: Event, settings: ServerSettings) -> None:
 
 
 def log_event(event: Event) -> None:
-    """One line per event: nobody waits in silence."""
+    """Log one line per event, also while the run waits."""
     match event:
         case Waiting():
             log.info(
@@ -202,5 +202,5 @@ def alone_in(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SettingsError(f"another process is at work in {folder}; this one stops.") from None
+            raise SettingsError(f"another process is working in {folder}; this one stops.") from None
         yield

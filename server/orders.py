@@ -1,4 +1,4 @@
-"""What people ask of a run while it runs, as the loop sees it: it asks before every round, and while it waits."""
+"""Commands to a running run, as the loop sees them: it checks before every round and while it waits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fedlora.settings import RunError
 
 
 class StoppedError(RunError):
-    """Somebody stopped the run; it stands where its last whole round left it."""
+    """A user stopped the run; it remains as its last complete round left it."""
 
 
 class RunControl(Protocol):
@@ -28,7 +28,7 @@ class RunControl(Protocol):
 
 
 class NoControl:
-    """Where there is no store, there are no orders."""
+    """The loop's side without a store: there are no commands."""
 
     def before_round(self, number: int) -> None: ...
 

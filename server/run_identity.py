@@ -59,18 +59,18 @@ def require_same(folder: Path, then: MadeOf, now: MadeOf) -> None:
     found = list(_differences(then, now))
     if found:
         raise CheckpointError(
-            f"the run in {folder} is of something else: {'; '.join(found)}. Resume it with what it was begun with, or "
-            "start a new run in another folder."
+            f"the run in {folder} was started with other classes, data or models: {'; '.join(found)}. Resume it with "
+            "the original ones, or start a new run in another folder."
         )
 
 
 def _differences(then: MadeOf, now: MadeOf) -> Iterator[str]:
     if then.classes != now.classes:
-        yield f"its classes are {', '.join(then.classes)}, in this order, and here they are {', '.join(now.classes)}"
+        yield f"its classes are {', '.join(then.classes)}, in this order, but now they are {', '.join(now.classes)}"
     if then.base != now.base:
-        yield f"its base model has the fingerprint {then.base}, and the one that is loaded {now.base}"
+        yield f"its base model has the fingerprint {then.base}, but the loaded one has {now.base}"
     if gone := then.data.keys() - now.data.keys():
-        yield f"{_named(gone)} had examples, and is not there"
+        yield f"{_named(gone)} had examples and is missing"
     if new := now.data.keys() - then.data.keys():
         yield f"{_named(new)} is new"
     if changed := {name for name in then.data.keys() & now.data.keys() if then.data[name] != now.data[name]}:

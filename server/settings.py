@@ -40,23 +40,23 @@ class HeldOut(Settings):
 
 
 class Deadlines(Settings):
-    """How long a coordinator waits before it takes something for dead. On a busy machine: more."""
+    """Time-outs of a coordinator. Use larger values on a busy machine."""
 
     silent_s: float = Field(90.0, gt=0)
-    """Seconds from the end of a run's submission after which Flower is asked about a ServerApp that has not said a
-    word."""
+    """Seconds after the submission of a run before Flower is asked about a ServerApp that has not reported yet."""
 
     running_s: float = Field(3600.0, gt=0)
-    """Seconds from the same moment after which a ServerApp that Flower calls running, and that has still not said a
-    word, is stopped and started again: it imports, or it hangs, and nobody can tell which. Looked at twice before."""
+    """Seconds after the submission before a ServerApp that Flower calls running, and that still has not reported, is
+    stopped and started again: it may be importing or hanging, which cannot be distinguished. It is checked twice
+    before."""
 
     start_s: float = Field(300.0, ge=30.0)
-    """Seconds from the moment at which the executor takes a run up until its ServerApp must have reported to Flower;
-    after them Flower starts another. Flower's own bound is 30 s, less than its imports take on a tenth of a core. One
-    that has reported and is silent for twice as long is called failed by Flower; its pid says so much sooner."""
+    """Seconds that a ServerApp has to report to Flower after the executor takes up its run; then Flower starts another.
+    Flower's own limit is 30 s, less than its imports take on a tenth of a core. Flower calls a ServerApp that has
+    reported failed after twice this silence; its process id shows it much sooner."""
 
     control_s: float = Field(120.0, gt=0)
-    """Seconds for Flower's answer to one call; nothing is killed, the call is made again later."""
+    """Seconds to wait for Flower's answer to one call; nothing is stopped, and the call is repeated later."""
 
 
 class ServerSettings(Settings):
@@ -72,8 +72,9 @@ class ServerSettings(Settings):
     """Where the Fleet API (gRPC with TLS) listens: the only port that sites need."""
 
     site_certificates: Literal["required", "optional"] = "required"
-    """Whether a connection to the Fleet API must show the certificate that came with a site's grant. `optional` while
-    sites of version 0.1.0, whose grants brought none, take new ones: then only the site's key is looked at."""
+    """Whether a connection to the Fleet API must present the certificate that came with a site's grant. Set `optional`
+    while sites of version 0.1.0, whose grants had no certificate, install new grants: then only the site's key is
+    checked."""
 
     control_port: int = Field(9091, ge=1, le=65535)
     """Port on 127.0.0.1 of Flower's Control and Runtime APIs, which run code: never published."""
@@ -82,18 +83,18 @@ class ServerSettings(Settings):
     """Port on 127.0.0.1 of GET /healthz."""
 
     metrics_listen: str | None = None
-    """host:port of GET /metrics for Prometheus, without TLS or a password: an address that only the operator's machines
-    reach, such as 127.0.0.1:9094. None: there are no metrics."""
+    """host:port of GET /metrics for Prometheus, without TLS or a password: use an address that only the operator's
+    machines can reach, such as 127.0.0.1:9094. None: no metrics."""
 
     store: str | None = None
     """URL of the database with runs, rounds and sites, for the dashboard: postgresql://... or sqlite:///file. None:
     store.db beside this file."""
 
     webhooks: tuple[Webhook, ...] = ()
-    """Where budgets that are nearly spent, missing sites and finished runs are told."""
+    """Webhooks that are called when a budget is nearly spent, a site is missing or a run has finished."""
 
     labels: Classes = ()
-    """Class names in the order of the head's outputs; taken from `held_out` when not given."""
+    """Class names in the order of the head's outputs; taken from `held_out` if not given."""
 
     held_out: HeldOut | None = None
     """The shared test set; without it rounds are not evaluated."""
@@ -108,7 +109,7 @@ class ServerSettings(Settings):
     """Most examples in memory at once; 64 when not given."""
 
     log_to: Literal["files", "output"] = "files"
-    """Processes log to logs/ or, for containers, to this process's own output."""
+    """Where processes write their logs: to logs/, or (for containers) to the coordinator's own output."""
 
     patience: Deadlines = Deadlines()
     """Time-outs; docs/reliability.md lists all of them."""

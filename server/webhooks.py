@@ -1,4 +1,4 @@
-"""What a webhook is told, and how it is known to be true: settings, the body, its signature.
+"""Webhooks: settings, the message, and the signature that proves it.
 
 The receiver computes HMAC-SHA256 of `timestamp.body` with the secret that both know and compares it with the header:
 
@@ -35,7 +35,7 @@ TIMEOUT_S = 10.0
 
 
 class Webhook(Settings):
-    """Where some events of the audit log are sent, as they happen."""
+    """One receiver of audit log events."""
 
     url: str
     """https://..., or http:// to this machine. Redirects are not followed."""
@@ -44,7 +44,7 @@ class Webhook(Settings):
     """A file that only its owner can read, with the secret that signs what is sent."""
 
     events: tuple[EventName, ...] = Field(USUAL, min_length=1)
-    """What is sent."""
+    """The kinds of events to send."""
 
     @field_validator("url")
     @classmethod
@@ -64,7 +64,7 @@ class Webhooks(Settings):
 
 
 def hooks_beside(store: str) -> tuple[Webhook, ...]:
-    """Those of runs/fedlora.webhooks.yaml for runs/fedlora.db; none where there is no such file."""
+    """The webhooks in runs/fedlora.webhooks.yaml for runs/fedlora.db; none if there is no such file."""
     path = Path(store.removeprefix("sqlite:///")).with_suffix(".webhooks.yaml")
     return located(load_settings(Webhooks, path).webhooks, path.parent) if path.exists() else ()
 
@@ -76,7 +76,7 @@ def located(hooks: Iterable[Webhook], folder: Path) -> tuple[Webhook, ...]:
 
 @dataclass(frozen=True)
 class Answer:
-    """How a receiver answered."""
+    """A receiver's answer."""
 
     ok: bool
     why: str | None = None
@@ -125,7 +125,8 @@ def send(hook: Webhook, secret: bytes, event: EventRow, *, now: float) -> Answer
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A receiver that moves is written anew in the settings: a redirect could lead anywhere."""
+    """Redirects are not followed: a receiver that moves must be changed in the settings, because a redirect could lead
+    anywhere."""
 
     def redirect_request(self, *arguments: Any, **keywords: Any) -> None:
         return None

@@ -1,8 +1,8 @@
-"""Clients that lie, for simulations: what `robust` does about each attack, and what it does not, can be tried.
+"""Simulated attackers: a way to test what `robust` does about each attack, and what it does not.
 
-An attacker is an honest client with another ClientApp around it: it trains as everybody does (on reversed classes, for
-most attacks), then sends something else, in a message that is valid in every respect. What it may know is what a site
-knows: what it received, and what its accomplices would send.
+An attacker is an honest client with another ClientApp around it: it trains like all others (on reversed classes, for
+most attacks), then sends something else, in a message that is valid in every respect. It knows only what a site knows:
+what it received, and what its accomplices would send.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from client.site import Parts, Site
 from client.state.state_cache import StateCache
 from fedlora.adapters import shaped
 from fedlora.config import Recipe
-from fedlora.config.attack import AttackSettings
+from fedlora.config.attack import FLIPS_LABELS, AttackSettings
 from fedlora.data.examples import Examples
 from fedlora.protocol.task import Report, Task
 from fedlora.randomness import chooser
@@ -30,12 +30,10 @@ from fedlora.updates import Adapter, Factor, Tensors, subtract
 from fedlora.wire.message import Expected, Schema, decode, state_hash
 from fedlora.wire.state import decode_state
 
-FLIPS_LABELS = ("label-flip", "scaled", "colluding", "overclaim")
-
 
 @dataclass
 class Attackers:
-    """Who attacks in a run, and what accomplices have agreed on (`colluding`: the first one's update of a round)."""
+    """The attackers of a run, and what accomplices have agreed on (`colluding`: the first one's update of a round)."""
 
     settings: AttackSettings
     names: frozenset[str]
@@ -45,7 +43,7 @@ class Attackers:
 
 
 def attackers(recipe: Recipe, names: Sequence[str], template: Adapter) -> Attackers | None:
-    """The run's attackers, drawn from its seed; None where nobody attacks."""
+    """The run's attackers, drawn from its seed; None if there are none."""
     if recipe.attack is None:
         return None
     drawn = chooser(recipe.seed, "attackers").sample(sorted(names), recipe.attack.clients)
@@ -107,7 +105,7 @@ def attacked(
 
 
 def falsified(delta: dict[str, Tensor], received: Adapter, hostile: Attackers, number: int) -> dict[str, Tensor]:
-    """What the attacker says that its update is."""
+    """The update that the attacker sends."""
     settings = hostile.settings
     match settings.kind:
         case "sign-flip":

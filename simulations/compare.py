@@ -35,7 +35,7 @@ class Run:
 
     @property
     def metric(self) -> Metric:
-        """What it is compared by; a summary of before there were several has accuracy."""
+        """The metric by which it is compared; older summaries have only accuracy."""
         named: str | None = self.summary.get("metric")
         return ACCURACY if named is None else Metric(named, self.summary["larger_is_better"])
 
@@ -139,7 +139,7 @@ class Simulate(Protocol):
 
 
 def run_missing(planned: Sequence[Planned], simulate: Simulate, *, say: Callable[[str], None]) -> list[Run]:
-    """Do what is not done yet: a finished folder has a whole summary.json, one that was interrupted a checkpoint."""
+    """Run what is not finished yet: a finished folder has a complete summary.json, an interrupted one a checkpoint."""
     runs = []
     for number, item in enumerate(planned, start=1):
         if not is_finished(item.folder):
@@ -164,7 +164,7 @@ def finished(folder: Path, *, method: str | None = None, settings: str = "") -> 
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except OSError:
-        raise SettingsError(f"{folder} holds no finished run (no summary.json); run it, or --resume it.") from None
+        raise SettingsError(f"{folder} contains no finished run (no summary.json); run it, or --resume it.") from None
     if summary.get("state", "finished") != "finished":
         raise SettingsError(f"{folder} was stopped after round {summary['rounds']}; --resume it.")
     return Run(method or str(summary["name"]), settings, int(summary["seed"]), folder, summary)
@@ -183,7 +183,7 @@ class Row:
     """Of the score."""
     loss: float
     standing: str | None
-    """As the task's judge says it (`fedlora.tasks.verdict`); of several seeds the worst."""
+    """The verdict of the task's judge (`fedlora.tasks.verdict`); of several seeds the worst."""
     aggregation_error_max: float | None
     megabytes_up: float
     megabytes_down: float
@@ -217,7 +217,7 @@ def all_rows(runs: Iterable[Run]) -> list[Row]:
     judged_by = sorted({run.metric.name for run in runs})
     if len(judged_by) > 1:
         raise SettingsError(
-            f"these runs are of tasks that are judged by different figures ({', '.join(judged_by)}): compare runs of "
+            f"these runs belong to tasks with different main metrics ({', '.join(judged_by)}): compare runs of "
             "one task."
         )
     grouped: dict[tuple[str, str], list[Run]] = defaultdict(list)
@@ -234,7 +234,7 @@ def row_of(method: str, settings: str, runs: Sequence[Run]) -> Row:
     for run in runs:
         if run.score is None:
             raise SettingsError(
-                f"{run.folder} was never evaluated, so there is nothing to compare: its coordinator has no test set. "
+                f"{run.folder} was never evaluated, so it cannot be compared: its coordinator has no test set. "
                 "Set held_out in server.yaml for the next run."
             )
     errors = [run.summary["aggregation_error_max"] for run in runs if run.summary["aggregation_error_max"] is not None]

@@ -37,7 +37,7 @@ from simulations.data.site_files import write_site_files
 MODEST = {"OMP_NUM_THREADS": "1"}  # many processes share this machine's cores
 DEMO_RECIPE = Path(__file__).parent / "recipes" / "fedsvd.yaml"
 LET_IN = "SuperNode ID"
-"""What Flower's SuperNode says when the coordinator has let it in."""
+"""Log text of Flower's SuperNode when the coordinator has accepted it."""
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Deployment:
         self.start("server", *self.sites)
 
     def stop(self) -> None:
-        """Everything, and nothing stays behind."""
+        """Stop everything; no process remains."""
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
@@ -97,7 +97,7 @@ class Deployment:
         self.processes[name].wait()
 
     def child_pid(self, name: str, child: str, *, timeout_s: float = 60.0) -> int | None:
-        """One of its processes, waited for: it may be between two lives, or its supervisor too busy to say."""
+        """One of its processes, after waiting for it: it may be restarting, or its supervisor too busy to answer."""
         give_up = time.monotonic() + timeout_s
         while (pid := self.health(name).get(child, {}).get("pid")) is None and time.monotonic() < give_up:
             time.sleep(0.2)
@@ -111,7 +111,7 @@ class Deployment:
         os.kill(pid, signal.SIGKILL)
 
     def health(self, name: str) -> dict[str, dict[str, Any]]:
-        """What /healthz says of the processes; {} while it is not there."""
+        """State of the processes from /healthz; {} while it does not answer."""
         try:
             url = f"http://127.0.0.1:{self.health_ports[name]}/healthz"
             with urllib.request.urlopen(url, timeout=3) as answer:
@@ -142,7 +142,7 @@ class Deployment:
         give_up = time.monotonic() + timeout_s
         while self.let_in(site) <= after:
             if time.monotonic() > give_up:
-                raise TimeoutError(f"{site} is not let in after {timeout_s:.0f} s: {self.health(site)}")
+                raise TimeoutError(f"{site} is not connected after {timeout_s:.0f} s:  {self.health(site)}")
             time.sleep(0.2)
 
     def submit(self, recipe: Recipe, *, name: str) -> Path:

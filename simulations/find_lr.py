@@ -17,12 +17,12 @@ from fedlora.tasks.verdict import Judge
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 SAME = 0.02
-"""Of the smallest loss: what is no larger by more is as good, and the lower rate is the steadier one."""
+"""Relative tolerance: losses within it of the smallest count as equal, and the lowest such rate is the most stable."""
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One rate, and what became of it."""
+    """One learning rate and its result."""
 
     rate: float
     judge: Judge
@@ -37,7 +37,7 @@ class Tried:
 
     @property
     def verdict(self) -> str:
-        """The judge's in a word or two."""
+        """The judge's verdict, in a few words."""
         return self.judge.learning(self.losses, self.score) if self.losses else "diverged"
 
 
@@ -57,7 +57,9 @@ def rates_of(text: str) -> tuple[float, ...]:
     except ValueError:
         rates = ()
     if len(rates) < 2 or not all(0 < rate < math.inf for rate in rates):
-        raise SettingsError(f"--rates {text!r}: write two rates or more with commas, for example --rates 0.001,0.01.")
+        raise SettingsError(
+            f"--rates {text!r}: write two or more rates separated by commas, for example --rates 0.001,0.01."
+        )
     return rates
 
 
@@ -75,19 +77,19 @@ def why(chosen: Tried | None, tried: Sequence[Tried]) -> str:
     low, high = min(one.rate for one in tried), max(one.rate for one in tried)
     if chosen is None:
         if all(one.verdict == "diverged" for one in tried):
-            return f"All of them diverged: try lower ones, --rates {low / 100:g},{low / 10:g},{low / 3:g}."
+            return f"All of them diverged; try lower rates: --rates {low / 100:g},{low / 10:g},{low / 3:g}."
         return (
-            "None of them learned in so short a time: try more --rounds or train.steps, look at the classes that "
-            "`fedlora simulate` lists, and at model.max_tokens."
+            "None of them learned in this short time: try more --rounds or train.steps, and check the "
+            "classes that `fedlora simulate` lists and model.max_tokens."
         )
     said = f"train.lr={chosen.rate:g} has the smallest loss, {chosen.loss:.3f}"
     lower = [one for one in tried if one.loss < chosen.loss and one.verdict != "diverged"]
     if lower:
-        said = f"train.lr={chosen.rate:g} has a loss as small as any, {chosen.loss:.3f}, and is the lowest that has"
+        said = f"train.lr={chosen.rate:g} is the lowest rate whose loss, {chosen.loss:.3f}, is as small as any"
     above = [one.rate for one in tried if one.rate > chosen.rate and one.verdict == "diverged"]
     said += f"; {min(above):g} diverged." if above else "."
     if chosen.rate == high:
-        said += f" It is the largest of them: try larger ones, --rates {high:g},{high * 3:g},{high * 10:g}."
+        said += f" It is the largest of them; also try larger rates: --rates {high:g},{high * 3:g},{high * 10:g}."
     elif chosen.rate == low:
-        said += f" It is the smallest of them: try smaller ones, --rates {low / 10:g},{low / 3:g},{low:g}."
+        said += f" It is the smallest of them; also try smaller rates: --rates {low / 10:g},{low / 3:g},{low:g}."
     return said

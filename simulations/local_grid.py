@@ -26,7 +26,7 @@ CLIENT_APP_RAISED = 2
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with one message: it is dropped, the client fails, or the reply is late, damaged or doubled."""
+    """A fault to inject into one message: it is dropped, the client fails, or the reply is late, damaged or doubled."""
 
     kind: Literal["drop", "error", "delay", "corrupt", "duplicate"]
     delay_s: float = 0.0

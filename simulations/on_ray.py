@@ -55,7 +55,7 @@ def run_on_ray(
 ) -> None:
     """Run the ServerApp on Flower's simulation runtime, on the cluster at RAY_ADDRESS if there is one."""
     if importlib.util.find_spec("ray") is None:
-        raise SettingsError("--engine ray needs ray; install it with: pip install 'fedlora[simulation]'")
+        raise SettingsError("--engine ray needs Ray; install it with: pip install 'fedlora[simulation]'")
     from flwr.simulation import run_simulation
 
     client = client_app(SiteFinder(recipe.model_dump_json(), tuple(names), folder.resolve(), compute))
@@ -64,7 +64,7 @@ def run_on_ray(
 
 
 def one_actor(device: str) -> Config:
-    """What Ray sets aside for an actor, which answers one client at a time. Without a GPU of its own it would see none.
+    """Resources of a Ray actor, which answers one client at a time. Without a GPU of its own it would see none.
 
     >>> one_actor("cuda")
     {'num_cpus': 1, 'num_gpus': 1.0}

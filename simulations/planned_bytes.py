@@ -1,4 +1,4 @@
-"""What a run will send, measured on messages that the run's own code packs: task and report are counted as there.
+"""Planned traffic of a run, measured on messages that the run's own code packs, including task and report.
 
 Three rounds are played with Gaussian updates in the place of training: the first is sent no residual, the second is,
 and strategies that take turns (RoLoRA) send another factor in the second than in the third. Later rounds are as the one
@@ -72,7 +72,7 @@ def classes_of(recipe: Recipe) -> tuple[str, ...]:
 
 
 def planned_bytes(recipe: Recipe, *, clients: int, labels: Sequence[str] | None = None) -> dict[str, Any]:
-    """Of one client: a later round's bytes up and down, the first round's, and those of the whole run."""
+    """Bytes of one client: a later round's up and down, the first round's, and those of the whole run."""
     require_compatible(case_of(recipe))
     labels = tuple(labels or classes_of(recipe))
     home = loaded_model(HERE.placed(recipe).model, recipe.adapter, labels)
@@ -118,7 +118,7 @@ def play(recipe: Recipe, progress: Progress, labels: tuple[str, ...], fingerprin
 
 
 def measured(recipe: Recipe) -> Evaluation:
-    """As a site would tell it: every metric of the task."""
+    """A report as a site would send it: every metric of the task."""
     metrics = {metric.name: ACCURACY for metric in task_named(recipe.model.task).metrics}
     return Evaluation(loss=SHARE, metrics=metrics, examples=100)
 

@@ -171,7 +171,7 @@ def federate(
         client = app_of(lambda context: sites[int(context.node_config["partition-id"])], hostile)
         run_apps(server, LocalGrid(client, nodes=len(sites), run_config={}, faults=how.faults), {})
     if not finished:
-        raise RuntimeError("Flower's runtime ended without a result; the reason is in its log above.")
+        raise RuntimeError("Flower's runtime ended without a result; see its log above.")
     progress = finished[0]
     if keeps_personal(recipe):
         export_personal(simulation, names, progress, folder)

@@ -32,10 +32,10 @@ class Start:
 
     recipe: Recipe
     values: Mapping[str, Any]
-    """What is written of it."""
+    """The values to write."""
     data: Federation
     clients_why: str
-    """Where clients come from."""
+    """How clients are formed."""
 
 
 def start(source: str, chosen: Chosen, *, model: str) -> Start:
@@ -61,7 +61,7 @@ def start(source: str, chosen: Chosen, *, model: str) -> Start:
 
 
 def clients_of(source: str, chosen: Chosen) -> tuple[dict[str, Any], str]:
-    """Settings that say whose a row is, and why these."""
+    """Settings that assign rows to clients, and the reason for them."""
     if chosen.client is not None:
         settings = {"partition": "natural", "client_column": chosen.client.column.name}
         return settings, f"column {chosen.client.column.name!r}: {chosen.client.why}"
@@ -85,7 +85,7 @@ def max_tokens(data: DataSettings, model: str) -> int:
 
 def recipe_text(start: Start, chosen: Chosen, *, typed: str) -> str:
     """The recipe as a file: what was chosen, with the reasons and the counts above each setting."""
-    title = f"Made by `{typed}`. The comments count your rows: take them out before you give the file away."
+    title = f"Made by `{typed}`. The comments contain numbers about your rows: remove them before you share this file."
     return "\n".join(_commented(start.values, {"name": [title], **_comments(start, chosen)}))
 
 

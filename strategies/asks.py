@@ -1,4 +1,4 @@
-"""What each strategy may ask of a site: a site that allows a strategy by its name allows this, and no more.
+"""What each strategy may train at a site: a site that allows a strategy by name allows this, and no more.
 
 A name alone would bind nothing: whoever writes `strategies: [ffa]`, so that A stays as it was drawn, must not be asked
 to train A under that name. What is allowed comes from the strategies themselves, as this installation has them.
@@ -17,7 +17,7 @@ from strategies.registry import STRATEGIES, build
 
 @dataclass(frozen=True)
 class Ask:
-    """What one round asks for."""
+    """What one round trains."""
 
     trains: frozenset[Factor]
     """Trained and sent."""
@@ -35,7 +35,7 @@ GRADIENT = Ask(frozenset({Factor.B}), frozenset(), "lora")
 
 
 def asks_of(task: Task) -> frozenset[Ask]:
-    """All that the task's strategy may ask in the task's round; none of a strategy that is not known here.
+    """Everything that the task's strategy may train in the task's round; nothing for an unknown strategy.
 
     The head is trained as the strategy says, or frozen (`train.head`) and then in none of the sets.
     """
@@ -56,11 +56,12 @@ def require_as_named(task: Task) -> None:
     allowed = asks_of(task)
     if Ask(frozenset(task.trains), frozenset(task.keeps), task.adapter.kind) in allowed:
         return
-    named = " or ".join(_said(ask.trains, ask.keeps, ask.kind) for ask in allowed) or "nothing that is known here"
+    named = " or ".join(_said(ask.trains, ask.keeps, ask.kind) for ask in allowed) or "nothing that this version knows"
     raise Refusal(
         Code.STRATEGY_ASKS_MORE,
-        f"the task calls itself {task.strategy} and {_said(task.trains, task.keeps, task.adapter.kind)}; in its round "
-        f"{task.round} {task.strategy} {named}. Allow the strategy that it is in the policy, or none by name.",
+        f"the task is called {task.strategy} but {_said(task.trains, task.keeps, task.adapter.kind)}; in its round "
+        f"{task.round} {task.strategy} {named}. Allow the strategy that it really is in the policy, or list none by "
+        "name.",
     )
 
 

@@ -49,12 +49,13 @@ class Combined:
     residual: Mapping[str, Product] = field(default_factory=dict)
     """What the served mean lacks of `ideal`, where a strategy adds it to the base."""
     measured: bool = True
-    """False: nothing is said of the round's aggregation error: `ideal` was not kept, or no mean is to be served."""
+    """Whether the round's aggregation error is reported. False if `ideal` was not kept, or the served state is not a
+    mean."""
 
 
 @dataclass(frozen=True)
 class RankAllocation:
-    """How much of one matrix a client holds: its rank (0: nothing) and its own scale s_k = α / r_k."""
+    """A client's part of one matrix: its rank (0: none) and its own scale s_k = α / r_k."""
 
     rank: int
     scale: float
@@ -62,7 +63,7 @@ class RankAllocation:
 
 @dataclass(frozen=True)
 class Recipient:
-    """Whom a broadcast is for: the base version that it holds, and its shares where devices are unequal."""
+    """Recipient of a broadcast: its base version, and its shares if devices are unequal."""
 
     client: str
     held_version: int | None = None
@@ -71,7 +72,7 @@ class Recipient:
 
 @dataclass(frozen=True)
 class Payload:
-    """What a client needs to start the round: the adapter, and what to add once to the base that it holds."""
+    """A client's input to the round: the adapter, and what to add once to its base."""
 
     adapter: Adapter
     base_version: int = 0
@@ -82,7 +83,7 @@ class Payload:
 
 @dataclass(frozen=True)
 class Traits:
-    """What a person choosing a strategy asks."""
+    """Properties of a strategy, for users who choose one."""
 
     paper: str
     exact: bool
@@ -98,9 +99,9 @@ class Traits:
     redraws: bool = False
     """Clients start every round in other coordinates: nothing that one round left out can be added in the next."""
     keeps: frozenset[Factor] = frozenset()
-    """Factors that every client trains and keeps to itself: there is no global model then."""
+    """Factors that every client trains and keeps; then there is no global model."""
     own_weights: bool = False
-    """Clients weigh by what they send: neither by examples nor all the same."""
+    """Whether clients are weighted by their updates, not by examples and not equally."""
 
 
 class Strategy(Protocol):
@@ -126,7 +127,7 @@ class Strategy(Protocol):
         ...
 
     def broadcast(self, state: State, recipient: Recipient) -> Payload:
-        """What this recipient is sent at the beginning of a round."""
+        """The broadcast for this recipient at the start of a round."""
         ...
 
     def residual_rank(self, *, clients: int, r: int) -> int:
@@ -150,5 +151,5 @@ class StrategySettings(Settings):
         return Payload(state.adapter)
 
     def residual_rank(self, *, clients: int, r: int) -> int:
-        """Nothing: the base stands."""
+        """No residual: the base does not move."""
         return 0

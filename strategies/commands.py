@@ -36,7 +36,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Setup:
-    """What traffic depends on: the adapted matrices (m, n), the rank, the clients of a round."""
+    """Inputs of the traffic figures: the adapted matrices (m, n), the rank, the clients of a round."""
 
     shapes: Sequence[tuple[int, int]]
     r: int
@@ -44,7 +44,7 @@ class Setup:
 
 
 def traffic(strategy: Strategy, setup: Setup) -> Traffic:
-    """What this implementation sends for all adapted matrices together."""
+    """Values that this implementation sends for all adapted matrices together."""
     each = [traffic_of(strategy, m=m, n=n, r=setup.r, clients=setup.clients) for m, n in setup.shapes]
     return Traffic(sum(one.up for one in each), sum(one.down for one in each))
 
@@ -96,7 +96,7 @@ def strategies(
     ] = "attention",
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """What every strategy trains, sends (numbers per client and round) and guarantees."""
+    """List what every strategy trains, sends (values per client and round) and guarantees."""
     shapes = [(m, n)] if model is None else shapes_of(model, targets, r)
     setup = Setup(shapes, r, clients)
     rows = [describe(name, setup) for name in sorted(STRATEGIES)]
@@ -131,7 +131,7 @@ def probe_adapters(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Is averaging an adapter's trainable parameters the same as averaging ΔW, and if not, with which part frozen?"""
+    """Test whether averaging an adapter's parameters equals averaging ΔW, and if not, with which part frozen."""
     results, refused = [], []
     for name in adapter or [*adapter_types(), "dora", "lora_xs"]:
         try:

@@ -21,7 +21,7 @@ from strategies.mean import factor_mean, in_dtype_of
 
 
 class FedSB(StrategySettings):
-    """Average the core R; needs `adapter.kind: lora_xs`."""
+    """Average the core R; requires `adapter.kind: lora_xs`."""
 
     @property
     def traits(self) -> Traits:

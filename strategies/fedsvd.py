@@ -54,7 +54,7 @@ class FedSVD(StrategySettings):
         for name, layer in adapter.layers.items():
             if layer.rank > min(layer.shape):
                 raise SettingsError(
-                    f"strategy fedsvd wants orthonormal rows in A, and {name} is {layer.shape[0]} x {layer.shape[1]}; "
+                    f"strategy fedsvd needs orthonormal rows in A, but {name} is {layer.shape[0]} x {layer.shape[1]}; "
                     f"set adapter.r <= {min(layer.shape)}, it is {layer.rank}."
                 )
         return State(adapter, memory={"steps": torch.zeros((), dtype=torch.int64)})

@@ -1,4 +1,4 @@
-"""How well a recipe and its strategy fit, where they may meet: what a person should know."""
+"""Remarks on an allowed combination of recipe and strategy, for the user."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ GROUPS = {
 
 
 def remarks(recipe: Recipe, strategy: Strategy) -> Iterator[str]:
-    """What is allowed and should be known: averaging that is not exact, as the probe measures it; no global model."""
+    """Remarks: averaging that is not exact, as measured; no global model."""
     name, traits = recipe.strategy.name, strategy.traits
     if traits.keeps:
-        yield f"strategy {name} has no global model: every client ends with one of its own."
+        yield f"strategy {name} has no global model: every client ends with its own."
         return
     found = probe(recipe.adapter.kind)
     averaged = {group for group, factor in GROUPS[recipe.adapter.kind].items() if factor in strategy.trains(1)}
@@ -29,7 +29,7 @@ def remarks(recipe: Recipe, strategy: Strategy) -> Iterator[str]:
     if error > EXACT and not traits.exact:
         kept = " or ".join(found.exact_with_frozen)
         yield (
-            f"strategy {name} averages {' and '.join(sorted(averaged))}, and that is not averaging ΔW (the probe: off "
-            f"by {error:.0%} for two random clients; exact with {kept} frozen). Every round reports its aggregation "
-            f"error; exact are: {', '.join(named(exact=True))}."
+            f"strategy {name} averages {' and '.join(sorted(averaged))}, which is not the same as averaging ΔW "
+            f"(measured: wrong by {error:.0%} for two random clients; exact with {kept} frozen). Every round reports "
+            f"its aggregation error; exact strategies: {', '.join(named(exact=True))}."
         )

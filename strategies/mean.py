@@ -74,5 +74,5 @@ def zero_product(product: Product) -> bool:
 
 
 def some(matrix: Tensor) -> bool:
-    """Whether any entry is not zero; the first one nearly always says so."""
+    """Whether any entry is not zero; checks the first entry first, which usually decides."""
     return bool(matrix[0, 0]) or bool(torch.any(matrix))

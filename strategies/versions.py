@@ -51,7 +51,7 @@ def newest(state: State, since: int) -> tuple[Residual, ...]:
     """The single residuals after version `since`, which are kept for the newest versions only."""
     if since < state.merged:
         raise ValueError(
-            f"residuals up to version {state.merged} are merged; those after version {since} are asked for"
+            f"residuals up to version {state.merged} are merged, but those after version {since} were requested"
         )
     return state.residuals[since - state.merged :]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 TEMPLATE = "{% for message in messages %}<s>{{ message['content'] }}</s>{% endfor %}"
 HEADS, KEYS = 4, 2
@@ -30,8 +31,27 @@ def tiny_llama() -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
-def save_gguf(path: Path, model: LlamaForCausalLM, *, architecture: str = "llama", without: str = "-") -> Path:
-    """Write the model's tensors in float32, but for the one called `without`."""
+def tiny_qwen2() -> Qwen2ForCausalLM:
+    """Of that shape; its pairs stand half a head apart in llama.cpp too, and queries, keys and values have biases."""
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(vocabulary()), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=HEADS, num_key_value_heads=KEYS, max_position_embeddings=64, rope_theta=10000.0,
+        rms_norm_eps=1e-5, tie_word_embeddings=False, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    return Qwen2ForCausalLM(config).eval()
+
+
+def save_gguf(
+    path: Path,
+    model: PreTrainedModel,
+    *,
+    architecture: str = "llama",
+    without: str = "-",
+    plus: Mapping[str, torch.Tensor] | None = None,
+) -> Path:
+    """Write the model's tensors in float32, but for the one called `without`; to some, by their names there, something
+    is added."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(2)
     writer.add_context_length(64)
@@ -54,7 +74,9 @@ def save_gguf(path: Path, model: LlamaForCausalLM, *, architecture: str = "llama
     writer.add_chat_template(TEMPLATE)
     for name, tensor in model.state_dict().items():
         if name != without:
-            writer.add_tensor(name_in_gguf(name), as_llama_cpp(name, tensor).numpy())
+            written = as_llama_cpp(name, tensor) if architecture == "llama" else tensor.contiguous()
+            there = name_in_gguf(name)
+            writer.add_tensor(there, (written + (plus or {}).get(there, 0.0)).numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -71,11 +93,11 @@ def name_in_gguf(name: str) -> str:
     >>> name_in_gguf("model.layers.1.mlp.up_proj.weight"), name_in_gguf("lm_head.weight")
     ('blk.1.ffn_up.weight', 'output.weight')
     """
-    stem = name.removesuffix(".weight")
+    stem, _, kind = name.rpartition(".")
     if stem.startswith("model.layers."):
         layer, _, inner = stem.removeprefix("model.layers.").partition(".")
-        return f"blk.{layer}.{NAMES[inner]}.weight"
-    return f"{NAMES[stem]}.weight"
+        return f"blk.{layer}.{NAMES[inner]}.{kind}"
+    return f"{NAMES[stem]}.{kind}"
 
 
 def as_llama_cpp(name: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from types import ModuleType
 from unittest import mock
 
+from fedlora.data.form import TEXT_AND_LABEL
 from fedlora.tasks.metric import LOSS
-from fedlora.tasks.registry import TASKS, task_named
+from fedlora.tasks.registry import TASKS, Known, task_named
 from fedlora.tasks.sequence_classification import SequenceClassification
 from fedlora.tasks.verdict import Course
 
@@ -34,7 +35,7 @@ def one_figure() -> Iterator[str]:
     """Registered as a file of `fedlora/tasks` is; gives its name in a recipe."""
     file = ModuleType("fedlora.tasks.one_figure")
     file.OneFigure = OneFigure
-    names = mock.patch.dict(TASKS, {NAME: "one_figure.OneFigure"})
+    names = mock.patch.dict(TASKS, {NAME: Known("one_figure.OneFigure", (TEXT_AND_LABEL,))})
     with mock.patch.dict(sys.modules, {file.__name__: file}), names:
         try:
             yield NAME

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from fedlora.cli import COMMANDS, app, load_command, main, way_out
 from fedlora.config import Recipe, load
+from fedlora.config.former import FORMER
 from fedlora.settings import SettingsError
 from simulations.commands.recipes import settings_of
 
@@ -27,6 +29,16 @@ def test_help_lists_every_command_without_importing_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_the_garbage_collector_goes_on_after_a_command_is_loaded(monkeypatch):
+    """Also where it cannot be."""
+    monkeypatch.setitem(COMMANDS, "broken", ("fedlora.no_such_module:app", ""))
+    load_command("config")
+    assert gc.isenabled()
+    with pytest.raises(ModuleNotFoundError):
+        load_command("broken")
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -72,7 +84,7 @@ def test_a_missing_or_broken_file_is_said(tmp_path):
         load(tmp_path / "nothing.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [1")
-    with pytest.raises(SettingsError, match="is not YAML for settings and cannot be read: line "):
+    with pytest.raises(SettingsError, match="is not valid YAML for settings: line "):
         load(broken)
 
 
@@ -96,7 +108,7 @@ def test_an_error_is_one_line_and_status_two(tmp_path):
 def test_config_show_explains_every_setting():
     done = subprocess.run([sys.executable, "-m", "fedlora", "config", "show"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert all(f" {key} " in done.stdout for key, _, _ in settings_of(Recipe))
+    assert all((f" {key} " in done.stdout) == (key not in FORMER) for key, _, _ in settings_of(Recipe))
     assert all(meaning for _, _, meaning in settings_of(Recipe))
 
 
@@ -129,7 +141,7 @@ def test_a_place_that_cannot_be_used_is_said_in_a_line(tmp_path):
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.EACCES, "let you in"), (errno.EROFS, "another place"), (errno.ENOSPC, "Make room"),
+        (errno.EACCES, "ask its owner"), (errno.EROFS, "another folder"), (errno.ENOSPC, "Free some disk space"),
         (errno.ENOENT, "Is the path right?"), (errno.EIO, "Try again"),
     ],
 )  # fmt: skip

@@ -258,8 +258,8 @@ def test_what_a_site_does_not_know_is_refused_in_words_that_name_versions_and_se
         read_task(message)
     assert str(refused.value) == (
         f"the message is of protocol {PROTOCOL + 1}, this is fedlora {__version__} with protocol {PROTOCOL}: it has "
-        "train.padding, which is not known here. Upgrade fedlora on this side, or leave these settings out of the "
-        "recipe."
+        "train.padding, which this version does not know. Upgrade fedlora on this side, or remove these settings "
+        "from the recipe."
     )
     answer = reply_message(message, unreadable(message, refused.value, client="red"), None)
     report = read_reply(answer, round_number=2, max_examples=10).report
@@ -286,13 +286,13 @@ def test_what_its_sender_marks_ignorable_is_done_without_and_changes_no_digest(n
     assert ignorable(newer_task(hint="later")) == ["train.hint"]
     task, _ = read_task(message)
     assert agreed(newer_task(hint="later")) == agreed(task)
-    with pytest.raises(NewerProtocolError, match=r"it has train.padding, which is not known here"):
+    with pytest.raises(NewerProtocolError, match=r"it has train.padding, which this version does not know"):
         read_task(next_version(hint="later", padding=8))
 
 
 def test_a_new_value_of_a_known_setting_is_refused_as_newer_too():
     text = (OLD / "task-plain.json").read_text().replace('"optimizer":"sgd"', '"optimizer":"lion"')
-    with pytest.raises(NewerProtocolError, match="it has values that are not known here"):
+    with pytest.raises(NewerProtocolError, match="it has values that this version does not know"):
         read_task(from_the_wire(text, protocol=PROTOCOL + 1))
     with pytest.raises(SettingsError, match=r"train\.optimizer"):
         read_task(from_the_wire(text))

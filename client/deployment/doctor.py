@@ -140,7 +140,7 @@ def allowing(model_id: str, fingerprint: str, *, already: Iterable[str]) -> str:
 def policy(settings: ClientSettings) -> Finding:
     """The site's own bounds."""
     found = policy_of(settings)
-    said = f"epsilon at most {found.largest_epsilon:g} for ever, delta {found.largest_delta:g}"
+    said = f"epsilon at most {found.epsilon_budget:g} for ever, delta {found.max_delta:g}"
     if not found.require_privacy:
         return doubtful("policy", "training without privacy is allowed", "Set require_privacy: true in policy.yaml.")
     if found.allow_insecure_noise:

@@ -41,7 +41,7 @@ BASES = """\
 # base_models: []
 """
 
-STRICT = ("require_privacy", "largest_epsilon", "largest_delta", "smallest_noise_multiplier", "allow_metrics")
+STRICT = ("require_privacy", "epsilon_budget", "max_delta", "min_noise_multiplier", "allow_metrics")
 
 
 def ask(folder: Path, *, site: str) -> Request:

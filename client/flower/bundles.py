@@ -1,4 +1,4 @@
-"""What a coordinator ships, looked at before anything of it is unpacked: configuration is welcome, code is not.
+"""Checks of the bundle that a coordinator ships, before it is unpacked: configuration is accepted, code is not.
 
 Flower would unpack the bundle, put its folder first on `sys.path` and import from it. Here a bundle that holds nothing
 but configuration is never unpacked at all - the site runs the client that it installed - and one that carries anything
@@ -28,7 +28,7 @@ class BundleError(Exception):
 
 
 class Kind(StrEnum):
-    """What an accepted bundle is."""
+    """Kinds of accepted bundles."""
 
     CONFIGURATION = "configuration"
     ALLOWED_CODE = "allowed-code"
@@ -46,8 +46,8 @@ def admit(content: bytes, *, allowed: Collection[str]) -> Kind:
         if not entry.is_dir() and path.suffix not in CONFIGURATION and path.name not in NAMES:
             raise BundleError(
                 "bundle-not-allowed",
-                f"the bundle carries {entry.filename!r}, and its hash is not among allow_bundles in client.yaml; "
-                f"if you have read it and trust it, add: {digest}",
+                f"the bundle contains {entry.filename!r}, whose hash is not listed in allow_bundles in client.yaml; "
+                f"if you have read this file and trust it, add: {digest}",
             )
     return Kind.CONFIGURATION
 

@@ -1,4 +1,4 @@
-"""Whether the coordinator takes this site's clock for right: Flower refuses calls from its future or past.
+"""A check whether the coordinator accepts this site's clock: Flower refuses calls from its future or past.
 
 A SuperNode whose clock is more than 5 s ahead or 305 s behind is refused, and ends without saying why. This asks on
 purpose: a call that is signed as the SuperNode's are, in the name of no node, so that it is refused in any case - and
@@ -24,11 +24,11 @@ def against_coordinator(settings: ClientSettings, *, ahead: timedelta = timedelt
     """The finding; `ahead` is added to this clock."""
     said = refusal(settings, datetime.now(UTC) + ahead)
     if said == WRONG_NODE:
-        return good(CHECK, f"{settings.coordinator} takes this clock for right")
+        return good(CHECK, f"{settings.coordinator} accepts this clock")
     if said == WRONG_TIME:
-        remedy = "Have both clocks set by a time server: timedatectl set-ntp true"
+        remedy = "Synchronise both clocks with a time server: timedatectl set-ntp true"
         return bad(CHECK, "this clock is more than 5 s ahead of the coordinator's, or 305 s behind", remedy)
-    return doubtful(CHECK, f"{settings.coordinator} could not be asked: {said}", "See what is said of the coordinator.")
+    return doubtful(CHECK, f"{settings.coordinator} could not be asked: {said}", "See the check of the coordinator.")
 
 
 def refusal(settings: ClientSettings, now: datetime) -> str:

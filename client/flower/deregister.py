@@ -1,8 +1,8 @@
-"""Says good-bye to the coordinator for a SuperNode that was killed, so that the next one is let in at once.
+"""Deregisters a SuperNode that was killed, so that the coordinator accepts the next one at once.
 
-Flower takes a node for connected until its heartbeat has run out, 60 s, and lets no other SuperNode with its key in
-before: it exits with 305, again and again. A SuperNode that stops by itself deregisters its connection first; this
-makes the same call for one that could not. It needs the node's id, which the site learns with its first message.
+Flower considers a node connected until its heartbeat has expired, 60 s, and until then refuses another SuperNode with
+its key: that one exits with 305, again and again. A SuperNode that stops by itself deregisters its connection first;
+this makes the same call for one that could not. It needs the node's id, which the site learns with its first message.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ NODE_FIELD = b"\x08"  # flwr.proto.DeactivateNodeRequest: field 1, a varint
 
 
 def remember_node(settings: ClientSettings, node: int) -> None:
-    """Called with every message; writes when the id is a new one. What goes wrong costs a good-bye, not the message."""
+    """Record the node's id, with every message; writes only a new one. An error costs the deregistration, not the
+    message."""
     path = settings.home("supernode") / "node-id"
     try:
         if not path.exists() or path.read_bytes() != str(node).encode():
@@ -34,7 +35,8 @@ def remember_node(settings: ClientSettings, node: int) -> None:
 
 
 def deregister(settings: ClientSettings) -> None:
-    """Before a SuperNode is started. What goes wrong here costs a minute's wait, as without it, and nothing else."""
+    """Deregister before a SuperNode is started. An error costs a minute's wait, as without this call, and nothing
+    else."""
     path = settings.home("supernode") / "node-id"
     try:
         node = int(path.read_bytes())
@@ -44,9 +46,9 @@ def deregister(settings: ClientSettings) -> None:
     try:
         call(settings, "DeactivateNode", request, at=datetime.now(UTC), timeout_s=TIMEOUT_S)
     except grpc.RpcError as error:  # usually: that node is not connected any more
-        log.info("no good-bye was needed", extra={"said": error.details()})
+        log.info("nothing to deregister", extra={"said": error.details()})
         return
-    log.warning("said good-bye for a SuperNode that could not")
+    log.warning("deregistered a SuperNode that could not do so itself")
 
 
 def varint(number: int) -> bytes:

@@ -60,7 +60,7 @@ Input = tuple[Message, Context, Run, Fab]
 
 
 class GoneError(Exception):
-    """A task whose message the SuperNode has taken back: its run ended while it was being received."""
+    """A task whose message the SuperNode withdrew: its run ended while it was being received."""
 
 
 def connect(address: str, *extra: ProtobufClientInterceptor) -> RuntimeHttpClient:
@@ -89,7 +89,7 @@ class Executor:
         self._node = connect(address, secret)
 
     def run(self) -> None:
-        """For ever; a SuperNode that is away is waited for."""
+        """Answer tasks until the process ends; waits for a SuperNode that does not answer."""
         while True:
             try:
                 worked = self.step()
@@ -121,9 +121,9 @@ class Executor:
             reply = self._app(run, fab)(message, context)
             status, code = SubStatus.COMPLETED, ""
         except GoneError:
-            log.warning("a task is left: its run ended while its message was on the way")
+            log.warning("a task is skipped: its run ended while its message was in transit")
         except BundleError as error:
-            log.error("a bundle is refused: %s", error)
+            log.error("a bundle was refused: %s", error)
             code = error.code
         except Exception:
             log.exception("a task failed")
@@ -138,7 +138,8 @@ class Executor:
             client.close()
 
     def _app(self, run: Run, fab: Fab) -> AnyClientApp:
-        """What answers: the installed client, or the code of a bundle that the site has allowed by its hash."""
+        """The ClientApp that answers: the installed client, or the code of a bundle that the site has allowed by its
+        hash."""
         kind = admit(fab.content, allowed=self._allowed)
         key = fab.hash_str if kind is Kind.ALLOWED_CODE else ""
         if key not in self._apps:
@@ -186,7 +187,7 @@ def require_policy(settings: ClientSettings) -> None:
     try:
         policy_of(settings)
     except SettingsError as error:
-        log.error("the policy cannot be read: no task is taken", extra={"why": str(error)})
+        log.error("the policy cannot be read: no task is accepted", extra={"why": str(error)})
         raise SystemExit(1) from None
 
 

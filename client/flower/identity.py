@@ -1,4 +1,4 @@
-"""How a site shows who it is: its node key, and the certificate for that key that came with the coordinator's grant."""
+"""The site's identity: its node key, and the certificate for that key that came with the coordinator's grant."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ def load_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_ssh_private_key(require_private(path).read_bytes(), password=None)
     except ValueError:
-        raise SettingsError(f"{path} is not a key as fedlora client enroll makes it: restore it.") from None
+        raise SettingsError(f"{path} is not a key made by fedlora client enroll; restore it.") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise SettingsError(f"{path} is a {type(key).__name__}; a node's key is ECDSA: fedlora client enroll makes it.")
+        raise SettingsError(
+            f"{path} is a {type(key).__name__}; a node's key must be ECDSA; create it with: fedlora client enroll"
+        )
     return key
 
 
@@ -32,14 +34,14 @@ def certificate_for(key: ec.EllipticCurvePublicKey, path: Path) -> x509.Certific
         return None
     except (OSError, ValueError) as error:
         raise SettingsError(
-            f"cannot read {path} ({type(error).__name__}): take the grant again with fedlora client accept."
+            f"cannot read {path} ({type(error).__name__}); install the grant again with: fedlora client accept"
         ) from None
     return next((certificate for certificate in found if certificate.public_key() == key), None)
 
 
 def channel_credentials(authority: bytes, node_key: Path, certificate: Path) -> grpc.ChannelCredentials:
-    """For a connection to the coordinator. A grant of version 0.1.0 brought no certificate: none is shown then, and a
-    coordinator that requires one refuses the connection."""
+    """Certificate and key for a connection to the coordinator. A grant of version 0.1.0 contained no certificate: then
+    none is presented, and a coordinator that requires one refuses the connection."""
     key = load_node_key(node_key)
     own = certificate_for(key.public_key(), certificate)
     if own is None:

@@ -1,4 +1,4 @@
-"""How a site stands with its coordinator: asked with a call that is signed as its SuperNode's are, and changes nothing.
+"""The site's status at its coordinator: queried with a call that is signed like its SuperNode's and changes nothing.
 
 The call would activate the site's node, if it did not name a heartbeat that no node may have; how it is refused tells
 which check it came to.
@@ -19,26 +19,26 @@ from client.settings import ClientSettings
 KEY = "flwr-public-key-bin"
 KEY_FIELD = b"\x0a"  # flwr.proto.ActivateNodeRequest: field 1, bytes; field 2, the heartbeat's interval, stays 0
 NOT_APPROVED = "no approved key is shown"
-"""What a coordinator's own check says, where it has one before Flower's."""
+"""Error text of a coordinator's own check, where it has one before Flower's."""
 
 
 NOT_VERIFIED = "CERTIFICATE_VERIFY_FAILED"
-"""In what gRPC says of a handshake."""
+"""Part of gRPC's error text after a failed handshake."""
 
 
 class Standing(Enum):
-    """What a coordinator says of this site."""
+    """Status of this site at the coordinator."""
 
     ACCEPTED = "accepted"
     UNKNOWN = "unknown"
-    """Its key is not one of those that may come in."""
+    """Its key is not approved."""
     WRONG_TIME = "wrong time"
     OTHER_AUTHORITY = "other authority"
-    """It shows a certificate that this site's authority has not signed."""
+    """The coordinator presents a certificate that this site's authority did not sign."""
     AWAY = "away"
-    """It could not be asked."""
+    """The coordinator could not be reached."""
     UNSURE = "unsure"
-    """It has not been asked, or has answered with something else."""
+    """Not asked yet, or an unexpected answer."""
 
 
 def standing(settings: ClientSettings) -> Standing:
@@ -54,7 +54,8 @@ def standing(settings: ClientSettings) -> Standing:
 
 
 def meaning(code: grpc.StatusCode, said: str) -> Standing:
-    """Of a refusal, by flwr 1.39 (message_handler.py, error/catalog.py) or by the coordinator's own check."""
+    """The status behind an error of flwr 1.39 (message_handler.py, error/catalog.py) or of the coordinator's own
+    check."""
     if code is grpc.StatusCode.INVALID_ARGUMENT:  # it came to the interval, past the key
         return Standing.ACCEPTED
     if code is grpc.StatusCode.FAILED_PRECONDITION or said == NOT_APPROVED:

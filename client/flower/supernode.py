@@ -61,7 +61,7 @@ def beat_on() -> None:
     where the coordinator does not know this node any more, the process ends."""
     connection = importlib.import_module(CONNECTION)
     if not hasattr(connection, "HeartbeatSender"):
-        raise RuntimeError("flwr sends its heartbeats in another way: they cannot be kept going")
+        raise RuntimeError("flwr sends its heartbeats differently than expected: failed ones cannot be retried")
     make = connection.HeartbeatSender
 
     def sender(heartbeat: Callable[[], bool]) -> Any:
@@ -69,7 +69,7 @@ def beat_on() -> None:
             try:
                 return heartbeat()
             except grpc.RpcError as error:
-                log.warning("a heartbeat failed, and is sent again", extra={"why": str(error)})
+                log.warning("a heartbeat failed and is sent again", extra={"why": str(error)})
                 return False
             except Exception:
                 traceback.print_exc()
@@ -85,7 +85,9 @@ def show_certificate(key: Path, certificate: Path) -> None:
     """From now on Flower's channels to a SuperLink are made with it."""
     connection = importlib.import_module(CONNECTION)
     if not hasattr(connection, "create_channel"):
-        raise RuntimeError("flwr makes its channels in another way: the site's certificate cannot be shown")
+        raise RuntimeError(
+            "flwr creates its channels differently than expected: the site's certificate cannot be presented"
+        )
 
     def create_channel(
         *,
@@ -96,7 +98,7 @@ def show_certificate(key: Path, certificate: Path) -> None:
         interceptors: Sequence[Any],
     ) -> grpc.Channel:
         if insecure or root_certificates is None:
-            raise ValueError("a site speaks to its coordinator with TLS only, and trusts its authority only")
+            raise ValueError("a site connects to its coordinator only with TLS, and trusts only its authority")
         channel = grpc.secure_channel(
             server_address,
             channel_credentials(root_certificates, key, certificate),

@@ -1,4 +1,4 @@
-"""A message of the coordinator is answered, or given up, before a SuperNode receives the next.
+"""Messages one at a time: each is answered, or discarded, before a SuperNode receives the next.
 
 Flower 1.39 means to do so, and waits for *an* answer after each message. When a run ends while its message is on the
 way, that message's task stays, and so may its answer: from then on the answer that follows a message is the one before
@@ -28,17 +28,17 @@ TAKEN = {
     "_insert_message": {"msg", "state", "store"},
 }
 NOT_READ = Error(code=8, reason="the executor ended before it read its message")
-"""With Flower's code of a ClientApp that crashed."""
+"""An error answer, with Flower's code for a ClientApp that crashed."""
 UNFINISHED = ("pending", "starting", "running")
 LOOK_S = 0.1
 
 
 def take_turns() -> None:
-    """From now on Flower's loop receives and sends as told above."""
+    """Make Flower's loop receive and send as described above."""
     loop = importlib.import_module(LOOP)
     for name, parameters in TAKEN.items():
         if not hasattr(loop, name) or not parameters <= set(inspect.signature(getattr(loop, name)).parameters):
-            raise RuntimeError(f"flwr receives its messages in another way: {name} cannot be watched")
+            raise RuntimeError(f"flwr receives its messages differently than expected: {name} cannot be watched")
     pull, push = loop._pull_and_store_message, loop._push_messages
 
     def receive_whole(*, state: Any, object_store: Any, receive: Callable[[], Any], **others: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""Whether a site has a coordinator, and whether its SuperNode still speaks with it.
+"""Watches a site's connection: whether the coordinator answers, and whether the SuperNode still communicates with it.
 
 A SuperNode whose loop has ended ends (`supernode.py`), and its supervisor starts another; this is for one that is
 there, has no connection and does not try, whatever keeps it. Where the coordinator itself is away, nothing is done: an
@@ -21,7 +21,7 @@ log = logging.getLogger("fedlora.watchdog")
 CONDITION = "coordinator"
 LOOK_S = 5.0
 SAY_S = 15.0
-"""Without a connection for so long a site says so; its SuperNode reconnects sooner, as a rule."""
+"""Seconds without a connection after which a site reports it; its SuperNode usually reconnects sooner."""
 ASK_S, ASK_CONNECTED_S = 15.0, 300.0
 """How often the coordinator is asked how the site stands: without a connection, and with one, for one whose other end
 is frozen looks well, and so does that of a site that was just revoked."""
@@ -29,17 +29,19 @@ is frozen looks well, and so does that of a site that was just revoked."""
 AWAY = "the coordinator does not answer at {}"
 NOT_CONNECTED = "the SuperNode has no connection to the coordinator"
 OTHER = (
-    "what answers at {} shows a certificate that this site's authority has not signed: if the coordinator has replaced "
+    "the server at {} presents a certificate that this site's authority did not sign: if the coordinator has replaced "
     "its authority, ask for a new grant (fedlora admin grant), then: fedlora client accept"
 )
-UNKNOWN = "the coordinator does not accept this site's key: revoked, or replaced by another; ask its administrator"
+UNKNOWN = (
+    "the coordinator does not accept this site's key: it was revoked or replaced; ask the coordinator's administrator"
+)
 
 
 UNREACHED = (Standing.AWAY, Standing.OTHER_AUTHORITY)
 
 
 class Watchdog:
-    """Says how the site stands with its coordinator, in the condition `coordinator`.
+    """Reports the site's connection to its coordinator in the condition `coordinator`.
 
     Ends a SuperNode that has had no connection for `patience.connection_s` (`start_s` before its first) while the
     coordinator answered the agent for `connection_s`; and the agent of a site that was revoked `revoked_s` ago
@@ -69,7 +71,7 @@ class Watchdog:
         self._answers_since: float | None = None
         self._unknown_since: float | None = None
         self.is_revoked = False
-        """Whether the agent has nothing left to do."""
+        """Whether the agent must stop: the site is revoked."""
 
     def look(self, supervisor: Supervisor) -> None:
         """Takes as long as the coordinator does to answer: not to be called by whoever must not wait."""
@@ -116,12 +118,12 @@ class Watchdog:
     def _end_what_is_over(self, supervisor: Supervisor) -> None:
         patience, now = self._settings.patience, self._clock()
         if self._unknown_since is not None and self._asked_at - self._unknown_since >= patience.revoked_s:
-            log.error("this site is revoked, and its agent stops", extra={"why": UNKNOWN})
+            log.error("this site is revoked; its agent stops", extra={"why": UNKNOWN})
             self.is_revoked = True
             supervisor.stop()
             return
         bound = patience.connection_s if self._connected_once else patience.start_s
         if self._silent_s < bound or self._answers_since is None or now - self._answers_since < patience.connection_s:
             return
-        log.warning("the SuperNode has no coordinator and does not try", extra={"seconds": bound})
+        log.warning("the SuperNode has no connection and does not reconnect", extra={"seconds": bound})
         supervisor.kill("supernode")

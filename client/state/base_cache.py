@@ -35,7 +35,7 @@ def hold(folder: Path, run: str, version: int, residual: Mapping[str, Product], 
     if held.version == version:
         return held
     if since not in (0, held.version):
-        raise ValueError(f"the residual starts at base version {since}, this site holds {held.version}")
+        raise ValueError(f"the residual starts at base version {since}, but this site has {held.version}")
     parts = [residual] if since == 0 else [held.total, residual]
     folder.mkdir(parents=True, exist_ok=True)
     moved = CachedBase(run, version, total_of(parts))

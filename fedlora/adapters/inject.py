@@ -82,10 +82,12 @@ def inject(model: nn.Module, settings: AdapterSettings) -> None:
 def say_what_is_left_out(model: nn.Module) -> None:
     """What `all-linear` promises and no adapter fits."""
     if fused := fused_experts(model):
-        log.warning("all-linear adapts no expert of %s: they are fused in one tensor, which stays as it is", fused[0])
+        log.warning(
+            "all-linear does not adapt the experts of %s: they are fused in one tensor, which stays unchanged", fused[0]
+        )
     if scanned := [name for name in linear_names(model) if read_by_a_scan(model, name)]:
         log.warning(
-            "all-linear leaves out %d matrices like %s: a fused scan reads them past their layers",
+            "all-linear leaves out %d matrices like %s: a fused scan reads them directly, not through their layers",
             len(scanned),
             scanned[0],
         )
@@ -108,8 +110,8 @@ def target_names(model: nn.Module, settings: AdapterSettings) -> list[str]:
         chosen = [name for name in chosen if name not in scanned]
     elif scanned:
         raise SettingsError(
-            f"adapter.targets: {scanned[0]} would never train: a fused scan reads its weight past the layer; name "
-            "others (in_proj), or use attention."
+            f"adapter.targets: {scanned[0]} would never train: a fused scan reads its weight directly, not through "
+            "the layer; name others (in_proj), or use attention."
         )
     if settings.layers is not None:
         chosen = [name for name in chosen if layer_index(name) in settings.layers]
@@ -138,11 +140,11 @@ def nothing_fits(model: nn.Module, linears: Sequence[str], settings: AdapterSett
     bare = bare_attention(model) if settings.targets == "attention" else None
     return SettingsError(
         f"{asked} matches no matrix of this model"
-        + (f": {bare} are bare parameters, which only a layer of their own could adapt" if bare else "")
+        + (f": {bare} are plain parameters, not linear layers, and cannot be adapted" if bare else "")
         + (
             f"; its linear layers are called: {last_parts}. Name those to adapt in adapter.targets, or all-linear."
             if linears
-            else "; it has no linear layers, so that nothing of it can be adapted. Choose another model."
+            else "; it has no linear layers, so nothing in it can be adapted. Choose another model."
         )
     )
 
@@ -163,7 +165,8 @@ def require_each_there(linears: Sequence[str], chosen: Sequence[str], settings: 
     beyond = sorted(set(settings.layers or ()) - there)
     if beyond and there:
         raise SettingsError(
-            f"adapter.layers: nothing is adapted in layer {beyond[0]}; the model's are {min(there)} to {max(there)}."
+            f"adapter.layers: layer {beyond[0]} has nothing to adapt; the model's layers are {min(there)} to "
+            f"{max(there)}."
         )
 
 

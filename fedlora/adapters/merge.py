@@ -24,7 +24,7 @@ def fold(model: nn.Module, total: Mapping[str, Product]) -> None:
     layers = dict(adapted_layers(model))
     unknown = sorted(total.keys() - layers.keys())
     if unknown:
-        raise ValueError(f"the residual names {unknown[0]}, which this model does not adapt.")
+        raise ValueError(f"the residual contains {unknown[0]}, which is not adapted in this model.")
     for name, layer in layers.items():
         base = layer.get_base_layer()
         weight: Tensor = base.weight

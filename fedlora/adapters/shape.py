@@ -35,7 +35,7 @@ def shaped(template: Adapter, settings: AdapterSettings, ranks: Mapping[str, int
         return template
     unknown = sorted(ranks.keys() - template.layers.keys())
     if unknown:
-        raise ValueError(f"a rank is given for {unknown[0]}, which this model does not adapt.")
+        raise ValueError(f"a rank is given for {unknown[0]}, which is not adapted in this model.")
     layers = {
         name: at_rank(layer, settings, ranks[name]) if name in ranks else layer
         for name, layer in template.layers.items()

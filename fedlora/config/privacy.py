@@ -1,4 +1,4 @@
-"""What a recipe may ask of the sites' privacy. A site's own policy can only make it stricter."""
+"""Privacy settings of a recipe. A site's own policy can only make them stricter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from fedlora.settings import Settings
 
 
 class ClientLevelSettings(Settings):
-    """Client-level differential privacy, added by a trusted coordinator: another unit, with an ε of its own."""
+    """Client-level differential privacy, added by a trusted coordinator: it protects whole clients, with a separate
+    ε."""
 
     clip: float = Field(ge=LEAST_CLIP)
     """S: largest L2 norm of one client's whole update."""
@@ -24,8 +25,9 @@ class ClientLevelSettings(Settings):
     """δ of this guarantee; below 1 / (number of clients)."""
 
     clients: Annotated[int | None, Since(2)] = Field(None, ge=1)
-    """How many clients a round asks, at most, whoever is connected: the denominator of every round is one more. Needed
-    in a deployment and with the natural partition; otherwise what `rounds` asks of `data.clients` when not given."""
+    """Largest number of clients that a round asks, whoever is connected: the denominator of every round is one more.
+    Required in a deployment and with the natural partition; otherwise, if not given, what `rounds` asks of
+    `data.clients`."""
 
     @model_validator(mode="after")
     def _delta_fits(self) -> ClientLevelSettings:
@@ -35,22 +37,22 @@ class ClientLevelSettings(Settings):
 
 
 class AdaptSettings(Settings):
-    """Noise that shrinks in later rounds where quality on public examples falls short; each round is accounted as it
-    was (FedMentor)."""
+    """Noise that decreases in later rounds where quality on public examples is too low; each round is accounted with
+    the noise that it used (FedMentor)."""
 
     below: float = Field(gt=0)
-    """Quality on the coordinator's own test set, taken as public, below which the noise shrinks for later rounds: the
-    figure that the task is compared by, such as accuracy. Where smaller is better, as with a loss, a round that ends
-    above it counts as short."""
+    """Quality on the coordinator's own test set (treated as public) below which the noise decreases for later rounds,
+    measured by the task's main metric, such as accuracy. If smaller is better, as with a loss, the noise decreases
+    after a round that ends above it."""
 
     start: float = Field(1.5, ge=1, le=10)
-    """σ begins this many times above the calibrated one: what it saves is what later rounds can spend."""
+    """Factor on the calibrated σ at the start: what this saves can be spent in later rounds."""
 
     by: float = Field(0.8, gt=0, lt=1)
-    """Factor on σ for every round that ended below."""
+    """Factor on σ after every round that ended below the target."""
 
     least: float = Field(0.5, gt=0, le=1)
-    """Smallest share of the calibrated σ; a site adds more where its ε would not last for the rounds to come."""
+    """Smallest share of the calibrated σ; a site adds more noise if its ε would not last for the remaining rounds."""
 
 
 class PrivacySettings(Settings):
@@ -66,32 +68,34 @@ class PrivacySettings(Settings):
     """σ, instead of a target ε: noise of standard deviation σ · clip is added to every sum of clipped gradients."""
 
     spare_rounds: int = Field(0, ge=0)
-    """How many trainings a site may begin in vain over the run: one that is cut off after its charge (a kill, a lost
-    round that another state or another `rounds.count` replaced) has to be charged again. σ is calibrated for
-    rounds.count + spare_rounds, so that such a site is still there in the last rounds."""
+    """Number of extra trainings that a site may start in the run: a training that is cut off after its charge (a killed
+    process, a round that was lost and is repeated with another state) must be charged again. σ is calibrated for
+    rounds.count + spare_rounds, so that such a site can still take part in the last rounds."""
 
     clip: float = Field(1.0, ge=LEAST_CLIP)
-    """C: largest L2 norm of one example's gradient over everything that trains."""
+    """C: largest L2 norm of one example's gradient over all trained parameters."""
 
     engine: Literal["fedlora", "opacus"] = "fedlora"
-    """`fedlora`: per-sample linears, at the cost of a non-private step; `opacus`: Opacus' hooks, for comparison."""
+    """`fedlora`: own per-sample gradients of linear layers, at the cost of a non-private step; `opacus`: Opacus' hooks,
+    for comparison."""
 
     insecure_seed: int | None = None
-    """Tests only: noise and sampling from this seed. Every ledger entry and summary is then marked insecure."""
+    """For tests only: noise and sampling from this seed. Every ledger entry and summary is then marked insecure."""
 
     report_metrics: bool = False
-    """Clients under privacy also report loss and accuracy on their own data. These are not privatised: a named leak."""
+    """Private clients also report loss and metrics on their own data, without noise: this reveals information about the
+    data."""
 
     client_level: ClientLevelSettings | None = None
     """Also hide whether a whole client took part, by clipping and noise at the coordinator; accounted separately."""
 
     adapt: AdaptSettings | None = None
-    """Shrink the noise where quality falls short, within `epsilon`; the same noise in every round when not given."""
+    """Decrease the noise where quality is too low, within `epsilon`; constant noise if not given."""
 
     @model_validator(mode="after")
     def _pieces_fit(self) -> PrivacySettings:
         if self.adapt is not None and self.epsilon is None:
-            raise ValueError("adapt needs a budget to stay within; set privacy.epsilon.")
+            raise ValueError("privacy.adapt needs a budget; set privacy.epsilon.")
         return self
 
     @property

@@ -1,4 +1,5 @@
-"""What one client may send to the coordinator; more is rejected before it is decoded, and costs nobody else."""
+"""Limits on what one client may send to the coordinator; more is rejected before it is decoded, at no cost to other
+clients."""
 
 from __future__ import annotations
 
@@ -8,13 +9,15 @@ from fedlora.settings import Settings
 
 
 class QuotaSettings(Settings):
-    """Per-client quotas at the coordinator. None: no quota but the largest message of the schema."""
+    """Quotas per client at the coordinator. None: only the message schema's largest size applies."""
 
     bytes_per_round: int | None = Field(None, ge=1)
-    """Most bytes of one client's answers in a round (`fedlora wire plan` says how many an honest one needs)."""
+    """Largest number of bytes of one client's answers in a round (`fedlora wire plan` shows how many an honest client
+    needs)."""
 
     bytes_per_run: int | None = Field(None, ge=1)
-    """Most bytes of one client's answers over the whole run, resumes included; counted as recorded in rounds.jsonl."""
+    """Largest number of bytes of one client's answers in the whole run, including resumed parts; counted from
+    rounds.jsonl."""
 
     answers_per_minute: int | None = Field(None, ge=1)
-    """Most answers of one client in any 60 seconds, usable or not."""
+    """Largest number of answers of one client in any 60 seconds, usable or not."""

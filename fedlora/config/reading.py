@@ -16,7 +16,7 @@ from fedlora.settings import SettingsError, parse, read_mapping
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """A recipe file, or a packaged one by its name, with `key.path=value` overrides. SettingsError on any problem."""
     if Path(path).suffix.lower() in READERS.keys() - {".json"} and Path(path).exists():
-        raise SettingsError(f"{path} is data and no recipe. `fedlora init {path}` writes a recipe for it.")
+        raise SettingsError(f"{path} is a data file, not a recipe. Write a recipe for it with: fedlora init {path}")
     values = read_mapping(recipe_file(path), f"the recipe {path}", may_be_empty=True)
     return parse(Recipe, override(values, overrides))
 

@@ -1,4 +1,4 @@
-"""The recipe: every section together. Whether they go together is `strategies/compatibility`'s."""
+"""The recipe: all sections together. `strategies/compatibility` checks which settings may be combined."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fedlora.settings import Settings
 
 
 class StrategySettings(Settings):
-    """Which aggregation, and its own settings (`fedlora strategies` lists both)."""
+    """The aggregation strategy and its settings (`fedlora strategies` lists both)."""
 
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
@@ -46,10 +46,11 @@ class Recipe(Settings):
     """A name for tables and pictures."""
 
     mode: Literal["federated", "alone", "pooled"] = "federated"
-    """`alone`: every client by itself; `pooled`: one client that holds everyone's data; both are references."""
+    """`federated`: clients train together. References for comparison: `alone`, every client on its own; `pooled`, one
+    client with all data."""
 
     seed: int = 0
-    """Seed of everything but privacy noise: same seed and machine, same result."""
+    """Seed of everything except privacy noise: the same seed and machine give the same result."""
 
     model: ModelSettings = ModelSettings()
     adapter: AdapterSettings = AdapterSettings()
@@ -62,14 +63,14 @@ class Recipe(Settings):
     robust: RobustSettings = RobustSettings()
     quotas: QuotaSettings = QuotaSettings()
     attack: AttackSettings | None = None
-    """Simulations only: clients that lie, to see what `robust` does about it. A deployment refuses it."""
+    """Simulations only: attacking clients, to test what `robust` does against them. A deployment refuses this."""
 
     devices: Mapping[str, DeviceSettings] = {}
-    """Clients that carry less than the whole adapter, by name; `others` stands for every client that is not named."""
+    """Clients that train less than the whole adapter, by name; `others` stands for every client not named."""
 
     @property
     def most_charges(self) -> int:
-        """How often a site can be charged in the run: what σ is calibrated for."""
+        """The largest number of charges of a site in the run, for which σ is calibrated."""
         return self.rounds.count + self.privacy.spare_rounds
 
     @property

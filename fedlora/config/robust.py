@@ -1,4 +1,4 @@
-"""What a recipe may ask against clients that lie (`server/stages/robust`, docs/robustness.md). Off unless asked for."""
+"""Defences against lying clients (`server/stages/robust`, docs/robustness.md). Off by default."""
 
 from __future__ import annotations
 
@@ -13,30 +13,34 @@ Rule = Literal["mean", "clip-to-median", "screen", "multi-krum", "median", "trim
 
 
 class RobustSettings(Settings):
-    """Bounds on what one client can do to a round. Any of it makes weights uniform: a claim of examples is a lever."""
+    """Limits on what one client can do to a round. Any of them makes weights uniform: a false number of examples would
+    give influence."""
 
     norm_bound: float | None = Field(None, gt=0)
     """Largest change of the model by one update: ‖ΔW_k - ΔW_sent‖_F over all adapted matrices and the head together."""
 
     over_bound: Literal["clip", "reject"] = "clip"
-    """What becomes of an update over `norm_bound`: scaled down to it, or left out."""
+    """What happens to an update over `norm_bound`: scaled down to it, or left out."""
 
     rule: Rule = "mean"
-    """How a round's updates become one. On ΔW, for every strategy of equal ranks: `clip-to-median` (of the round's
-    norms), `screen` (outliers), `multi-krum`. On what is sent, where uploads are linear: `median`, `trimmed-mean`."""
+    """How a round's updates are combined. On ΔW, for every strategy of equal ranks: `clip-to-median` (of the round's
+    norms), `screen` (leaves out outliers), `multi-krum`. On the values sent, if uploads are linear: `median`,
+    `trimmed-mean`."""
 
     attackers: int = Field(1, ge=1)
-    """f: the most clients of a round that may lie. Too few answers for the rule's bound in f stop the run."""
+    """f: the largest number of lying clients in a round. Fewer answers than the rule needs for f stop the run."""
 
     keep: int | None = Field(None, ge=1)
-    """How many updates multi-krum keeps, at most n - f; n - f - 2 when not given, which is what is proven."""
+    """Number of updates that multi-krum keeps, at most n - f; by default n - f - 2, for which its guarantee is
+    proven."""
 
     threshold: float = Field(2.0, gt=1)
-    """`screen` leaves out those, at most f, whose median distance to the others is this many times the median's."""
+    """`screen` leaves out at most f updates: those whose median distance to the others is this many times the
+    median's."""
 
     memory_mb: float = Field(4096.0, gt=0)
-    """Every rule but `mean` holds all of a round's updates at once: more than this is refused before anything is
-    sent."""
+    """Memory limit for a round's updates, in MB: every rule except `mean` keeps all of them at once. A round that needs
+    more is refused before anything is sent."""
 
     @property
     def enabled(self) -> bool:

@@ -1,4 +1,4 @@
-"""`rounds:` how many, who takes part, and how long one waits."""
+"""`rounds:` how many, who takes part, and how long to wait."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class RoundSettings(Settings):
     """Number of rounds."""
 
     fraction: float = Field(1.0, gt=0, le=1)
-    """Share of the known clients asked in each round."""
+    """Share of the connected clients that each round asks."""
 
     quorum: float = Field(0.5, gt=0, le=1)
-    """Share of the asked clients whose valid updates a round needs; fewer is an error, and nothing is changed."""
+    """Share of the asked clients that must send a valid update; with fewer, the run stops and nothing is changed."""
 
     min_clients: int = Field(1, ge=1)
     """Wait for this many connected clients before a round starts."""
@@ -31,20 +31,21 @@ class RoundSettings(Settings):
     """Longest wait for answers in one round, in seconds."""
 
     grace_s: float = Field(60.0, ge=0)
-    """Once the quorum has answered, wait this much longer for the others, in seconds."""
+    """Extra time for the other clients after the quorum has answered, in seconds."""
 
     max_examples: int = Field(10_000_000, ge=1)
-    """Largest number of examples that a client may claim; more is rejected, because it would own the average."""
+    """Largest number of examples that a client may claim; a larger claim is rejected, because it would dominate the
+    average."""
 
     max_weight: int | None = Field(None, ge=1)
-    """Examples beyond so many weigh nothing where means are by examples: client k counts as min(n_k, max_weight), so
-    that no claim and no large site owns the average. 1: all count the same. None: as many as they claim."""
+    """Upper limit on a client's weight in means weighted by examples: client k counts as min(n_k, max_weight), so that
+    no site dominates the average. 1: all clients count the same. None: no limit."""
 
     max_update_norm: float = Field(1e4, gt=0)
-    """Largest L2 norm of a decoded update; more is rejected."""
+    """Largest L2 norm of a decoded update; a larger update is rejected."""
 
     evaluate_every: int = Field(1, ge=1)
-    """Evaluate the global adapter on the shared test set every so many rounds (and after the last)."""
+    """Evaluate the global adapter on the shared test set every this many rounds (and after the last)."""
 
     def asked(self, connected: int) -> int:
         """How many of the connected clients a round asks."""

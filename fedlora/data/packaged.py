@@ -15,7 +15,7 @@ from pathlib import Path
 from fedlora.data.form import MESSAGES, PREFERENCE_MESSAGES, TEXT_AND_LABEL, Form
 from fedlora.data.row import Row, text_row
 from fedlora.data.tables.cells import json_of
-from fedlora.models.base import DEMO_INSTALL
+from fedlora.packaged import DEMO_INSTALL
 from fedlora.settings import SettingsError
 
 AIRLINES = ("united", "usairways", "americanair", "southwestair", "jetblue", "virginamerica")

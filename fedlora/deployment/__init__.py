@@ -1,1 +1,1 @@
-"""What both deployed sides need: health, doctors' checks, keys, enrolment, backups."""
+"""Shared parts of both deployed sides: health, doctors' checks, keys, enrolment, backups."""

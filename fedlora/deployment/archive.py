@@ -31,7 +31,7 @@ PASSING = re.compile(r"\..*\.tmp|.*\.lock|lock|fedlora-.*\.tar")
 
 
 class About(Settings):
-    """What a backup is of; the archive's last member, so that one that was cut short has none."""
+    """A backup's description, its last member, so that a truncated archive has none."""
 
     kind: str
     """coordinator or site."""
@@ -47,7 +47,7 @@ class About(Settings):
     """SHA-256 of every file, by its path in the folder."""
 
     more: Mapping[str, Any]
-    """What the kind's own restore says about it."""
+    """Details for the kind's own restore."""
 
 
 def files_below(folder: Path, *, skip: Iterable[str] = ()) -> Iterator[str]:
@@ -70,7 +70,7 @@ def write_archive(
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise SettingsError(f"{path} is there already and is not overwritten; choose another --out.") from None
+        raise SettingsError(f"{path} already exists and is not overwritten; choose another --out.") from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -103,7 +103,9 @@ def read_about(path: Path, *, kind: str) -> About:
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror or error}.") from None
     except (tarfile.TarError, ValueError, EOFError) as error:
-        raise SettingsError(f"{path} is no whole backup ({type(error).__name__}: {error}); use another one.") from None
+        raise SettingsError(
+            f"{path} is not a complete backup ({type(error).__name__}: {error}); use another one."
+        ) from None
     if about.kind != kind:
         raise SettingsError(f"{path} is the backup of a {about.kind}, not of a {kind}.")
     if found != about.digests:
@@ -119,7 +121,7 @@ def restore_archive(path: Path, folder: Path, *, kind: str, last: str) -> About:
     anything: a backup overwrites nothing."""
     about = read_about(path, kind=kind)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingsError(f"{folder} is there and not empty; nothing is overwritten: choose another folder.")
+        raise SettingsError(f"{folder} exists and is not empty; nothing was overwritten. Choose another folder.")
     make_private_folder(folder)
     kept = b""
     with tarfile.open(path, "r:") as tar:
@@ -172,14 +174,14 @@ def _safe(member: tarfile.TarInfo) -> str:
     """Its path, if it is one inside a folder and the member a plain file; ValueError otherwise."""
     path = PurePosixPath(member.name)
     if not member.isreg() or path.is_absolute() or ".." in path.parts or not path.parts:
-        raise ValueError(f"{member.name!r} is no file of a folder")
+        raise ValueError(f"{member.name!r} is not a file inside a folder")
     return path.as_posix()
 
 
 def _open(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     file = tar.extractfile(member)
     if file is None:
-        raise ValueError(f"{member.name!r} is no file")
+        raise ValueError(f"{member.name!r} is not a file")
     return file
 
 

@@ -1,4 +1,4 @@
-"""Whom to trust is a person's to say: what both sides' commands ask before they replace a key or an authority."""
+"""Questions before a key or an authority is replaced: an administrator decides whom to trust."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fedlora.settings import SettingsError
 
 Fingerprint = Annotated[
     str | None,
-    typer.Option("--fingerprint", help="The fingerprint that it must have, as the other side's administrator told it."),
+    typer.Option("--fingerprint", help="The expected fingerprint, as the other side's administrator told you."),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 def agree(question: str | None, *, yes: bool, found: str = "", expected: str | None = None) -> None:
@@ -26,12 +26,14 @@ def agree(question: str | None, *, yes: bool, found: str = "", expected: str | N
     """
     if expected is not None:
         if not same_fingerprint(expected, found):
-            raise SettingsError(f"the fingerprint is {found}, not {expected}: nothing was changed. Ask the other side.")
+            raise SettingsError(
+                f"the fingerprint is {found}, not {expected}; nothing was changed. Check it with the other side."
+            )
         return
     if question is None or yes:
         return
     if not sys.stdin.isatty():
-        by_telephone = "--fingerprint with what the other side told you, or " if found else ""
-        raise SettingsError(f"{question} Nobody can be asked here: give {by_telephone}--yes if the answer is yes.")
+        by_telephone = "--fingerprint with the fingerprint that the other side told you, or " if found else ""
+        raise SettingsError(f"{question} There is no terminal to ask at; add {by_telephone}--yes to confirm.")
     if not typer.confirm(question, default=False):
         raise SettingsError("nothing was changed.")

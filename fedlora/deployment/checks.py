@@ -16,7 +16,6 @@ from fedlora import __version__
 from fedlora.config import ModelSettings
 from fedlora.deployment.findings import Finding, bad, doubtful, good
 from fedlora.deployment.private_files import require_private
-from fedlora.models.base import load_base, usable_device
 from fedlora.settings import SettingsError
 
 FLOWER = "1.39"
@@ -34,9 +33,9 @@ def versions() -> Finding:
         return bad("versions", f"{error.name} is not installed", "pip install fedlora")
     said = ", ".join(f"{name} {number}" for name, number in {"fedlora": __version__, **found}.items())
     if sys.version_info < PYTHON:
-        return bad("versions", f"Python {sys.version.split()[0]}", "Use Python 3.11 or later.")
+        return bad("versions", f"Python {sys.version.split()[0]}", "Install Python 3.11 or later.")
     if not found["flwr"].startswith(f"{FLOWER}."):
-        return bad("versions", said, f"pip install 'flwr>={FLOWER},<1.40': both sides need the same line.")
+        return bad("versions", said, f"pip install 'flwr>={FLOWER},<1.40': both sides need the same minor version.")
     return good("versions", said)
 
 
@@ -55,8 +54,8 @@ def private(check: str, path: Path) -> Finding:
         require_private(path)
     except SettingsError as error:
         missing = not path.exists()
-        return bad(check, str(error), "Make or restore it." if missing else f"chmod 600 {path}")
-    return good(check, f"{path} is readable by its owner only")
+        return bad(check, str(error), "Create or restore it." if missing else f"chmod 600 {path}")
+    return good(check, f"{path} is readable only by its owner")
 
 
 def certificate(check: str, path: Path, *, remedy: str, host: str | None = None, warn_days: int = WARN_DAYS) -> Finding:
@@ -76,13 +75,15 @@ def valid_now(check: str, found: x509.Certificate, *, remedy: str, warn_days: in
     """By this clock, and for a while."""
     now = datetime.now(UTC)
     if now < found.not_valid_before_utc:
-        return bad(check, f"valid only from {found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC", "Set this clock right.")
+        return bad(
+            check, f"valid only from {found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC", "Correct this machine's clock."
+        )
     days = (found.not_valid_after_utc - now).days
     if now > found.not_valid_after_utc:
         return bad(check, f"expired on {found.not_valid_after_utc:%Y-%m-%d}", remedy)
     if days < warn_days:
         return doubtful(check, f"expires in {days} days", remedy)
-    return good(check, f"valid for {days} more days")
+    return good(check, f"valid for another {days} days")
 
 
 def names(found: x509.Certificate) -> list[str]:
@@ -112,14 +113,16 @@ def disk(path: Path) -> Finding:
     free_gib = shutil.disk_usage(path).free / 2**30
     said = f"{free_gib:.1f} GiB free at {path}"
     if free_gib < LEAST_FREE_GIB:
-        return bad("disk", said, f"Make room: {LEAST_FREE_GIB:.0f} GiB at least.")
+        return bad("disk", said, f"Free disk space: at least {LEAST_FREE_GIB:.0f} GiB are needed.")
     if free_gib < COMFORTABLE_FREE_GIB:
-        return doubtful("disk", said, f"{COMFORTABLE_FREE_GIB:.0f} GiB are comfortable.")
+        return doubtful("disk", said, f"{COMFORTABLE_FREE_GIB:.0f} GiB are recommended.")
     return good("disk", said)
 
 
 def device(name: str) -> Finding:
     """The device that this machine is to compute on."""
+    from fedlora.models.base import usable_device  # with torch, which a coordinator's doctor needs not
+
     try:
         usable_device(name)
     except SettingsError as error:
@@ -129,20 +132,22 @@ def device(name: str) -> Finding:
 
 def base_model(model_id: str) -> Finding:
     """The base model is here and whole; its fingerprint is what the other side must have too."""
+    from fedlora.models.base import load_base
+
     try:
         base = load_base(ModelSettings(id=model_id, max_tokens=8), ("a", "b"))  # no text is read here
     except SettingsError as error:
-        return bad("base model", str(error), "Put the folder there, or fetch it once: hf download ID")
+        return bad("base model", str(error), "Copy the folder there, or download it once: hf download ID")
     return good("base model", f"{model_id}: fingerprint {base.fingerprint}")
 
 
 def clock() -> Finding:
     """Whether the kernel takes this clock to be synchronised; certificates and deadlines need it."""
     if sys.platform != "linux":
-        return doubtful("clock", "cannot be asked on this system", "Check that it is set by a time server.")
+        return doubtful("clock", "cannot be checked on this system", "Check that a time server sets this clock.")
     state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES))  # all zero: ask, change nothing
     if state == TIME_ERROR:
-        return doubtful("clock", "no time server has set it", "timedatectl set-ntp true")
+        return doubtful("clock", "not synchronised with a time server", "timedatectl set-ntp true")
     if state < 0:
-        return doubtful("clock", "the kernel does not say", "Check that NTP runs: timedatectl")
+        return doubtful("clock", "the kernel does not report it", "Check that NTP runs: timedatectl")
     return good("clock", "synchronised")

@@ -1,4 +1,4 @@
-"""How a site and a coordinator come to know each other: a signed request goes one way, a grant comes back.
+"""Enrolment: a site sends a signed request to a coordinator, which sends a grant back.
 
     site                                        coordinator
     makes its own key (it never leaves)
@@ -53,7 +53,7 @@ class Grant(Settings):
     key: str
     """Fingerprint of the site's key that was approved."""
     certificate: str | None = None
-    """PEM; shows to the coordinator's port that this key may come in. Coordinators of version 0.1.0 gave none."""
+    """PEM; proves at the coordinator's port that this key is approved. Coordinators of version 0.1.0 gave none."""
 
 
 def require_name(text: str, *, what: str = "name") -> str:
@@ -101,7 +101,7 @@ def require_valid(request: Request) -> Request:
         if isinstance(error, SettingsError):
             raise
         raise SettingsError(
-            f"the request of {request.site} is not signed by its own key; ask the site to make it again: "
+            f"the request of {request.site} is not signed with its own key; ask the site to make it again: "
             "fedlora client enroll"
         ) from None
     return request
@@ -124,7 +124,9 @@ def authorities_in(pem: str) -> list[Certificate]:
     try:
         return load_pem_x509_certificates(pem.encode())
     except ValueError:
-        raise SettingsError("the authority's certificate is none; ask for the grant again.") from None
+        raise SettingsError(
+            "the grant does not contain a valid authority certificate; ask for the grant again."
+        ) from None
 
 
 def same_fingerprint(given: str, found: str) -> bool:
@@ -154,16 +156,16 @@ def read_grant(path: Path) -> Grant:
 def _read_json(path: Path) -> dict[str, object]:
     try:
         if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise SettingsError(f"{path} has {path.stat().st_size} bytes; at most {LARGEST_FILE_BYTES} are read.")
+            raise SettingsError(f"{path} has {path.stat().st_size} bytes, more than the limit of {LARGEST_FILE_BYTES}.")
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:
         if isinstance(error, SettingsError):
             raise
-        raise SettingsError(f"{path} is not JSON; it should be the file as the other side wrote it.") from None
+        raise SettingsError(f"{path} is not JSON; use the file exactly as the other side sent it.") from None
     if not isinstance(values, dict):
-        raise SettingsError(f"{path} must hold one JSON object.")
+        raise SettingsError(f"{path} must contain one JSON object.")
     return values
 
 

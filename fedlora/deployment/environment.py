@@ -49,7 +49,7 @@ def command(name: str) -> str:
     """A console command of the environment that this Python belongs to."""
     path = Path(sys.executable).parent / name
     if not path.exists():
-        raise SettingsError(f"{name} is not beside {sys.executable}; reinstall fedlora in this environment.")
+        raise SettingsError(f"{name} is not in the folder of {sys.executable}; reinstall fedlora in this environment.")
     return str(path)
 
 

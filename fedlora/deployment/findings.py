@@ -1,4 +1,4 @@
-"""What a doctor finds: each check says how it stands and, if badly, what to do."""
+"""Findings of a doctor: each check reports a state and, if there is a problem, a remedy."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def examine_all(checks: Iterable[tuple[str, Check]]) -> list[Finding]:
         try:
             found.append(check())
         except SettingsError as error:
-            found.append(bad(name, str(error), "Mend this setting."))
+            found.append(bad(name, str(error), "Correct this setting."))
         except Exception as error:
-            found.append(bad(name, f"the check failed: {type(error).__name__}: {error}", "Report this with its text."))
+            found.append(bad(name, f"the check failed: {type(error).__name__}: {error}", "Please report this message."))
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a long-running process says of itself over HTTP: GET /healthz on loopback, and GET /metrics for Prometheus.
+"""Health of a long-running process over HTTP: GET /healthz on loopback, and GET /metrics for Prometheus.
 
 /healthz answers 200 when every process does its work and what it must reach answers, else 503; with JSON either way, in
 which everything else that is wrong is said too.
@@ -65,7 +65,7 @@ def _serve(path: str, page: Page, *, host: str, port: int, setting: str) -> Thre
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """A probe every few seconds is not worth a line."""
+            """Do not log requests: probes come every few seconds."""
 
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if is_ipv6(host) else socket.AF_INET

@@ -17,7 +17,6 @@ from fedlora.config import ModelSettings
 from fedlora.models.fingerprint import fingerprint_of
 from fedlora.models.location import locate as locate
 from fedlora.models.location import not_to_be_had
-from fedlora.models.packaged import DEMO_INSTALL as DEMO_INSTALL
 from fedlora.models.quiet import quiet_transformers as quiet_transformers
 from fedlora.settings import SettingsError
 from fedlora.tasks.positions import TooLongError

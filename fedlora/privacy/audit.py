@@ -24,7 +24,7 @@ from scipy.stats import binom
 
 @dataclass(frozen=True)
 class Guesses:
-    """How an auditor did."""
+    """Result of an auditor's guesses."""
 
     canaries: int
     guesses: int

@@ -25,19 +25,19 @@ def require_within_budget(
         raise Refusal(
             Code.PARTICIPATION_CAP,
             f"run {task.run} has charged this dataset {spending.participations} times and σ was calibrated for "
-            f"{task.rounds}; start a run with more rounds, or with more privacy.spare_rounds.",
+            f"{task.rounds}; start a new run with more rounds or more privacy.spare_rounds.",
         )
     if spending.began_elsewhere:
         raise Refusal(
             Code.PARTICIPATION_CAP,
-            f"run {task.run} has charged these rows under another name, and what it has left is not known under "
-            f"{dataset}; take part in the next run.",
+            f"run {task.run} has charged these rows under another dataset name, so its remaining budget for "
+            f"{dataset} is unknown; take part in the next run.",
         )
     run = spending.run_epsilon(task.privacy.delta)
     if target is not None and run > target:
         raise Refusal(
             Code.BUDGET_EXHAUSTED,
-            f"this task would take run {task.run} to epsilon {run:.3f}, above its target {target}; start another run.",
+            f"this task would take run {task.run} to epsilon {run:.3f}, above its target {target}; start a new run.",
         )
     _require_within_period(task, spending, bounds, dataset)
     _require_within_life(task, spending, bounds, dataset)
@@ -58,14 +58,14 @@ def _require_within_period(task: Task, spending: Spending, bounds: DatasetPolicy
 
 
 def _require_within_life(task: Task, spending: Spending, bounds: DatasetPolicy, dataset: str) -> None:
-    assert bounds.largest_epsilon is not None
+    assert bounds.epsilon_budget is not None
     delta = spending.counted_at(bounds, task)
     lifetime = spending.lifetime_epsilon(delta)
-    if lifetime > bounds.largest_epsilon:
+    if lifetime > bounds.epsilon_budget:
         raise Refusal(
             Code.BUDGET_EXHAUSTED,
             f"this task would take the dataset {dataset} to epsilon {lifetime:.3f} at delta {delta}, above its "
-            f"largest_epsilon {bounds.largest_epsilon}; fewer rounds, more noise, or a larger budget in the site's "
+            f"epsilon_budget {bounds.epsilon_budget}; fewer rounds, more noise, or a larger budget in the site's "
             "policy.",
         )
 
@@ -79,6 +79,6 @@ def require_delta_below(delta: float, examples: int, *, declared: int | None) ->
     if delta * most >= 1:
         raise Refusal(
             Code.DELTA_TOO_LARGE,
-            f"delta {delta} is not below 1 / (number of examples) here, which is held to be {most}; lower "
-            "privacy.delta.",
+            f"delta {delta} is not below 1 / (number of examples) of this site, which is taken as "
+            "{most}; lower privacy.delta.",
         )

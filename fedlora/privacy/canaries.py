@@ -1,4 +1,4 @@
-"""Canaries: rows of a site's file whose gradient is put there by the auditor, before anything is clipped.
+"""Canaries: rows of a site's file whose gradient the auditor sets, before clipping.
 
 The engine takes per-example gradients from a source (`engine.BACKENDS`). While `planting` is on, that source is
 wrapped: a row that is a canary, known by its tokens, gets its own direction times its own norm in the place of what its
@@ -35,7 +35,7 @@ REST, HELD_OUT = -1, -2
 
 @dataclass(frozen=True)
 class Canaries:
-    """Who they are, and how long their gradients are before clipping."""
+    """The canaries, and the norm of their gradients before clipping."""
 
     tokens: Sequence[tuple[int, ...]]
     norms: Sequence[float]
@@ -47,7 +47,7 @@ class Canaries:
 
 
 class Layout:
-    """Who owns which coordinate of what trains, and the sign of every canary's direction there."""
+    """The owner of each trained coordinate, and the signs of every canary's direction."""
 
     def __init__(self, sizes: Sequence[int], canaries: int, *, seed: int) -> None:
         values = sum(sizes)

@@ -1,11 +1,11 @@
-"""What a dataset's ledger carries over from elsewhere: another name's charges, or an ε that a person states.
+"""Spending carried over into a dataset's ledger: another name's charges, or an ε that a person states.
 
     {"kind": "carried", "from": "old", "events": [...], "epsilon": 0.0, "delta": 0.0, "names": {"old": 12},
      "runs": ["run-1"], ...}
 
-Charges that are known one by one are composed with the dataset's own, as if they had been made here. An (ε, δ) that is
-only stated (of a ledger that a disk took with it) is added to the rest: basic composition, the safe way for anything of
-which nothing more is known. Whatever was carried counts for ever; there is no entry that takes it back.
+Charges that are known individually are composed with the dataset's own, as if they had been made here. An (ε, δ) that
+is only stated (for a ledger that was lost) is added to the rest: basic composition, the safe way if nothing more is
+known. Carried spending counts permanently; no entry removes it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Spent:
 
 
 def spent_of(entries: Iterable[Entry]) -> Spent:
-    """What the entries of one ledger count, composed in any order."""
+    """The spending in one ledger's entries, composed in any order."""
     events: list[Event] = []
     stated_epsilon = stated_delta = 0.0
     through: dict[str, int] = {}
@@ -63,7 +63,7 @@ def spent_of(entries: Iterable[Entry]) -> Spent:
 
 
 def event_of(charge: Mapping[str, Any]) -> Event:
-    """What a ledger's charge costs."""
+    """The event of a ledger's charge, for the accountant."""
     return Event(rate=charge["rate"], noise_multiplier=charge["noise_multiplier"], steps=charge["steps"])
 
 
@@ -78,23 +78,23 @@ def last_spent(entries: Iterable[Entry], *, beside: str) -> int:
 
 
 def to_carry(site: Path, dataset: str, source: str) -> Spent:
-    """What `source` has spent that the ledger of `dataset` does not count yet.
+    """The spending of `source` that the ledger of `dataset` does not count yet.
 
     SettingsError where there is nothing, or where the ledger of `source` cannot be trusted.
     """
     if source == dataset or source not in datasets(site):
         others = ", ".join(name for name in datasets(site) if name != dataset)
-        raise SettingsError(f"{site} has no other dataset {source!r} with a ledger; it has {others or 'none'}.")
+        raise SettingsError(f"{site} has no other dataset {source!r} with a ledger; known: {others or 'none'}.")
     chain = inspect_ledger(LedgerFiles(site, source))
     if chain.problem is not None:
         raise SettingsError(
-            f"the ledger of {source} cannot be trusted: {chain.problem}. Restore it, or state what was spent at most "
-            "with --epsilon, --delta and --reason."
+            f"the ledger of {source} cannot be trusted: {chain.problem}. Restore it, or state the most that was "
+            "spent with --epsilon, --delta and --reason."
         )
     counted = spent_of(inspect_ledger(LedgerFiles(site, dataset)).entries).through.get(source, 0)
     later = [entry for entry in chain.entries if entry.sequence > counted and spends(entry, beside=dataset)]
     if not later:
-        raise SettingsError(f"{source} has spent nothing that {dataset} does not count already.")
+        raise SettingsError(f"{source} has spent nothing that {dataset} does not already count.")
     names = {name: number for name, number in spent_of(chain.entries).through.items() if name != dataset}
     return replace(spent_of(later), through={**names, source: len(chain.entries)})
 

@@ -1,4 +1,4 @@
-"""`fedlora ledger carry`: a dataset takes over what was spent on its rows elsewhere. Written down, and for ever."""
+"""`fedlora ledger carry`: add to a dataset's ledger what was spent on its rows elsewhere. Recorded permanently."""
 
 from __future__ import annotations
 
@@ -21,41 +21,47 @@ console = Console(highlight=False, soft_wrap=True)
 
 def carry(
     site: Annotated[Path, typer.Argument(help="The site's folder, or what its client.yaml calls `state`.")],
-    dataset: Annotated[str, typer.Option(help="The dataset that will count it.")],
-    source: Annotated[str | None, typer.Option("--from", help="The dataset of this site that it was spent on.")] = None,
-    epsilon: Annotated[float | None, typer.Option(help="Without --from: the ε that was spent at most ...")] = None,
+    dataset: Annotated[str, typer.Option(help="The dataset that the spending is added to.")],
+    source: Annotated[
+        str | None, typer.Option("--from", help="The dataset of this site on which it was spent.")
+    ] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Without --from: the largest ε that was spent ...")] = None,
     delta: Annotated[float | None, typer.Option(help="... at this δ.")] = None,
-    reason: Annotated[str | None, typer.Option(help="Why; it stands in the ledger. Needed without --from.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="The reason, recorded in the ledger. Required without --from.")
+    ] = None,
     at: Annotated[float, typer.Option(help="δ at which the total is shown.")] = 1e-5,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: for scripts.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation (for scripts).")] = False,
 ) -> None:
-    """Count in one dataset's ledger what was spent on the same rows elsewhere. There is no way back.
+    """Add to one dataset's ledger what was spent on the same rows elsewhere. This cannot be undone.
 
-    --from OLD takes the charges of another dataset of this site: one that holds the same rows. --epsilon and --delta
-    state what nobody can read any more, such as the last ε that the coordinator holds of a ledger that was lost.
+    --from OLD adds the charges of another dataset of this site that contains the same rows. --epsilon and --delta state
+    spending that no ledger shows any more, such as the last ε that the coordinator knows of a lost ledger.
     """
     state = _state(site)
     spent = to_carry(state, dataset, source) if source is not None else _stated(epsilon, delta, reason)
     if source is not None and (epsilon, delta) != (None, None):
-        raise SettingsError("give either --from, or --epsilon with --delta and --reason; for both, carry twice.")
+        raise SettingsError(
+            "give either --from, or --epsilon with --delta and --reason; to add both, run this command twice."
+        )
     what = f"what {source} has spent" if source else f"the stated epsilon {epsilon:g} at delta {delta:g}"
     total = spent.epsilon(delta=at) if source else spent.stated_epsilon
     console.print(f"{dataset} will count {what}: epsilon {at_most(total)}" + (f" at delta {at:g}." if source else "."))
     if spent.stated_delta:
         console.print(
-            f"Its largest_delta in policy.yaml must be above {spent.stated_delta:g} for anything more: the "
-            "stated delta is part of it."
+            f"Its max_delta in policy.yaml must be above {spent.stated_delta:g} before it can train "
+            "again: the stated delta is counted in."
         )
     if not yes:
         if not sys.stdin.isatty():
-            raise SettingsError("this cannot be taken back; run it at a terminal, or add --yes.")
-        typer.confirm("This cannot be taken back. Go on?", abort=True)
+            raise SettingsError("this cannot be undone; run it at a terminal, or add --yes.")
+        typer.confirm("This cannot be undone. Continue?", abort=True)
     key = load_or_create_key(state / "privacy" / "key.pem")
     try:
         entry = carry_over(state, dataset, spent, key=key, source=source or "", reason=reason or "")
     except (Refusal, ValueError) as error:
         raise SettingsError(str(error)) from None
-    console.print(f"Entry {entry.sequence} of {dataset}'s ledger says so; see: fedlora ledger show {site}")
+    console.print(f"Entry {entry.sequence} of {dataset}'s ledger records this; see: fedlora ledger show {site}")
 
 
 def _stated(epsilon: float | None, delta: float | None, reason: str | None) -> Spent:
@@ -73,6 +79,7 @@ def _state(site: Path) -> Path:
         return site / str(read_mapping(config, f"the settings {config}").get("state", "state"))
     if not site.is_dir():
         raise SettingsError(
-            f"{site} is no folder; give the site's, or what its client.yaml calls `state`.{did_you_mean(site)}"
+            f"{site} is not a folder; give the site's folder, or what its client.yaml calls "
+            f"`state`.{did_you_mean(site)}"
         )
     return site

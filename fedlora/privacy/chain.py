@@ -30,7 +30,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Chain:
-    """What is certain in a file: the longest unbroken beginning, and what follows it."""
+    """The valid part of a file: its longest unbroken beginning, and a description of what follows."""
 
     entries: tuple[Entry, ...]
     sound_bytes: int
@@ -38,7 +38,7 @@ class Chain:
     """Length of a last line without its end: a write that a crash cut short. Nobody was told that it is in the file."""
 
     problem: str | None = None
-    """Why a complete line cannot be trusted; nothing behind it is either."""
+    """Why a complete line cannot be trusted; then nothing after it is trusted either."""
 
     @property
     def head(self) -> str:
@@ -46,7 +46,7 @@ class Chain:
 
 
 def canonical(fields: Mapping[str, Any]) -> bytes:
-    """The one way in which fields are written.
+    """The canonical encoding of fields.
 
     >>> canonical({"b": 1, "a": "é"})
     b'{"a":"\\\\u00e9","b":1}'

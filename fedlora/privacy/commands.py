@@ -26,8 +26,10 @@ from fedlora.privacy.plan import ClientPlan, Release, Shape, plan_client, releas
 from fedlora.privacy.shown import at_most
 from fedlora.settings import SettingsError, parse
 
-ledger_app = typer.Typer(no_args_is_help=True, add_completion=False, help="What a site's data have spent.")
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+ledger_app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="The privacy budget that a site's data have spent."
+)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 ledger_app.command()(carry)
@@ -50,10 +52,12 @@ def plan(
     ],
     target: Annotated[float, typer.Option("--epsilon", help="Target ε of the whole run.")] = 6.0,
     delta: Annotated[float, typer.Option(help="δ; below 1 / examples.")] = 1e-5,
-    batch: Annotated[int, typer.Option(min=1, help="Expected batch.")] = 32,
-    rounds: Annotated[int, typer.Option(min=1, help="Most rounds that a client may be called in.")] = 10,
+    batch: Annotated[int, typer.Option(min=1, help="Expected batch size.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="Largest number of rounds that a client takes part in.")] = 10,
     steps: Annotated[int, typer.Option(min=1, help="Local steps a round.")] = 10,
-    spare_rounds: Annotated[int, typer.Option(min=0, help="Trainings that a client may begin in vain.")] = 0,
+    spare_rounds: Annotated[
+        int, typer.Option(min=0, help="Extra trainings per client, for rounds that are cut off and repeated.")
+    ] = 0,
     clip: Annotated[float, typer.Option(help="C: largest norm of one example's gradient.")] = 1.0,
     rank: Annotated[int, typer.Option(min=1, help="r of FedIT, FFA and FedSVD.")] = 8,
     core_rank: Annotated[int, typer.Option(min=1, help="r of Fed-SB's core.")] = 16,
@@ -61,7 +65,7 @@ def plan(
     lr: Annotated[float, typer.Option(help="Learning rate of SGD, for the noise in ΔW.")] = 0.1,
     as_json: AsJson = False,
 ) -> None:
-    """What a private run would cost: σ per client, ε by round, one more round, and what each strategy releases."""
+    """Plan a private run: σ per client, ε by round, the cost of one more round, and what each strategy releases."""
     try:
         asked = {"epsilon": target, "delta": delta, "clip": clip, "spare_rounds": spare_rounds}
         privacy = parse(PrivacySettings, asked, prefix="privacy")
@@ -89,7 +93,7 @@ def plan(
 
 
 def _client_table(plans: list[ClientPlan]) -> Table:
-    table = Table("examples", "public size", "q", "σ", "ε in the end", "at most", "one more round costs")
+    table = Table("examples", "public size", "q", "σ", "final ε", "at most", "one more round costs")
     for client in plans:
         table.add_row(
             str(client.examples),
@@ -128,9 +132,9 @@ def _release_table(sent: Any, shape: Shape, noise_std: float) -> Table:
 def show(
     site: SiteFolder, delta: Annotated[float, typer.Option(help="δ of ε.")] = 1e-5, as_json: AsJson = False
 ) -> None:
-    """ε by dataset and run, composed over everything that was ever charged (one example added or removed).
+    """Show ε by dataset and run, composed over everything that was ever charged (one example added or removed).
 
-    Exit status 1 if a ledger cannot be trusted: its figures are then of what is certain, and more may have been spent.
+    Exit status 1 if a ledger cannot be trusted: then its figures are lower bounds, and more may have been spent.
     """
     chains = {name: inspect_ledger(LedgerFiles(site, name)) for name in _datasets(site)}
     rows = [row for name, chain in chains.items() for row in _spent(name, chain, delta)]
@@ -159,7 +163,8 @@ def _show(rows: list[dict[str, Any]], damaged: dict[str, str], delta: float) -> 
 
 @ledger_app.command()
 def verify(site: SiteFolder, as_json: AsJson = False) -> None:
-    """Check every chain and anchor. Exit status 1 if a ledger cannot be trusted; what is certain is counted."""
+    """Verify every ledger's chain and anchor. Exit status 1 if a ledger cannot be trusted; only entries that are
+    certain are counted."""
     rows = []
     for name in _datasets(site):
         chain = inspect_ledger(LedgerFiles(site, name))
@@ -175,7 +180,7 @@ def verify(site: SiteFolder, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows))
     for row in () if as_json else rows:
-        torn = f"; {row['torn_bytes']} bytes of an unfinished line, never in force" if row["torn_bytes"] else ""
+        torn = f"; {row['torn_bytes']} bytes of an unfinished line, which does not count" if row["torn_bytes"] else ""
         verdict = f"DAMAGED: {row['problem']}; certain before it:" if row["problem"] else "sound:"
         typer.echo(f"{row['dataset']}: {verdict} {row['entries']} entries, head {str(row['head'])[:16]}{torn}")
     if any(row["problem"] for row in rows):
@@ -185,14 +190,14 @@ def verify(site: SiteFolder, as_json: AsJson = False) -> None:
 @ledger_app.command()
 def export(
     site: SiteFolder,
-    dataset: Annotated[str | None, typer.Option(help="Which dataset; the only one when not given.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="The dataset; not needed if there is only one.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print every entry, as CSV or with --json as one JSON object a line; only what is certain."""
+    """Print every entry that is certain, as CSV, or with --json as one JSON object per line."""
     names = _datasets(site)
     chosen = dataset or (names[0] if len(names) == 1 else "")
     if chosen not in names:
-        raise SettingsError(f"name one of this site's datasets by --dataset: {', '.join(names)}.")
+        raise SettingsError(f"choose one of this site's datasets with --dataset: {', '.join(names)}.")
     chain = inspect_ledger(LedgerFiles(site, chosen))
     rows = [{"sequence": e.sequence, **e.fields, "digest": e.digest} for e in chain.entries]
     if as_json:
@@ -212,8 +217,8 @@ def _datasets(site: Path) -> list[str]:
     names = datasets(site)
     if not names:
         raise SettingsError(
-            f"{site} holds no ledger (no privacy/*/ledger.jsonl); give a site's folder, or what its client.yaml calls "
-            f"`state`.{did_you_mean(site)}"
+            f"{site} contains no ledger (no privacy/*/ledger.jsonl); give a site's folder, or what its client.yaml "
+            f"calls `state`.{did_you_mean(site)}"
         )
     return names
 

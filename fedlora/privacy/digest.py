@@ -1,5 +1,5 @@
-"""What makes two deliveries the same task (docs/decisions/0006). Both sides compute it: a receipt names the task that
-it is for, and the coordinator knows which it sent."""
+"""Digest of a task, by which two deliveries are known to be the same (docs/decisions/0006). Both sides compute it: a
+receipt names its task, and the coordinator knows which task it sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A private task may not ask for dropout: for whoever sees a task before anything is loaded."""
+"""Dropout is refused in private tasks; this check needs nothing loaded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ def require_no_dropout(dropout: float) -> None:
     if dropout > 0:
         raise Refusal(
             Code.DROPOUT,
-            f"adapter.dropout is {dropout}, and private steps train without dropout: its masks would tie every "
-            "example's gradient to who else was drawn; set adapter.dropout to 0.",
+            f"adapter.dropout is {dropout}, but private steps train without dropout: its masks would make every "
+            "example's gradient depend on the other examples drawn; set adapter.dropout to 0.",
         )

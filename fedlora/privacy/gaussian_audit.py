@@ -1,4 +1,4 @@
-"""What the scores of canaries say of a claimed mechanism, if that is what ran: three tests, and their power before.
+"""Tests of a claimed mechanism on the scores of canaries: three tests, and their power in advance.
 
 The claim of a step is (q, σ, C, b): every row is drawn with probability q, clipped to C, the sum gets noise σC and is
 divided by b. In units of C, b times what was released, along the direction of a canary of norm C or more, is
@@ -39,7 +39,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of a run. Shapes: t steps, m canaries."""
+    """Observations of a run. Shapes: t steps, m canaries."""
 
     claims: Sequence[Claim]
     scores_tm: Tensor
@@ -50,7 +50,7 @@ class Seen:
 
     @property
     def one_sided(self) -> bool:
-        """Few canaries, and all of them included, or none."""
+        """Whether there are too few canaries, or all of them were included, or none."""
         return bool(self.included_m.all()) or not bool(self.included_m.any())
 
 
@@ -105,7 +105,7 @@ def clipping(seen: Seen, *, level: float) -> Finding:
 
 
 def blind(seen: Seen, *, drawn: int) -> str | None:
-    """Why these scores cannot be those of an audit that works, whatever the tests say; None where they can.
+    """Why these scores cannot come from a working audit, whatever the tests show; None if they can.
 
     `drawn`: how often a canary was planted in a step.
     """
@@ -123,7 +123,7 @@ def blind(seen: Seen, *, drawn: int) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """An audit before it is made: enough to say what it would find."""
+    """A planned audit: enough to predict what it would detect."""
 
     claims: Sequence[Claim]
     canaries: int

@@ -48,13 +48,13 @@ from fedlora.protocol.task import Task
 
 @dataclass(frozen=True)
 class Grant:
-    """Leave to train one task; `mechanism` and `receipt` are None where the policy lets it train without privacy."""
+    """Permission to train one task; `mechanism` and `receipt` are None if the policy lets it train without privacy."""
 
     task: str
     mechanism: Mechanism | None = None
     receipt: str | None = None
     public_examples: int | None = None
-    """What may be reported as the number of examples, and used as the update's weight."""
+    """The number of examples that may be reported, and used as the update's weight."""
 
     insecure_seed: tuple[object, ...] | None = field(default=None, repr=False)
 
@@ -65,7 +65,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Answer:
-    """What leaves the site for one task: kept, so that a retry gets the same bytes."""
+    """The answer to one task: kept, so that a retry gets the same bytes."""
 
     report: str
     blob: bytes
@@ -81,10 +81,10 @@ class Answer:
 
 
 class AnsweredMeanwhile(Exception):  # noqa: N818  # nothing is wrong: here is the answer
-    """Another process was quicker."""
+    """Another process has answered this task first."""
 
     def __init__(self, answer: Answer) -> None:
-        super().__init__("the task was answered by another process meanwhile")
+        super().__init__("another process answered the task in the meantime")
         self.answer = answer
 
 
@@ -122,7 +122,7 @@ class Guard:
         if hashlib.sha256(content).hexdigest() != found.fields["answer"]:
             raise Refusal(
                 Code.LEDGER_DAMAGED,
-                f"{path} is not the answer that the ledger says was released; restore it, or start a new run.",
+                f"{path} is not the answer that the ledger records as released; restore it, or start a new run.",
             )
         return Answer.unpacked(content)
 
@@ -184,7 +184,7 @@ class Guard:
                 size=size,
                 most_charges=task.rounds,
                 target=self._target(task),
-                least_sigma=self._policy.smallest_noise_multiplier,
+                least_sigma=self._policy.min_noise_multiplier,
             )
         except UnreachableError as error:
             raise Refusal(Code.BUDGET_UNREACHABLE, str(error)) from None
@@ -201,12 +201,12 @@ class Guard:
             most_charges=task.rounds,
             target=target,
             order=order,
-            least_sigma=self._policy.smallest_noise_multiplier,
+            least_sigma=self._policy.min_noise_multiplier,
         )
 
     def _receipt(self, task: Task, digest: str, mechanism: Mechanism, spending: Spending, entry: Entry) -> Receipt:
         bounds = self._policy.dataset(self._files.dataset)
-        assert bounds.largest_epsilon is not None
+        assert bounds.epsilon_budget is not None
         return Receipt(
             client=self._client,
             dataset=self._files.dataset,
@@ -223,7 +223,7 @@ class Guard:
             delta_lifetime=spending.counted_at(bounds, task),
             epsilon_stated=spending.before.stated_epsilon,
             delta_stated=spending.before.stated_delta,
-            epsilon_allowed=bounds.largest_epsilon,
+            epsilon_allowed=bounds.epsilon_budget,
             secure=spending.secure,
             sequence=entry.sequence,
             digest=entry.digest,

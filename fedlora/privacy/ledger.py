@@ -42,7 +42,7 @@ BUSY_S = 60.0
 
 @dataclass(frozen=True)
 class LedgerFiles:
-    """Where the ledger of one dataset lies at one site."""
+    """Paths of one dataset's ledger at one site."""
 
     site: Path
     dataset: str
@@ -50,8 +50,8 @@ class LedgerFiles:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.dataset):
             raise ValueError(
-                f"the dataset id {self.dataset!r} is a file name here: 1 to 100 letters, digits, dots, dashes and "
-                "underscores, beginning with a letter or digit."
+                f"the dataset id {self.dataset!r} is used as a file name: use 1 to 100 letters, digits, dots, dashes "
+                "and underscores, starting with a letter or digit."
             )
 
     @property
@@ -116,7 +116,7 @@ class Ledger:
         return entry
 
     def anchor(self) -> None:
-        """Sign and keep, beside the ledger, how long it is and how it ends."""
+        """Write the anchor: the signed length and last digest of the ledger."""
         statement = _statement(self._files.dataset, len(self.entries), self._head)
         signed = {**statement, "signature": sign(self._key, canonical(statement))}
         write_atomically(self._files.anchor, canonical(signed))
@@ -132,8 +132,8 @@ def exclusive_ledger(files: LedgerFiles, key: PrivateKey) -> Iterator[Ledger]:
         if chain.problem is not None:
             raise Refusal(
                 Code.LEDGER_DAMAGED,
-                f"the ledger {files.ledger} cannot be trusted: {chain.problem}. Nothing is trained on this dataset "
-                "until a person has looked (`fedlora ledger verify`) and restored it.",
+                f"the ledger {files.ledger} cannot be trusted: {chain.problem}. Training on this dataset is blocked "
+                "until an administrator has checked it (`fedlora ledger verify`) and restored it.",
             )
         ledger = Ledger(files, chain, key)
         if chain.torn_bytes:
@@ -157,7 +157,8 @@ def locked(path: Path) -> Iterator[None]:
                 if time.monotonic() > until:
                     raise Refusal(
                         Code.LEDGER_BUSY,
-                        f"another process has held {path} for {BUSY_S:g} s; end it, or wait, and send the task again.",
+                        f"another process has locked {path} for {BUSY_S:g} s; stop it, or wait, then send the task "
+                        "again.",
                     ) from None
                 time.sleep(0.01)
                 continue
@@ -175,7 +176,8 @@ def hold_ledger(files: LedgerFiles) -> Iterator[None]:
 
 
 def read_ledger(files: LedgerFiles, *, public_key: str | None) -> Chain:
-    """What is certain, and the first problem. Without a public key the anchor's signature is not checked."""
+    """The entries that are certain, and the first problem. Without a public key the anchor's signature is not
+    checked."""
     content = files.ledger.read_bytes() if files.ledger.exists() else b""
     chain = read_chain(content)
     problem = chain.problem or _against_anchor(chain, files, public_key) or _against_answers(chain, files)
@@ -183,7 +185,8 @@ def read_ledger(files: LedgerFiles, *, public_key: str | None) -> Chain:
 
 
 def inspect_ledger(files: LedgerFiles) -> Chain:
-    """What is certain, for somebody beside a running client: waits while an entry and its anchor are being written.
+    """The entries that are certain, read while a client may be running: waits while an entry and its anchor are being
+    written.
 
     Without the site's key nothing says who wrote the anchor: that is a problem too.
     """
@@ -215,7 +218,7 @@ def _against_anchor(chain: Chain, files: LedgerFiles, public_key: str | None) ->
     if len(chain.entries) < sequence:
         return f"it was cut: {len(chain.entries)} entries are left of {sequence}"
     if (chain.entries[sequence - 1].digest if sequence else GENESIS) != digest:
-        return f"entry {sequence} is not the one that was anchored: the ledger was rewritten"
+        return f"entry {sequence} is not the anchored one: the ledger was rewritten"
     if len(chain.entries) > sequence + 1:
         return f"{len(chain.entries)} entries, but only {sequence} were anchored"
     return None
@@ -228,7 +231,10 @@ def _against_answers(chain: Chain, files: LedgerFiles) -> str | None:
     unknown = [name for name in names if _TASK.fullmatch(name) and name not in charged]
     if not unknown:
         return None
-    return f"it is an older copy: {len(unknown)} answer(s) beside it were never charged in it, as {unknown[0][:16]}"
+    return (
+        f"it is an older copy: {len(unknown)} answer(s) stored with it were never charged in it, such as "
+        f"{unknown[0][:16]}"
+    )
 
 
 def _statement(dataset: str, sequence: int, digest: str) -> dict[str, Any]:

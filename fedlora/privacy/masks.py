@@ -1,4 +1,4 @@
-"""Attention masks that are always made, so that whether a batch has padding changes nobody's arithmetic.
+"""Attention masks that are always created, so that padding elsewhere in a batch changes no other example's arithmetic.
 
 transformers leaves the mask out where no token of the batch is padding: one shorter text in the batch, and every other
 text is computed by another path. In exact numbers the two agree. In bfloat16 on a CPU an example's gradient moved by
@@ -17,7 +17,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 MADE_BY = ("eager", "sdpa")
 """Where transformers makes masks of the whole batch. Other kinds of attention are judged by the rehearsal alone."""
 
-_always: ContextVar[bool] = ContextVar("every mask is made", default=False)
+_always: ContextVar[bool] = ContextVar("all masks were created", default=False)
 
 Mask = Callable[..., Any]
 

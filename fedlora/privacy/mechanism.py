@@ -20,7 +20,7 @@ LEAST_CLIP: Final = 1e-12
 
 @dataclass(frozen=True, kw_only=True)
 class Mechanism:
-    """What is public about the private steps of one task: the engine runs it, the accountant and the ledger price it.
+    """Public parameters of a task's private steps: the engine runs them, the accountant and the ledger price them.
 
     Adjacency: add or remove one example. Nothing in here depends on the examples; q comes from a public size.
     """

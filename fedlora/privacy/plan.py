@@ -1,4 +1,4 @@
-"""What a private run would cost and release, before anybody trains: σ per client, ε by round, noise by strategy.
+"""Cost of a private run, before training: σ per client, ε by round, noise by strategy.
 
 Shapes: one adapted matrix W (m, n), rank r; T steps of learning rate η on noise alone, standard deviation
 τ = σ C / b per value; s is the adapter's scale. Expected squared noise in the served ΔW = s B [R] A, from B = 0:
@@ -37,12 +37,12 @@ class ClientPlan:
     epsilon_at_most: float
     """With every spare round taken as well: what the site can be charged in the run."""
     one_more_round: float
-    """What one round beyond the plan would add to ε."""
+    """The ε that one round beyond the plan would add."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """What a strategy sends per adapted matrix and round, and the noise that its ΔW holds at the end."""
+    """Values that a strategy sends per adapted matrix and round, and the noise in its ΔW at the end."""
 
     strategy: str
     values: int

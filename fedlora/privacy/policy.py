@@ -1,12 +1,12 @@
 """The site's policy: one YAML file, read by the client alone. Nothing that arrives in a message is ever read from it.
 
     # client.yaml's neighbour, policy.yaml
-    largest_epsilon: 6.0
+    epsilon_budget: 6.0
     coordinators: [hospital-net]
     base_models: [sentence-transformers/all-MiniLM-L6-v2]   # nothing else is ever loaded for a message
     datasets:
       tickets:
-        largest_epsilon: 3.0        # this dataset's own lifetime budget
+        epsilon_budget: 3.0        # this dataset's own lifetime budget
         epsilon_per_period: 1.0     # ε of any 30 days, whatever runs and coordinators are called (FedMentor)
         public_examples: 2400
 
@@ -20,14 +20,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from fedlora.config.privacy import PrivacySettings
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.protocol.task import Task
-from fedlora.settings import Settings, parse, read_mapping
+from fedlora.settings import FormerName, Settings, parse, read_mapping
 
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 """An entry of `base_models` of this form is a fingerprint, every other one an id."""
@@ -36,98 +36,100 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.AS
 
 
 class DatasetPolicy(Settings):
-    """Bounds of one dataset; what is not given is the site's."""
+    """Limits of one dataset; where not given, the site's limits apply."""
 
-    largest_epsilon: float | None = Field(None, gt=0)
-    """Lifetime budget: ε of everything ever done to this dataset, across runs."""
+    epsilon_budget: Annotated[float | None, FormerName("largest_epsilon")] = Field(None, gt=0)
+    """Lifetime budget: largest ε of everything ever done with this dataset, across all runs."""
 
-    largest_delta: float | None = Field(None, gt=0, lt=1)
+    max_delta: Annotated[float | None, FormerName("largest_delta")] = Field(None, gt=0, lt=1)
     """δ at which that budget is counted, and the largest δ that a task may ask for."""
 
     epsilon_per_period: float | None = Field(None, gt=0)
-    """Largest ε of everything done to this dataset within any `period_days`, in whatever runs and for whatever
-    coordinators. It is also every run's target where the recipe's is larger: sensitive data take more noise."""
+    """Largest ε of everything done with this dataset within any `period_days`, across all runs and coordinators. It is
+    also the target of every run whose recipe asks for more: sensitive data get more noise."""
 
     period_days: float = Field(30.0, gt=0)
-    """Length of that period, by this site's own clock."""
+    """Length of that period in days, by this site's own clock."""
 
     public_examples: int | None = Field(None, ge=1)
-    """The dataset's size as it may be known: sampling rate, denominator, weight and the bound on δ come from it alone.
-    Not given: the actual size rounded down to a coarse ladder, which tells its order of magnitude."""
+    """The dataset's size as outsiders may know it: sampling rate, denominator, weight and the bound on δ are
+    computed from it alone. If not given, the actual size rounded down to a coarse ladder, which reveals its order of
+    magnitude."""
 
     @model_validator(mode="before")
     @classmethod
     def _said_what_it_did_not_bind(cls, values: Any) -> Any:
         if isinstance(values, dict) and "epsilon_per_run" in values:
             raise ValueError(
-                "epsilon_per_run bound a run's name, and a coordinator starts as many names as it likes; write "
-                "epsilon_per_period: it bounds all runs within period_days (30) together."
+                "epsilon_per_run was a bound per run name, and a coordinator can start any number of "
+                "names; use epsilon_per_period, which bounds all runs within period_days (30) together."
             )
         return values
 
 
 class Policy(Settings):
-    """What this site allows. Every default is the strict side."""
+    """What this site allows. Every default is strict."""
 
     require_privacy: bool = True
     """Refuse to train without differential privacy."""
 
-    largest_epsilon: float = Field(8.0, gt=0)
-    """Lifetime budget of each dataset: ε of everything ever done to it, across runs (add/remove one example)."""
+    epsilon_budget: Annotated[float, FormerName("largest_epsilon")] = Field(8.0, gt=0)
+    """Lifetime budget of each dataset: largest ε of everything ever done with it, across all runs (add/remove one
+    example)."""
 
-    largest_delta: float = Field(1e-5, gt=0, lt=1)
-    """δ at which the budget is counted, and the largest δ that a task may ask for."""
+    max_delta: Annotated[float, FormerName("largest_delta")] = Field(1e-5, gt=0, lt=1)
+    """δ at which the budget is counted; also the largest δ that a task may use."""
 
-    smallest_noise_multiplier: float = Field(0.3, gt=0)
-    """Least σ. A calibrated σ below it is raised to it; a recipe that asks for less is refused."""
+    min_noise_multiplier: Annotated[float, FormerName("smallest_noise_multiplier")] = Field(0.3, gt=0)
+    """Smallest σ. A smaller calibrated σ is raised to it; a recipe that sets a smaller one is refused."""
 
-    largest_clip: float = Field(10.0, gt=0)
+    max_clip: Annotated[float, FormerName("largest_clip")] = Field(10.0, gt=0)
     """Largest clipping norm C."""
 
     strategies: tuple[str, ...] | None = None
-    """Allowed strategies; any when not given. One that is named may train, keep and adapt what its name says, and no
-    more (`strategies.asks`)."""
+    """Allowed strategies; any if not given. A strategy listed here may train, keep and adapt only what its name stands
+    for (`strategies.asks`)."""
 
     base_models: tuple[str, ...] | Literal["any"] = ()
-    """Allowed base models; none when not given. An id (or a folder, exactly as a task names it) allows what this
-    machine has under it; a fingerprint allows the model that has it when loaded, under whatever id, but from no folder
-    that a task names. `any`: whatever a task names, where the data are nobody's. `fedlora client doctor --model ID`
-    prints what to write."""
+    """Allowed base models; none if not given. An id (or a folder, exactly as a task names it) allows the model that
+    this machine has under that name; a fingerprint allows the model with that fingerprint under any id, but never from
+    a folder that a task names. `any` allows every model: use it only if the data are not real. `fedlora client doctor
+    --model ID` prints the line to write."""
 
     coordinators: tuple[str, ...] | None = None
-    """Allowed coordinators; any when not given."""
+    """Allowed coordinators; any if not given."""
 
     allow_insecure_noise: bool = False
-    """Accept `privacy.insecure_seed`: noise that a seed repeats. For tests and simulations only."""
+    """Accept `privacy.insecure_seed`: noise that the seed can repeat. For tests and simulations only."""
 
     allow_metrics: bool = False
-    """Accept `privacy.report_metrics`: losses and accuracies on this site's data leave it without noise."""
+    """Accept `privacy.report_metrics`: losses and metrics on this site's data are sent without noise."""
 
     datasets: dict[str, DatasetPolicy] = Field(default_factory=dict)
-    """Bounds per dataset."""
+    """Limits per dataset."""
 
     def dataset(self, name: str) -> DatasetPolicy:
         """The dataset's bounds with the site's filled in."""
         own = self.datasets.get(name, DatasetPolicy())
         return own.model_copy(
             update={
-                "largest_epsilon": own.largest_epsilon or self.largest_epsilon,
-                "largest_delta": own.largest_delta or self.largest_delta,
+                "epsilon_budget": own.epsilon_budget or self.epsilon_budget,
+                "max_delta": own.max_delta or self.max_delta,
             }
         )
 
 
 SIMULATION = Policy(
     require_privacy=False,
-    largest_epsilon=1e6,
-    largest_delta=0.1,
-    smallest_noise_multiplier=1e-3,
-    largest_clip=1e6,
+    epsilon_budget=1e6,
+    max_delta=0.1,
+    min_noise_multiplier=1e-3,
+    max_clip=1e6,
     base_models="any",
     allow_insecure_noise=True,
     allow_metrics=True,
 )
-"""Simulated sites hold nobody's data: they allow what a recipe asks."""
+"""Policy of simulated sites: their data are not private, so they allow what a recipe asks."""
 
 
 def load_policy(path: Path) -> Policy:
@@ -157,15 +159,16 @@ def require_allowed(policy: Policy, task: Task, *, dataset: str) -> None:
 
 
 def require_loaded_base(policy: Policy, task: Task, *, fingerprint: str) -> None:
-    """Refuse to go on with a base model that is not the coordinator's, or was allowed by a fingerprint that it has not.
+    """Refuse a loaded base model that is not the coordinator's, or that was allowed by a fingerprint it does not have.
 
     `fingerprint` is that of the model and the tokenizer which were loaded: what the task says of them proves nothing.
     """
     if fingerprint != task.fingerprint:
         raise Refusal(
             Code.WRONG_BASE,
-            f"{task.model.id!r} as this machine has it has the fingerprint {fingerprint}, the coordinator's has "
-            f"{task.fingerprint!r}: weights, configuration, tokenizer or chat template differ. Take the same copy.",
+            f"{task.model.id!r} on this machine has the fingerprint {fingerprint}, but the coordinator's has "
+            f"{task.fingerprint!r}: weights, configuration, tokenizer or chat template differ. Use the same copy on "
+            "both sides.",
         )
     if policy.base_models != "any" and task.model.id not in _ids(policy) and fingerprint not in policy.base_models:
         raise _base_refused(policy, task)
@@ -200,8 +203,8 @@ def _base_refused(policy: Policy, task: Task) -> Refusal:
     return Refusal(
         Code.BASE_NOT_ALLOWED,
         f"base model {task.model.id!r} is not among the policy's base_models ({', '.join(policy.base_models) or 'none'}"
-        f"). If you mean to allow it, write in policy.yaml: base_models: {json.dumps(listed)} - `fedlora client doctor "
-        "--model` says the fingerprint of what this machine has under that name.",
+        f"). To allow it, write in policy.yaml: base_models: {json.dumps(listed)} - `fedlora client doctor "
+        "--model` prints the fingerprint of this machine's model of that name.",
     )
 
 
@@ -209,8 +212,8 @@ def _require_no_dropout(task: Task) -> None:
     if task.adapter.dropout > 0:
         raise Refusal(
             Code.DROPOUT,
-            f"adapter.dropout is {task.adapter.dropout}: masks are drawn by place in the batch, so one example more "
-            "changes those of others; private steps train without. Set adapter.dropout=0.",
+            f"adapter.dropout is {task.adapter.dropout}, but private steps train without dropout: masks depend on the "
+            "place in the batch, so one more example would change those of others. Set adapter.dropout=0.",
         )
 
 
@@ -218,35 +221,35 @@ def _require_nothing_leaks(policy: Policy, asked: PrivacySettings) -> None:
     if asked.insecure_seed is not None and not policy.allow_insecure_noise:
         raise Refusal(
             Code.INSECURE_NOISE,
-            "the task asks for noise from a seed; take privacy.insecure_seed out of the recipe, or set the policy's "
-            "allow_insecure_noise where the data are nobody's.",
+            "the task asks for noise from a seed; remove privacy.insecure_seed from the recipe, or set the "
+            "policy's allow_insecure_noise if the data are not real.",
         )
     if asked.report_metrics and not policy.allow_metrics:
         raise Refusal(
             Code.METRICS_NOT_ALLOWED,
-            "the task asks for losses and accuracies on this site's data; take privacy.report_metrics out of the "
-            "recipe, or set the policy's allow_metrics.",
+            "the task asks for losses and accuracies on this site's data; remove privacy.report_metrics "
+            "from the recipe, or set the policy's allow_metrics.",
         )
 
 
 def _require_noise(policy: Policy, asked: PrivacySettings, bounds: DatasetPolicy) -> None:
-    if asked.clip > policy.largest_clip:
+    if asked.clip > policy.max_clip:
         raise Refusal(
             Code.CLIP_TOO_LARGE,
-            f"clip {asked.clip} exceeds the policy's largest_clip {policy.largest_clip}; lower privacy.clip.",
+            f"clip {asked.clip} exceeds the policy's max_clip {policy.max_clip}; lower privacy.clip.",
         )
-    if asked.noise_multiplier is not None and asked.noise_multiplier < policy.smallest_noise_multiplier:
+    if asked.noise_multiplier is not None and asked.noise_multiplier < policy.min_noise_multiplier:
         raise Refusal(
             Code.NOISE_TOO_SMALL,
-            f"noise multiplier {asked.noise_multiplier} is below the policy's smallest_noise_multiplier "
-            f"{policy.smallest_noise_multiplier}; raise privacy.noise_multiplier.",
+            f"noise multiplier {asked.noise_multiplier} is below the policy's min_noise_multiplier "
+            f"{policy.min_noise_multiplier}; raise privacy.noise_multiplier.",
         )
-    bound = bounds.largest_delta
+    bound = bounds.max_delta
     assert bound is not None
     if asked.delta > bound:
         raise Refusal(
             Code.DELTA_TOO_LARGE,
-            f"delta {asked.delta} exceeds the policy's largest_delta {bound}; lower privacy.delta.",
+            f"delta {asked.delta} exceeds the policy's max_delta {bound}; lower privacy.delta.",
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 FULL = "ieee"
-"""torch's word for a float32 product that uses all bits of both sides."""
+"""torch's name for float32 products in full precision."""
 
 
 @contextmanager

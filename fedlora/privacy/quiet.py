@@ -1,4 +1,4 @@
-"""A model without chance: what a private step runs in, so that an example's gradient is a function of it alone.
+"""A model without randomness, as private steps need it: an example's gradient is then a function of that example alone.
 
 Dropout draws its masks by place in the batch: one example more gives everybody else another mask, and the clipped sum
 then moves by far more than C (2.3 C at 32 drawn, measured on the demo model). So nothing is dropped in private steps.
@@ -24,7 +24,7 @@ from fedlora.privacy.linears import ExpandedLinear
 from fedlora.privacy.refusal import Code, Refusal
 
 CHANCES = ("drop", "jitter", "noise")
-"""What transformers has in the names of probabilities and widths of what it draws in training."""
+"""Parts of the names that transformers gives to probabilities and widths used for random draws in training."""
 
 
 @contextmanager
@@ -55,8 +55,8 @@ def require_quiet(model: nn.Module) -> None:
         if module.training and not _may_train(module, recomputing):
             raise Refusal(
                 Code.UNSUPPORTED_MODEL,
-                f"{name or type(module).__name__} is in train mode: there it may draw, or mix examples; leave the "
-                "modes of the model as the engine sets them.",
+                f"{name or type(module).__name__} is in training mode, in which it may draw random numbers or "
+                "mix examples; do not change the modes that the engine sets.",
             )
 
 

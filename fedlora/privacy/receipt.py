@@ -100,8 +100,8 @@ def require_receipt(text: str | None, *, client: str, run: str, round_number: in
         raise ReceiptError(f"{client} sent the receipt of {receipt.client}, run {receipt.run}, round {receipt.round}.")
     if receipt.task != task:
         raise ReceiptError(
-            f"{client} sent a receipt of round {round_number} for another task than it was sent ({receipt.task[:16]}, "
-            f"sent was {task[:16]})."
+            f"{client} sent a receipt of round {round_number} for a different task than the one it was sent "
+            f"({receipt.task[:16]}instead of {task[:16]})."
         )
     return receipt
 

@@ -6,13 +6,14 @@ from enum import StrEnum
 
 
 class Code(StrEnum):
-    """Why a site refuses. Codes carry no number and no text from the site: they are all that the coordinator sees."""
+    """Reasons of a refusal. Codes contain no number and no text from the site: they are all that the coordinator
+    sees."""
 
     UNSUPPORTED_MODEL = "private-engine-unsupported"
-    """Something trains, or couples examples, in a way for which the engine cannot bound one example's influence."""
+    """The model trains or couples examples in a way that does not allow the engine to bound one example's influence."""
 
     DROPOUT = "private-dropout"
-    """The task wants dropout in the adapter: its masks would tie an example's gradient to who else was drawn."""
+    """The task sets dropout in the adapter: its masks make an example's gradient depend on the other examples drawn."""
 
     TOO_MANY_STEPS = "private-steps-exceeded"
     """More steps were asked of the engine than were charged."""
@@ -25,7 +26,7 @@ class Code(StrEnum):
 
     BASE_NOT_ALLOWED = "base-model-not-allowed"
     WRONG_BASE = "wrong-base-model"
-    """What the site has under the name of the task's base model is not what the coordinator has."""
+    """The site's copy of the task's base model differs from the coordinator's."""
 
     COORDINATOR_NOT_ALLOWED = "coordinator-not-allowed"
     NOISE_TOO_SMALL = "noise-multiplier-too-small"
@@ -40,27 +41,28 @@ class Code(StrEnum):
 
     LEDGER_DAMAGED = "ledger-damaged"
     LEDGER_BUSY = "ledger-busy"
-    """Another process at the site holds the ledger and does not let go."""
+    """Another process at the site keeps the ledger locked."""
 
     TOO_FEW_EXAMPLES = "too-few-examples"
     TOO_MANY_UNUSABLE = "too-many-unusable"
-    """More of the site's own rows than it allows cannot be used: something is wrong with the file."""
+    """More of the site's rows are unusable than it allows: the file is probably wrong."""
 
     CLASSES_NOT_DECLARED = "classes-not-declared"
-    """The task lacks a class that the site says its data have: its examples would be left out without a word."""
+    """The task lacks a class that the site declares: examples of it would be left out silently."""
 
     ANOTHER_TASK = "data-for-another-task"
     """The site's data are for something else than the task trains: texts with classes, say, and not questions."""
 
     KNOWN_DATA = "data-known-under-another-name"
-    """These examples were charged to another dataset of this site: a new name would forget what was spent."""
+    """These examples were charged to another dataset of this site: under a new name their spending would not be
+    counted."""
 
 
 class Refusal(Exception):  # noqa: N818 - an answer of the site, not an error
     """The site will not do this. `code` may leave the site; the message names the bound and the way out, and may not.
 
-    >>> print(Refusal(Code.CLIP_TOO_LARGE, "clip 5.0 exceeds the policy's largest_clip 1.0; lower privacy.clip."))
-    clip-too-large: clip 5.0 exceeds the policy's largest_clip 1.0; lower privacy.clip.
+    >>> print(Refusal(Code.CLIP_TOO_LARGE, "clip 5.0 exceeds the policy's max_clip 1.0; lower privacy.clip."))
+    clip-too-large: clip 5.0 exceeds the policy's max_clip 1.0; lower privacy.clip.
     """
 
     def __init__(self, code: Code, message: str) -> None:

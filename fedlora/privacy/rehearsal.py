@@ -1,4 +1,4 @@
-"""What the engine tries on examples before it trusts a model with a batch: is each computed from itself alone?
+"""The engine's test of a model before it trains on data: is the loss of each example computed from that example alone?
 
 With three examples i, j, k of one shape, in the very mode that trains (train flags, autocast, checkpointing):
 
@@ -100,11 +100,11 @@ def require_whole_batch(backward: Backward, indices: Tensor, *, clip: float, com
 
 
 def not_finite() -> Refusal:
-    """Training on such values would be training on noise alone, and saying nothing."""
+    """Refuse losses or gradients that are not finite: the run would train on noise alone without saying so."""
     return Refusal(
         Code.UNSUPPORTED_MODEL,
-        "the model, with the adapter it was sent, gives losses or gradients of invented examples that are not finite: "
-        "every example would count as zero; look at the adapter's values, or use model.dtype=float32.",
+        "the model, with the adapter it was sent, gives losses or gradients of test examples that are not finite, "
+        "so that every example would count as zero; check the adapter's values, or use model.dtype=float32.",
     )
 
 
@@ -163,9 +163,9 @@ def _require_same_gradient(one: Seen, other: Seen, relative: float, *, floor: fl
 def _changes(what: str) -> Refusal:
     return Refusal(
         Code.UNSUPPORTED_MODEL,
-        f"the {what} of one example depends on another one in its batch: it changes with its company, or from one try "
-        "to the next; take means within each example only (no `labels=`, no batch statistics), and switch off what "
-        "draws.",
+        f"the {what} of one example depends on another one in its batch: it changes with the other examples, or from "
+        "one try to the next; take means within each example only (no `labels=`, no batch statistics), and turn off "
+        "randomness such as dropout.",
     )
 
 

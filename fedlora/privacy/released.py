@@ -1,4 +1,4 @@
-"""What private steps release, seen from outside: the gradients that any optimiser of this process is given.
+"""The output of private steps, observed: the gradients that any optimiser of this process is given.
 
 That is the most that anybody could see of a step: the coordinator sees an update, the sum of several, and others less.
 """
@@ -35,7 +35,7 @@ def watching(see: Callable[[dict[Tensor, Tensor]], None]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Held:
-    """What one step released at the held-out values of one parameter: noise alone, if all is well."""
+    """One step's output at the held-out values of one parameter: noise alone, if all is well."""
 
     parameter: str
     square: float

@@ -1,4 +1,4 @@
-"""How far one example moves the clipped sum, measured: what the accountant takes to be at most C.
+"""Measured sensitivity: how far one example moves the clipped sum, which the accountant assumes to be at most C.
 
     with engine:
         found = sensitivity(engine, loss_per_example, torch.arange(128))

@@ -1,4 +1,4 @@
-"""ε as it is shown: never less than it is."""
+"""ε as text, rounded up: never less than it is."""
 
 from __future__ import annotations
 

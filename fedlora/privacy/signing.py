@@ -26,7 +26,9 @@ def load_key(path: Path) -> PrivateKey:
     load = serialization.load_ssh_private_key if b"OPENSSH" in data[:64] else serialization.load_pem_private_key
     key = load(data, password=None)
     if not isinstance(key, (Ed25519PrivateKey, EllipticCurvePrivateKey)):
-        raise SignatureError(f"{path} holds a {type(key).__name__}; receipts need an Ed25519 or an elliptic-curve key.")
+        raise SignatureError(
+            f"{path} contains a {type(key).__name__}; receipts need an Ed25519 or an elliptic-curve key."
+        )
     return key
 
 

@@ -1,4 +1,5 @@
-"""Which rows a dataset's budget stands for: a keyed sketch beside each ledger, so that a new name is no new budget.
+"""Sketches of the rows behind each dataset's budget: keyed hashes beside each ledger, so that a new dataset name gives
+no new budget.
 
     <site>/privacy/sketches/<dataset>    8 bytes that tell the key, then sorted 64-bit keyed hashes of training texts
 
@@ -90,14 +91,14 @@ def _require_apart(site: Path, dataset: str, other: str, hashes: Hashes, key: by
     if chain.problem is None and last <= spent_of(mine).through.get(other, 0):
         return
     what = (
-        f"nothing tells which rows the dataset {other!r} was charged for"
+        f"there is no record of the rows for which {other!r} was charged"
         if common is None
         else f"about {common} of these rows were charged to the dataset {other!r}"
     )
     raise Refusal(
         Code.KNOWN_DATA,
-        f"{what}, and {dataset!r} would begin without what they have spent. Set data.dataset: {other} in client.yaml, "
-        f"or carry it over: fedlora ledger carry {site} --dataset {dataset} --from {other}",
+        f"{what}, and {dataset!r} would start without that spending. Set data.dataset: {other} in client.yaml, "
+        f"or carry the spending over: fedlora ledger carry {site} --dataset {dataset} --from {other}",
     )
 
 

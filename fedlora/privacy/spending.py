@@ -1,4 +1,4 @@
-"""What a dataset has spent and would have spent after one more task: the ledger's charges, composed at once."""
+"""A dataset's spending, before and after one more task: the ledger's charges, composed together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Spending:
         self._order = order
         self._chosen_on_the_way = task.privacy.adapt is not None or len(set(self._run)) > 1
         self.before = spent_of(self._entries)
-        """Of before this task: also what is only stated."""
+        """Spending before this task, including stated amounts."""
         self.participations = len(of_run)
         carried = (entry.fields["runs"] for entry in ledger.entries if entry.kind == "carried")
         self.began_elsewhere = any(task.run in runs for runs in carried)
@@ -53,8 +53,8 @@ class Spending:
     def counted_at(self, bounds: DatasetPolicy, task: Task) -> float:
         """δ of the lifetime's ε: never above the site's. What the charges are composed at is at most the task's, so
         that a task can only make ε larger; a stated (ε, δ) that is carried has its δ beside that."""
-        assert bounds.largest_delta is not None
-        return min(bounds.largest_delta, task.privacy.delta + self.before.stated_delta)
+        assert bounds.max_delta is not None
+        return min(bounds.max_delta, task.privacy.delta + self.before.stated_delta)
 
     def _with_now(self, entries: Iterable[Entry]) -> Spent:
         before = spent_of(entries)
@@ -78,5 +78,5 @@ def order_of(entries: Iterable[Entry], task: Task, mechanism: Mechanism, *, targ
 
 
 def charged_events(entries: Iterable[Entry], *, run: str) -> list[Event]:
-    """What a run has been charged so far."""
+    """The charges of a run so far."""
     return [event_of(entry.fields) for entry in entries if entry.kind == "charge" and entry.fields["run"] == run]

@@ -1,4 +1,5 @@
-"""What a run's summary says of privacy: ε of every client, how far it is a figure of a test, and what leaks besides."""
+"""A run's privacy figures for its summary: ε of every client, whether it is only for tests, and what else is
+revealed."""
 
 from __future__ import annotations
 
@@ -15,19 +16,19 @@ ALWAYS = (
     "the public size of each site's dataset (declared in its policy, or rounded down to a coarse ladder): it sets the "
     "sampling rate and the update's weight",
     "which rounds a site attended, how long it took to answer, and the code of a refusal",
-    "choices made by looking at results: learning rates, rounds, and which run is published",
+    "choices made after looking at results: learning rates, number of rounds, and which run is published",
 )
 
 
 CLIENT_LEVEL_LEAKS = (
     "whether a round reached its quorum (`rounds.quorum`, `rounds.min_clients`), which one client can decide",
-    "single updates and what clients report beside them, to the coordinator: client-level noise is added by it",
-    "evaluations that are published beside the adapters, unless the examples are public",
+    "the coordinator sees single updates and what clients report with them: client-level noise is added there",
+    "evaluations that are published together with the adapters, unless their examples are public",
 )
 
 
 def leaks(recipe: Recipe) -> list[str]:
-    """What the ε of a private run does not cover, named."""
+    """The information that a private run's ε does not cover."""
     named = list(ALWAYS)
     if recipe.privacy.report_metrics:
         named.append(
@@ -35,11 +36,13 @@ def leaks(recipe: Recipe) -> list[str]:
             "privacy.report_metrics sends them without noise"
         )
     if recipe.privacy.adapt is not None:
-        named.append("the coordinator's own test set, by which the noise was adapted: its examples are taken as public")
+        named.append(
+            "the coordinator's own test set, which was used to adapt the noise: its examples are treated as public"
+        )
     if recipe.privacy.client_level is not None:
         named.extend(CLIENT_LEVEL_LEAKS)
     if recipe.privacy.insecure_seed is not None:
-        named.append("everything: privacy.insecure_seed makes the noise repeatable by whoever knows the seed")
+        named.append("everything: privacy.insecure_seed lets anyone who knows the seed repeat the noise")
     return named
 
 
@@ -74,7 +77,7 @@ def epsilon_max(spent: Mapping[str, SiteSpent]) -> float:
 
 
 def privacy_note(recipe: Recipe, spent: Mapping[str, SiteSpent]) -> str | None:
-    """One paragraph for people who get the adapter; None without example-level privacy."""
+    """One paragraph for users of the adapter; None without example-level privacy."""
     if not recipe.privacy.enabled:
         return None
     note = (
@@ -85,16 +88,16 @@ def privacy_note(recipe: Recipe, spent: Mapping[str, SiteSpent]) -> str | None:
     if waiting:
         confirmed = max((site.confirmed for site in spent.values()), default=0.0)
         note += (
-            f" Of it {_rounded_up(confirmed)} is confirmed by the sites' receipts; {waiting} task(s) that were sent "
-            "have no receipt and are counted as charged."
+            f" The sites' receipts confirm {_rounded_up(confirmed)} of it; {waiting} task(s) that were "
+            "sent have no receipt and are counted as charged."
         )
     first = recipe.adapter.first_step
     if recipe.adapter.init == "client-gradients" and first is not None and first.epsilon is not None:
         note += (
-            f" The round before it, which asked sites for gradients, is a run of its own: ε at most {first.epsilon:g}."
+            f" The round before it asked sites for gradients and is counted separately: ε at most {first.epsilon:g}."
         )
     if not all(site.secure for site in spent.values()):
-        note += " The noise came from a seed: this ε is a figure of a test, and no guarantee."
+        note += " The noise came from a seed: this ε is for tests and is not a guarantee."
     return note
 
 

@@ -1,4 +1,4 @@
-"""What the private engine refuses, and the check that training changed what it should and nothing else.
+"""Models that the private engine refuses, and a check that training changed only what it should.
 
 Refused at the door: trained parameters outside layers with per-example gradients (embeddings, norms, Conv1D, DoRA's
 magnitude), DoRA whatever trains, and batch normalisation that has no statistics of its own: it takes its batch's, in
@@ -37,20 +37,20 @@ def require_supported(model: nn.Module, owned: Iterable[nn.Parameter]) -> None:
         if parameter.requires_grad and parameter not in covered:
             raise Refusal(
                 Code.UNSUPPORTED_MODEL,
-                f"{name} trains but is not a plain nn.Linear's: there is no gradient per example; freeze it.",
+                f"{name} trains but is not part of a plain nn.Linear, so there is no gradient per example; freeze it.",
             )
         if parameter.requires_grad and parameter.dtype not in (torch.float32, torch.float64):
             raise Refusal(
                 Code.UNSUPPORTED_MODEL,
-                f"{name} trains in {parameter.dtype}, in which norms are off by a percent; keep what trains in float32 "
-                "and use autocast.",
+                f"{name} trains in {parameter.dtype}, in which norms are wrong by about one percent; keep trained "
+                "parameters in float32 and use autocast.",
             )
     for name, module in model.named_modules():
         if isinstance(module, _BATCH_NORMS) and module.running_mean is None:
             raise Refusal(
                 Code.UNSUPPORTED_MODEL,
-                f"{name or type(module).__name__} has no running statistics and takes those of its batch: it mixes "
-                "examples; use layer normalisation.",
+                f"{name or type(module).__name__} has no running statistics and uses those of its batch, "
+                "which mixes examples; use layer normalisation.",
             )
 
 
@@ -77,7 +77,8 @@ class FrozenWeightsCheck:
             if moved and not parameter.requires_grad:
                 raise Refusal(
                     Code.UNSUPPORTED_MODEL,
-                    f"{name} is frozen but changed in a private step; only p.grad of what trains is private.",
+                    f"{name} is frozen but changed in a private step; only the gradients of trained parameters are "
+                    "private.",
                 )
 
 

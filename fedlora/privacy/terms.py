@@ -1,11 +1,11 @@
-"""What a site's private steps in a run are: q, σ, C, steps and denominator. Nobody else computes them.
+"""Terms of a site's private steps in a run: q, σ, C, steps and denominator. They are computed only here.
 
     q = min(1, batch / size)       size is public: declared in the site's policy, or a step of the ladder
     σ = the largest of the recipe's own, the site's least, and what the target asks for in `most_charges` trainings
     b = q · size
 
-The guard charges by these, and the plan, the pages and the audit foretell by the same: what is said beforehand is what
-is charged.
+The guard charges by these terms, and the plan, the pages and the audit predict with the same ones, so that what is
+announced is what is charged.
 
 Guarantee: `epsilon_at_most` is an upper bound on the ε that a guard grants in so many trainings under one mechanism,
 and equal to it where σ stays as it is.
@@ -80,7 +80,7 @@ def adapted(
 
 
 def event_of(training: SampledGaussian, trainings: int = 1) -> Event:
-    """What so many trainings like this one cost."""
+    """ε of this many trainings like this one."""
     return Event(rate=training.rate, noise_multiplier=training.noise_multiplier, steps=trainings * training.steps)
 
 

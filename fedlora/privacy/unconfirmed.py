@@ -1,4 +1,5 @@
-"""What a run may have cost every site: by its receipts, and by the tasks sent to it that no receipt covers.
+"""Upper bounds on what a run has cost every site, from its receipts and from the tasks that were sent without a
+receipt.
 
 A site charges before it answers. An answer that is late, over a quota or lost with the quorum has been paid for all the
 same, and so may a task have been whose site is not heard of any more. What is said of a run's ε therefore starts from
@@ -54,7 +55,7 @@ class Confirmed:
     task: str
     receipt: Receipt
     key: str | None = None
-    """That signed it."""
+    """The key that signed it."""
 
 
 LedgerName = tuple[str, str | None, int]
@@ -63,19 +64,19 @@ LedgerName = tuple[str, str | None, int]
 
 @dataclass(frozen=True)
 class SiteSpent:
-    """What a run may have cost one site."""
+    """The most that a run may have cost one site."""
 
     epsilon: float
-    """At most, whatever has become of the tasks that were sent."""
+    """Upper bound, whatever happened to the tasks that were sent."""
     confirmed: float
-    """By the newest receipt, or of several ledgers by all receipts; 0 before the first."""
+    """Confirmed by the newest receipt, or with several ledgers by all receipts; 0 before the first."""
     unconfirmed: int
     """Tasks that were sent, that may have been charged, and that no receipt covers."""
     newest: Receipt | None
     """The receipt with the highest number, of the last ledger; None before the first."""
     secure: bool
     ledgers: frozenset[LedgerName] = frozenset()
-    """Whose receipts came."""
+    """The keys of the receipts that came."""
 
 
 def spent_by_site(recipe: Recipe, sent: Iterable[Sent], confirmed: Iterable[Confirmed]) -> dict[str, SiteSpent]:

@@ -1,1 +1,1 @@
-"""Processes that are kept alive, and things done again and again."""
+"""Long-running processes, and recurring tasks."""

@@ -1,4 +1,4 @@
-"""Things to be done again and again beside keeping processes alive: each in a try of its own, and it says how it is."""
+"""Recurring maintenance tasks of a long-running process: each runs in its own `try` and reports its condition."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from fedlora.settings import SettingsError
 log = logging.getLogger("fedlora.duties")
 
 RETRY_S = 5.0
-"""A duty that failed is left alone for so long, so that it does not take the time of the others."""
+"""Pause after a task has failed, in seconds, so that it does not take the time of the others."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """How a duty, or something that it looks after, is."""
+    """Condition of a maintenance task, or of something that it looks after."""
 
     ok: bool
     why: str | None
-    """What is wrong; None when nothing is."""
+    """The problem; None if there is none."""
 
     since: float
     """Unix time: it has been so since then."""
 
 
 class Conditions:
-    """How several things are, by name; told and read from any thread."""
+    """Conditions by name; written and read from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -44,12 +44,12 @@ class Conditions:
                 return
             self._all = {**self._all, name: Condition(why is None, why, self._clock())}
         if why is not None:
-            log.warning("something is wrong", extra={"what": name, "why": why})
+            log.warning("a maintenance task reports a problem", extra={"what": name, "why": why})
         elif known is not None:
-            log.info("all is well again", extra={"what": name})
+            log.info("all maintenance tasks succeed again", extra={"what": name})
 
     def say_if_any(self, name: str, why: str | None) -> None:
-        """As `say`, for things of which there may be thousands: one that is well is not kept."""
+        """Like `say`, for large numbers of things: those without a problem are not stored."""
         if why is not None or name in self._all:
             self.say(name, why)
         if why is None:
@@ -89,7 +89,7 @@ class Routine:
             try:
                 act()
             except Exception as error:
-                log.debug("a duty failed", exc_info=True, extra={"duty": name})
+                log.debug("a maintenance task failed", exc_info=True, extra={"duty": name})
                 self.conditions.say(name, in_words(error))
                 self._not_before[name] = self._clock() + RETRY_S
             else:

@@ -1,4 +1,4 @@
-"""Processes by pid and start time: a pid alone is somebody else's sooner or later."""
+"""Processes identified by pid and start time: a pid alone is reused sooner or later."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
+
 from fedlora.files import write_atomically
 
 POLL_S = 0.05
 KILLED_S = 5.0
 """A killed process is gone at once, unless a disk holds it; it is waited for no longer."""
-STATE, SESSION, STARTED = 0, 3, 19  # fields of /proc/PID/stat after the name
+PROC = Path("/proc")
+STATE, STARTED = 0, 19  # fields of /proc/PID/stat after the name
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,19 @@ class Process:
 
 
 def born(pid: int) -> str | None:
-    """When a process was started, in clock ticks since boot; None if there is none (or it is a zombie)."""
-    fields = _stat(pid)
-    return None if fields is None or fields[STATE] in "ZX" else fields[STARTED]
+    """When a process was started; None if there is none (or it is a zombie).
+
+    On Linux in clock ticks since boot: psutil's time of day moves there with every step of the machine's clock, and a
+    process that lives on would be another. Elsewhere the kernel keeps the time of day, and it is that.
+    """
+    try:
+        if PROC.exists():
+            fields = (PROC / f"{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            return None if fields[STATE] in "ZX" else fields[STARTED]
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else repr(process.create_time())
+    except (OSError, ValueError, psutil.Error):  # ValueError: a pid below 0, of a damaged record
+        return None
 
 
 def is_alive(process: Process) -> bool:
@@ -39,26 +52,20 @@ def is_alive(process: Process) -> bool:
 
 
 def environment_of(process: Process, name: str) -> str | None:
-    """What a variable was when the process was started; None where it had none, or cannot be asked."""
+    """Value of an environment variable at the process's start; None if it had none or it cannot be read."""
     try:
-        variables = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
-    except OSError:
+        value: str | None = psutil.Process(process.pid).environ().get(name)
+    except (ValueError, psutil.Error):
         return None
-    begins = f"{name}=".encode()
-    return next((os.fsdecode(found[len(begins) :]) for found in variables if found.startswith(begins)), None)
+    return value
 
 
 def session_of(process: Process) -> list[Process]:
     """A session's leader that is alive, and whoever belongs to it; nobody where there is no such leader any more."""
     if not is_alive(process):
         return []
-    members = [process]
-    for folder in Path("/proc").glob("[0-9]*"):
-        pid = int(folder.name)
-        fields = _stat(pid)
-        if fields is not None and fields[SESSION] == str(process.pid) and pid != process.pid:
-            members.append(Process(pid, fields[STARTED]))
-    return members
+    found = ((pid, born(pid)) for pid in psutil.pids() if pid != process.pid and _session(pid) == process.pid)
+    return [process, *(Process(pid, started) for pid, started in found if started is not None)]
 
 
 def end(processes: Iterable[Process], *, patience_s: float) -> list[Process]:
@@ -105,15 +112,15 @@ def _signal(processes: Iterable[Process], number: signal.Signals) -> None:
                 os.kill(process.pid, number)
 
 
-def _stat(pid: int) -> list[str] | None:
+def _session(pid: int) -> int | None:
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
+        return os.getsid(pid)
+    except OSError:  # it has just ended
         return None
 
 
 def _boot() -> str:
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""

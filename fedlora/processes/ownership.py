@@ -33,8 +33,8 @@ def sole_owner(folder: Path, what: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SettingsError(
-                f"{folder} is in use by {_holder(file)}: two would spoil what is in it. Stop that one first, or give "
-                f"this one a folder of its own."
+                f"{folder} is in use by {_holder(file)}; two processes would damage its contents. Stop "
+                f"that one first, or use another folder."
             ) from None
         _sign(file, what)
         yield
@@ -56,4 +56,4 @@ def _holder(file: IO[str]) -> str:
         found = json.loads(file.read())
         return f"{found['what']}, process {found['pid']}, since {found['since']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process (it has not said which)"
+        return "another process (unknown)"

@@ -1,4 +1,4 @@
-"""Whose TCP sockets are whose, on Linux; elsewhere the answers are those of a machine on which all is well."""
+"""Owners of TCP sockets, on Linux; elsewhere the answers are those of a machine without problems."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Row:
 
 
 def accepts(host: str, port: int, *, timeout_s: float = CONNECT_S) -> bool:
-    """Whether somebody listens there."""
+    """Whether it is listening."""
     try:
         with socket.create_connection((host, port), timeout=timeout_s):
             return True
@@ -51,20 +51,20 @@ class OwnPort:
         self._known: tuple[int, frozenset[str]] | None = None
 
     def lacks(self, pid: int) -> str | None:
-        """What is missing, in words for a person; None when the port is that process's alone."""
+        """What is missing, as text; None if the port belongs to that process alone."""
         if sys.platform != "linux":
-            return None if accepts("127.0.0.1", self._port) else f"nobody listens on port {self._port} yet"
+            return None if accepts("127.0.0.1", self._port) else f"nothing is listening on port {self._port} yet"
         try:
             inodes = frozenset(r.inode for r in tcp_rows(pid) if r.state == LISTENING and r.port == self._port)
             if not inodes:
-                return f"nobody listens on port {self._port} yet"
+                return f"nothing is listening on port {self._port} yet"
             if self._known == (pid, inodes):
                 return None
             others = inodes - inodes_of(pid)
         except OSError as error:  # it has just died
-            return f"process {pid} cannot be looked at: {error.strerror}"
+            return f"process {pid} cannot be inspected: {error.strerror}"
         if others:
-            return f"port {self._port} is another process's too: stop it, or choose another port (see: ss -ltnp)"
+            return f"port {self._port} is also used by another process; stop it, or choose another port (see: ss -ltnp)"
         self._known = (pid, inodes)
         return None
 

@@ -45,8 +45,8 @@ class Child:
     log: Path | None = None
     """Where its output goes; this process's own output when not given."""
     lacks: Callable[[int], str | None] = lambda pid: None
-    """What the process of this pid still lacks to do its work, in words; None: nothing. For the health report, and
-    asked before the next child is started."""
+    """What the process with this pid is still waiting for, as text; None: it is ready. For the health report, and
+    checked before the next child is started."""
 
     before: Callable[[], object] = lambda: None
     """Done before every start; what it raises is logged, and the child is started all the same."""
@@ -209,7 +209,7 @@ class Supervisor:
         try:
             child.before()
         except Exception:
-            log.exception("what is done before a start failed", extra={"child": child.name})
+            log.exception("the preparation of a start failed", extra={"child": child.name})
         output = self._output_of(child)
         command = [sys.executable, "-m", "fedlora.processes.die_with_parent", str(os.getpid()), *child.command]
         try:
@@ -263,7 +263,7 @@ class Supervisor:
     def _end_if_overdue(self, running: Running) -> None:
         if running.alive and running.process is not None and self._clock() >= running.kill_at:
             running.kill_at = math.inf
-            log.warning("a child that was asked to stop has not", extra={"child": running.child.name})
+            log.warning("a process did not stop when asked", extra={"child": running.child.name})
             running.process.kill()
 
     def _put_off(self, running: Running) -> None:
@@ -277,4 +277,4 @@ def end_orphans(record: Path) -> None:
     """End what an earlier supervisor of this folder, killed, has left behind: its children and theirs."""
     left = {member for process in read_record(record).values() for member in session_of(process)}
     for process in end(left, patience_s=STOP_S):
-        log.warning("a process of an earlier supervisor was ended", extra={"pid": process.pid})
+        log.warning("a process of an earlier supervisor was stopped", extra={"pid": process.pid})

@@ -1,4 +1,4 @@
-"""A process in which a thread could not begin ends, so that its supervisor starts another.
+"""A process in which a thread could not start ends, so that its supervisor starts another.
 
 `Thread.start` waits until the new thread says that it runs. One that finds no memory for its first steps says nothing
 (CPython 3.11 prints "Exception ignored in thread started by"), and its starter waits for ever, alive by every sign: a
@@ -17,7 +17,7 @@ from types import FrameType
 
 LOOK_S = 2.0
 LOOKS = 30
-"""Looks in a row that find the same start: time would leap in a process that was stopped and goes on."""
+"""Checks in a row that must find the same start: after a stopped process continues, time jumps."""
 STATUS = 70
 START = threading.Thread.start.__code__
 
@@ -41,7 +41,7 @@ def _watch(look_s: float, looks: int) -> None:
 
 
 def _beginning() -> Iterator[threading.Thread]:
-    """Those that somebody waits for in `Thread.start`."""
+    """Threads whose starters wait in `Thread.start`."""
     for top in sys._current_frames().values():
         frame: FrameType | None = top
         while frame is not None:

@@ -1,1 +1,1 @@
-"""What travels beside the update, and which versions understand each other."""
+"""Messages that travel with the update, and compatibility of versions."""

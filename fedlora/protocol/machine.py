@@ -1,4 +1,4 @@
-"""What a site says of the machine that answers: versions and device. Nothing of its data, its files or its name."""
+"""A site's description of its machine: versions and device. Nothing about its data, its files or its name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Machine(Settings):
     """Where it trains: cpu, cuda:0, ..."""
 
     accelerator: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ()._/+-]{0,59}$")
-    """What the device is sold as; None for a CPU."""
+    """The device's product name; None for a CPU."""
 
     @property
     def place(self) -> str:

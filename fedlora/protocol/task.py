@@ -1,4 +1,4 @@
-"""What the coordinator asks of one client in one round, and what the client says besides its update.
+"""Task and report: what the coordinator asks of one client in one round, and what the client reports with its update.
 
 Both travel as JSON inside a Flower ConfigRecord, next to one packed blob (`fedlora.wire`).
 """
@@ -13,10 +13,10 @@ from pydantic import Field, field_validator, model_serializer, model_validator
 from fedlora.config import AdapterSettings, DeviceSettings, ModelSettings, TrainSettings
 from fedlora.config.privacy import PrivacySettings
 from fedlora.config.wire import WireSettings
+from fedlora.factor import Factor
 from fedlora.protocol.machine import Machine
 from fedlora.settings import Settings
-from fedlora.updates import Factor
-from fedlora.wire.choice import Packing
+from fedlora.wire.packing import Packing
 
 # Names inside a Flower message, and the type that makes a stock strategy fail loudly instead of averaging bytes.
 TASK_RECORD, REPORT_RECORD, BLOB_RECORD = "task", "report", "blob"
@@ -33,7 +33,7 @@ class Task(Settings):
 
     round: int = Field(ge=1)
     rounds: int = Field(ge=1)
-    """Most trainings that this client can be charged for in the run: what σ is calibrated for."""
+    """Largest number of trainings that this client can be charged for in the run, for which σ is calibrated."""
 
     seed: int
     strategy: str
@@ -110,10 +110,10 @@ class Evaluation(Settings):
     @classmethod
     def _shares(cls, metrics: Mapping[str, float]) -> Mapping[str, float]:
         if taken := sorted(metrics.keys() & {"loss", "examples"}):
-            raise ValueError(f"{taken[0]} is no metric of a task.")
+            raise ValueError(f"{taken[0]} is not a metric of any task.")
         for name, value in metrics.items():
             if name.endswith("accuracy") and not 0 <= value <= 1:
-                raise ValueError(f"{name} is {value}; it is a share.")
+                raise ValueError(f"{name} is {value}; it must be from 0 to 1.")
         return metrics
 
     @model_serializer
@@ -153,7 +153,7 @@ class Report(Settings):
     """Time from the message's arrival to the answer."""
 
     resources: DeviceSettings | None = None
-    """What the site declares that it can carry, in its first answer of a run; None if it declares nothing."""
+    """Resources that the site declares, in its first answer of a run; None if it declares nothing."""
 
     machine: Machine | None = None
     """Versions and device, in the first answer of a run; None where the site does not tell."""

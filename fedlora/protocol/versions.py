@@ -57,7 +57,8 @@ def recorded(model: BaseModel) -> dict[str, Any]:
 
 
 def agreed(model: BaseModel) -> dict[str, Any]:
-    """What every version that may act on `model` has of it, for digests: `recorded`, without what may be ignored."""
+    """The fields of `model` that every version has that may act on it, for digests: `recorded`, without what may be
+    ignored."""
     values = recorded(model)
     return _without(values, [tuple(name.split(".")) for name in ignorable(model)])
 
@@ -85,10 +86,10 @@ def ignorable(model: BaseModel) -> list[str]:
 
 
 def spoken(record: Mapping[str, Any]) -> int:
-    """What the sender of a message speaks, as it says beside the JSON; ValueError for what is no version."""
+    """Protocol version of a message's sender, as stated beside the JSON; ValueError if it is not a version."""
     version = record.get(PROTOCOL_KEY, 1)
     if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= LARGEST_PROTOCOL:
-        raise ValueError(f"{shortened(repr(version), SHOWN_CHARS)} is no version of the protocol")
+        raise ValueError(f"{shortened(repr(version), SHOWN_CHARS)} is not a version of the protocol")
     return version
 
 
@@ -145,8 +146,12 @@ def _without(values: Mapping[str, Any], paths: list[tuple[int | str, ...]]) -> d
 def _newer(unknown: list[tuple[int | str, ...]], spoken: int) -> str:
     names = [shortened(".".join(map(str, path)), SHOWN_CHARS) for path in unknown[:SHOWN_FIELDS]]
     more = f" and {len(unknown) - SHOWN_FIELDS} more" if len(unknown) > SHOWN_FIELDS else ""
-    what = f"{', '.join(names)}{more}, which is not known here" if names else "values that are not known here"
+    what = (
+        f"{', '.join(names)}{more}, which this version does not know"
+        if names
+        else "values that this version does not know"
+    )
     return (
         f"the message is of protocol {spoken}, this is fedlora {__version__} with protocol {PROTOCOL}: it has {what}. "
-        "Upgrade fedlora on this side, or leave these settings out of the recipe."
+        "Upgrade fedlora on this side, or remove these settings from the recipe."
     )

@@ -1,6 +1,7 @@
 """What a model is fine-tuned for: a file a task, found by its name in `registry`.
 
 base.py                       what a task answers for
+usage.py                      how a result is loaded and used without fedlora
 metric.py verdict.py          a figure: its name, its direction; what a run's figures mean
 registry.py                   name in a recipe -> task
 sequence_classification.py    one class a text; its judge is guessing.py

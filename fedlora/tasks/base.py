@@ -9,9 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from fedlora.data.form import Form
 from fedlora.data.row import Row
 from fedlora.tasks.metric import Metric
+from fedlora.tasks.usage import Usage
 from fedlora.tasks.verdict import Judge
 
 Item = Mapping[str, Tensor]
@@ -62,9 +62,6 @@ class TaskKind(Protocol):
     Guarantee: nothing couples the examples of a batch, in the model or in `losses`; privacy stands on it.
     """
 
-    forms: tuple[Form, ...]
-    """The kinds of rows that it reads; the first where nobody chooses."""
-
     dense: tuple[str, ...]
     """Paths of the modules that train whole beside the adapters (PEFT: modules_to_save); most tasks have none.
     Their values are the coordinator's, like the adapter's (`fedlora.adapters.initial_adapter`)."""
@@ -74,6 +71,9 @@ class TaskKind(Protocol):
 
     compare_by: Metric
     """The figure by which runs and sweeps are ranked: one of these, or `fedlora.tasks.metric.LOSS`."""
+
+    usage: Usage
+    """How the result of a run is loaded and used without fedlora."""
 
     def load(self, source: str, *, outputs: int, **options: Any) -> Loaded:
         """The pretrained model, without what the task does not use of it; `options` are `from_pretrained`'s."""

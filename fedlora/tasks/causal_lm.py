@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from fedlora.data.form import MESSAGES, PROMPT_AND_COMPLETION, TEXT, Form
 from fedlora.data.row import Row
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, Batch, Item, Mean
@@ -27,9 +26,29 @@ from fedlora.tasks.positions import try_full_length
 from fedlora.tasks.pretrained import Pretrained
 from fedlora.tasks.token_loss import likeliest, token_nats
 from fedlora.tasks.tokens import OverTokens, filled, invented_texts, padded, vocabulary_of
+from fedlora.tasks.usage import Usage
 from fedlora.tasks.verdict import Course
 
 TOKEN_ACCURACY = Metric("token_accuracy", unit=SHARE)
+USAGE = Usage(
+    auto="AutoModelForCausalLM",
+    imports=("from transformers import AutoTokenizer",),
+    examples='question = "My bag is lost. What can I do?"',
+    lines="""tokenizer = AutoTokenizer.from_pretrained(base{at})
+
+prompt, special = question, True  # of a model that learnt from prompts and completions: leave out the next lines
+if tokenizer.chat_template:
+    turn = [{{"role": "user", "content": question}}]
+    prompt, special = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True), False
+batch = tokenizer(prompt, add_special_tokens=special, return_tensors="pt")
+ids, mask = batch["input_ids"], batch["attention_mask"]
+with torch.inference_mode():
+    answer = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=100, do_sample=False)
+print(tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True))
+""",
+    peft_task="CAUSAL_LM",
+    language_servers=True,
+)
 
 
 class CausalLM(Pretrained, OverTokens):
@@ -38,10 +57,10 @@ class CausalLM(Pretrained, OverTokens):
     Batches are input_ids (b, t), attention_mask (b, t) and labels (b, t), which are the ids of learnt tokens.
     """
 
-    forms: tuple[Form, ...] = (PROMPT_AND_COMPLETION, MESSAGES, TEXT)
     dense: tuple[str, ...] = ()
     compare_by = LOSS
     metrics: tuple[Metric, ...] = (TOKEN_ACCURACY,)
+    usage = USAGE
 
     auto = AutoModelForCausalLM
 

@@ -24,11 +24,10 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from fedlora.config.preference import PreferenceSettings
-from fedlora.data.form import PREFERENCE, PREFERENCE_MESSAGES, Form
 from fedlora.data.row import Row
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, Batch, Item, Mean
-from fedlora.tasks.causal_lm import head_of, item_of, learned_ids_of, learned_tokens, require_plain_logits
+from fedlora.tasks.causal_lm import USAGE, head_of, item_of, learned_ids_of, learned_tokens, require_plain_logits
 from fedlora.tasks.guessing import Guessing
 from fedlora.tasks.metric import SHARE, Metric
 from fedlora.tasks.pairs import pair_of_texts
@@ -56,10 +55,10 @@ class Preference(Pretrained, OverTokens):
     ln π_ref of both.
     """
 
-    forms: tuple[Form, ...] = (PREFERENCE, PREFERENCE_MESSAGES)
     dense: tuple[str, ...] = ()
     compare_by = REWARD_ACCURACY
     metrics: tuple[Metric, ...] = (REWARD_ACCURACY, REWARD_MARGIN)
+    usage = USAGE
 
     auto = AutoModelForCausalLM
 

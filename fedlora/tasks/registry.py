@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from fedlora.settings import nearest
+from fedlora.data.form import (
+    MESSAGES,
+    PREFERENCE,
+    PREFERENCE_MESSAGES,
+    PROMPT_AND_COMPLETION,
+    TEXT,
+    TEXT_AND_LABEL,
+    Form,
+)
+from fedlora.nearest import nearest
 
 if TYPE_CHECKING:
     from fedlora.config import ModelSettings
     from fedlora.tasks.base import TaskKind
 
+
+@dataclass(frozen=True)
+class Known:
+    """A task that there is."""
+
+    kind: str
+    """File and class. Imported when asked for: a recipe is checked without loading transformers."""
+    forms: tuple[Form, ...]
+    """The kinds of rows that it reads; the first where `data.format` chooses none."""
+
+
 TASKS = {
-    "causal-lm": "causal_lm.CausalLM",
-    "preference": "preference.Preference",
-    "sequence-classification": "sequence_classification.SequenceClassification",
+    "causal-lm": Known("causal_lm.CausalLM", (PROMPT_AND_COMPLETION, MESSAGES, TEXT)),
+    "preference": Known("preference.Preference", (PREFERENCE, PREFERENCE_MESSAGES)),
+    "sequence-classification": Known("sequence_classification.SequenceClassification", (TEXT_AND_LABEL,)),
 }
-"""File and class. Imported when asked for: a recipe is checked without loading transformers."""
 
 
 @cache
 def task_named(name: str) -> TaskKind:
     """The task; KeyError for a name that is not in `TASKS`."""
-    module, _, kind = TASKS[name].partition(".")
+    module, _, kind = TASKS[name].kind.partition(".")
     task: TaskKind = getattr(import_module(f"fedlora.tasks.{module}"), kind)()
     return task
 
@@ -40,7 +60,7 @@ def task_of(model: ModelSettings) -> TaskKind:
 
 def has_classes(name: str) -> bool:
     """Whether the task sorts examples into classes, which a run has to know before it begins."""
-    return all(form.label is not None for form in task_named(name).forms)
+    return all(form.label is not None for form in TASKS[name].forms)
 
 
 def known_task(name: str) -> str:

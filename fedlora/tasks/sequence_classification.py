@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel, PreTrainedTokenizerBase
 
-from fedlora.data.form import TEXT_AND_LABEL, Form
 from fedlora.data.row import Row, labels_in
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, Batch, Item, Loaded, Mean
@@ -20,8 +19,29 @@ from fedlora.tasks.positions import try_full_length
 from fedlora.tasks.pretrained import Pretrained
 from fedlora.tasks.texts import ids_of_texts
 from fedlora.tasks.tokens import OverTokens, invented_texts, padded, vocabulary_of
+from fedlora.tasks.usage import Usage
 
 HEAD = "head"
+USAGE = Usage(
+    auto="AutoModel",
+    imports=("from safetensors.torch import load_file", "from transformers import AutoTokenizer"),
+    examples='texts = ["thanks for the quick help!", "my bag is lost"]',
+    lines="""tokenizer = AutoTokenizer.from_pretrained(base{at})
+tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+tokenizer.padding_side = "right"
+head = load_file(f"{{folder}}/head.safetensors")
+
+batch = tokenizer(texts, padding=True, truncation=True, max_length={max_tokens}, return_tensors="pt")
+ids, mask = batch["input_ids"], batch["attention_mask"]
+with torch.inference_mode():
+    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+    pooled = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+    logits = pooled @ head["weight"].T + head["bias"]
+labels = {labels}
+print([labels[number] for number in logits.argmax(-1).tolist()])
+""",
+    facts={"pooling": "mean"},
+)
 
 
 class SequenceClassification(Pretrained, OverTokens):
@@ -31,10 +51,10 @@ class SequenceClassification(Pretrained, OverTokens):
     `AutoModel` loads, with the linear layer `head` beside its own.
     """
 
-    forms: tuple[Form, ...] = (TEXT_AND_LABEL,)
     dense: tuple[str, ...] = (HEAD,)
     compare_by = ACCURACY
     metrics: tuple[Metric, ...] = (ACCURACY,)
+    usage = USAGE
 
     auto = AutoModel
 

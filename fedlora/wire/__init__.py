@@ -1,1 +1,1 @@
-"""What leaves a site: one packed, versioned, signed blob, and its validation."""
+"""Messages between site and coordinator: one packed, versioned, signed blob, and its validation."""

@@ -1,4 +1,4 @@
-"""The download as changes: what turns the state that a site holds into the next one.
+"""Downloads as changes: links that turn the state that a site has into the next one.
 
     change   a difference of every tensor, packed with any codec at any density
     turn     for every matrix T and T⁻¹ (r, r):  A' = T A,  B' = B T⁻¹, after a strategy has re-factored B A (FedSVD)
@@ -23,7 +23,7 @@ from torch import Tensor
 from fedlora.updates import Adapter, LowRank, Tensors, norm, subtract
 from fedlora.wire import update_pb2 as pb
 from fedlora.wire.message import Expected, Header, Schema, WireError, decode, encode, state_hash
-from fedlora.wire.values import CodecName
+from fedlora.wire.packing import CodecName
 
 SAME_ROWS = 1e-5  # relative: A' = T A up to float32
 WORST_TURN = 1e4  # condition of T; beyond it B T⁻¹ loses what float32 has
@@ -31,7 +31,7 @@ WORST_TURN = 1e4  # condition of T; beyond it B T⁻¹ loses what float32 has
 
 @dataclass(frozen=True)
 class Step:
-    """Links, what a site holds when it has followed them, and the share ‖left out‖ / ‖change‖ that it does not have."""
+    """Links, the state of a site that has followed them, and the share ‖left out‖ / ‖change‖ that it does not have."""
 
     links: tuple[bytes, ...]
     held: Adapter
@@ -103,7 +103,7 @@ def turn_schema(adapter: Adapter) -> Schema:
 
 
 def turns_between(held: Adapter, target: Adapter) -> dict[str, Tensor]:
-    """T and T⁻¹ of every matrix where some A has moved within its own rows and all others stayed; empty elsewhere."""
+    """T and T⁻¹ of every matrix if some A has changed within its own rows and all others stayed; otherwise empty."""
     turns = {}
     for name in sorted(held.layers):
         old_rn, new_rn = held.layers[name].A_rn, target.layers[name].A_rn
@@ -119,7 +119,7 @@ def turns_between(held: Adapter, target: Adapter) -> dict[str, Tensor]:
 
 
 def turned_back(held: Adapter, target: Adapter, turns: Tensors) -> Adapter:
-    """The target before the turn: its B in the coordinates that sites hold, their own A."""
+    """The target in the coordinates that sites have: their own A, and B transformed back."""
     layers = {
         name: LowRank(product(layer.B_mr, turns[name][0]), held.layers[name].A_rn, layer.scale, layer.R_rr)
         for name, layer in target.layers.items()
@@ -136,7 +136,7 @@ def turned(held: Adapter, turns: Tensors) -> Adapter:
 
 
 def product(left_ij: Tensor, right_jk: Tensor) -> Tensor:
-    """A matrix product whose bits do not depend on a library's order of additions; j is a rank, so it is short."""
+    """A matrix product with the same bits on every machine: additions in a fixed order; j is a rank, so it is short."""
     left, right = left_ij.double(), right_jk.double()
     total = torch.zeros(len(left), right.shape[1], dtype=torch.float64)
     for j in range(len(right)):

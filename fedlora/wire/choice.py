@@ -1,4 +1,4 @@
-"""`codec: auto`: measure the update, then pick; and what any codec loses.
+"""`codec: auto`: choose a codec after measuring the update; and the loss of any codec.
 
 The client's optimiser decides the shape of its updates: AdamW's are nearly sign-like (kurtosis 2 to 3), where one bit a
 value keeps most of the energy; SGD's are heavy-tailed (kurtosis 10 and more), where a few large values hold it. Both
@@ -11,32 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
 
 from fedlora.config.wire import WireSettings
-from fedlora.settings import Settings
 from fedlora.updates import Tensors, norm, subtract
+from fedlora.wire.packing import CodecName, Packing
 from fedlora.wire.topk import top_k
-from fedlora.wire.values import CodecName
 
 SPARSE = 1 / 16
-
-
-class Packing(Settings):
-    """How one update was packed, as its client reports it. Made of what is sent: post-processing under privacy."""
-
-    codec: CodecName
-    density: float = Field(gt=0, le=1)
-    """Share of all values; `wire.densities` spread it unevenly."""
-
-    error: float = Field(ge=0)
-    """‖left out‖ / ‖update‖, what was left over from earlier rounds included."""
-
-    kurtosis: float | None = Field(None, ge=0)
-    """Measured for `codec: auto`: 1 for signs, 3 for a Gaussian."""
-
-    top_energy: float | None = Field(None, ge=0, le=1)
-    """Measured for `codec: auto`: share of the squares that the largest 1/16 of each tensor hold."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +33,7 @@ class Choice:
 
     @property
     def quotas(self) -> float | Mapping[str, float]:
-        """As `encode` takes them."""
+        """Density per tensor, as `encode` takes it."""
         return self.density if self.densities is None else self.densities
 
 
@@ -78,7 +59,7 @@ def as_set(tensors: Tensors, codec: CodecName, settings: WireSettings) -> Choice
 
 
 def packing_of(choice: Choice, update: Tensors, sent: Tensors) -> Packing:
-    """What is reported; short numbers, because they travel."""
+    """The report, with rounded numbers because they travel."""
     size = norm(update)
     error = norm(subtract(update, sent)) / size if size else 0.0
     return Packing(

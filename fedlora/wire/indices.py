@@ -22,7 +22,7 @@ LENGTHS = 1 << 12  # of so many (n, k) the lengths are remembered: those of one 
 
 
 class IndexCodeError(ValueError):
-    """Bytes that are no index code of k of n: not increasing, out of range, wrong length, padding that is not zero."""
+    """Invalid index code: not increasing, out of range, wrong length, or padding that is not zero."""
 
 
 @lru_cache(maxsize=LENGTHS)
@@ -95,7 +95,7 @@ def decode_indices(code: Coded, n: int, k: int) -> Places:
 
 
 def places_of_ones(code: Codes, k: int, loops: Any) -> Places:
-    """Where the k ones of a bit string are."""
+    """Positions of the k ones in a bit string."""
     if loops is None:
         places = np.flatnonzero(np.unpackbits(code)).astype(np.int32)
         count = len(places)
@@ -108,7 +108,7 @@ def places_of_ones(code: Codes, k: int, loops: Any) -> Places:
 
 
 def join_lows(lows: Codes, low: int, indices: Places) -> bool:
-    """As the compiled loop of this name: places become indices; whether these are strictly increasing."""
+    """Like the compiled loop of this name: turns positions into indices; returns whether they strictly increase."""
     k = len(indices)
     digits = np.unpackbits(lows)[: k * low].reshape(k, low).astype(np.int32)
     indices -= np.arange(k, dtype=np.int32)

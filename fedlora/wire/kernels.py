@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 LEAST = 1 << 12
-"""Chunks with fewer values are quick enough without, and small runs need not compile anything."""
+"""Smallest chunk for the compiled loops: smaller ones are fast enough without, and small runs need no compilation."""
 
 Bits = npt.NDArray[np.int32]
 Places = npt.NDArray[np.int32]
@@ -28,7 +28,7 @@ BLOCK = 1 << 12  # values that `few_at_least` looks at in one go
 ONES = [[place for place in range(8) if byte & (128 >> place)] for byte in range(256)]
 COUNTS = np.array([len(ones) for ones in ONES], dtype=np.uint8)
 PLACES = np.array([(ones + 8 * [0])[:8] for ones in ONES], dtype=np.uint8)
-"""Of every byte: how many ones, and where, most significant bit first."""
+"""For every byte: the number and positions of its ones, most significant bit first."""
 
 
 def kernels(values: int) -> Any:
@@ -90,7 +90,7 @@ def few_at_least(bits: Bits, lowest: int, indices: Bits, found: Bits) -> int:
 
 
 def tally(found: Bits, lowest: int, shift: int, counts: npt.NDArray[np.int64]) -> None:
-    """How many magnitudes there are of every 2^shift from `lowest` on."""
+    """Histogram of magnitudes: counts per 2^shift from `lowest` on."""
     for i in range(len(found)):
         counts[(found[i] - lowest) >> shift] += 1
 
@@ -134,7 +134,8 @@ def ones_of(code: Bytes, places: Places) -> int:
 
 
 def join_lows(lows: Bytes, low: int, indices: Places) -> bool:
-    """Places of the ones in an Elias-Fano code's high part become indices; whether they are strictly increasing."""
+    """Turn the positions of the ones in an Elias-Fano code's high part into indices; returns whether they strictly
+    increase."""
     k = len(indices)
     groups = k // 8 if low <= 8 else 0  # of 8 indices: their low parts are `low` whole bytes, one word at most
     mask = np.uint64((1 << low) - 1)

@@ -29,8 +29,9 @@ from fedlora.updates import Tensors
 from fedlora.wire import update_pb2 as pb
 from fedlora.wire.indices import IndexCodeError, code_bytes, decode_indices, encode_indices
 from fedlora.wire.kernels import Floats, Places, kernels
+from fedlora.wire.packing import CodecName
 from fedlora.wire.topk import top_k
-from fedlora.wire.values import SPARSE, CodecName, ValueCodeError, decode_values, encode_values, value_bytes
+from fedlora.wire.values import SPARSE, ValueCodeError, decode_values, encode_values, value_bytes
 
 FORMAT = 1
 CHUNK = 1 << 18
@@ -79,7 +80,7 @@ class Schema:
 
 @dataclass(frozen=True)
 class Header:
-    """What a message says of itself."""
+    """A message's header."""
 
     kind: Kind
     run: str
@@ -92,7 +93,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the receiver waits for. `codec` None accepts any that there is."""
+    """The header that the receiver expects. `codec` None accepts every codec."""
 
     kind: Kind
     run: str
@@ -115,7 +116,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Message:
-    """A valid message, as sparse as it came."""
+    """A valid decoded message, as sparse as it was sent."""
 
     header: Header
     codec: CodecName
@@ -124,7 +125,7 @@ class Message:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        """What was sent, zero elsewhere."""
+        """The dense tensors: values that were sent, zero elsewhere."""
         zeros = {name: torch.zeros(shape) for name, shape in self.shapes.items()}
         self.add_to(zeros)
         return zeros
@@ -234,7 +235,7 @@ def decode(
 
 
 def largest_bytes(schema: Schema) -> int:
-    """No message of this schema is longer: float32 values, a bit for each index, and what stands around them."""
+    """Upper bound on a message's length for this schema: float32 values, a bit for each index, and headers."""
     return ENVELOPE + sum(5 * n + CHUNK_FRAME for n in schema.chunk_sizes())
 
 

@@ -16,7 +16,7 @@ from fedlora.lowrank import Product, as_product, dense_is_smaller
 from fedlora.updates import Adapter
 from fedlora.wire import update_pb2 as pb
 from fedlora.wire.message import Expected, Header, Schema, WireError, decode, encode
-from fedlora.wire.values import CodecName
+from fedlora.wire.packing import CodecName
 
 
 def encode_state(

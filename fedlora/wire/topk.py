@@ -35,7 +35,7 @@ def top_k(values: Tensor, k: int) -> Indices:
 
 
 def top_k_by_sample(bits: Bits, k: int, loops: Any) -> Indices | None:
-    """None where the sample let too few or too many values through."""
+    """The top k from a sample's threshold; None if it let too few or too many values through."""
     n = len(bits)
     sample = bits[:: max(1, n // SAMPLE) | 1] & 0x7FFFFFFF  # an odd stride: r is often a power of two
     share = k / n

@@ -10,7 +10,6 @@ rounded down would clip the largest value.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +18,8 @@ from torch import Tensor
 
 from fedlora.wire.indices import LENGTHS, Coded, Codes
 from fedlora.wire.kernels import kernels
+from fedlora.wire.packing import CodecName
 
-CodecName = Literal["fp32", "fp16", "bf16", "int8", "int4", "sign"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 BLOCK = {"int8": 64, "int4": 128, "sign": 1024}
 BITS = {"int8": 8, "int4": 4, "sign": 1}
@@ -31,7 +30,8 @@ SPARSE = 16  # k values stand for a chunk of about so many times more
 
 
 class ValueCodeError(ValueError):
-    """Bytes that are no values: not finite, a scale out of bounds, a code that is never written, padding not zero."""
+    """Invalid value code: not finite, a scale out of bounds, a code that is never written, or padding that is not
+    zero."""
 
 
 @lru_cache(maxsize=LENGTHS)
@@ -114,7 +114,7 @@ def decode_values(code: Coded, codec: CodecName, k: int) -> Tensor:
     if codec == "int4" and (loops := kernels(SPARSE * k)) is not None:
         decoded = np.empty(k, dtype=np.float32)
         if not loops.nibbles_from(coded, scales, BLOCK[codec], decoded):
-            raise ValueCodeError("a nibble is one that is never written")
+            raise ValueCodeError("a nibble has a value that is never written")
         return torch.from_numpy(decoded)
     return torch.from_numpy(units_of(coded, codec, k) * np.repeat(scales, BLOCK[codec])[:k])
 
@@ -129,9 +129,9 @@ def units_of(code: Codes, codec: CodecName, k: int) -> npt.NDArray[np.float32]:
     if codec == "int8":
         signed = code.view(np.int8)
         if bool(np.any(signed == -128)):
-            raise ValueCodeError("the code -128 is never written")
+            raise ValueCodeError("the value -128 is not valid")
         return signed.astype(np.float32)
     nibbles = np.stack([code >> 4, code & 15], 1).ravel()
     if bool(np.any(nibbles[:k] == 0)) or bool(np.any(nibbles[k:])):
-        raise ValueCodeError("a nibble is one that is never written")
+        raise ValueCodeError("a nibble has a value that is never written")
     return nibbles[:k].astype(np.float32) - 8

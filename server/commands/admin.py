@@ -28,7 +28,7 @@ def init(
     name: Annotated[str, typer.Option(help="Name of the coordinator: small letters, digits, hyphens.")],
     address: Annotated[str, typer.Option(help="host:port at which sites will reach it; IPv6 in brackets.")],
 ) -> None:
-    """Make a coordinator: its certificate authority, server certificate, secret and settings."""
+    """Create a coordinator's folder: certificate authority, server certificate, secret and settings."""
     from fedlora.deployment.checks import clock
     from server.trust.certificates import authorities
     from server.trust.provision import initialise
@@ -38,8 +38,8 @@ def init(
     console.print(f"{folder} is ready. Certificate: [bold]{told}[/]")
     if (found := clock()).grade != "good":
         console.print(
-            f"[yellow]This machine's clock: {found.said}.[/] Certificates hold from its time on; if it is wrong, set "
-            f"it right and make the folder again. {found.remedy}"
+            f"[yellow]This machine's clock: {found.said}.[/] Certificates are valid from this time; if the clock "
+            f"is wrong, correct it and create the folder again. {found.remedy}"
         )
     console.print(f"Start it with: fedlora server up --config {folder / 'server.yaml'}")
 
@@ -52,7 +52,7 @@ def approve(
     expected: Fingerprint = None,
     yes: Yes = False,
 ) -> None:
-    """Accept a site (or its new key, after asking) and write the grant that goes back to it."""
+    """Approve a site (or, after a question, its new key) and write the grant to send back to it."""
     from server.settings import load_server
     from server.trust.provision import approve as accept
     from server.trust.provision import kind_of_approval
@@ -61,17 +61,19 @@ def approve(
     settings, asked = load_server(config), read_request(request)
     key = fingerprint(asked.public_key)
     kind, old = kind_of_approval(settings, asked)
-    console.print(f"{asked.site} asks with the key [bold]{key}[/]")
+    console.print(f"{asked.site} requests access with the key [bold]{key}[/]")
     question = None
     if kind == "site-key-replaced":
-        console.print(f"It replaces the key            [bold]{old}[/], which is then cut off for ever.")
+        console.print(f"It replaces the key            [bold]{old}[/], which will be blocked permanently.")
         question = f"Replace the key of {asked.site}?"
     agree(question, found=key, expected=expected, yes=yes)
     grant = accept(settings, asked)
     path = out or Path(f"grant-{asked.site}.json")
     write_atomically(path, grant.model_dump_json(indent=2).encode())
     tell(settings, kind, site=asked.site, key=key, old_key=old if kind == "site-key-replaced" else None)
-    console.print(f"{asked.site} is approved. Compare its key by telephone. Send [bold]{path}[/] back to the site.")
+    console.print(
+        f"{asked.site} is approved. Compare its key with the site by telephone. Send [bold]{path}[/] back to the site."
+    )
 
 
 @admin.command()
@@ -80,7 +82,7 @@ def grant(
     config: Config = DEFAULT,
     out: Annotated[Path | None, typer.Option(help="Where to write the grant.")] = None,
 ) -> None:
-    """A new grant for the key that a site has: of a new authority, or with a new address."""
+    """Write a new grant for a site's existing key: from a new authority, or with a new address."""
     from server.settings import load_server
     from server.trust.provision import grant_again
     from server.trust.told import tell
@@ -90,12 +92,12 @@ def grant(
     path = out or Path(f"grant-{site}.json")
     write_atomically(path, made.model_dump_json(indent=2).encode())
     tell(settings, "site-granted-again", site=site, key=made.key)
-    console.print(f"Send [bold]{path}[/] to {site}; it takes it with fedlora client accept.")
+    console.print(f"Send [bold]{path}[/] to {site}, which installs it with: fedlora client accept")
 
 
 @admin.command()
 def revoke(site: Annotated[str, typer.Argument(help="Name of the site.")], config: Config = DEFAULT) -> None:
-    """Cut a site off, now if the coordinator is up; its key is never accepted again."""
+    """Revoke a site: a running coordinator disconnects it at once, and its key is never accepted again."""
     from server.settings import load_server
     from server.trust.provision import read_registry
     from server.trust.provision import revoke as cut_off
@@ -104,12 +106,12 @@ def revoke(site: Annotated[str, typer.Argument(help="Name of the site.")], confi
     settings = load_server(config)
     cut_off(settings, require_name(site, what="site"))
     tell(settings, "site-revoked", site=site, key=fingerprint(read_registry(settings).sites[site].public_key))
-    console.print(f"{site} is revoked; a coordinator that is up cuts it off within seconds.")
+    console.print(f"{site} is revoked; a running coordinator disconnects it within seconds.")
 
 
 @admin.command("list")
 def list_sites(config: Config = DEFAULT, json_output: Json = False) -> None:
-    """Every site, its state, its key, when it was last here and what it declared that it can carry."""
+    """List the sites: state, key, last contact and declared resources."""
     from server.flower.admitted import read_seen
     from server.requests.declared import read_declared
     from server.settings import load_server
@@ -127,16 +129,17 @@ def list_sites(config: Config = DEFAULT, json_output: Json = False) -> None:
         return
     if not rows:
         console.print(
-            "No sites yet. A site asks with `fedlora client enroll`; then: fedlora admin approve request.json"
+            "No sites yet. A site creates its request with `fedlora client enroll`; then: fedlora admin approve "
+            "request.json"
         )
         return
-    headings = ("site", "status", "node", "last here", "key", "resources")
+    headings = ("site", "status", "node", "last seen", "key", "resources")
     found = []
     for name, site in rows.items():
         carries = ", ".join(f"{key} {value}" for key, value in site.get("resources", {}).items())
         node = str(site["node"] or ("" if site["status"] == "revoked" else "not yet registered"))
         found.append((name, site["status"], node, moment(site["seen"]), site["key"], carries))
-    leave_out = ("resources", "node", "last here")
+    leave_out = ("resources", "node", "last seen")
     first, *others = listing(headings, found, width=console.width, leave_out=leave_out)
     console.print(first, style="bold", markup=False)
     for text in others:
@@ -145,7 +148,7 @@ def list_sites(config: Config = DEFAULT, json_output: Json = False) -> None:
 
 @admin.command()
 def renew(config: Config = DEFAULT) -> None:
-    """A new server certificate from the same authority; a coordinator that is up takes it at once. Sites do nothing."""
+    """Renew the server certificate; a running coordinator uses it at once. Sites do nothing."""
     from fedlora.deployment.environment import split_address
     from server.settings import load_server
     from server.trust.certificates import issue_server_certificate, server_certificate
@@ -155,16 +158,17 @@ def renew(config: Config = DEFAULT) -> None:
     issue_server_certificate(settings.pki, hosts=[split_address(settings.address)[0]])
     end = f"{server_certificate(settings.pki).not_valid_after_utc:%Y-%m-%d}"
     tell(settings, "certificate-renewed", until=end)
-    console.print(f"The server certificate is renewed; it holds until {end}.")
+    console.print(f"The server certificate is renewed; it is valid until {end}.")
 
 
 @admin.command("roll-authority")
 def roll_authority(
     config: Config = DEFAULT,
-    finish: Annotated[bool, typer.Option("--finish", help="Let the old authority go.")] = False,
+    finish: Annotated[bool, typer.Option("--finish", help="Remove the old authority.")] = False,
     yes: Yes = False,
 ) -> None:
-    """Replace the certificate authority: once to begin; --finish when every site has taken a new grant."""
+    """Replace the certificate authority: run once to start, and with --finish when every site has installed a new
+    grant."""
     from server.settings import load_server
     from server.trust.rolling import begin, finish_after_asking, still_to_grant
 
@@ -172,7 +176,7 @@ def roll_authority(
     if finish:
         console.print(f"The authority is now [bold]{finish_after_asking(settings, yes=yes)}[/] alone.")
         return
-    console.print(f"The new authority: [bold]{begin(settings)}[/]. The old one holds as well until --finish.")
+    console.print(f"The new authority: [bold]{begin(settings)}[/]. The old one is also accepted until --finish.")
     for site in still_to_grant(settings):
         console.print(f"  fedlora admin grant {site}, then at the site: fedlora client accept, restart the agent")
     console.print("Then: fedlora admin roll-authority --finish")
@@ -180,12 +184,14 @@ def roll_authority(
 
 @admin.command("accept-new-ledger")
 def accept_new_ledger(
-    site: Annotated[str, typer.Argument(help="Name of the site that has lost its ledger.")],
+    site: Annotated[str, typer.Argument(help="Name of the site that lost its ledger.")],
     config: Config = DEFAULT,
-    dataset: Annotated[str | None, typer.Option(help="Which of its datasets; needed where it has several.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="The dataset whose ledger is lost; required if the site has several.")
+    ] = None,
     yes: Yes = False,
 ) -> None:
-    """Agree that a site's privacy ledger is lost and a new one begins, which states what was spent before."""
+    """Accept that a site's privacy ledger is lost and that it starts a new one, which states what was spent before."""
     from fedlora.privacy.shown import at_most
     from server.settings import load_server
     from server.store.spending import fingerprint_of
@@ -195,20 +201,21 @@ def accept_new_ledger(
     lost = lost_ledger(settings, require_name(site, what="site"), dataset)
     receipt, waiting = lost.receipt, lost.unconfirmed
     console.print(
-        f"The ledger of {site} for {receipt.dataset}, as its newest receipt has it: epsilon "
+        f"The ledger of {site} for {receipt.dataset}, according to its newest receipt: epsilon "
         f"[bold]{at_most(receipt.epsilon_lifetime)}[/] at delta {receipt.delta_lifetime:g}, entry {receipt.sequence}, "
         f"run {receipt.run} round {receipt.round}, key {fingerprint_of(lost.public_key)}"
     )
     console.print(
-        f"Sent to it and never confirmed: {sum(item.tasks for item in waiting)} task(s), by themselves epsilon "
-        f"{to_carry(sum(item.epsilon for item in waiting))} at delta {sum(item.delta for item in waiting):g} at most."
+        f"Sent to the site and never confirmed: {sum(item.tasks for item in waiting)} task(s), which alone cost "
+        f"epsilon {to_carry(sum(item.epsilon for item in waiting))} at delta {sum(item.delta for item in waiting):g} "
+        "at most."
     )
     console.print(f"Together: epsilon [bold]{to_carry(lost.epsilon)}[/] at delta {lost.delta}.")
     console.print(
-        "If it can be restored, have the site do that instead. What it spent for other coordinators after that receipt "
-        "only the site can say: it must state more by that much."
+        "If the ledger can be restored, have the site do that instead. Only the site knows what it spent for "
+        "other coordinators after that receipt: it must add that amount."
     )
-    agree(f"Give that ledger of {site} up for ever?", yes=yes)
+    agree(f"Give up this ledger of {site} permanently?", yes=yes)
     give_up(settings, lost)
     console.print(
         f"At the site, before it trains again: fedlora ledger carry state --dataset {receipt.dataset} --epsilon "
@@ -221,16 +228,16 @@ def backup(
     config: Config = DEFAULT,
     out: Annotated[Path | None, typer.Option(help="A new file; fedlora-NAME-DATE.tar here when not given.")] = None,
 ) -> None:
-    """Copy all that a new machine needs into one file of mode 0600: it holds the authority's key."""
+    """Back up all that a new machine needs to one file of mode 0600; it contains the authority's private key."""
     from server.deployment.backup import back_up, sqlite_file
     from server.settings import load_server
 
     settings = load_server(config)
     path = out or archive_name(settings.name)
     about = back_up(settings, path)
-    console.print(f"{len(about.digests)} files are in [bold]{path}[/]. Keep it as you keep the authority's key.")
+    console.print(f"{len(about.digests)} files are in [bold]{path}[/]. Protect it like the authority's private key.")
     if sqlite_file(settings) is None:
-        console.print("[yellow]The store is a PostgreSQL database and is not in it:[/] pg_dump.")
+        console.print("[yellow]The store is a PostgreSQL database and is not included;[/] back it up with pg_dump.")
 
 
 @admin.command()
@@ -238,40 +245,38 @@ def restore(
     archive: Annotated[Path, typer.Argument(help="A backup.")],
     folder: Annotated[Path, typer.Argument(help="A new folder for the coordinator.")],
 ) -> None:
-    """Make a coordinator's folder of a backup; nothing is overwritten."""
+    """Restore a coordinator's folder from a backup; nothing is overwritten."""
     from server.deployment.backup import restore as put_back
     from server.deployment.backup import sqlite_file
     from server.trust.told import tell
 
     about, settings = put_back(archive, folder)
-    console.print(f"{folder} is {about.name} as of {moment(about.made)}. What happened since is not in it:")
-    console.print("- a site that was revoked since is approved again: revoke it before the coordinator is up;")
-    console.print("- a site that was approved, or changed its key, since must be approved again;")
-    console.print("- receipts since are unknown: a ledger that was put back since is not noticed.")
+    console.print(f"{folder} is {about.name} as of {moment(about.made)}. Later changes are missing:")
+    console.print("- a site that was revoked later is approved again: revoke it before you start the coordinator;")
+    console.print("- a site that was approved, or changed its key, later must be approved again;")
+    console.print("- later receipts are unknown: a ledger that was reset later is not noticed.")
     if (store := sqlite_file(settings)) != settings.folder / "store.db":
         console.print(
             f"[yellow]server.yaml says store: {settings.store}.[/] "
             + (
                 "Restore it with its own tools."
                 if store is None
-                else f"Its copy is {folder / 'store.db'}: put it there."
+                else f"Its copy is {folder / 'store.db'}: copy it there."
             )
         )
     tell(settings, "coordinator-restored", backup_of=about.made, version=about.version)
-    console.print(
-        f"The old coordinator must not run any more. Then: fedlora server up --config {folder / 'server.yaml'}"
-    )
+    console.print(f"The old coordinator must no longer run. Then: fedlora server up --config {folder / 'server.yaml'}")
 
 
 def archive_name(name: str) -> Path:
-    """Where a backup goes that was given no name."""
+    """The default path of a backup."""
     from datetime import UTC, datetime
 
     return Path(f"fedlora-{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}.tar")
 
 
 def moment(at: float | None) -> str:
-    """A time for people; none is `never`."""
+    """A time in words; None is `never`."""
     from datetime import UTC, datetime
 
     return "never" if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"

@@ -29,7 +29,9 @@ Where = Annotated[
     typer.Option("--store", help="URL or file; FEDLORA_STORE, server.yaml's or runs/fedlora.db when not given."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Name = Annotated[str, typer.Argument(help="A run's name (the newest of that name), or its id or the beginning of it.")]
+Name = Annotated[
+    str, typer.Argument(help="A run's name (the newest of that name), or its id or the first characters of it.")
+]
 WHO = "command line"
 MIXED = "score"
 """Heading over the scores of several tasks."""
@@ -50,10 +52,10 @@ def opened(where: str | None) -> Iterator[Store]:
 @app.command("list")
 def list_runs(
     store: Where = None,
-    active: Annotated[bool, typer.Option("--active", help="Only those that are at work.")] = False,
+    active: Annotated[bool, typer.Option("--active", help="Only active runs.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Every run, the newest first."""
+    """List all runs, newest first."""
     from server.store.reading import read_runs
 
     with opened(store) as found, found.reading() as connection:
@@ -71,7 +73,7 @@ def list_runs(
 
 @app.command()
 def show(name: Name, store: Where = None, json_output: Json = False) -> None:
-    """One run: where it stands, its sites, and why some did not train."""
+    """Show one run: its state, its sites, and why some did not train."""
     from server.store.reading import find_run, read_detail, read_failures, read_rounds, read_run_sites
 
     with opened(store) as found, found.reading() as connection:
@@ -83,10 +85,10 @@ def show(name: Name, store: Where = None, json_output: Json = False) -> None:
         rows = {key: [asdict(row) for row in listed] for key, listed in lists.items()}
         typer.echo(json.dumps({"run": asdict(run), "detail": asdict(detail), **rows}, indent=2))
         return
-    console.print(f"[bold]{run.name}[/] {run.run}: {run.state}, {run.rounds} of {run.rounds_wanted} rounds")
+    console.print(f"[bold]{run.name}[/] {run.run}: {run.state}, {run.rounds} of {run.total_rounds} rounds")
     console.print(run.folder)
-    if run.why:
-        console.print(f"[red]{run.why}[/]")
+    if run.reason:
+        console.print(f"[red]{run.reason}[/]")
     headings = ("site", "trained", "not trained", "MB up", "MB down", "s a round", "last")
     say(headings, [_listed_site(site) for site in sites], leave_out=("MB down", "MB up", "s a round"))
     for words, names in machines_of(sites).items():
@@ -98,7 +100,7 @@ def show(name: Name, store: Where = None, json_output: Json = False) -> None:
 
 
 def machines_of(sites: Iterable[RunSiteRow]) -> dict[str, list[str]]:
-    """The sites by what they run on, of those that said it."""
+    """The number of sites by version and device, of those that reported it."""
     from fedlora.protocol.machine import Machine
 
     found: dict[str, list[str]] = {}
@@ -112,9 +114,9 @@ def machines_of(sites: Iterable[RunSiteRow]) -> dict[str, list[str]]:
 def remove(
     names: Annotated[list[str], typer.Argument(help="Runs, by name or id.")],
     store: Where = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Take runs out of the store. Their folders stay, and what deployed sites have spent in them."""
+    """Remove runs from the store. Their folders stay, and so do the records of what deployed sites have spent."""
     from server.store.reading import find_run
     from server.store.removing import remove_run
 
@@ -133,10 +135,10 @@ def remove(
 
 @app.command("import")
 def import_folders(
-    folders: Annotated[list[Path], typer.Argument(help="Runs' folders, or folders with runs in them.")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders of runs, or folders that contain runs.")],
     store: Where = None,
 ) -> None:
-    """Read runs' folders into the store: rounds that it has are not doubled."""
+    """Import runs' folders into the store; rounds that it already has are not duplicated."""
     from server.store.importing import import_run, run_folders
     from server.store.opening import open_store, store_here
 
@@ -156,10 +158,10 @@ def import_folders(
 def export(
     name: Name,
     to: Annotated[str, typer.Option(help="tensorboard or mlflow.")],
-    out: Annotated[Path, typer.Option(help="A folder for what is written.")],
+    out: Annotated[Path, typer.Option(help="Folder for the exported files.")],
     store: Where = None,
 ) -> None:
-    """Write a run's curves for TensorBoard or MLflow; either needs its extra."""
+    """Export a run's curves to TensorBoard or MLflow; each needs its optional packages."""
     from server.store.exporting import EXPORTS
 
     if to not in EXPORTS:
@@ -192,11 +194,11 @@ def _listed(run: RunRow, *, named: bool) -> tuple[str, ...]:
         run.run[:8],
         run.state,
         run.strategy,
-        f"{run.rounds}/{run.rounds_wanted}",
+        f"{run.rounds}/{run.total_rounds}",
         _number(run.score, ".4f") + (f" {run.judged_by.words}" if named and run.score is not None else ""),
         f"{run.bytes_up / 1e6:.2f}{share}",
         _number(run.epsilon_max, ".2f") + (" INSECURE" if run.insecure else ""),
-        _day(run.begun_at) + eta,
+        _day(run.started_at) + eta,
     )
 
 

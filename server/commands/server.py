@@ -40,7 +40,7 @@ def run(
     name: Annotated[str | None, typer.Option(help="Name of the run; the recipe's when not given.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key.path=value")] = None,
 ) -> None:
-    """Submit a run; a coordinator that is up starts it, and starts it again from its checkpoint if it dies."""
+    """Submit a run; a running coordinator starts it, and restarts it from its checkpoint if it dies."""
     from fedlora.config import load
     from server.runs.preflight import look_before
     from server.runs.submissions import submit
@@ -56,7 +56,7 @@ def run(
 
 @server.command()
 def stop(name: Annotated[str, typer.Argument(help="Name of the run.")], config: Config = DEFAULT) -> None:
-    """Stop a run for good; `resume` goes on with it."""
+    """Stop a run; `resume` continues it."""
     from server.flower.control import Control
     from server.runs.submissions import run_folder
     from server.runs.submissions import stop as halt
@@ -69,18 +69,18 @@ def stop(name: Annotated[str, typer.Argument(help="Name of the run.")], config: 
 
 @server.command()
 def resume(name: Annotated[str, typer.Argument(help="Name of the run.")], config: Config = DEFAULT) -> None:
-    """Go on with a run that was stopped or given up, from its checkpoint."""
+    """Resume a run that was stopped or has failed, from its checkpoint."""
     from server.runs.submissions import resume as go_on
     from server.runs.submissions import run_folder
     from server.settings import load_server
 
     go_on(run_folder(load_server(config), name))
-    console.print(f"{name} goes on.")
+    console.print(f"{name} resumes.")
 
 
 @server.command("list")
 def list_runs(config: Config = DEFAULT, json_output: Json = False) -> None:
-    """Every run: its state, rounds and attempts."""
+    """List all runs: state, rounds and attempts."""
     from server.runs.submissions import completed_rounds, look_at, runs
     from server.settings import load_server
 
@@ -115,10 +115,10 @@ def list_runs(config: Config = DEFAULT, json_output: Json = False) -> None:
 def logs(
     name: Annotated[str, typer.Argument(help="Name of the run.")],
     config: Config = DEFAULT,
-    lines: Annotated[int, typer.Option(help="How many of the last lines.")] = 50,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over.")] = False,
+    lines: Annotated[int, typer.Option(help="Number of lines, from the end.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines until the run ends.")] = False,
 ) -> None:
-    """The run's own log: rounds, answers, and while it waits for sites, how long it still will."""
+    """Show a run's log: rounds, answers, and how long it will still wait for sites."""
     from server.runs.run_log import log_lines
     from server.runs.submissions import is_over, run_folder
     from server.settings import load_server
@@ -134,7 +134,7 @@ def logs(
 
 @server.command()
 def doctor(config: Config = DEFAULT, json_output: Json = False) -> None:
-    """Check this coordinator; every finding has its remedy. Exit status 1 if something must be mended."""
+    """Check this coordinator; every problem comes with a remedy. Exit status 1 if something must be fixed."""
     from fedlora.deployment.findings import report
     from server.deployment.doctor import examine
 

@@ -1,4 +1,4 @@
-"""`fedlora dashboard`: serve it, and say who may use it."""
+"""`fedlora dashboard`: serve it, and manage who may use it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from server.dashboard.doors.access import Access, Role, access_path
 from server.store.opening import store_here
 
-app = typer.Typer(invoke_without_command=True, add_completion=False, help="Watch and steer runs in a browser.")
+app = typer.Typer(invoke_without_command=True, add_completion=False, help="Watch and control runs in a browser.")
 users = typer.Typer(no_args_is_help=True, add_completion=False, help="Who may log in.")
 tokens = typer.Typer(no_args_is_help=True, add_completion=False, help="API tokens, for scripts and Prometheus.")
 app.add_typer(users, name="user")
@@ -36,22 +36,25 @@ def dashboard(
     store: Store = None,
     access: AccessFile = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; others than loopback need users and TLS.")
+        str, typer.Option(help="Address to listen on; any address other than loopback needs users and TLS.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8470,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM, readable by its owner alone.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM, readable only by its owner.")] = None,
     plain_http: Annotated[
-        bool, typer.Option("--plain-http", help="Off loopback without TLS: a proxy before it has it.")
+        bool,
+        typer.Option(
+            "--plain-http", help="Allow other addresses than loopback without TLS: a proxy in front provides it."
+        ),
     ] = False,
     allow_simulations: Annotated[
         bool,
-        typer.Option("--allow-simulations", help="Operators may start simulations, which run with your rights."),
+        typer.Option("--allow-simulations", help="Let operators start simulations, which run with your permissions."),
     ] = False,
     files: Annotated[
         Path | None,
-        typer.Option(help="Folder below which their recipes may name data and models; none when not given."),
+        typer.Option(help="The only folder in which their recipes may name data and models; none if not given."),
     ] = None,
 ) -> None:
     """Serve the dashboard until Ctrl-C."""
@@ -72,7 +75,8 @@ def add_user(
     store: Store = None,
     access: AccessFile = None,
 ) -> None:
-    """Add a user, or give one a new role and password: asked for, or the first line of standard input."""
+    """Add a user, or change a user's role and password. The password is asked for, or read from the first line of
+    standard input."""
     if sys.stdin.isatty():
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
@@ -83,7 +87,7 @@ def add_user(
 
 @users.command("list")
 def list_users(store: Store = None, access: AccessFile = None) -> None:
-    """Every user and role."""
+    """List all users and their roles."""
     table = Table("user", "role", "since")
     for name, user in sorted(accounts(store, access).now().users.items()):
         table.add_row(name, user.role.value, f"{user.created:%Y-%m-%d %H:%M} UTC")
@@ -92,11 +96,11 @@ def list_users(store: Store = None, access: AccessFile = None) -> None:
 
 @users.command("rm")
 def remove_user(
-    name: Annotated[str, typer.Argument(help="Who is to go; `user list` names all.")],
+    name: Annotated[str, typer.Argument(help="The user to remove; `user list` shows all.")],
     store: Store = None,
     access: AccessFile = None,
 ) -> None:
-    """Remove a user, whose sessions end at once."""
+    """Remove a user; open sessions end at once."""
     accounts(store, access).remove_user(name)
     console.print(f"{name} is removed.")
 
@@ -109,13 +113,13 @@ def add_token(
     store: Store = None,
     access: AccessFile = None,
 ) -> None:
-    """Make an API token and print it, this once: send it as `Authorization: Bearer TOKEN`."""
+    """Create an API token and print it once: send it as `Authorization: Bearer TOKEN`."""
     typer.echo(accounts(store, access).add_token(name, role, days=days))
 
 
 @tokens.command("list")
 def list_tokens(store: Store = None, access: AccessFile = None) -> None:
-    """Every token, without its secret."""
+    """List all tokens, without their secrets."""
     table = Table("token", "role", "since", "expires")
     for name, token in sorted(accounts(store, access).now().tokens.items()):
         expires = "never" if token.expires is None else f"{token.expires:%Y-%m-%d}"
@@ -125,11 +129,11 @@ def list_tokens(store: Store = None, access: AccessFile = None) -> None:
 
 @tokens.command("rm")
 def remove_token(
-    name: Annotated[str, typer.Argument(help="Which is to go; `token list` names all.")],
+    name: Annotated[str, typer.Argument(help="The token to remove; `token list` shows all.")],
     store: Store = None,
     access: AccessFile = None,
 ) -> None:
-    """Remove a token, which is refused at once."""
+    """Remove a token; it is refused at once."""
     accounts(store, access).remove_token(name)
     console.print(f"{name} is removed.")
 

@@ -1,6 +1,6 @@
 """A port that systemd has opened for the dashboard (`deploy/systemd/fedlora-dashboard.socket`): sd_listen_fds(3).
 
-So the service itself needs no network: whoever gets hold of it reaches nothing but the store.
+The service itself then needs no network: an attacker who controls it reaches only the store.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ def inherited_socket(environment: Mapping[str, str] = os.environ) -> socket.sock
         return None
     count = environment.get("LISTEN_FDS", "0")
     if count != "1":
-        raise SettingsError(f"systemd hands over {count} sockets; fedlora-dashboard.socket has one ListenStream=.")
+        raise SettingsError(
+            f"systemd passed {count} sockets; keep exactly one ListenStream= in fedlora-dashboard.socket."
+        )
     return socket.socket(fileno=FIRST)
 
 
 def address_of(listener: socket.socket) -> tuple[str, int]:
     """Host and port; SettingsError for what is no TCP port."""
     if listener.family not in (socket.AF_INET, socket.AF_INET6) or listener.type != socket.SOCK_STREAM:
-        raise SettingsError("systemd hands over a socket that is no TCP port; write ListenStream=127.0.0.1:8470.")
+        raise SettingsError("systemd passed a socket that is not a TCP port; write ListenStream=127.0.0.1:8470.")
     host, port = listener.getsockname()[:2]
     return str(host), int(port)

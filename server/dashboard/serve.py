@@ -1,4 +1,4 @@
-"""The dashboard as a process: which doors it has, where it listens, and what it prints."""
+"""The dashboard's process: access rules, address and start-up messages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ class BindConfig:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     plain_http: bool = False
-    """Nobody can listen in all the same: a proxy before it speaks TLS, or its port is published on loopback alone."""
+    """Connections are protected without TLS here: by a proxy in front, or because the port is published on loopback
+    only."""
 
     @property
     def tls(self) -> bool:
@@ -58,19 +59,19 @@ class BindConfig:
 def doors_for(listening: BindConfig, access: Access, audit: Audit = log_only) -> Auth:
     """SettingsError for a combination that would let others in or listen in."""
     if (listening.tls_cert is None) != (listening.tls_key is None):
-        raise SettingsError("--tls-cert and --tls-key belong together; give both or neither.")
+        raise SettingsError("--tls-cert and --tls-key must be given together; give both or neither.")
     if listening.tls_key is not None:
         require_private(listening.tls_key)
     local = is_loopback(listening.host)
     if not local and not access.now().users:
         raise SettingsError(
-            f"--host {listening.host} lets other machines in, and there is no user yet; add one first: "
+            f"--host {listening.host} is reachable from other machines, and there is no user yet; add one first: "
             "fedlora dashboard user add NAME --role admin"
         )
     if not local and not listening.tls and not listening.plain_http:
         raise SettingsError(
-            f"--host {listening.host} without TLS would send passwords in the clear; give --tls-cert and --tls-key, or "
-            "--plain-http if a proxy before it speaks TLS or its port is published on loopback alone."
+            f"--host {listening.host} without TLS would send passwords unencrypted; give --tls-cert and --tls-key, "
+            "or --plain-http if a proxy in front provides TLS or the port is published on loopback only."
         )
     return Auth(access, tls=listening.tls, hosts=LOOPBACK if local else None, audit=audit)
 
@@ -105,7 +106,7 @@ def audit_log(store: Store) -> Audit:
             with store.writing() as connection:
                 append_event(connection, kind, who=actor, at=time.time(), run=None, **particulars)
         except SQLAlchemyError:
-            log.exception("a login is not in the audit log")
+            log.exception("a login could not be written to the audit log")
 
     return write
 
@@ -163,14 +164,14 @@ def serve(
     with suppress(KeyboardInterrupt):
         server.run(sockets=None if listener is None else [listener])
     if not server.started:
-        raise RunError(f"the dashboard cannot listen at {listening.url}; its log above says why.")
+        raise RunError(f"the dashboard cannot listen at {listening.url}; see its log above.")
 
 
 def greet(listening: BindConfig, doors: Auth, *, show: Callable[[str], None], browser: bool) -> None:
-    """Say how to get in."""
+    """Print how to log in."""
     if is_loopback(listening.host):
         link = f"{listening.url}/enter?link={doors.sessions.new_link()}"
-        show(f"Open it by this link, which works once and makes you admin:\n  {link}")
+        show(f"Open this link, which works once and logs you in as admin:\n  {link}")
         if doors.access.now().users:
             show(f"Users log in at {listening.url}/login")
         if browser:

@@ -1,4 +1,5 @@
-"""What pages stand on: the store, the doors, and reading in a thread of its own so that no page waits for another."""
+"""State shared by all pages: the store, the access rules, and reads in a separate thread so that no page waits for
+another."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ log = logging.getLogger("fedlora.server")
 
 PING_S = 5.0
 SLOW_S = 10.0
-"""A call that is still without an answer after so long is said; it goes on."""
+"""A call without an answer for this long is reported, in seconds; it is not ended."""
 
 
 class AtFlower:
@@ -61,7 +61,7 @@ class AtFlower:
             self._conditions.say("superlink", f"the SuperLink has not answered a call for more than {SLOW_S:.0f} s")
 
     def turn(self) -> None:
-        """Nothing is asked of a SuperLink that does not answer."""
+        """Whether a SuperLink is ready and answers; otherwise no calls are made."""
         if self._superlink is None:
             return
         self._link.turn()
@@ -75,7 +75,8 @@ class AtFlower:
             self._next_ping = time.monotonic() + PING_S
 
     def _see_to_sites(self) -> None:
-        """When sites.json has changed, or the SuperLink is a new one, which may have lost its database."""
+        """Register and remove sites if sites.json has changed or the SuperLink is new, which may have lost its
+        database."""
         superlink = self._superlink
         changed = (self._settings.folder / "sites.json").stat().st_mtime
         if superlink == self._told and changed == self._registry_seen:
@@ -94,7 +95,7 @@ class AtFlower:
         if failures == self._failures:
             return
         if is_damaged(self._settings.database):
-            log.warning("superlink.db is damaged: the SuperLink is ended, and the next one begins without it")
+            log.warning("superlink.db is damaged: the SuperLink is stopped and restarted without it")
             self._kill()
             self._superlink = None  # nothing more is asked of it
         self._failures = failures

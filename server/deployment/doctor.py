@@ -32,7 +32,7 @@ def examine(config: Path) -> list[Finding]:
     try:
         settings = load_server(config)
     except SettingsError as error:
-        return [bad("settings", str(error), f"Mend {config}, or make it with: fedlora admin init")]
+        return [bad("settings", str(error), f"Fix {config}, or create it with: fedlora admin init")]
     host, _ = split_address(settings.address)
     renew = f"fedlora admin renew --config {config}"
     return examine_all(
@@ -65,15 +65,15 @@ def server_certificate(settings: ServerSettings, host: str, remedy: str) -> Find
 
 def authority(settings: ServerSettings) -> Finding:
     """What sites trust."""
-    remedy = "fedlora admin roll-authority, and a new grant for every site."
+    remedy = "fedlora admin roll-authority, then a new grant for every site."
     return checks.certificate("authority", settings.pki / "ca.crt", remedy=remedy, warn_days=ROLL_DAYS)
 
 
 def fleet(settings: ServerSettings) -> Finding:
     """The port that sites need."""
     if listening(settings):
-        return good("fleet port", f"{settings.listen} listens")
-    return doubtful("fleet port", f"nobody listens at {settings.listen}", "fedlora server up")
+        return good("fleet port", f"listening at {settings.listen}")
+    return doubtful("fleet port", f"nothing is listening at {settings.listen}", "fedlora server up")
 
 
 def listening(settings: ServerSettings) -> bool:
@@ -89,10 +89,10 @@ def control(settings: ServerSettings) -> Finding:
     if reached:
         return bad(
             "control port",
-            f"port {settings.control_port} answers at {', '.join(reached)}: anybody can submit runs",
-            "Stop whatever forwards it (docker -p, socat, ssh -g); it belongs on 127.0.0.1 only.",
+            f"port {settings.control_port} answers at {', '.join(reached)}: anyone can submit runs",
+            "Stop the program that forwards it (docker -p, socat, ssh -g); it must be reachable on 127.0.0.1 only.",
         )
-    return good("control port", f"port {settings.control_port} is closed to the outside")
+    return good("control port", f"port {settings.control_port} is not reachable from other machines")
 
 
 def outside_addresses() -> list[str]:
@@ -114,8 +114,8 @@ def store(settings: ServerSettings) -> Finding:
         return good("store", shown)
     return bad(
         "store",
-        f"{shown} does not answer: runs go on, and the dashboard does not see them",
-        "Start the database or mend store in server.yaml, then: fedlora runs import",
+        f"{shown} does not answer: runs continue, but the dashboard cannot show them",
+        "Start the database or correct `store` in server.yaml, then: fedlora runs import",
     )
 
 
@@ -128,9 +128,11 @@ def classes(settings: ServerSettings) -> Finding:
     labels = settings.labels or labels_in(rows)
     if len(labels) < 2:
         remedy = "Set labels or held_out in server.yaml; or data.labels in every recipe."
-        return doubtful("classes", "neither labels nor held_out is given", remedy)
+        return doubtful("classes", "neither labels nor held_out is set", remedy)
     if not rows:
-        return doubtful("classes", f"{', '.join(labels)}; no test set", "Set held_out in server.yaml to see quality.")
+        return doubtful(
+            "classes", f"{', '.join(labels)}; no test set", "Set held_out in server.yaml to measure quality."
+        )
     return good("classes", f"{', '.join(labels)}; {len(rows)} examples to test on")
 
 
@@ -141,7 +143,7 @@ def sites(settings: ServerSettings) -> Finding:
     if not approved:
         return doubtful("sites", "no site is approved", "fedlora admin approve request.json")
     if not is_reconciled(registry):
-        return doubtful("sites", "a change is still to be told to the SuperLink", "fedlora server up")
+        return doubtful("sites", "a change has not reached the SuperLink yet", "fedlora server up")
     return good("sites", f"{len(approved)} approved: {', '.join(approved)}")
 
 
@@ -164,7 +166,5 @@ def all_runs(settings: ServerSettings) -> Finding:
         return bad("runs", said, "Restore it from a backup, or move its folder away.")
     stuck = [folder.name for folder in runs(settings) if state_of(folder) == "gave-up"]
     if stuck:
-        return bad(
-            "runs", f"given up: {', '.join(stuck)}", "fedlora server logs NAME, then: fedlora server resume NAME"
-        )
-    return good("runs", f"{len(runs(settings))} known, none is given up")
+        return bad("runs", f"failed: {', '.join(stuck)}", "fedlora server logs NAME, then: fedlora server resume NAME")
+    return good("runs", f"{len(runs(settings))} known, none has failed")

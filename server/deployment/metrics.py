@@ -1,4 +1,4 @@
-"""What Prometheus may know of a coordinator: read from its files at every scrape, so that there is nothing to keep.
+"""A coordinator's metrics for Prometheus, read from its files at every scrape, so that no state is kept.
 
 Names of runs and sites are labels; nothing else of a site is said but how it answered in the last round.
 """
@@ -58,7 +58,7 @@ class _Coordinator(Collector):
             try:
                 found = list(part())
             except Exception:
-                log.warning("some metrics cannot be read", exc_info=True)
+                log.warning("some metrics could not be read", exc_info=True)
                 continue
             yield from found
 
@@ -68,8 +68,10 @@ class _Coordinator(Collector):
 
 
 def of_processes(health: Health) -> Iterator[Gauge]:
-    ready = Gauge("fedlora_process_ready", "Whether a process of the coordinator does its work", labels=["process"])
-    starts = Gauge("fedlora_process_starts", "How often it was started", labels=["process"])
+    ready = Gauge(
+        "fedlora_process_ready", "Whether a process of the coordinator is running and ready", labels=["process"]
+    )
+    starts = Gauge("fedlora_process_starts", "Number of starts", labels=["process"])
     for name, part in health().items():
         ready.add_metric([name], float(bool(part["ready"])))
         starts.add_metric([name], float(str(part["starts"])))
@@ -77,7 +79,7 @@ def of_processes(health: Health) -> Iterator[Gauge]:
 
 
 def of_duties(conditions: AllConditions) -> Iterator[Gauge]:
-    ok = Gauge("fedlora_duty_ok", "Whether something that the coordinator looks after is well", labels=["duty"])
+    ok = Gauge("fedlora_duty_ok", "Whether a maintenance task of the coordinator succeeds", labels=["duty"])
     for name, condition in conditions().items():
         ok.add_metric([name], float(condition.ok))
     yield ok
@@ -92,9 +94,9 @@ def of_sites(settings: ServerSettings) -> Iterator[Gauge]:
 
 
 def of_runs(folders: Iterable[Path]) -> Iterator[Metric]:
-    state = Gauge("fedlora_run_state", "1 for the state that a run is in", labels=["run", "state"])
+    state = Gauge("fedlora_run_state", "1 for the current state of the run", labels=["run", "state"])
     rounds = Gauge("fedlora_run_rounds", "Completed rounds", labels=["run"])
-    attempts = Gauge("fedlora_run_attempts", "How often the run was submitted to Flower", labels=["run"])
+    attempts = Gauge("fedlora_run_attempts", "Number of times that the run was submitted to Flower", labels=["run"])
     clients = Gauge("fedlora_round_clients", "Clients of the last round, by outcome", labels=["run", "outcome"])
     sizes = Gauge("fedlora_round_bytes", "Bytes of the last round", labels=["run", "direction"])
     seconds = Gauge("fedlora_round_seconds", "Duration of the last round", labels=["run"])
@@ -122,7 +124,7 @@ def of_runs(folders: Iterable[Path]) -> Iterator[Metric]:
 
 
 def of_store(settings: ServerSettings) -> Iterator[Metric]:
-    """What only the store has added up: failures by reason, bytes, budgets. Nothing where it cannot be reached."""
+    """Metrics that need the store: failures by reason, bytes, budgets. None if the store is not reachable."""
     try:
         store = open_existing(settings.store_url)
     except SettingsError:

@@ -28,10 +28,10 @@ log = logging.getLogger("fedlora.notify")
 
 MOST_ATTEMPTS = 6
 FIRST_PAUSE_S = 5.0
-"""Then twice as long each time: 5, 10, 20, 40, 80 s."""
+"""First pause before another attempt, in seconds; it doubles each time: 5, 10, 20, 40, 80."""
 LOOK_S = 2.0
 OLDEST_S = 86_400.0
-"""What is older than a day when a webhook is first seen is not news."""
+"""Oldest event that is sent to a webhook seen for the first time, in seconds."""
 
 
 class Notifier:
@@ -61,7 +61,7 @@ class Notifier:
             try:
                 self.step()
             except (SQLAlchemyError, SettingsError, OSError) as error:
-                log.warning("webhooks wait for the store", extra={"why": f"{type(error).__name__}"})
+                log.warning("webhooks are waiting for the store", extra={"why": f"{type(error).__name__}"})
 
     def _serve(self, hook: Webhook, secret: bytes) -> int:
         """In order, until one is refused: the next try waits for its pause."""
@@ -79,7 +79,7 @@ class Notifier:
             if state == "waiting":
                 return accepted
             if state == "given-up":
-                log.warning("a webhook gave no answer", extra={"url": hook.url, "event": event.kind, "why": answer.why})
+                log.warning("a webhook did not answer", extra={"url": hook.url, "event": event.kind, "why": answer.why})
             accepted += answer.ok
         return accepted
 
@@ -102,7 +102,7 @@ class Notifier:
 
 
 def name_of(hook: Webhook) -> str:
-    """What a webhook's deliveries are kept under: another address is another webhook."""
+    """The key of a webhook's deliveries: another address is another webhook."""
     return hashlib.sha256(hook.url.encode()).hexdigest()[:16]
 
 

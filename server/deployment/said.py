@@ -1,4 +1,5 @@
-"""What a coordinator says of itself, in a file for the dashboard, which is another process, and may be another's."""
+"""The coordinator's report about itself, in a file for the dashboard, which is another process and may run as another
+user."""
 
 from __future__ import annotations
 
@@ -12,19 +13,19 @@ from fedlora.processes.duties import Condition
 
 FILE = "coordinator.json"
 EVERY_S = 30.0
-"""It is written when something changes, and as often when nothing does."""
+"""Longest time between two reports, in seconds; changes are written at once."""
 LATE_S = 4 * EVERY_S
-"""A coordinator that has not written for so long is not up, or cannot write."""
+"""Age of a report, in seconds, after which the coordinator is not running or cannot write."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """The last that was said."""
+    """The last report."""
 
     at: float
     """Unix time."""
     wrong: Mapping[str, Condition]
-    """What is not well, by name."""
+    """The problems, by name."""
 
 
 def write_said(folder: Path, conditions: Mapping[str, Condition], *, at: float) -> None:

@@ -1,4 +1,4 @@
-"""What alerts need to know besides runs: certificates that end, a disk that fills, a site that never came.
+"""Metrics for alerts besides runs: expiring certificates, free disk space, sites that never connected.
 
 A file that cannot be read costs its own metrics and no others: an alert on what is absent says so.
 """
@@ -26,11 +26,11 @@ def of_trust(settings: ServerSettings) -> Iterator[Gauge]:
     with suppress(SettingsError):
         yield Gauge("fedlora_certificate_days", "Until the server certificate expires", days_left(settings.pki))
     with suppress(SettingsError):
-        said = "Until the certificate authority ends, and every certificate with it"
+        said = "Until the certificate authority expires, and every certificate with it"
         yield Gauge("fedlora_authority_days", said, authority_days_left(settings.pki))
     with suppress(OSError):
         free = shutil.disk_usage(settings.folder).free
-        yield Gauge("fedlora_disk_free_bytes", "Room for checkpoints, rounds and logs", free)
+        yield Gauge("fedlora_disk_free_bytes", "Free disk space for checkpoints, rounds and logs", free)
     yield from _of_sites(settings)
 
 
@@ -40,8 +40,8 @@ def _of_sites(settings: ServerSettings) -> Iterator[Gauge]:
     except SettingsError:
         return
     seen, granted = read_seen(settings.folder), read_granted(settings.folder)
-    last = Gauge("fedlora_site_seen_timestamp_seconds", "When an approved site last called", labels=["site"])
-    since = Gauge("fedlora_site_granted_timestamp_seconds", "When it was last granted", labels=["site"])
+    last = Gauge("fedlora_site_seen_timestamp_seconds", "When an approved site last connected", labels=["site"])
+    since = Gauge("fedlora_site_granted_timestamp_seconds", "When its last grant was issued", labels=["site"])
     for site in approved:
         last.add_metric([site], seen.get(site, 0.0))
         if site in granted:

@@ -41,7 +41,7 @@ SERVED = "FEDLORA_SERVER"
 TICK_S = 1.0
 RENEW_LOOK_S = 3600.0
 CLOCK_STEP_S = 60.0
-"""A clock that is set back by less costs a site at most as long as its heartbeat does."""
+"""A clock set back by less than this, in seconds, disconnects a site for at most a heartbeat."""
 
 
 def serve(settings: ServerSettings, config: Path) -> None:
@@ -90,7 +90,7 @@ def start_webhooks(settings: ServerSettings) -> Notifier | None:
     try:
         notifier = Notifier(open_store(settings.store_url), settings.webhooks)
     except SettingsError as error:
-        log.warning("webhooks are not served", extra={"why": str(error)})
+        log.warning("webhooks cannot be sent", extra={"why": str(error)})
         return None
     notifier.start()
     return notifier
@@ -137,7 +137,7 @@ def children(settings: ServerSettings, config: Path) -> list[Child]:
 
 
 def lacks_ports(settings: ServerSettings) -> Callable[[int], str | None]:
-    """What a SuperLink lacks until both its ports are its own: one that another process listens on is not."""
+    """What a SuperLink is still waiting for: both ports must be its own, not another process's."""
     ports = (OwnPort(split_address(settings.listen)[1]), OwnPort(settings.control_port))
     return lambda pid: next((said for port in ports if (said := port.lacks(pid)) is not None), None)
 
@@ -149,7 +149,7 @@ def end_serverapps(settings: ServerSettings, config: Path) -> None:
     noted = [Process(status.pid, status.born) for status in left]
     own = [process for process in noted if environment_of(process, SERVED) == str(config.resolve())]
     for process in end(own, patience_s=STOP_S):
-        log.warning("a ServerApp of an earlier coordinator was ended", extra={"pid": process.pid})
+        log.warning("a ServerApp of an earlier coordinator was stopped", extra={"pid": process.pid})
 
 
 class Duties:
@@ -203,7 +203,7 @@ class Duties:
             self.conditions.say("flower", in_words(error))
 
     def look(self, supervisor: Supervisor) -> None:
-        """At the clock, the certificates, and whether there is a SuperLink to speak with."""
+        """Check the clock, the certificates, and whether there is a SuperLink to call."""
         self._supervisor = supervisor
         self._own.turn()
 
@@ -215,7 +215,7 @@ class Duties:
         self._clock_offset = offset
 
     def _renew_certificate(self) -> None:
-        """When it is due, gone or damaged; whoever changes it has it looked at, too."""
+        """Renew the server certificate if it is due, missing or damaged; changes by others are noticed too."""
         now = time.monotonic()
         if now >= self._next_renewal or stamp(self._settings.pki) != self._certificate:
             self._next_renewal = now  # one that fails is tried again, though the present one is taken up meanwhile
@@ -229,7 +229,7 @@ class Duties:
             return
         server_certificate(self._settings.pki)
         self._certificate = found
-        log.info("the certificates were renewed: the SuperLink is restarted")
+        log.info("the certificates were renewed: the SuperLink restarts")
         self._met.restart("superlink")
 
     def _look_at_flower(self) -> None:
@@ -237,7 +237,7 @@ class Duties:
         self.flower.meet(superlink["pid"] if superlink["ready"] else None)
 
     def _write_down(self) -> None:
-        """For the dashboard, what is wrong; in a thread of its own, for a disk may stall."""
+        """Write the current problems for the dashboard, in a thread, because a disk may stall."""
         found, now = self.conditions.all(), time.monotonic()
         if found is self._written[1] and now - self._written[0] < EVERY_S:
             return
@@ -253,7 +253,7 @@ class Duties:
         """After this clock was set back: the SuperLink's database says of every site that it is there until some time
         that is still to come, and Flower lets none of them in again before. It holds nothing that is not known here:
         sites are registered again, and runs go on from their checkpoints."""
-        log.warning("this machine's clock was set back: the SuperLink's database is given up, sites and runs are not")
+        log.warning("this machine's clock was set back: the SuperLink's database is discarded; sites and runs are kept")
         give_up(self._settings.database)
 
     @property

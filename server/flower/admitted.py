@@ -1,4 +1,4 @@
-"""What the door asks of the coordinator's folder while it is open: who is approved now, and when was who here last."""
+"""Approved sites, and when each last connected: the coordinator's files as the access check reads and writes them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from server.trust.provision import Registry, registry_in
 log = logging.getLogger("fedlora.admitted")
 
 WRITE_S = 10.0
-"""seen.json is written at most so often: a node's heartbeat comes every 30 s."""
+"""Shortest time between two writes of seen.json, in seconds: a node's heartbeat comes every 30 s."""
 
 
 class Approved:
@@ -40,7 +40,7 @@ class Approved:
                 self._sites = by_key(registry_in(self._folder))
                 self._read = version
         except (OSError, SettingsError, ValueError) as error:
-            log.warning("sites.json cannot be read; who was approved stays so", extra={"why": str(error)})
+            log.warning("sites.json cannot be read; the last known approvals stay in force", extra={"why": str(error)})
         return self._sites
 
 

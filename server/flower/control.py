@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from flwr.cli.build import build_fab_from_disk
 from flwr.common.serde import fab_to_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -94,11 +93,13 @@ class Control:
 
     def submit(self, bundle: Path) -> str:
         """Start a run; returns Flower's run id."""
+        from flwr.cli.build import build_fab_from_disk  # with Flower's whole command line
+
         content = build_fab_from_disk(bundle)
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
         answer = self._call("StartRun", StartRunRequest(fab=fab_to_proto(fab)))
         if not answer.HasField("run_id"):
-            raise ControlError("StartRun: Flower did not take the bundle; logs/superlink.log says why.")
+            raise ControlError("StartRun: Flower did not accept the bundle; see logs/superlink.log.")
         return str(answer.run_id)
 
     def status(self, flower_run: str) -> str:
@@ -158,7 +159,7 @@ class Control:
                 self.close()
                 raise UnreachableError(f"{method}: {type(error).__name__}: {error}") from None
             except SystemExit as error:  # Flower's way to say that the two versions do not fit
-                raise ControlError(f"{method}: the SuperLink is of another version of Flower ({error}).") from None
+                raise ControlError(f"{method}: the SuperLink runs another version of Flower ({error}).") from None
             finally:
                 self.asked_at = None
 

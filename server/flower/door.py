@@ -1,4 +1,4 @@
-"""Before Flower's own checks: who may call the Fleet API, and in whose name.
+"""The access check in front of Flower's own: who may call the Fleet API, and as which site.
 
     stranger          no certificate of the authority             the connection ends in the TLS handshake
     any connection    a key that is not approved now               refused before Flower reads a byte of it
@@ -54,23 +54,23 @@ class Door(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """Refuse at once what can be refused without the request."""
         if details.method not in METHODS:
-            return refusal(grpc.StatusCode.UNIMPLEMENTED, "this method is not offered here")
+            return refusal(grpc.StatusCode.UNIMPLEMENTED, "this method is not available here")
         key = shown_key(details.invocation_metadata)
         site = None if key is None else self._approved().get(key)
         if key is None or site is None:
             return refusal(grpc.StatusCode.UNAUTHENTICATED, NOT_APPROVED)
         handler = continuation(details)
         if handler is None or handler.unary_unary is None:
-            return refusal(grpc.StatusCode.UNIMPLEMENTED, "this method is not offered here")
+            return refusal(grpc.StatusCode.UNIMPLEMENTED, "this method is not available here")
 
         if handler.request_deserializer is None:  # a refusal of Flower's: its signature or time is wrong
             return handler
 
         def guarded(request: Any, context: Any) -> Any:
             if self._certificates and certified_key(context) != key:
-                context.abort(grpc.StatusCode.UNAUTHENTICATED, "the certificate is not for the key that is shown")
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "the certificate does not belong to the presented key")
             if details.method == ACTIVATE and request.public_key != key:
-                context.abort(grpc.StatusCode.UNAUTHENTICATED, "a site activates no node but its own")
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "a site may activate only its own node")
             self._seen(site)
             return handler.unary_unary(request, context)
 
@@ -114,7 +114,7 @@ def certified_key(context: Any) -> bytes | None:
 
 
 def refusal(code: grpc.StatusCode, why: str) -> Any:
-    """A method that does nothing but say no."""
+    """A method that only refuses."""
 
     def refuse(request: Any, context: Any) -> Any:
         context.abort(code, why)

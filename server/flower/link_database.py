@@ -1,4 +1,4 @@
-"""The SuperLink's own database: what it knows is known here too, so a damaged one is given up as a lost one is.
+"""The SuperLink's own database: the coordinator can rebuild its contents, so a damaged one is deleted.
 
 Sites are registered again from sites.json, and runs go on from their checkpoints.
 """
@@ -25,7 +25,7 @@ def is_damaged(database: Path) -> bool:
         finally:
             connection.close()
     except sqlite3.OperationalError as error:  # locked, no permission, a full disk: it may be whole
-        log.warning("superlink.db cannot be looked at", extra={"why": str(error)})
+        log.warning("superlink.db cannot be checked", extra={"why": str(error)})
         return False
     except sqlite3.DatabaseError:
         return True
@@ -38,9 +38,11 @@ def give_up(database: Path) -> None:
 
 
 def give_up_if_damaged(database: Path) -> bool:
-    """Before a SuperLink is started, when nobody has it open. True where it was damaged."""
+    """Delete the database if it is damaged, before a SuperLink is started. True if it was damaged."""
     if not is_damaged(database):
         return False
-    log.warning("superlink.db is damaged and given up: sites are registered again, runs go on from their checkpoints")
+    log.warning(
+        "superlink.db is damaged and was removed: sites are registered again, runs continue from their checkpoints"
+    )
     give_up(database)
     return True

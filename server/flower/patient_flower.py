@@ -14,8 +14,10 @@ NAME, FLOWERS_S = "HEARTBEAT_DEFAULT_INTERVAL", 30
 
 
 def be_patient(start_s: float) -> None:
-    """From now on a ServerApp has so long to report for the first time, and twice as long from then on."""
+    """Give ServerApps this long for their first report, in seconds, and twice as long after it."""
     names = vars(importlib.import_module(STATE))
     if names.get(NAME) != FLOWERS_S:
-        raise RuntimeError(f"flwr has another {STATE}.{NAME} than {FLOWERS_S}: how long a start may take cannot be set")
+        raise RuntimeError(
+            f"flwr has another {STATE}.{NAME} than {FLOWERS_S}: the time limit for a start cannot be set"
+        )
     names[NAME] = start_s

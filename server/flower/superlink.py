@@ -48,7 +48,9 @@ def guard(folder: Path, *, certificates: bool) -> None:
         with client_certificates() as asked:
             server = make(interceptors=[door, *interceptors], **rest)
         if asked != [True]:
-            raise RuntimeError("flwr makes its Fleet server in another way: client certificates cannot be required")
+            raise RuntimeError(
+                "flwr creates its Fleet server differently than expected: client certificates cannot be required"
+            )
         return server
 
     vars(flower)["generic_create_grpc_server"] = guarded

@@ -71,7 +71,7 @@ def public_examples(public: PublicDataSettings, recipe: Recipe, labels: tuple[st
         raise SettingsError(
             f"adapter.public has no row with one of the run's classes ({', '.join(labels)})"
             + (f" of client {public.client!r}" if public.client else "")
-            + "; look at source, label and client."
+            + "; check source, label and client."
         )
     chosen = chooser(recipe.seed, "public").sample(rows, min(public.examples, len(rows)))
     return encoded(chosen, labels, load_tokenizer(recipe.model), on=recipe.model)

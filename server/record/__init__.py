@@ -1,1 +1,1 @@
-"""What is kept of a run in its folder, and what it comes to."""
+"""A run's records in its folder, and their summary."""

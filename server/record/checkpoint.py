@@ -1,4 +1,5 @@
-"""What a killed coordinator needs to go on: one safetensors file, replaced atomically after every round."""
+"""The checkpoint, from which a killed coordinator resumes: one safetensors file, replaced atomically after every
+round."""
 
 from __future__ import annotations
 
@@ -99,8 +100,8 @@ def read(path: Path, *, recipe: Mapping[str, Any], may_differ: Collection[str] =
         about = json.loads(text)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise DamagedCheckpointError(
-            f"the checkpoint {path} is damaged ({type(error).__name__}); it was not changed. Restore it from a backup, "
-            "or start again without --resume in another --out folder."
+            f"the checkpoint {path} is damaged ({type(error).__name__}). Restore it from a backup, or start "
+            "again without --resume in another --out folder."
         ) from None
     changed = sorted(set(_differences(about["recipe"], recipe)) - set(may_differ))
     if changed:

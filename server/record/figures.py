@@ -1,4 +1,4 @@
-"""A round's figures: what its records say, and how far from exact it was."""
+"""A round's figures: loss and metrics from its records, and its aggregation error."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from server.run_identity import MAY_MOVE, MadeOf, bind, bound, require_same
 log = logging.getLogger("fedlora.journal")
 
 NOISED = "noised_rounds"
-"""A byte for every round whose sum got client-level noise, those that a crash made the loop do again included."""
+"""File with one byte for every round whose sum got client-level noise, including rounds repeated after a crash."""
 
 
 class Journal:
@@ -73,7 +73,7 @@ class Journal:
             ) from None
         if self.has_checkpoint:
             raise SettingsError(
-                f"{self.folder} already holds a run. Go on with it by --resume, or choose another folder with --out."
+                f"{self.folder} already contains a run. Continue it with --resume, or choose another folder with --out."
             )
         for left_over in (self._rounds, self._previous, self._sent_file, self._noised):
             left_over.unlink(missing_ok=True)
@@ -92,7 +92,7 @@ class Journal:
         all in rounds.jsonl. CheckpointError if neither fits.
         """
         if not self.has_checkpoint:
-            raise SettingsError(f"{self.folder} holds no checkpoint to resume from; start the run without --resume.")
+            raise SettingsError(f"{self.folder} contains no checkpoint; start the run without --resume.")
         then = None if made_of is None else bound(self.folder)
         self._may_differ = () if then is None else MAY_MOVE
         try:
@@ -180,8 +180,8 @@ class Journal:
         whole = lines.count(b"\n") == progress.round
         if not whole or progress.journal not in (None, hashlib.sha256(lines).hexdigest()):
             raise DamagedCheckpointError(
-                f"{self._rounds} is not what it was when {path.name} was written: lines up to round {progress.round} "
-                "are missing or changed, and with them receipts of what sites have spent. Nothing was changed; restore "
+                f"{self._rounds} does not match {path.name}: lines up to round {progress.round} are "
+                "missing or changed, including receipts of what sites have spent. Nothing was changed; restore "
                 "the run's folder from a backup, or submit the recipe as a new run."
             )
         return progress
@@ -207,7 +207,7 @@ class Journal:
         write_atomically(aside, self._checkpoint.read_bytes())
         write_atomically(self._checkpoint, self._previous.read_bytes())
         log.warning(
-            "the checkpoint is damaged or not of these rounds; the run goes on from the round before",
+            "the checkpoint is damaged or does not match these rounds; the run continues from the round before",
             extra={"kept": str(aside), "round": progress.round, "why": str(damage)},
         )
         return progress

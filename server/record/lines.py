@@ -20,7 +20,7 @@ from fedlora.protocol.machine import Machine
 from fedlora.protocol.task import Evaluation
 from fedlora.protocol.versions import recorded
 from fedlora.settings import Settings, SettingsError
-from fedlora.wire.choice import Packing
+from fedlora.wire.packing import Packing
 from server.record.records import ClientRecord, RoundRecord
 
 PARTS: Mapping[str, type[Settings]] = {

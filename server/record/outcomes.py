@@ -1,4 +1,4 @@
-"""How a client's round can end: one word, shared by records, rows and pages."""
+"""Outcomes of a client's round, shared by records, rows and pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What summary.json says of how updates were packed: which codecs were chosen, and what that lost."""
+"""The summary of how updates were packed: which codecs were chosen, and what was lost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fedlora.wire.choice import Packing
+from fedlora.wire.packing import Packing
 from server.record.records import RoundRecord
 
 
@@ -26,12 +26,12 @@ def packing_summary(rounds: Iterable[Sequence[RoundRecord]]) -> dict[str, Any]:
 
 
 def packed_as(summary: Mapping[str, Any]) -> str:
-    """A sentence on it, where anything was lost."""
+    """The summary as a sentence; empty if nothing was lost."""
     if not summary.get("packing_error_max"):
         return ""
     chosen = ", ".join(f"{name} ({count})" for name, count in summary["packing"].items())
     mean, most = summary["packing_error"], summary["packing_error_max"]
-    return f"Packed as {chosen}, which lost {mean:.2f} of an update, at most {most:.2f}, in norm. "
+    return f"Packed as {chosen}, which lost {mean:.2f} of an update's norm on average, at most {most:.2f}. "
 
 
 def name_of(packing: Packing) -> str:

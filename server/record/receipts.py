@@ -1,4 +1,4 @@
-"""What the coordinator remembers of sites' ledgers: the newest receipt of each, in this run and in all before it.
+"""The newest receipt of every site's ledger, in this run and in all runs before it.
 
 A site whose disk was put back to an older state, or emptied, cannot see it itself: its numbers, or its key, show it
 here. An older copy is turned away until its numbers have passed those that are held: by then a person has seen it. A
@@ -67,7 +67,7 @@ def clients_in(rounds: Path) -> list[dict[str, Any]]:
 
 
 def held_in(runs: Path, *, but: Path | None = None) -> dict[tuple[str, str], LastReceipt]:
-    """What all runs in a folder hold against the sites, apart from one run."""
+    """The newest receipts of all runs in a folder except one."""
     found: list[dict[str, Any]] = []
     for path in sorted(runs.glob("*/rounds.jsonl")):
         if path.parent != but:
@@ -102,11 +102,11 @@ def require_continues(now: Receipt, signature: Signature | None, held: LastRecei
         return
     if held.public_key is not None and key != held.public_key:
         raise ReceiptError(
-            f"the ledger of {now.client} is signed with another key than before: its state folder was replaced by a "
-            "new one, which has forgotten what was spent. Have the site restore it. If it is lost, fedlora admin "
-            "accept-new-ledger says what the site has to count in the new one (fedlora ledger carry), and takes it: "
-            f"epsilon {at_most(held.receipt.epsilon_lifetime)} at delta {held.receipt.delta_lifetime:g} by its newest "
-            "receipt, and what no receipt covers."
+            f"the ledger of {now.client} is signed with another key than before: its state folder was replaced "
+            "by a new one, which does not contain what was spent. Have the site restore it. If it is lost, fedlora "
+            "admin accept-new-ledger shows what the site must count in the new ledger (fedlora ledger carry), and "
+            f"accepts it: epsilon {at_most(held.receipt.epsilon_lifetime)} at delta {held.receipt.delta_lifetime:g} "
+            "according to its newest receipt, plus tasks without a receipt."
         )
     require_later(now, held.receipt)
 
@@ -114,14 +114,14 @@ def require_continues(now: Receipt, signature: Signature | None, held: LastRecei
 def _require_counted(now: Receipt, key: str | None, lost: Accepted) -> None:
     if key == lost.public_key:
         raise ReceiptError(
-            f"the ledger of {now.client} is the one that was given up as lost; a copy of it was put back. Have the "
-            "site put back the newer one."
+            f"the ledger of {now.client} is the one that was declared lost; an old copy was restored. "
+            "Have the site restore the newer ledger."
         )
     if now.epsilon_stated < lost.epsilon * ROUNDING or now.delta_stated < lost.delta * ROUNDING:
         raise ReceiptError(
-            f"the new ledger of {now.client} states epsilon {now.epsilon_stated:.4g} at delta {now.delta_stated:g} of "
-            f"before it, and {at_most(lost.epsilon)} at {lost.delta:g} may have been spent: have the site state that, "
-            "with fedlora ledger carry."
+            f"the new ledger of {now.client} states epsilon {now.epsilon_stated:.4g} at delta {now.delta_stated:g} as "
+            f"spent before it, but {at_most(lost.epsilon)} at {lost.delta:g} may have been spent: have the site "
+            "state that with fedlora ledger carry."
         )
 
 
@@ -140,5 +140,5 @@ def _readable(rounds: Path) -> list[dict[str, Any]]:
                 newest(clients)  # they are receipts
                 found += clients
         except (ValueError, KeyError, TypeError, AttributeError):
-            log.warning("%s is damaged: receipts of a round are not held against the sites", rounds)
+            log.warning("%s is damaged: the receipts of a round were not compared with earlier ones", rounds)
     return found

@@ -1,4 +1,4 @@
-"""What is remembered of a round: plain values, written to rounds.jsonl, to the store, and shown on screen."""
+"""A round's record: plain values, written to rounds.jsonl and the store, and shown on screen."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fedlora.config import DeviceSettings
 from fedlora.privacy.receipt import Receipt, Signature
 from fedlora.protocol.machine import Machine
 from fedlora.protocol.task import Evaluation
-from fedlora.wire.choice import Packing
+from fedlora.wire.packing import Packing
 from server.record.outcomes import Outcome as Outcome
 
 SCREENED_OUT = "screened-out"
-"""The code of an update that a rule did not keep: somebody has to be left out, and it may be an honest client."""
+"""Code of an update that a robust rule left out; it may be an honest client's."""
 
 
 BAD_RECEIPT = "bad-receipt"
@@ -29,7 +29,7 @@ class ClientRecord:
     outcome: Outcome
     code: str | None = None
     why: str | None = None
-    """The coordinator's own words on it, where a code does not say enough."""
+    """The coordinator's explanation, if the code alone is not enough."""
     examples: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
@@ -38,15 +38,15 @@ class ClientRecord:
     """The adapter as received, on the client's own test examples."""
     train_loss: float | None = None
     packing: Packing | None = None
-    """How its update was packed, and what that lost, as it says."""
+    """How its update was packed and what that lost, as reported by the client."""
     resources: DeviceSettings | None = None
-    """What the site declared that it can carry, if this was the answer that said so."""
+    """Resources that the site declared with this answer, if it did."""
     machine: Machine | None = None
-    """Versions and device at the site, likewise."""
+    """Versions and device of the site, if reported with this answer."""
     receipt: Receipt | None = None
     """Under privacy: what the site charged to its ledger for this round, as it signed it."""
     signature: Signature | None = None
-    """And its signature, by which anybody can check that."""
+    """The signature of that receipt, which anyone can verify."""
     change_norm: float | None = None
     """‖ΔW_k - ΔW_sent‖_F with the head, as it arrived; None where robust aggregation does not measure it."""
 

@@ -25,7 +25,7 @@ from fedlora.settings import SettingsError
 FILE = "sent.jsonl"
 
 Spent = Callable[[int | None], Mapping[str, SiteSpent]]
-"""What a run may have cost every site: after a round, or (None) by now."""
+"""The most that a run may have cost every site: after a round, or (None) up to now."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Returned:
     task: str
     receipt: Receipt
     key: str | None
-    """That signed it."""
+    """The public key that signed it."""
 
 
 class SentTasks:
@@ -143,6 +143,6 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = [{**json.loads(line)} for line in lines]
     except (ValueError, TypeError):
         raise SettingsError(
-            f"{path} is damaged, and with it what sites may have spent in this run; restore it from a backup."
+            f"{path} is damaged: it records what sites may have spent in this run. Restore it from a backup."
         ) from None
     return found

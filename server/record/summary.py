@@ -1,4 +1,4 @@
-"""summary.json: what a run has come to, computed from its folder. A simulation adds what only it can know."""
+"""summary.json: a run's results, computed from its folder. A simulation adds figures that only it knows."""
 
 from __future__ import annotations
 

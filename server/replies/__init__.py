@@ -1,1 +1,1 @@
-"""What comes in: answers as they arrive, each validated by itself."""
+"""Replies: answers as they arrive, each validated separately."""

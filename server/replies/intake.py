@@ -79,7 +79,7 @@ class ReplyValidator:
 
     @property
     def first_sent(self) -> TrainRequest:
-        """One of the messages: what all have in common can be read from it."""
+        """One of the messages: the parts that all have in common are read from it."""
         return next(iter(self._sent.values()))
 
     @property
@@ -115,8 +115,7 @@ class ReplyValidator:
                 yield update
 
     def judged(self, position: int, *, change_norm: float | None = None, code: str | None = None) -> None:
-        """Remember how far the update that was handed on as number `position` moves ΔW; with a code, that it was left
-        out."""
+        """Record how far the update at `position` moves ΔW; with a code, that it was left out."""
         node = self._handed[position]
         record = self._records[node]
         if change_norm is not None:
@@ -160,7 +159,7 @@ class ReplyValidator:
                 self.held_versions[node] = report.base_version
             except ReceiptError as error:
                 outcome, code, why = "failed", BAD_RECEIPT, str(error)[:LONGEST_WHY]
-                log.warning("a receipt is refused", extra={"client": report.client, "why": why})
+                log.warning("a receipt was refused", extra={"client": report.client, "why": why})
             except WireError as error:
                 outcome, code = "failed", error.code
         self._records[node] = ClientRecord(
@@ -184,7 +183,7 @@ class ReplyValidator:
         return update
 
     def _name(self, node: int) -> str:
-        """Who a node is when it has not said so itself."""
+        """The name for a node that has not given one itself."""
         return (self._known.site_of(node) if self._known.site_of else None) or str(node)
 
     def _receipt(self, report: Report, sent: TrainRequest) -> Receipt | None:

@@ -26,7 +26,7 @@ log = logging.getLogger("fedlora.grid")
 Calls = tuple[threading.Thread, ...]
 
 PROMPT_S = 1.0
-"""Longest that one pull holds up the loop."""
+"""Longest time that one pull blocks the loop, in seconds."""
 
 
 class PromptGrid(Grid):
@@ -91,7 +91,7 @@ class PromptGrid(Grid):
 
 
 def living(calls: Calls) -> Calls:
-    """Those that still wait."""
+    """The calls that are still waiting."""
     return tuple(call for call in calls if call.is_alive())
 
 

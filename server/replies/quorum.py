@@ -25,6 +25,7 @@ def too_few(intake: ReplyValidator, recipe: Recipe, also: str = "") -> QuorumErr
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
     return QuorumError(
         f"round {intake.number}: {intake.accepted} of {intake.size} clients sent a valid update, needed "
-        f"{quorum_of(recipe, intake.size)} (rounds.quorum={recipe.rounds.quorum}): {why or 'nobody else was asked'}. "
-        f"{also}Nothing was changed; see to these clients, then go on with --resume."
+        f"{quorum_of(recipe, intake.size)} (rounds.quorum={recipe.rounds.quorum}): "
+        f"{why or 'no other client was asked'}. {also}Nothing was changed; fix these clients, then continue with "
+        "--resume."
     )

@@ -1,4 +1,4 @@
-"""How much each client has sent: what `quotas` are measured against. Answers over a quota are never decoded."""
+"""Counters of what each client has sent, for `quotas`. Answers over a quota are never decoded."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What goes out: which clients are asked, and what each is sent."""
+"""Requests: which clients are asked, and what each is sent."""

@@ -1,4 +1,4 @@
-"""What sites have declared that they can carry: resources.json beside sites.json, and what the planner makes of it."""
+"""Resources that sites have declared: resources.json beside sites.json, as settings for the planner."""
 
 from __future__ import annotations
 
@@ -25,29 +25,32 @@ def read_declared(folder: Path) -> Declared:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):
-        raise SettingsError(f"{path} is damaged; delete it: the sites declare again in their next run.") from None
+        raise SettingsError(
+            f"{path} is damaged; delete it: the sites declare their resources again in their next run."
+        ) from None
     if not isinstance(values, dict):
-        raise SettingsError(f"{path} is damaged; delete it: the sites declare again in their next run.")
+        raise SettingsError(f"{path} is damaged; delete it: the sites declare their resources again in their next run.")
     return {site: parse(DeviceSettings, device, prefix=site) for site, device in values.items()}
 
 
 def readable(folder: Path) -> Declared:
-    """As `read_declared`; of a damaged file nothing, for no run is worth less than a declaration that comes again."""
+    """The declared resources, or none if the file is damaged: sites will declare them again, and no run should stop for
+    that."""
     try:
         return read_declared(folder)
     except (SettingsError, TypeError) as error:
-        log.warning("declarations cannot be read, and are left out", extra={"why": str(error)})
+        log.warning("declared resources cannot be read and are ignored", extra={"why": str(error)})
         return {}
 
 
 def remember(folder: Path, site: str, device: DeviceSettings) -> None:
-    """A site's newest declaration takes the place of its older one. Where it cannot be written the run goes on."""
+    """Store a site's newest declaration in place of its older one. If that fails, the run continues."""
     known = {**readable(folder), site: device}
     plain = {name: known[name].model_dump(exclude_none=True) for name in sorted(known)}
     try:
         write_atomically(folder / "resources.json", json.dumps(plain, indent=2).encode())
     except OSError as error:
-        log.warning("a declaration cannot be written", extra={"site": site, "why": str(error)})
+        log.warning("declared resources cannot be written", extra={"site": site, "why": str(error)})
 
 
 def planned_for(recipe: Recipe, declared: Declared, shape: Shape) -> Recipe:
@@ -66,6 +69,6 @@ def _fits(site: str, device: DeviceSettings, shape: Shape, recipe: Recipe) -> bo
     try:
         ranks_of(device, shape, recipe.adapter, key=site)
     except SettingsError as error:
-        log.warning("a site's declaration is left out", extra={"site": site, "why": str(error)})
+        log.warning("a site's declared resources are ignored", extra={"site": site, "why": str(error)})
         return False
     return True

@@ -1,4 +1,4 @@
-"""Unequal devices: each client's rank of every matrix, from what it is said to carry.
+"""Planner for unequal devices: each client's rank of every matrix, from its declared resources.
 
 Layers nearer the output first, and, where asked, ranks that rise towards it: LEGEND, arXiv 2412.20004 (its formulas are
 not public; those here are stated where they are used). A client with less depth also stops its backward pass earlier.
@@ -98,7 +98,7 @@ def depth_of(device: DeviceSettings, shape: Shape, *, key: str) -> int:
     least = memory_mb(shape, spread(shape, 1, 1, "uniform"), 1)
     raise SettingsError(
         f"{key}: not even the last layer fits; it needs {least:.1f} MB and "
-        f"{step_share(1, shape.depth):.0%} of a whole step's time. Raise memory_mb or target_step_s, or lower "
+        f"{step_share(1, shape.depth):.0%} of a full step's time. Raise memory_mb or target_step_s, or lower "
         "its microbatch."
     )
 

@@ -37,12 +37,13 @@ log = logging.getLogger("fedlora.submissions")
 MOST_FRUITLESS = 6
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 300.0
 ASK_S = 30.0
-"""A silent run is asked after as often, and looked at again after so long before it is stopped."""
+"""How often Flower is asked about a silent run, in seconds; also the wait before the last check, after which it is
+stopped."""
 FRESH_S = 2.0
 """A change of runs/ that is no older may be followed by another within one tick of the file system's clock."""
 
 RUN = "run "
-"""Before a run's name among the conditions."""
+"""Prefix of a run's name in the conditions."""
 
 Clock = Callable[[], float]
 Stamp = tuple[tuple[int, int] | None, ...]
@@ -50,7 +51,7 @@ Stamp = tuple[tuple[int, int] | None, ...]
 
 @dataclass
 class Watch:
-    """What a coordinator remembers of its runs between two looks. It may forget all of it: nothing is lost but time."""
+    """A coordinator's memory of its runs between two checks. It can be lost at no cost but time."""
 
     conditions: Conditions = field(default_factory=Conditions)
     asked_at: dict[str, float] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class Watch:
     overdue_at: dict[str, float] = field(default_factory=dict)
     """When a Flower run that calls itself running was first found to be silent for too long."""
     why: dict[str, str] = field(default_factory=dict)
-    """What there is to say of a silent Flower run, until it is asked after again."""
+    """The last finding about a silent Flower run, until it is checked again."""
     ended: set[str] = field(default_factory=set)
     """Flower runs that were told to stop, and over since."""
     _listed_at: int = -1
@@ -134,7 +135,7 @@ def go_on(
 
 @dataclass(frozen=True)
 class _Look:
-    """One look at runs, by a clock that goes on during calls."""
+    """One check of all runs, with a clock that also runs during calls."""
 
     settings: ServerSettings
     control: Control
@@ -150,7 +151,7 @@ class _Look:
         seen = look_at(folder)
         if seen.state in AT_REST:
             if seen.state in ("stopped", "gave-up") and not self._is_ended(seen):
-                return "it is to be stopped, and its ServerApp still works"
+                return "it is being stopped; its ServerApp is still working"
             self.watch.rests(folder, seen.state)
             return seen.why or seen.state if seen.state in ("damaged", "gave-up") else None
         if seen.state == "running":
@@ -173,7 +174,7 @@ class _Look:
         return not seen.at_work
 
     def _adopt(self, folder: Path, seen: Look) -> None:
-        """Take note of an attempt that works, if it is not the one that is written down."""
+        """Record an attempt that works, if it is not the recorded one."""
         assert seen.status is not None
         if seen.status.flower_run != seen.submission.flower_run:
             change_submission(folder, flower_run=seen.status.flower_run)
@@ -195,9 +196,9 @@ class _Look:
         if not said.startswith("running"):
             return False, None
         if silent_s < self.patience.running_s:
-            return True, self._note(flower_run, "its ServerApp runs, and has not said a word")
+            return True, self._note(flower_run, "its ServerApp runs but has not reported yet")
         first = self.watch.overdue_at.setdefault(flower_run, self.at())
-        why = self._note(flower_run, "its ServerApp runs, has not said a word for too long, and will be stopped")
+        why = self._note(flower_run, "its ServerApp runs but has not reported for too long, and will be stopped")
         return self.at() - first < ASK_S, why
 
     def _note(self, flower_run: str, why: str) -> str:
@@ -211,13 +212,13 @@ class _Look:
         fruitless = submission.fruitless
         if submission.flower_run is not None:
             fruitless = 0 if done > submission.rounds_before else fruitless + 1
-        last = seen.why or "it ended without a word"
+        last = seen.why or "it ended without a message"
         if fruitless >= MOST_FRUITLESS:
             return self._give_up(folder, seen, f"({done} are complete); the last one: {last}")
         since = self.at() - submission.submitted_at
         pause = 0.0 if fruitless == 0 else min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**fruitless)
         if 0 <= since < pause:  # a clock that was set back puts nothing off
-            return f"{last}; it is tried again"
+            return f"{last}; trying again"
         read_registry(self.settings)  # without it an attempt ends at its first site, and the run would be given up
         if submission.flower_run is not None:
             self.control.stop(submission.flower_run)
@@ -225,14 +226,16 @@ class _Look:
         counted = {"attempts": submission.attempts + 1, "fruitless": fruitless, "rounds_before": done}
         change_submission(folder, flower_run=flower_run, submitted_at=self.at(), **counted)
         log.info("a run is submitted", extra={"run": folder.name, "attempt": submission.attempts + 1, "rounds": done})
-        return f"{last}; it is tried again" if fruitless else None
+        return f"{last}; trying again" if fruitless else None
 
     def _give_up(self, folder: Path, seen: Look, last: str) -> str:
         """Stop what is left of it, then say that it is given up and why."""
         submission = seen.submission
         if submission.flower_run is not None:
             self.control.stop(submission.flower_run)
-        why = f"given up after {submission.attempts} attempts, the last {MOST_FRUITLESS} without a round {last}"
+        why = (
+            f"given up after {submission.attempts} attempts, the last {MOST_FRUITLESS} without a completed round {last}"
+        )
         write_reason(folder, why)  # in a file of its own: a ServerApp that is stopped now still writes its status
         change_submission(folder, wanted="gave-up")
         log.error("a run is given up", extra={"run": folder.name, "attempts": submission.attempts, "why": why})

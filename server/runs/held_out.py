@@ -38,7 +38,8 @@ def classes_of(settings: ServerSettings, recipe: Recipe, seen: Sequence[str]) ->
     labels = declared or tuple(sorted(set(seen)))
     if len(labels) < 2:
         raise SettingsError(
-            "set data.labels in the recipe, or labels or held_out in server.yaml: the head needs its classes."
+            "set data.labels in the recipe, or labels or held_out in server.yaml: the model's head needs the list of "
+            "classes."
         )
     if not declared and own is not None:
         require_classes(labels, own.label, str(own.file))
@@ -46,6 +47,6 @@ def classes_of(settings: ServerSettings, recipe: Recipe, seen: Sequence[str]) ->
 
 
 def known_classes(settings: ServerSettings, recipe: Recipe) -> tuple[str, ...]:
-    """The same; the test set is read only where nothing is declared."""
+    """The classes of `held_out_classes`; the test set is read only if nothing is declared."""
     read = None if recipe.data.labels or settings.labels else held_out(settings)
     return classes_of(settings, recipe, labels_in(read.rows) if read else ())

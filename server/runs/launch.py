@@ -1,4 +1,4 @@
-"""Starting runs for somebody who does not sit at a terminal: a recipe, validated; what it will cost; then the run.
+"""Starting runs from the dashboard: validate a recipe, show its cost, then start the run.
 
 A folder of runs that belongs to a deployed coordinator (server.yaml beside it) gets a submission, which the coordinator
 takes up; any other gets a simulation, a process of its own that outlives whoever asked for it.
@@ -121,8 +121,8 @@ def _clients(recipe: Recipe) -> int:
     if recipe.data.partition != "natural" and recipe.data.clients is not None:
         return recipe.data.clients
     raise SettingsError(
-        "mode=pooled takes the steps of all clients together, and how many the data hold is not known before they are "
-        "read; plan a private run with mode=federated, or set data.partition and data.clients."
+        "mode=pooled takes the steps of all clients together, and their number is not known before the "
+        "data are read; plan a private run with mode=federated, or set data.partition and data.clients."
     )
 
 
@@ -153,12 +153,12 @@ def start(pad: RunLauncher, recipe: Recipe, *, name: str) -> Path:
 def resume(pad: RunLauncher, folder: Path, recipe: Mapping[str, Any]) -> None:
     """Go on with a run that was stopped, failed or died, from its checkpoint."""
     if not folder.is_dir():
-        raise SettingsError(f"{folder} is not on this machine; resume the run where it is.")
+        raise SettingsError(f"{folder} is not on this machine; resume the run on the machine that has it.")
     if pad.deployment is not None:
         go_on(folder)
         return
     if not (folder / "checkpoint.safetensors").exists():
-        raise SettingsError(f"{folder} holds no checkpoint: the run ended before its first round. Start it again.")
+        raise SettingsError(f"{folder} contains no checkpoint: the run ended before its first round. Start it again.")
     _simulate(pad, folder, confined(parse(Recipe, recipe), pad.files, simulated=True), ["--resume"])
 
 

@@ -1,4 +1,4 @@
-"""What a recipe would send, measured in a process of its own: bounded in number, in time and in memory.
+"""What a recipe would send, measured in a process of its own: bounded in number, in time and on Linux in memory.
 
 A plan loads the recipe's model and packs a message, so a recipe decides what it costs; the dashboard that waits for it
 must survive any. The bounds are this process's, the work is the child's.
@@ -23,10 +23,10 @@ from fedlora.settings import SettingsError
 from fedlora.units_path import units_folder
 
 PLAN_S = 120.0
-"""From the start of the child to its end; then it is killed."""
+"""Longest run time of the child, in seconds; then it is killed."""
 MOST_AT_ONCE = 2
 MEMORY_SHARE = 0.5
-"""Of this machine's memory, for one plan."""
+"""Share of this machine's memory that one plan may use."""
 NO_MEMORY = ("MemoryError", "not enough memory", "Cannot allocate memory")
 SAID_CHARS = 600
 BY_HAND = "plan it at a terminal: fedlora wire plan RECIPE."
@@ -41,7 +41,7 @@ class PlanError(SettingsError):
 def sizes(recipe: Recipe, *, timeout_s: float = PLAN_S) -> dict[str, int]:
     """`bytes_up`, `bytes_down`, `dense_fp32` of `fedlora wire plan`; SettingsError says in words why there are none."""
     if not _slots.acquire(blocking=False):
-        raise PlanError(f"{MOST_AT_ONCE} plans are being made already; try again when one is done.")
+        raise PlanError(f"{MOST_AT_ONCE} plans are being computed already; try again when one is finished.")
     try:
         with tempfile.TemporaryDirectory() as folder:
             answer = json.loads(_planned(recipe, Path(folder), timeout_s))
@@ -70,7 +70,8 @@ def _planned(recipe: Recipe, folder: Path, timeout_s: float) -> str:
         start_new_session=True,
     )
     try:
-        resource.prlimit(child.pid, resource.RLIMIT_DATA, (memory_bytes(), memory_bytes()))
+        if hasattr(resource, "prlimit"):  # Linux's; elsewhere time alone bounds a plan
+            resource.prlimit(child.pid, resource.RLIMIT_DATA, (memory_bytes(), memory_bytes()))
         out, said = child.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         raise PlanError(f"planning took longer than {timeout_s:.0f} s and was stopped; {BY_HAND}") from None
@@ -89,11 +90,11 @@ def memory_bytes() -> int:
 
 
 def _why(status: int, said: str) -> str:
-    """What a child that failed means, without its traceback."""
+    """The reason why a child failed, without its traceback."""
     lines = said.strip().splitlines() or [""]
     errors = [line for line in lines if line.startswith("error: ")]
     if errors:
         return shortened("\n".join(lines[lines.index(errors[0]) :]).removeprefix("error: "), SAID_CHARS)
     if status < 0 or any(words in lines[-1] for words in NO_MEMORY):
-        return f"it needs more than the {memory_bytes() / 1e9:.1f} GB that a plan may use here; {BY_HAND}"
+        return f"the plan needs more than the {memory_bytes() / 1e9:.1f} GB allowed here; {BY_HAND}"
     return f"{shortened(lines[-1], SAID_CHARS)} To see more, {BY_HAND}"

@@ -1,4 +1,4 @@
-"""What a coordinator can know of a run before it begins: its classes, its own test set, and the sites that it has.
+"""Checks of a run before it starts: its classes, the coordinator's test set, and the approved sites.
 
 Nothing of a site's data is here: how many examples there are, and of which classes, each site's own doctor says there.
 """
@@ -37,9 +37,9 @@ def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
     if unknown:
         near = nearest(unknown[0], labels)
         raise SettingsError(
-            f"held_out in server.yaml has the class {unknown[0]!r}, and the run has {', '.join(labels)}"
+            f"held_out in server.yaml has the class {unknown[0]!r}, but the run has {', '.join(labels)}"
             + (f"; is it {near!r}? " if near else ". ")
-            + "Mend the file, or data.labels of the recipe."
+            + "Correct the file, or data.labels in the recipe."
         )
     said = [("classes", ", ".join(labels))] if labels else []
     if read is not None:
@@ -51,14 +51,14 @@ def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
 
 
 def doubts(settings: ServerSettings, recipe: Recipe, labels: tuple[str, ...], *, has_test_set: bool) -> Iterator[str]:
-    """What may still come right: sites can be approved after a run was submitted."""
+    """Warnings about what can still be corrected: sites can be approved after a run was submitted."""
     for group in alike(labels):
         yield f"the classes {' and '.join(map(repr, group))} differ only in case or spaces"
     if not has_test_set:
-        yield "no held_out in server.yaml: nothing will say how good the result is"
+        yield "no held_out in server.yaml: the quality of the result will not be measured"
     sites = read_registry(settings).sites
     if recipe.rounds.min_clients > len(sites):
-        yield f"rounds.min_clients={recipe.rounds.min_clients}, and {len(sites)} sites are approved: it will wait"
+        yield f"rounds.min_clients={recipe.rounds.min_clients}, and {len(sites)} sites are approved: the run will wait"
     for name in sorted(recipe.devices.keys() - {OTHERS} - sites.keys()):
         near = nearest(name, [*sites, OTHERS])
-        yield f"devices.{name} is no site that is approved" + (f"; did you mean {near!r}?" if near else "")
+        yield f"devices.{name} is not an approved site" + (f"; did you mean {near!r}?" if near else "")

@@ -66,10 +66,10 @@ def inside(folder: Path | None, named: str, *, key: str, others: str) -> Path:
     shown = f"{key}={shortened(named, SHOWN_CHARS)!r}"
     if folder is None:
         raise SettingsError(
-            f"{shown}: this dashboard opens no files; give {others}, or have it started with --files FOLDER."
+            f"{shown}: this dashboard may not open files; give {others}, or have it started with --files FOLDER."
         )
     root = folder.resolve()
-    refusal = SettingsError(f"{shown} is not below {root}, the folder of this dashboard's --files; give {others}.")
+    refusal = SettingsError(f"{shown} is not inside {root}, the folder of this dashboard's --files; give {others}.")
     try:
         path = (root / named).resolve()
         within = ".." not in Path(named).parts and path.is_relative_to(root)
@@ -79,10 +79,10 @@ def inside(folder: Path | None, named: str, *, key: str, others: str) -> Path:
     if not within:
         raise refusal
     if not there:
-        raise SettingsError(f"{shown}: there is nothing of this name below {root}.")
+        raise SettingsError(f"{shown}: there is no such file in {root}.")
     for entry in path.iterdir() if path.is_dir() else ():
         if not entry.resolve().is_relative_to(root):
-            raise SettingsError(f"{shown}: {entry.name!r} in it leads out of {root}; remove that link.")
+            raise SettingsError(f"{shown}: {entry.name!r} in it points outside {root}; remove that link.")
     return path
 
 
@@ -94,5 +94,6 @@ def require_apart(folder: Path, *others: Path) -> None:
     for other in others:
         if other.resolve().is_relative_to(root):
             raise SettingsError(
-                f"--files {folder} holds {other.resolve()}, which no recipe may read; name a folder of data alone."
+                f"--files {folder} contains {other.resolve()}, which no recipe may read; name a folder that contains "
+                "only data."
             )

@@ -29,16 +29,15 @@ from fedlora.protocol.versions import recorded
 from fedlora.settings import Settings, SettingsError, parse
 from server.flower.control import Control, UnreachableError
 from server.settings import ServerSettings
-from strategies.compatibility import Place, case_of, require_compatible
 
 S = TypeVar("S", bound=Settings)
 
 AT_REST = ("finished", "stopped", "gave-up", "damaged")
-"""States in which a run will do nothing more by itself."""
+"""States in which a run does nothing more until a user acts."""
 
 
 class Submission(Settings):
-    """What is wanted of a run, and what was tried."""
+    """A submission: the desired state of a run, and its attempts so far."""
 
     wanted: Literal["going-on", "stopped", "gave-up"] = "going-on"
     flower_run: str | None = None
@@ -52,19 +51,21 @@ class Submission(Settings):
 
 
 class Status(Settings):
-    """What the ServerApp says of itself."""
+    """The ServerApp's report about itself."""
 
     state: Literal["running", "failed", "finished"]
     flower_run: str
     pid: int
     born: str
-    """Start time of that process, so that another one with its pid is not taken for it."""
+    """Start time of that process: another process may have got its pid."""
     why: str | None = None
 
 
 def submit(settings: ServerSettings, recipe: Recipe, *, name: str) -> Path:
     """Make the run's folder; the coordinator that is up starts it. SettingsError if the name is taken, or
     the recipe is for no real site."""
+    from strategies.compatibility import Place, case_of, require_compatible  # with torch, which a coordinator needs not
+
     require_name(name, what="run")
     require_compatible(case_of(recipe, Place(engine="sites")))
     folder = settings.runs / name
@@ -168,10 +169,10 @@ def run_folder(settings: ServerSettings, name: str) -> Path:
 
 @dataclass(frozen=True)
 class Look:
-    """What a run's folder says of it."""
+    """A run's state, read from its folder."""
 
     state: str
-    """One word for a person: finished, running, failed or died (will be tried again), waiting, stopped, gave-up,
+    """The state in one word: finished, running, failed or died (will be tried again), waiting, stopped, gave-up,
     damaged."""
 
     submission: Submission
@@ -181,7 +182,7 @@ class Look:
 
     @property
     def at_work(self) -> bool:
-        """Whether its ServerApp lives, whatever is wanted of it."""
+        """Whether its ServerApp is running, whatever the desired state."""
         status = self.status
         return status is not None and status.state == "running" and is_alive(Process(status.pid, status.born))
 
@@ -230,18 +231,18 @@ def stop(folder: Path, control: Control) -> None:
 
 def resume(folder: Path) -> None:
     """Go on with a run that was stopped or given up."""
-    _require_unfinished(folder, "go on with")
+    _require_unfinished(folder, "continue")
     change_submission(folder, wanted="going-on", fruitless=0)
 
 
 def _require_unfinished(folder: Path, what: str) -> None:
     if state_of(folder) == "finished":
         raise SettingsError(
-            f"{folder.name} is finished, after {completed_rounds(folder)} rounds: there is nothing to {what}. Its "
+            f"{folder.name} finished after {completed_rounds(folder)} rounds: there is nothing to {what}. Its "
             f"result is {folder / 'adapter'}."
         )
 
 
 def is_over(folder: Path) -> bool:
-    """Whether the run will do nothing more by itself."""
+    """Whether the run does nothing more until a user acts."""
     return state_of(folder) in AT_REST

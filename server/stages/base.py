@@ -1,4 +1,4 @@
-"""What stands between the answers and the strategy: a list of stages, each taking updates and handing updates on.
+"""Stages between the answers and the strategy: a list, each taking updates and handing updates on.
 
     first, second = stages        answers ─► first ─► second ─► strategy.combine
 
@@ -26,7 +26,7 @@ class Round:
 
     number: int
     sent: Adapter
-    """What all were sent."""
+    """The state that all clients were sent."""
     trains: tuple[Factor, ...]
     judge: Judge
     stop: Callable[[str], Exception]

@@ -82,7 +82,7 @@ def protected(
     total = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in start.items()}
     for answered, update in enumerate(updates, start=1):
         if answered > expected:
-            raise ValueError(f"more than the {expected} updates that a round of client-level privacy is made for.")
+            raise ValueError(f"more updates than the {expected} for which client-level privacy was calibrated.")
         for name, delta in clipped(subtract(update.adapter.tensors(trains), start), settings.clip).items():
             total[name].add_(delta)
     noisy = with_noise(total, source, noise_std=settings.noise_multiplier * settings.clip)

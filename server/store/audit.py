@@ -86,7 +86,7 @@ def verify_events(connection: Connection) -> str | None:
     for entry, row in zip(chain.entries, connection.execute(columns), strict=True):
         told = (entry.sequence, *(entry.fields[name] for name in ("at", "kind", "who", "run")))
         if tuple(row) != told:
-            return f"line {entry.sequence} is not what its columns say"
+            return f"line {entry.sequence} does not match its columns"
     return None
 
 

@@ -51,7 +51,7 @@ def to_mlflow(connection: Connection, name: str, out: Path) -> Path:
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{out.resolve() / 'mlflow.db'}")
     found = client.get_experiment_by_name("fedlora")
     experiment = found.experiment_id if found is not None else client.create_experiment("fedlora")
-    begun = client.create_run(experiment, start_time=int(1000 * run.begun_at), run_name=run.name)
+    begun = client.create_run(experiment, start_time=int(1000 * run.started_at), run_name=run.name)
     point, param = mlflow.entities.Metric, mlflow.entities.Param
     points = [
         point(scalar, value, int(1000 * row.finished_at), row.round)

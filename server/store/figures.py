@@ -12,12 +12,12 @@ from typing import Any
 
 from fedlora.protocol.task import Evaluation
 from fedlora.tasks.metric import LOSS, Metric
-from server.store.rows import FORMER
+from server.store.former import FORMER
 from server.store.values import finite
 
 
 def metric_of(run: Any) -> Metric:
-    """What a row of `runs` is compared by."""
+    """The metric by which a row of `runs` is compared."""
     return Metric(run.metric, run.larger_is_better, run.unit)
 
 

@@ -12,18 +12,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-import dp_accounting as dp
 import numpy as np
-from dp_accounting.rdp import RdpAccountant, compute_epsilon
 from numpy.typing import NDArray
 
 from fedlora.privacy.accounting import WHOLE_ORDERS, Event, epsilon
 
 FARTHEST = 100_000
-"""Rounds; a budget that lasts longer is not worth a date."""
+"""Largest number of rounds that is forecast."""
 
 AGREES = 0.02
-"""What composes to the site's own ε within this share is all that the site has charged."""
+"""Relative tolerance: if the charges seen here compose to the site's own ε within it, they are all that the site has
+charged."""
 
 CORRECTIONS = 6
 KEPT = 4096
@@ -31,23 +30,23 @@ KEPT = 4096
 
 @dataclass(frozen=True)
 class Account:
-    """What a forecast needs to know of a ledger."""
+    """Input of a forecast: one ledger."""
 
     charged: tuple[Event, ...]
-    """Everything that this coordinator has seen."""
+    """All charges that this coordinator has seen."""
     spent: float
     """ε of everything that the site has charged, by the site."""
     budget: float
     delta: float
     next_round: Event
-    """What one more round costs."""
+    """The charge of one more round."""
     unconfirmed: int = 0
-    """Tasks that were sent and that no receipt covers: they may have been charged, and cost what a round costs."""
+    """Tasks that were sent and have no receipt: they may have been charged, and cost what a round costs."""
 
 
 @lru_cache(maxsize=KEPT)
 def at_least(account: Account) -> int | None:
-    """So many more rounds fit for certain, FARTHEST or more: None."""
+    """Rounds that certainly still fit; None for FARTHEST or more."""
     charged = account.charged
     if quick(charged, delta=account.delta) < account.spent:  # otherwise a bound on all that was charged
         charged = _unseen(account, quick)
@@ -129,13 +128,17 @@ def quick(events: Iterable[Event], *, delta: float) -> float:
     total = np.zeros(len(WHOLE_ORDERS))
     for event in events:
         total += event.steps * _divergences(event.rate, event.noise_multiplier)
+    from dp_accounting.rdp import compute_epsilon
+
     return float(compute_epsilon(WHOLE_ORDERS, total, delta)[0]) if total.any() else 0.0
 
 
 @lru_cache(maxsize=KEPT)
 def _divergences(rate: float, noise_multiplier: float) -> NDArray[np.float64]:
     """Of one step, at each order."""
-    accountant = RdpAccountant(WHOLE_ORDERS, neighboring_relation=dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    import dp_accounting as dp
+
+    accountant = dp.rdp.RdpAccountant(WHOLE_ORDERS, neighboring_relation=dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
     accountant.compose(dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(noise_multiplier)))
     return np.asarray(accountant.rdp)
 

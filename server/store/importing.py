@@ -46,7 +46,7 @@ def run_folders(folder: Path) -> list[Path]:
     """
     found = sorted(path.parent for path in folder.rglob(CHECKPOINT) if path.parent.name != FIRST_STEP)
     if not found:
-        raise SettingsError(f"{folder} holds no run (no {CHECKPOINT} in it or below); give a run's folder.")
+        raise SettingsError(f"{folder} contains no run (no {CHECKPOINT} in it or its subfolders); give a run's folder.")
     return found
 
 
@@ -117,7 +117,7 @@ def _facts(folder: Path, name: str) -> tuple[RunFacts, int]:
         return facts, int(about["round"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise SettingsError(
-            f"the checkpoint {path} cannot be read ({type(error).__name__}); nothing of {folder} was imported."
+            f"the checkpoint {path} cannot be read ({type(error).__name__}); nothing was imported from {folder}."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""How rows are found again: the key of a run, the rows of sites."""
+"""Keys of rows: of a run, and of sites."""
 
 from __future__ import annotations
 

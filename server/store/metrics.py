@@ -15,11 +15,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, desc, select
 
+from server.store.former import FORMER
 from server.store.opening import Store
 from server.store.privacy import read_privacy
 from server.store.privacy_rows import PrivacyRow
 from server.store.reading import read_failures, read_rounds, read_run_sites, read_runs, read_sites
-from server.store.rows import FORMER, RunRow
+from server.store.rows import RunRow
 from server.store.spent import read_spent
 from server.store.tables import sites
 
@@ -65,20 +66,20 @@ def shown_runs(connection: Connection) -> list[RunRow]:
     now = time.time()
     newest: dict[str, RunRow] = {}
     for run in read_runs(connection, limit=10 * MOST_RUNS):
-        if run.active or now - run.heard_at < RECENT_S:
+        if run.active or now - run.last_seen_at < RECENT_S:
             newest.setdefault(run.name, run)
     return list(newest.values())[:MOST_RUNS]
 
 
 def run_states(runs: Iterable[RunRow]) -> Iterator[Metric]:
     """Where every run stands."""
-    state = Gauge("fedlora_run_state", "1 for the state that a run is in", labels=["run", "state"])
+    state = Gauge("fedlora_run_state", "1 for the current state of the run", labels=["run", "state"])
     rounds = Gauge("fedlora_run_rounds", "Completed rounds", labels=["run"])
-    wanted = Gauge("fedlora_run_rounds_wanted", "Rounds that the recipe asks for", labels=["run"])
+    wanted = Gauge("fedlora_run_rounds_wanted", "Rounds requested by the recipe", labels=["run"])
     for run in runs:
         state.add_metric([run.name, run.state], 1.0)
         rounds.add_metric([run.name], run.rounds)
-        wanted.add_metric([run.name], run.rounds_wanted)
+        wanted.add_metric([run.name], run.total_rounds)
     yield from (state, rounds, wanted)
 
 
@@ -120,7 +121,9 @@ def last_rounds(connection: Connection, runs: Iterable[RunRow]) -> Iterator[Metr
 def sums(connection: Connection, runs: Iterable[RunRow]) -> Iterator[Metric]:
     """What has added up since a run began; failures by their reason."""
     sent = Total("fedlora_run_bytes", "Bytes since the run began", labels=["run", "direction"])
-    dense = Total("fedlora_run_dense_bytes", "The same as whole float32 factors", labels=["run", "direction"])
+    dense = Total(
+        "fedlora_run_dense_bytes", "The same if all factors were sent as float32", labels=["run", "direction"]
+    )
     seconds = Total("fedlora_run_seconds", "Duration of all rounds", labels=["run"])
     failed = Total("fedlora_failures", "Clients that did not train, by reason", labels=["run", "outcome", "code"])
     trained = Total("fedlora_site_trained", "Rounds in which a site trained", labels=["run", "site"])
@@ -152,14 +155,18 @@ def reasons(connection: Connection, run: RunRow) -> dict[tuple[str, str], int]:
 def budgets(connection: Connection, runs: Iterable[RunRow]) -> Iterator[Metric]:
     """ε by site and dataset. Of simulations only those at work: every one has ledgers of its own."""
     labels = ["site", "dataset", "key"]
-    spent = Gauge("fedlora_epsilon_spent", "ε of everything charged to a dataset, or sent, at most", labels=labels)
-    confirmed = Gauge("fedlora_epsilon_confirmed", "The part of it that the site's receipts confirm", labels=labels)
-    waiting = Gauge("fedlora_tasks_unconfirmed", "Tasks that were sent and that no receipt covers", labels=labels)
+    spent = Gauge(
+        "fedlora_epsilon_spent", "Upper bound on the ε of everything charged to a dataset, or sent", labels=labels
+    )
+    confirmed = Gauge("fedlora_epsilon_confirmed", "The part that the site's receipts confirm", labels=labels)
+    waiting = Gauge("fedlora_tasks_unconfirmed", "Tasks that were sent and have no receipt", labels=labels)
     budget = Gauge("fedlora_epsilon_budget", "The site's lifetime ε for the dataset", labels=labels)
     left = Gauge("fedlora_epsilon_left", "ε that is left", labels=labels)
-    rounds = Gauge("fedlora_epsilon_rounds_left", "Rounds like the last that fit for certain", labels=labels)
+    rounds = Gauge(
+        "fedlora_epsilon_rounds_left", "Rounds like the last one that certainly fit into the budget", labels=labels
+    )
     insecure = Gauge("fedlora_receipts_insecure", "Receipts whose noise came from a seed", labels=labels)
-    unverified = Gauge("fedlora_receipts_unverified", "Receipts without a signature that fits", labels=labels)
+    unverified = Gauge("fedlora_receipts_unverified", "Receipts without a valid signature", labels=labels)
     for row in shown_ledgers(connection, runs):
         names = [row.site, row.dataset, row.key]
         spent.add_metric(names, row.at_most)
@@ -176,7 +183,9 @@ def budgets(connection: Connection, runs: Iterable[RunRow]) -> Iterator[Metric]:
 
 def spent_in_runs(connection: Connection, runs: Iterable[RunRow]) -> Iterator[Metric]:
     """ε of every shown run at every site, also of sites that have never sent a receipt."""
-    spent = Gauge("fedlora_run_epsilon", "ε of the run, at most: what was sent is counted", labels=["run", "site"])
+    spent = Gauge(
+        "fedlora_run_epsilon", "Upper bound on the ε of the run; sent tasks are counted", labels=["run", "site"]
+    )
     confirmed = Gauge("fedlora_run_epsilon_confirmed", "The part that receipts confirm", labels=["run", "site"])
     for run in runs:
         for row in read_spent(connection, run=run):
@@ -193,7 +202,7 @@ def shown_ledgers(connection: Connection, runs: Iterable[RunRow]) -> list[Privac
 
 def missing(connection: Connection) -> Iterator[Metric]:
     """Deployed sites that have not answered for several rounds."""
-    away = Gauge("fedlora_site_missing", "1 while a site stays away", labels=["site"])
+    away = Gauge("fedlora_site_missing", "1 while a site is missing", labels=["site"])
     query = select(sites.c.name, sites.c.missing_since).where(sites.c.kind == "deployment").order_by(desc(sites.c.name))
     for name, since in connection.execute(query):
         away.add_metric([name], float(since is not None))
@@ -203,7 +212,11 @@ def missing(connection: Connection) -> Iterator[Metric]:
 def machines(connection: Connection) -> Iterator[Metric]:
     """What deployed sites run, as each said last."""
     told = ("fedlora", "python", "torch", "flwr", "device")
-    runs_on = Gauge("fedlora_site_info", "1; versions and device, as the site says", labels=["site", *told])
+    runs_on = Gauge(
+        "fedlora_site_info",
+        "Always 1; the labels are versions and device, as reported by the site",
+        labels=["site", *told],
+    )
     for site in read_sites(connection):
         if site.kind == "deployment" and site.machine is not None:
             runs_on.add_metric([site.site, *(str(site.machine[name]) for name in TOLD)], 1.0)

@@ -1,4 +1,4 @@
-"""What somebody should hear of: a budget nearly spent, a receipt refused, a site that stays away or is back.
+"""Notices: a budget nearly spent, a receipt refused, a site missing or back.
 
 They are events of the audit log; webhooks send them on (`server/deployment/notify.py`). Each is said once.
 """
@@ -20,10 +20,10 @@ from server.store.tables import accounts, run_sites, sites
 from server.store.values import plain
 
 NEARLY = 0.8
-"""Share of a site's budget from which it is said that it is nearly spent."""
+"""Share of a site's budget above which a notice says that it is nearly spent."""
 
 MISSES = 3
-"""A site that does not answer so many rounds in a row, or is not there for as many, is missing."""
+"""Number of rounds in a row without an answer or a connection after which a site counts as missing."""
 
 
 def write_notices(
@@ -46,7 +46,7 @@ def write_notices(
 
 
 def _warn(connection: Connection, key: RunKey, row: PrivacyRow, *, at: float) -> None:
-    """By what the page shows: what was sent and never confirmed is in it."""
+    """A notice when a budget is nearly spent, by the figure that the page shows: unconfirmed tasks are included."""
     fresh = connection.execute(
         update(accounts).where(accounts.c.id == row.account, ~accounts.c.warned).values(warned=True)
     )

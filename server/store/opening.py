@@ -1,4 +1,4 @@
-"""Where the store is, and opening it: SQLite in a file, PostgreSQL by URL, brought to the newest schema.
+"""Finding and opening the store: SQLite in a file, PostgreSQL by URL, migrated to the newest schema.
 
 SQLite is opened in WAL mode: whoever reads never blocks the loop, and is never blocked by it. Nobody waits longer than
 WAIT_S for the database, whichever it is.
@@ -41,7 +41,10 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
+        """One moment: whatever is read fits together, whoever writes meanwhile."""
         with self.engine.connect() as connection:
+            if connection.dialect.name == "postgresql":  # SQLite reads so by itself
+                connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     @contextmanager
@@ -55,7 +58,7 @@ class Store:
 
 
 def store_beside(out: Path) -> str | None:
-    """Where a simulation that writes to `out` is kept: FEDLORA_STORE, else fedlora.db in the folder around it.
+    """The store of a simulation that writes to `out`: FEDLORA_STORE, else fedlora.db in the folder that contains it.
 
     None where FEDLORA_STORE is `none`.
     """
@@ -66,10 +69,10 @@ def store_beside(out: Path) -> str | None:
 
 
 def store_here() -> str:
-    """Where whoever looks finds it: FEDLORA_STORE, else the store of the server.yaml here, else runs/fedlora.db."""
+    """The store for reading: FEDLORA_STORE, else the store of the server.yaml here, else runs/fedlora.db."""
     given = os.environ.get("FEDLORA_STORE")
     if given == NONE:
-        raise SettingsError("FEDLORA_STORE=none: there is no store to look at; unset it, or name one with --store.")
+        raise SettingsError("FEDLORA_STORE=none: the store is turned off; unset it, or name one with --store.")
     if given:
         return given
     if Path("server.yaml").exists():
@@ -97,7 +100,7 @@ def open_store(where: str | Path) -> Store:
 
 
 def open_existing(where: str | Path) -> Store:
-    """The same, but SettingsError where there is no SQLite file yet: whoever only looks makes none."""
+    """Open an existing store; SettingsError if there is no SQLite file yet, so that reading never creates one."""
     url = _url(str(where))
     if _is_file(url) and not Path(str(url.database)).exists():
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""What is read of the sites' privacy: spent, budget, left, and when it runs out."""
+"""Sites' privacy budgets, read from the store: spent, total, left, and when they run out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from server.store.spent import unconfirmed_by_account
 from server.store.tables import accounts, charges, receipts, sites
 
 PATIENCE_S = 0.4
-"""For exact forecasts in one reading; the others are safe bounds, and are computed by the readings that follow."""
+"""Time for exact forecasts in one reading, in seconds; the other forecasts are safe bounds, and later readings compute
+them exactly."""
 
 
 def read_privacy(connection: Connection, *, patience_s: float = PATIENCE_S) -> list[PrivacyRow]:

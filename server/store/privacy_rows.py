@@ -57,7 +57,7 @@ class PrivacyRow:
     insecure: int
     """Receipts whose noise came from a seed."""
     unverified: int
-    """Receipts without a signature that fits."""
+    """Receipts without a valid signature."""
     first_at: float
     last_at: float
     sequence: int

@@ -1,4 +1,4 @@
-"""What pages, the API and commands read of runs and sites. Every function takes a connection and returns plain values.
+"""Queries for pages, the API and commands. Every function takes a connection and returns plain values.
 
 Nothing here adds up rounds: the sums are in the rows (`sums.py`).
 """
@@ -19,6 +19,8 @@ from fedlora.processes.living import born
 from fedlora.settings import SettingsError
 from server.runs.submissions import read_submission
 from server.store.figures import former, metrics_in
+from server.store.former import RENAMED
+from server.store.ordering import order_row
 from server.store.rows import (
     ACTIVE,
     ClientRoundRow,
@@ -35,7 +37,7 @@ from server.store.rows import (
 from server.store.tables import client_rounds, failures, orders, rounds, run_sites, runs, sites
 
 SILENT_S = 600.0
-"""A run on another machine that was not heard for so long is `lost`."""
+"""Seconds without a sign of life after which a run on another machine is `lost`."""
 
 TAIL_BYTES = 1 << 18
 
@@ -119,7 +121,7 @@ def read_run_sites(connection: Connection, run: RunRow) -> list[RunSiteRow]:
     left_out = ("run_id", "site_id", "seconds", "metrics", "resources", "machine", "last_asked_at")
     return [
         RunSiteRow(
-            **{name: value for name, value in row.items() if name not in left_out},
+            **{RENAMED.get(name, name): value for name, value in row.items() if name not in left_out},
             mean_seconds=row["seconds"] / row["trained"] if row["trained"] else None,
             metrics=metrics_in(row, run.metric),
             resources=_json(row["resources"]),
@@ -178,10 +180,10 @@ def read_sites(connection: Connection) -> list[SiteRow]:
 
 
 def read_orders(connection: Connection, run: RunRow) -> list[OrderRow]:
-    """What was asked of a run, the newest first."""
+    """All commands to a run, newest first."""
     columns = [column for column in orders.c if column.name != "run_id"]
     query = select(*columns).where(orders.c.run_id == run.id).order_by(desc(orders.c.id))
-    return [OrderRow(**row) for row in connection.execute(query).mappings()]
+    return [order_row(row) for row in connection.execute(query).mappings()]
 
 
 def log_tail(run: RunRow, *, lines: int = 200) -> list[str] | None:
@@ -210,7 +212,7 @@ def verdict_of(run: RunRow) -> tuple[str | None, tuple[str, ...]]:
 def _run(row: Any, now: float) -> RunRow:
     state = _state(row, now)
     left = row.rounds_wanted - row.rounds
-    eta = now + left * row.recent_seconds if state == "running" and row.recent_seconds is not None else None
+    eta = round(now + left * row.recent_seconds, -1) if state == "running" and row.recent_seconds is not None else None
     waits = state == "waiting" and row.waits_until is not None
     known = row.dense_bytes is not None
     return RunRow(
@@ -222,16 +224,16 @@ def _run(row: Any, now: float) -> RunRow:
         folder=row.folder,
         strategy=row.strategy,
         state=state,
-        why=row.why,
-        begun_at=row.begun_at,
-        heard_at=row.heard_at,
+        reason=row.why,
+        started_at=row.begun_at,
+        last_seen_at=row.heard_at,
         ended_at=row.ended_at,
         rounds=row.rounds,
-        rounds_wanted=row.rounds_wanted,
+        total_rounds=row.rounds_wanted,
         seconds=row.seconds,
         round_seconds=row.recent_seconds,
         eta_at=eta,
-        round_begun_at=row.round_begun_at,
+        round_started_at=row.round_begun_at,
         asked=row.asked,
         answered=row.answered,
         waiting=WaitingRow(row.connected, row.needed, row.waits_until) if waits else None,
@@ -282,11 +284,11 @@ def _site(row: Mapping[Any, Any], newest: Any, told: Mapping[str, Mapping[int, s
         },
         mean_seconds=row["seconds"] / int(row["trained"]) if row["trained"] else None,
         last_asked_at=row["last_asked_at"],
-        last_heard_at=row["last_heard_at"],
+        last_seen_at=row["last_heard_at"],
         last_run=newest.last_run,
         last_outcome=newest.last_outcome,
         last_code=newest.last_code,
-        misses=newest.misses,
+        missed_in_a_row=newest.misses,
         missing_since=row["missing_since"],
         resources=_json(told["resources"].get(row["site_id"])),
         machine=_json(told["machine"].get(row["site_id"])),

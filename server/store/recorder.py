@@ -1,4 +1,4 @@
-"""The loop's side of the store: what happens is written, and what people ask is obeyed.
+"""The loop's side of the store: writes what happens, and carries out users' commands.
 
 Guarantee: nothing that goes wrong with the store stops, delays (beyond WAIT_S, once in RETRY_S) or changes a run. What
 was not written is made up for from the run's folder, which is the truth, as soon as the store can be reached again.
@@ -40,9 +40,9 @@ log = logging.getLogger("fedlora.store")
 T = TypeVar("T")
 RETRY_S = 30.0
 LOOK_S = 1.0
-"""While a round goes on, orders are looked for so often."""
+"""Seconds between two looks for commands during a round."""
 SHOW_S = 0.5
-"""How often the number of answers is written; the round itself is always."""
+"""Seconds between two writes of the number of answers; a finished round is always written."""
 POLL_S = 0.3
 
 
@@ -75,11 +75,11 @@ class Recorder:
         export: Callable[[Path], None],
         spent: Spent = lambda after: {},
     ) -> Iterator[None]:
-        """Around the loop: the run's beginning, and how it ended. `export` writes the present adapter to a folder."""
+        """Around the loop: the start of the run, and how it ended. `export` writes the present adapter to a folder."""
         self._facts = facts_of(recipe, progress, folder, name=self.name, kind=self.kind, coordinator=self.coordinator)
         self._fraction, self._export_to, self._spent = recipe.rounds.fraction, export, spent
         self._resumed_at = self._rounds = progress.round
-        self._write("the run's beginning", self._begin)
+        self._write("the start of the run", self._begin)
         try:
             yield
         except StoppedError as stopped:
@@ -102,16 +102,16 @@ class Recorder:
         elif isinstance(event, RoundStarted):
             self._asked, self._answered = event.asked, 0
             values = {"state": "running", "asked": event.asked, "answered": 0, "round_begun_at": now}
-            self._set("a round's beginning", **values, waits_until=None)
+            self._set("the start of a round", **values, waits_until=None)
         elif isinstance(event, TasksSent):
             self._write("what was sent", self._write_spent)
         elif isinstance(event, ClientAnswered):
             self._answered += 1
             if self._due(SHOW_S) or self._answered == self._asked:
-                self._set("an answer", answered=self._answered)
+                self._set("a client's answer", answered=self._answered)
         elif isinstance(event, Waiting) and self._due(SHOW_S):
             values = {"connected": event.connected, "needed": event.needed, "waits_until": now + event.seconds_left}
-            self._set("a wait", state="waiting", **values)
+            self._set("waiting for clients", state="waiting", **values)
 
     def before_round(self, number: int) -> None:
         """See Orders."""
@@ -120,7 +120,7 @@ class Recorder:
             orders = self._look()
             self._export(orders, number)
             self._stop_if(orders, ("stop", "stop-now"), f"before round {number}")
-            news = [order for order in orders.news if order.verb in ("exclude", "include", "pause", "resume")]
+            news = [order for order in orders.news if order.action in ("exclude", "include", "pause", "resume")]
             self._answer(news, "obeyed")
             if orders.pause is None:
                 break
@@ -139,7 +139,7 @@ class Recorder:
     def during_round(self) -> None:
         """See Orders."""
         if time.monotonic() - self._looked >= LOOK_S:
-            self._stop_if(self._look(), ("stop-now",), "in the middle of a round, which was given up")
+            self._stop_if(self._look(), ("stop-now",), "in the middle of a round, which was discarded")
 
     def excluded(self) -> frozenset[str]:
         """See Orders."""
@@ -159,8 +159,8 @@ class Recorder:
         orders = in_force(connection, self._key.id)
         if self.kind == "deployment":
             return  # a coordinator starts it again by itself: what was asked of it still holds
-        late = [order for order in orders.news if order.verb in ("stop", "stop-now", "export")]
-        answer_orders(connection, late, "void: the run had ended before", at=now)
+        late = [order for order in orders.news if order.action in ("stop", "stop-now", "export")]
+        answer_orders(connection, late, "no effect: the run had already ended", at=now)
         if orders.pause is not None:  # whoever starts it again wants it to go on
             place_order(connection, self._key.id, "resume", who="command line", at=now)
 
@@ -200,7 +200,7 @@ class Recorder:
             self._tell(connection, f"run-{state}", why=why)
 
         self._not_before = 0.0  # there is no later: a store that is back by now is asked at once
-        self._write("the run's end", end)
+        self._write("the end of the run", end)
 
     def _tell(self, connection: Connection, kind: str, **fields: Any) -> None:
         """An event of the run itself."""
@@ -209,14 +209,14 @@ class Recorder:
         append_event(connection, kind, who="coordinator", at=time.time(), **told)
 
     def _look(self) -> InForce:
-        """Today's orders; the last that were seen where the store cannot be reached. Also a sign of life."""
+        """The commands in force; the last known ones if the store is not reachable. Also the run's heartbeat."""
         self._looked = time.monotonic()
 
         found = self._guarded("orders", self._read_orders)
         if found is not None:
             self._orders = found
         if self._due(RETRY_S):
-            self._set("a sign of life")
+            self._set("the heartbeat")
         return self._orders
 
     def _export(self, orders: InForce, number: int) -> None:
@@ -233,14 +233,16 @@ class Recorder:
 
     def _stop_if(self, orders: InForce, verbs: tuple[str, ...], when: str) -> None:
         order = orders.stop
-        if order is None or order.verb not in verbs:
+        if order is None or order.action not in verbs:
             return
         self._answer([order], "obeyed")
-        raise StoppedError(f"stopped by {order.who} {when}. Its last whole round is kept; go on with --resume.")
+        raise StoppedError(f"stopped by {order.who} {when}. Its last complete round is saved; continue with --resume.")
 
     def _answer(self, taken: Sequence[OrderRow], outcome: str) -> None:
         if taken:
-            self._write("an answer", lambda connection: answer_orders(connection, taken, outcome, at=time.time()))
+            self._write(
+                "a client's answer", lambda connection: answer_orders(connection, taken, outcome, at=time.time())
+            )
 
     def _set(self, what: str, **values: Any) -> None:
         def write(connection: Connection) -> None:
@@ -277,7 +279,7 @@ class Recorder:
             return in_force(connection, self._key.id)
 
     def _guarded(self, what: str, action: Callable[[], T]) -> T | None:
-        """None where the store could not be reached: it is left alone for a while, and then made up for."""
+        """An open store; None for a while after it was not reachable, and what was missed is written later."""
         if time.monotonic() < self._not_before:
             self._behind = True
             return None
@@ -288,7 +290,7 @@ class Recorder:
             self._not_before = time.monotonic() + RETRY_S
             said = str(error).splitlines()[0] if str(error) else ""
             log.warning(
-                "the store did not take a record; the run goes on, and the store is made up for later",
+                "a record could not be written to the store; the run continues, and the store is updated later",
                 extra={"record": what, "why": f"{type(error).__name__}: {said}"},
             )
             return None

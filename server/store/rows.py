@@ -1,4 +1,4 @@
-"""What is read from the store: plain values, for pages, the API, exports and tests.
+"""Rows read from the store: plain values for pages, the API, exports and tests.
 
 Times are Unix seconds, durations seconds, sizes bytes. None: not known, or not measured.
 """
@@ -7,21 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any, Literal
 
 from fedlora.tasks.metric import Metric
 from server.record.outcomes import Outcome
+from server.store.former import Former, FormerOfOrder, FormerOfRun, FormerOfSite
 
 Kind = Literal["simulation", "deployment"]
 State = Literal["waiting", "running", "paused", "finished", "stopped", "failed", "died", "lost"]
-"""`died`: its process on this machine is gone; `lost`: a process on another machine has not been heard for long."""
-
-FORMER = "accuracy"
-"""What every run was compared by before there were tasks. Fields of rows are still named after it, for one version, and
-hold what `score`, `best_score` and `client_score` do; None where a run is compared by something else."""
-Former = Annotated[float | None, Field(deprecated=True)]
+"""`died`: its process on this machine is gone; `lost`: a process on another machine has not reported for long."""
 
 ACTIVE: tuple[State, ...] = ("waiting", "running", "paused")
 
@@ -37,7 +31,7 @@ class WaitingRow:
 
 
 @dataclass(frozen=True)
-class RunRow:
+class RunRow(FormerOfRun):
     """One run as a list shows it."""
 
     id: int
@@ -48,20 +42,23 @@ class RunRow:
     folder: str
     strategy: str
     state: State
-    why: str | None
-    begun_at: float
-    heard_at: float
+    reason: str | None
+    """Why it failed or was stopped."""
+    started_at: float
+    last_seen_at: float
+    """Last sign of life of its process."""
     ended_at: float | None
     rounds: int
     """Completed."""
-    rounds_wanted: int
+    total_rounds: int
     seconds: float
     """Of all completed rounds together."""
     round_seconds: float | None
-    """What a round takes at present: a mean that forgets."""
+    """Current duration of a round: an exponentially weighted mean."""
     eta_at: float | None
-    """When it will be finished at that rate; None unless it is going on."""
-    round_begun_at: float | None
+    """When it will be finished at that rate, to ten seconds, so that a run of which nothing is new is the same at the
+    next look; None unless it is going on."""
+    round_started_at: float | None
     asked: int | None
     """Clients of the round that is going on."""
     answered: int | None
@@ -70,7 +67,7 @@ class RunRow:
     """The figure that runs of this task are compared by: `loss`, or one of `metrics`."""
     larger_is_better: bool
     unit: str
-    """What stands behind its values; `%` for a share of one."""
+    """Unit of its values; `%` for a share."""
     score: float | None
     """Its value after the last round that was evaluated; `loss` and `metrics` likewise."""
     best_score: float | None
@@ -86,7 +83,7 @@ class RunRow:
     epsilon_max: float | None
     """The worst site's ε of this run; None without privacy."""
     insecure: bool
-    """Some noise came from a seed: every ε of this run is a figure of a test."""
+    """Some noise came from a seed: every ε of this run is for tests only."""
     accuracy: Former = None
     best_accuracy: Former = None
 
@@ -97,7 +94,7 @@ class RunRow:
     @property
     def progress(self) -> float:
         """Between 0 and 1."""
-        return min(1.0, self.rounds / self.rounds_wanted)
+        return min(1.0, self.rounds / self.total_rounds)
 
     @property
     def active(self) -> bool:
@@ -177,7 +174,7 @@ class FailureRow:
 
 
 @dataclass(frozen=True)
-class RunSiteRow:
+class RunSiteRow(FormerOfSite):
     """One site in one run."""
 
     site: str
@@ -187,14 +184,14 @@ class RunSiteRow:
     refused: int
     failed: int
     late: int
-    misses: int
+    missed_in_a_row: int
     """Rounds in a row, up to the last one, in which it was asked and did not train."""
     bytes_up: int
     bytes_down: int
     mean_seconds: float | None
     last_seconds: float | None
     last_round: int
-    last_heard_at: float | None
+    last_seen_at: float | None
     last_outcome: Outcome
     last_code: str | None
     examples: int | None
@@ -209,7 +206,7 @@ class RunSiteRow:
 
 
 @dataclass(frozen=True)
-class SiteRow:
+class SiteRow(FormerOfSite):
     """One site over all runs."""
 
     site: str
@@ -224,12 +221,12 @@ class SiteRow:
     bytes_down: int
     mean_seconds: float | None
     last_asked_at: float
-    last_heard_at: float | None
+    last_seen_at: float | None
     last_run: str
     """The run that asked it last."""
     last_outcome: Outcome
     last_code: str | None
-    misses: int
+    missed_in_a_row: int
     missing_since: float | None
     """Set while it has not answered several rounds in a row."""
     resources: Mapping[str, Any] | None
@@ -252,14 +249,14 @@ class EventRow:
 
 
 @dataclass(frozen=True)
-class OrderRow:
-    """What somebody asked of a run."""
+class OrderRow(FormerOfOrder):
+    """One command to a run."""
 
     id: int
-    verb: str
+    action: str
     argument: str | None
     who: str
-    placed_at: float
-    taken_at: float | None
-    """When the run's loop obeyed; None while it has not."""
+    created_at: float
+    handled_at: float | None
+    """When the run's loop carried it out; None until then."""
     outcome: str | None

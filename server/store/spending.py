@@ -124,11 +124,13 @@ def verify_account(connection: Connection, account: int) -> list[str]:
             else Signature(public_key=row["public_key"], signature=found["signature"])
         )
         if not is_signed(plain, signature):
-            problems.append(f"{place} is not signed by the site's key")
+            problems.append(f"{place} is not signed with the site's key")
         if (plain["sequence"], plain["digest"]) != (found["sequence"], found["digest"]):
             problems.append(f"{place} was changed in the store")
         if last is not None and found["sequence"] == last[0]:
-            problems.append(f"{place} has the sequence number of another one: two ledgers, or one that went back")
+            problems.append(
+                f"{place} has the same sequence number as another one: there are two ledgers, or one was reset"
+            )
         last = (found["sequence"], found["digest"])
     return problems
 

@@ -1,4 +1,5 @@
-"""What every run may have cost every site, tasks without a receipt included: written by the loop, read by the pages."""
+"""The most that every run may have cost every site, including tasks without a receipt: written by the loop, read by the
+pages."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from server.store.tables import accounts, receipts, run_spent, runs, sites
 from server.store.values import plain
 
 LARGEST = 1e300
-"""In place of an ε without bound, which a column of numbers does not hold."""
+"""Stored instead of an infinite ε, which a numeric column cannot store."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,11 @@ class RunSpentRow:
     site: str
     kind: Kind
     epsilon: float
-    """At most: a task that was sent and has no receipt is counted as charged."""
+    """Upper bound: a task that was sent and has no receipt counts as charged."""
     confirmed: float
     """By the site's newest receipt of the run."""
     unconfirmed: int
-    """Tasks that were sent and that no receipt covers."""
+    """Tasks that were sent and have no receipt."""
 
 
 def write_spent(connection: Connection, key: RunKey, spent: Mapping[str, SiteSpent]) -> None:

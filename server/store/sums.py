@@ -14,11 +14,11 @@ from server.store.keys import RunKey, upsert
 from server.store.tables import client_rounds, failures, rounds, run_sites, run_spent, runs
 
 REMEMBERS = 0.7
-"""Weight of the rounds before in the mean that tells how long one takes."""
+"""Weight of earlier rounds in the mean duration of a round."""
 
 
 class Said(TypedDict):
-    """What `client_rounds` does not hold."""
+    """Values of a round that `client_rounds` does not store."""
 
     node: str
     resources: str | None

@@ -1,18 +1,19 @@
-"""What sites say, as every database can hold it: no number that is none, nothing too large, no character too many."""
+"""Texts and numbers from sites, limited to what every database can store: no NaN, no huge integer, no text that is too
+long."""
 
 from __future__ import annotations
 
 import math
 
 LONGEST = 200
-"""Characters of a name or a code: both come from sites."""
+"""Longest name or code that is stored: both come from sites."""
 
 LARGEST = 2**63 - 1
-"""What a database's integer holds; a site may say anything."""
+"""The largest integer that databases store; a site may send a larger one."""
 
 
 def plain(text: str) -> str:
-    """What a site calls something, as every database can hold it.
+    """A site's name or code without characters that some database refuses.
 
     >>> plain("a\\0b" + chr(0xD800))
     'ab?'
@@ -21,10 +22,10 @@ def plain(text: str) -> str:
 
 
 def finite(value: float | None) -> float | None:
-    """None for a number that is none: databases and JSON disagree about them."""
+    """None for NaN: databases and JSON treat it differently."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def whole(value: int) -> int:
-    """Cut to what a column holds."""
+    """An integer limited to what a column can store."""
     return max(0, min(value, LARGEST))

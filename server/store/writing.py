@@ -1,4 +1,4 @@
-"""What the loop writes: a run's beginning, its rounds, its end. Every function is part of the caller's transaction."""
+"""Writes of the loop: a run's start, its rounds, its end. Every function is part of the caller's transaction."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Who may take part: the authority, the sites' keys, the door."""
+"""Access of sites: certificate authority, site keys, grants."""

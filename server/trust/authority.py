@@ -47,7 +47,7 @@ def begin_roll(folder: Path, *, coordinator: str, days: int = CA_DAYS) -> Signer
     """The new authority, trusted beside the old one from now on. SettingsError if that was done already."""
     if is_rolling(folder):
         raise SettingsError(
-            "a new authority is already there. When every site has taken a new grant: fedlora admin roll-authority "
+            "a new authority already exists. When every site has installed a new grant: fedlora admin roll-authority "
             "--finish"
         )
     old = authorities(folder)[-1:]
@@ -57,7 +57,9 @@ def begin_roll(folder: Path, *, coordinator: str, days: int = CA_DAYS) -> Signer
         key = ec.generate_private_key(ec.SECP256R1())
         write_private(folder / NEXT, private_pem(key))
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise SettingsError(f"{folder / NEXT} is a {type(key).__name__}; the authority's key is ECDSA: remove it.")
+        raise SettingsError(
+            f"{folder / NEXT} is a {type(key).__name__}; the authority's key must be ECDSA; remove this file."
+        )
     new = self_signed(key, coordinator=coordinator, days=days)
     write_atomically(folder / "ca.crt", b"".join(certificate.public_bytes(PEM) for certificate in (*old, new)))
     return newest_signer(folder)
@@ -70,6 +72,6 @@ def finish_roll(folder: Path, *, hosts: Iterable[str]) -> None:
         (folder / NEXT).replace(folder / "ca.key")
         sync_folder(folder)
     elif len(authorities(folder)) < 2:
-        raise SettingsError("there is no new authority; make it first: fedlora admin roll-authority")
+        raise SettingsError("there is no new authority; create it first: fedlora admin roll-authority")
     issue_server_certificate(folder, hosts=hosts)
     write_atomically(folder / "ca.crt", signer_in(folder).certificate.public_bytes(PEM))

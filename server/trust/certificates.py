@@ -79,7 +79,9 @@ def signer_in(folder: Path, key_file: str = "ca.key") -> Signer:
     try:
         key = serialization.load_pem_private_key(require_private(path).read_bytes(), password=None)
     except (ValueError, TypeError) as error:
-        raise SettingsError(f"{path} is no private key ({type(error).__name__}): restore it from a backup.") from None
+        raise SettingsError(
+            f"{path} is not a private key ({type(error).__name__}): restore it from a backup."
+        ) from None
     for certificate in authorities(folder):
         if isinstance(key, ec.EllipticCurvePrivateKey) and certificate.public_key() == key.public_key():
             return Signer(certificate, key)
@@ -111,7 +113,7 @@ def site_certificate(signer: Signer, *, site: str, public_key: str) -> str:
     still takes part is the registry's to say, at once, and not a date's."""
     key = serialization.load_ssh_public_key(public_key.encode())
     if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise SettingsError(f"the key of {site} is a {type(key).__name__}; a site's key is ECDSA P-384.")
+        raise SettingsError(f"the key of {site} is a {type(key).__name__}; it must be ECDSA P-384.")
     certificate = (
         _signed_by(signer, _name("fedlora site"), key, days=CA_DAYS)
         .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"fedlora:{site}")]), critical=False)
@@ -128,7 +130,7 @@ def server_certificate(folder: Path) -> x509.Certificate:
         return x509.load_pem_x509_certificate((folder / "server.pem").read_bytes())
     except (OSError, ValueError) as error:
         raise SettingsError(
-            f"cannot read {folder / 'server.pem'} ({type(error).__name__}): fedlora admin renew makes a new one."
+            f"cannot read {folder / 'server.pem'} ({type(error).__name__}); create a new one with: fedlora admin renew"
         ) from None
 
 
@@ -167,7 +169,7 @@ def _end(signer: Signer, days: float) -> datetime:
     last = signer.certificate.not_valid_after_utc
     if last <= datetime.now(UTC):
         raise SettingsError(
-            f"the authority ended on {last:%Y-%m-%d}: make a new one with fedlora admin roll-authority."
+            f"the authority expired on {last:%Y-%m-%d}; create a new one with: fedlora admin roll-authority"
         )
     return min(datetime.now(UTC) + timedelta(days=days), last)
 

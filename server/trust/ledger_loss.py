@@ -70,13 +70,17 @@ def lost_ledger(settings: ServerSettings, site: str, dataset: str | None) -> Los
     }
     if not held:
         of_it = site if dataset is None else f"{site} for the dataset {dataset}"
-        raise SettingsError(f"no receipt of {of_it} is held: a new ledger of it is taken as it is.")
+        raise SettingsError(f"there is no receipt of {of_it}: a new ledger is accepted without this command.")
     if len(held) > 1:
         names = ", ".join(sorted(name for _, name in held))
-        raise SettingsError(f"{site} has several datasets: {names}. Say which has lost its ledger: --dataset NAME")
+        raise SettingsError(
+            f"{site} has several datasets: {names}. Name the dataset whose ledger is lost: --dataset NAME"
+        )
     (kept,) = held.values()
     if kept.public_key is None or kept.receipt is None:
-        raise SettingsError(f"the receipts of {site} are not signed: its ledger cannot be told from another.")
+        raise SettingsError(
+            f"the receipts of {site} are not signed: its ledger cannot be distinguished from another one."
+        )
     runs = list(_private_runs(settings.runs))
     known = {kept.receipt.digest: kept.receipt}
     for _, sent in runs:
@@ -86,7 +90,10 @@ def lost_ledger(settings: ServerSettings, site: str, dataset: str | None) -> Los
     waiting = tuple(found for recipe, sent in runs if (found := _unconfirmed(recipe, sent, site)) is not None)
     most, delta = _total(newest, list(known.values()), waiting)
     if not math.isfinite(most):
-        raise SettingsError(f"what {site} may have spent without a receipt has no bound: its rows can train no more.")
+        raise SettingsError(
+            f"there is no upper bound on what {site} spent without a receipt: its data cannot be used for training "
+            "any more."
+        )
     return Lost(newest, kept.public_key, waiting, most, delta)
 
 

@@ -1,4 +1,4 @@
-"""Who may take part: the coordinator's folder, and the registry of sites whose keys the SuperLink accepts.
+"""The coordinator's folder, and the registry of sites whose keys the SuperLink accepts.
 
     approved ──► registered with the SuperLink (node id)     at once when it runs, at its next start when it does not
     revoked  ──► unregistered, at once; its key is never accepted again
@@ -42,12 +42,12 @@ log = logging.getLogger("fedlora.sites")
 MORE = """\
 # The classes, in the order of the head's outputs; a recipe may name its own.
 # labels: [negative, neutral, positive]
-# A test set of your own: rounds are evaluated on it, and the classes are taken from it.
+# Your own test set: rounds are evaluated on it, and the classes are taken from it.
 # held_out: {file: held-out.csv, text: text, label: label}
-# Metrics for Prometheus, at an address that only your own machines reach.
+# Metrics for Prometheus; use an address that only your own machines can reach.
 # metrics_listen: 127.0.0.1:9094
 """
-"""What else a person may want to write into server.yaml."""
+"""Optional settings, as comments in a new server.yaml."""
 
 
 class SiteEntry(Settings):
@@ -64,7 +64,7 @@ class SiteEntry(Settings):
 
 
 ApprovalKind = Literal["site-approved", "site-key-replaced", "site-granted-again"]
-"""As the audit log names them."""
+"""Fields of the audit log's event."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def initialise(folder: Path, *, name: str, address: str) -> ServerSettings:
     host, port = split_address(address)
     require_name(name, what="coordinator")
     if (folder / "server.yaml").exists():
-        raise SettingsError(f"{folder} already holds a coordinator; nothing was changed. Choose another folder.")
+        raise SettingsError(f"{folder} already contains a coordinator; nothing was changed. Choose another folder.")
     make_private_folder(folder)
     make_private_folder(folder / "pki")
     make_authority(folder / "pki", coordinator=name)
@@ -123,7 +123,7 @@ class LastRegistry:
             if self._last is None:
                 raise
             if not self._said:
-                log.warning("the run goes on with the sites that it last read", extra={"why": str(error)})
+                log.warning("the run continues with the sites that it last read", extra={"why": str(error)})
             self._said = True
         return self._last
 
@@ -155,7 +155,7 @@ def registry_lock(settings: ServerSettings) -> Iterator[None]:
 
 
 def kind_of_approval(settings: ServerSettings, request: Request) -> tuple[ApprovalKind, str | None]:
-    """What approving would be, and the fingerprint of the key that the site has now; None for a new site."""
+    """The change that an approval would make, and the fingerprint of the site's present key; None for a new site."""
     old = read_registry(settings).sites.get(request.site)
     if old is None:
         return "site-approved", None
@@ -189,7 +189,7 @@ def grant_again(settings: ServerSettings, site: str) -> Grant:
     with registry_lock(settings):
         found = read_registry(settings).sites.get(site)
         if found is None or found.status != "approved":
-            raise SettingsError(f"{site} is not approved: fedlora admin approve takes its request.json.")
+            raise SettingsError(f"{site} is not approved; approve its request.json with: fedlora admin approve")
         grant, authority = _granted(settings, site, found.public_key)
         remember_grant(settings.folder, site, authority, at=time.time())
     return grant
@@ -210,7 +210,7 @@ def _granted(settings: ServerSettings, site: str, public_key: str) -> tuple[Gran
 
 
 def revoke(settings: ServerSettings, site: str) -> None:
-    """Cut a site off. SettingsError if there is no such site."""
+    """Revoke a site. SettingsError if there is no such site."""
     with registry_lock(settings):
         registry = read_registry(settings)
         old = registry.sites.get(site)
@@ -222,7 +222,7 @@ def revoke(settings: ServerSettings, site: str) -> None:
 
 
 def is_reconciled(registry: Registry) -> bool:
-    """Whether nothing is left to tell the SuperLink."""
+    """Whether the SuperLink knows all of the site's changes."""
     return all(not s.cut_off and (s.status == "revoked") == (s.node is None) for s in registry.sites.values())
 
 
@@ -230,11 +230,11 @@ def _require_fresh(registry: Registry, request: Request) -> None:
     for name, site in registry.sites.items():
         if request.public_key in site.retired_keys:
             raise SettingsError(
-                f"this key of {name} was replaced or revoked; the site must make a new one: "
+                f"this key of {name} was replaced or revoked; the site must create a new one: "
                 "fedlora client enroll --new-key"
             )
         if name != request.site and request.public_key == site.public_key:
-            raise SettingsError(f"this key already belongs to the site {name}; every site makes its own.")
+            raise SettingsError(f"this key already belongs to the site {name}; every site must create its own.")
 
 
 def _retired(old: SiteEntry) -> dict[str, object]:

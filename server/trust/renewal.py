@@ -14,7 +14,7 @@ log = logging.getLogger("fedlora.server")
 
 RENEW_DAYS, ROLL_DAYS = 30, 180
 WORTH_DAYS = 1.0
-"""A certificate that would end hardly later than the present one is not made: the authority's end is near."""
+"""Smallest gain in days for which a new certificate is made: near the authority's end there is none."""
 
 
 def renew_if_due(settings: ServerSettings) -> None:
@@ -22,7 +22,7 @@ def renew_if_due(settings: ServerSettings) -> None:
     the one that it has, where there is none to be had, as on a machine whose authority's key is kept elsewhere."""
     try:
         left = days_left(settings.pki)
-        said = f"the server certificate ends in {left:.0f} days"
+        said = f"the server certificate expires in {left:.0f} days"
     except SettingsError as error:
         left, said = -math.inf, str(error)
     if left > RENEW_DAYS or _lasts_no_longer(settings, left):
@@ -30,14 +30,14 @@ def renew_if_due(settings: ServerSettings) -> None:
     try:
         issue_server_certificate(settings.pki, hosts=[split_address(settings.address)[0]])
     except (SettingsError, OSError) as error:
-        raise SettingsError(f"{said}, and could not be renewed: {error} Then: fedlora admin renew") from None
-    log.info("the server certificate was due", extra={"was": said})
+        raise SettingsError(f"{said} and could not be renewed: {error} Fix this, then: fedlora admin renew") from None
+    log.info("the server certificate was due for renewal", extra={"was": said})
 
 
 def require_lasting_authority(settings: ServerSettings) -> None:
     """SettingsError half a year before the newest authority ends, and with it every certificate."""
     if (newest := authority_days_left(settings.pki)) < ROLL_DAYS:
-        raise SettingsError(f"the authority ends in {newest:.0f} days: fedlora admin roll-authority")
+        raise SettingsError(f"the authority expires in {newest:.0f} days: fedlora admin roll-authority")
 
 
 def _lasts_no_longer(settings: ServerSettings, left: float) -> bool:

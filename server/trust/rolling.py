@@ -1,4 +1,4 @@
-"""The acts of `fedlora admin roll-authority`: what is checked, asked and told around `server.trust.authority`."""
+"""The two steps of `fedlora admin roll-authority`: checks, questions and messages around `server.trust.authority`."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ def finish_after_asking(settings: ServerSettings, *, yes: bool) -> str:
     new = certificate_fingerprint(found[-1])
     if len(found) > 1:
         late = still_to_grant(settings)
-        told = f"Sites without a grant of the new authority lose their coordinator: {', '.join(late)}. " if late else ""
-        agree(f"{told}Let the old authority go?", yes=yes)
+        told = (
+            f"Sites without a grant of the new authority will lose the connection: {', '.join(late)}. " if late else ""
+        )
+        agree(f"{told}Remove the old authority?", yes=yes)
     with registry_lock(settings):
         finish_roll(settings.pki, hosts=[split_address(settings.address)[0]])
     tell(settings, "authority-replaced", authority=new)

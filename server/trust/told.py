@@ -53,12 +53,12 @@ def tell_waiting(settings: ServerSettings) -> bool:
         with _waiting(settings.folder) as path:
             return _told(settings, path)
     except OSError as error:
-        log.warning("events of the command line still wait", extra={"why": error.strerror})
+        log.warning("events of the command line are still waiting", extra={"why": error.strerror})
         return False
 
 
 def operator() -> str:
-    """Who is at the keyboard, as this machine knows them."""
+    """The user at the terminal, as this machine knows them."""
     try:
         return f"command line: {os.environ.get('SUDO_USER') or getpass.getuser()}"
     except (KeyError, OSError):  # a user without a name, as in a container
@@ -77,14 +77,16 @@ def _told(settings: ServerSettings, path: Path) -> bool:
     try:
         store = open_store(settings.store_url)
     except SettingsError as error:
-        log.warning("the audit log cannot be written; the event waits", extra={"why": str(error)})
+        log.warning("the audit log cannot be written; the event will be written later", extra={"why": str(error)})
         return False
     try:
         with store.writing() as connection:
             for event in events:
                 append_event(connection, event["kind"], who=event["who"], at=event["at"], **event["particulars"])
     except SQLAlchemyError as error:
-        log.warning("the audit log cannot be written; the event waits", extra={"why": type(error).__name__})
+        log.warning(
+            "the audit log cannot be written; the event will be written later", extra={"why": type(error).__name__}
+        )
         return False
     finally:
         store.close()
@@ -100,4 +102,4 @@ def _events(path: Path) -> Iterator[Mapping[str, Any]]:
         try:
             yield json.loads(line)
         except ValueError:
-            log.warning("a line of %s is damaged and left out", path)
+            log.warning("a line of %s is damaged and is skipped", path)

@@ -32,31 +32,33 @@ from simulations.auditing.site import Planting, clients_of, drawn_canaries, make
 from simulations.data.partition import federation
 
 ENOUGH = 0.99
-"""Power at which no further round is run."""
+"""Power that is enough: no further round is run."""
 
 LEAST_POWER = 0.9
-"""Below it an audit that refutes nothing says nothing."""
+"""Smallest power at which an audit that refutes nothing has a conclusion."""
 
 GAUSSIAN_TESTS = 3
-"""They share one half of 1 - confidence, the distribution-free bound has the other: δ leaves it a floor."""
+"""Names of the tests that share one half of 1 - confidence; the distribution-free bound has the other half, because its
+δ term sets a lower limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """How to audit."""
+    """Settings of an audit."""
 
     client: str | None = None
-    """Whose data; the largest client's when None."""
+    """The audited client; the largest one if None."""
     canaries: int = 2000
     guesses: int | None = None
-    """Of the distribution-free bound; when None as many as its canaries are expected to be drawn, less a fifth."""
+    """Guesses of the distribution-free bound; if None, as many as its canaries are expected to be drawn, less a
+    fifth."""
     confidence: float = 0.99
     rounds: int | None = None
-    """Just so many; when None as few as the power needs."""
+    """Number of rounds; if None, the smallest number with enough power."""
     longest: float = 10.0
     """Norm of the longer half of the canaries, in C."""
     rows: int = 64
-    """Rows of the file from which rows are taken out one by one."""
+    """Rows of the file from which single rows are removed."""
     take_out: int = 8
     compute: ComputeSettings = OWN
     """How this machine computes."""
@@ -72,7 +74,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was claimed for the steps that were taken, and what was found."""
+    """Result of an audit: what was claimed for the steps taken, and what was found."""
 
     client: str
     rounds: int
@@ -91,7 +93,7 @@ class Audit:
     power_of_bound: float
     """Probability that the distribution-free bound refutes a run without noise."""
     blind: str | None
-    """Why the audit itself cannot be believed."""
+    """Why the audit itself cannot be trusted, if so."""
 
     @property
     def refuted(self) -> bool:
@@ -100,7 +102,7 @@ class Audit:
 
     @property
     def conclusive(self) -> bool:
-        """Whether it would have found what it is there to find."""
+        """Whether the audit had enough power to detect the faults that it looks for."""
         return self.blind is None and min(self.power.values()) >= LEAST_POWER
 
 
@@ -140,7 +142,7 @@ def go_on(run: Federation, scores: Scores, asked: Asked) -> None:
 
 
 def power_of(claims: Sequence[Claim], scores: Scores, asked: Asked) -> dict[str, float]:
-    """What these tests would find, by what would be wrong."""
+    """Probability that these tests detect each fault."""
     if not len(scores):
         return {"anything": 0.0}
     return gaussian_audit.power(
@@ -155,7 +157,7 @@ def power_of(claims: Sequence[Claim], scores: Scores, asked: Asked) -> dict[str,
 
 
 def judged(run: Federation, scores: Scores, planned: Planting, asked: Asked, *, moved: Moved, drawn: int) -> Audit:
-    """Hold what was seen against what was charged."""
+    """Compare what was seen with what was charged."""
     claims, delta, level = run.claims(), run.recipe.privacy.delta, asked.level_of_a_test
     if len(scores) < len(claims):
         raise SettingsError(f"{len(claims)} steps were charged and the audit saw {len(scores)}: it cannot conclude.")
@@ -190,7 +192,7 @@ def judged(run: Federation, scores: Scores, planned: Planting, asked: Asked, *, 
 
 def heard(found: Guesses) -> str:
     """The guesses in words."""
-    return f"{found.right} of {found.guesses} guesses right, over {found.canaries} canaries"
+    return f"{found.right} of {found.guesses} guesses right for {found.canaries} canaries"
 
 
 def chance_of_a_draw(claims: Sequence[Claim]) -> float:

@@ -22,6 +22,7 @@ from fedlora.privacy.gaussian_audit import Claim
 from fedlora.privacy.ledger import LedgerFiles, inspect_ledger
 from fedlora.protocol.task import Task
 from fedlora.settings import SettingsError
+from fedlora.tasks.registry import has_classes
 from fedlora.updates import Factor
 from server.coordinate import Coordination, begin
 from server.record.journal import Journal
@@ -50,10 +51,15 @@ def require_auditable(recipe: Recipe) -> None:
     require_compatible(case_of(recipe))
     if not recipe.privacy.enabled:
         raise SettingsError("the recipe is not private; set privacy.epsilon, for example --set privacy.epsilon=6.")
+    if not has_classes(recipe.model.task):
+        raise SettingsError(
+            f"the audit's canaries are texts with a class, and model.task={recipe.model.task} has none: it cannot be "
+            "audited yet."
+        )
     if recipe.adapter.init == "client-gradients":
         raise SettingsError(
-            "the audit is of the rounds, and adapter.init=client-gradients has a private step before them; audit the "
-            "recipe with another adapter.init."
+            "the audit covers the rounds only, but adapter.init=client-gradients has a private step before them; "
+            "audit the recipe with another adapter.init."
         )
 
 
@@ -68,7 +74,7 @@ class Federation:
     grid: LocalGrid
 
     def go_on(self, rounds: int) -> None:
-        """Until so many rounds are done. RunError, with the site's code, if it does not answer."""
+        """Run up to this number of rounds. RunError, with the site's code, if it does not answer."""
         self.rounds.start(self.grid, num_rounds=rounds)
 
     @property
@@ -78,7 +84,7 @@ class Federation:
         return sum(tensor.numel() for tensor in self.rounds.progress.state.adapter.tensors(trained).values())
 
     def claims(self) -> list[Claim]:
-        """What the site's ledger was charged, step by step."""
+        """The charges in the site's ledger, step by step."""
         files = LedgerFiles(self.site.state, self.site.data.dataset)
         charges = [entry.fields for entry in inspect_ledger(files).entries if entry.kind == "charge"]
         return [
@@ -93,7 +99,7 @@ class Federation:
         ]
 
     def task_for_a_new_site(self) -> tuple[Task, bytes]:
-        """What a site that has held nothing yet would be sent next."""
+        """The next message for a new site."""
         sent, _ = outgoing(
             self.recipe,
             self.brief,

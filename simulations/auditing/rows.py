@@ -1,4 +1,4 @@
-"""What one row of a site's file moves: the clipped sum of what it trains on, with the row and without it.
+"""The effect of one row of a site's file on the clipped sum, measured with the row and without it.
 
     file ─► rows ─► split ─► tokens ─► one step at q = 1 with next to no noise ─► ‖S(D) - S(D - i)‖ / C
 
@@ -37,10 +37,10 @@ BATCH = 1000.0
 
 @dataclass(frozen=True)
 class Moved:
-    """How far single rows moved the sum of the rest."""
+    """Distances by which single rows moved the sum of the others."""
 
     rows: int
-    """In the file."""
+    """Number of rows in the file."""
     distances: Sequence[float]
     """In C, one for each row that was taken out."""
 
@@ -80,7 +80,7 @@ def clipped_sum(task: Task, blob: bytes, site: ClientSettings, *, number: int, o
     ):
         report, _ = respond(asked, blob, site)
     if len(sums) != 1:
-        raise SettingsError(f"the site {report.outcome} a task on a part of its rows: {report.code}; try more --rows.")
+        raise SettingsError(f"the site {report.outcome} a task on some of its rows: {report.code}; try more --rows.")
     return sums[0].cpu()
 
 

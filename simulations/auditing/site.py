@@ -71,7 +71,7 @@ def drawn_canaries(
         if len(found) == count:
             break
     else:
-        raise SettingsError(f"the client's words make {len(found)} different canaries, not {count}; use fewer.")
+        raise SettingsError(f"the client's texts give {len(found)} different canaries, not {count}; use fewer.")
     norms = [recipe.privacy.clip * (longest if number % 2 else 1.0) for number in range(count)]
     canaries = Canaries(list(found), norms, int(tokenizer.pad_token_id), recipe.seed)
     return Planting(list(found.values()), [byte < 128 for byte in os.urandom(count)], canaries)
@@ -80,7 +80,7 @@ def drawn_canaries(
 def tokens_of(
     rows: Sequence[Row], labels: Sequence[str], tokenizer: PreTrainedTokenizerBase, recipe: Recipe
 ) -> list[tuple[int, ...]]:
-    """What the site makes of these texts."""
+    """The tokens that the site makes of these texts."""
     examples = encoded(rows, labels, tokenizer, on=recipe.model, ignore_unusable=True)
     return [tuple(item["input_ids"].tolist()) for item in examples.items]
 

@@ -1,4 +1,4 @@
-"""An audit in words."""
+"""Text of an audit's result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ASSUMES = {
 
 
 def verdict(audit: Audit) -> str:
-    """One line, the last one."""
+    """The verdict, in the last line."""
     if audit.refuted:
         return "THE CLAIM IS REFUTED."
     if audit.blind is not None:
@@ -31,12 +31,12 @@ def verdict(audit: Audit) -> str:
 
 
 def text_of(audit: Audit) -> str:
-    """What was done, what each test saw and assumes, what would have been found, the verdict."""
+    """The full report: what was done, what each test saw and assumes, what would have been detected, the verdict."""
     return "\n".join([claim(audit), *found(audit), *power(audit), verdict(audit)])
 
 
 def claim(audit: Audit) -> str:
-    """What is held against what was seen."""
+    """The claim that is tested."""
     return (
         f"{audit.client}: rounds: {audit.rounds}, steps: {audit.steps}, each charged at q <= {audit.rate:.4g} and "
         f"σ >= {audit.noise_multiplier:g}: ε {at_most(audit.epsilon_claimed)} at δ {audit.delta:g}, one example "
@@ -45,7 +45,7 @@ def claim(audit: Audit) -> str:
 
 
 def found(audit: Audit) -> list[str]:
-    """A line a test."""
+    """One line per test."""
     moved = audit.moved
     return [
         *(
@@ -53,13 +53,14 @@ def found(audit: Audit) -> list[str]:
             f"Assumes {ASSUMES[test.test]}."
             for test in audit.findings
         ),
-        f"{'!' if moved.refuted else ' '} rows: {len(moved.distances)} of {moved.rows} rows, each taken out of a file "
-        f"by itself, move the clipped sum by at most {moved.most:.6f} C (bound 1 + {TOLERANCE:g}). Assumes nothing.",
+        f"{'!' if moved.refuted else ' '} rows: {len(moved.distances)} of {moved.rows} rows, each removed from a "
+        f"file on its own, change the clipped sum by at most {moved.most:.6f} C (bound 1 + {TOLERANCE:g}). Assumes "
+        "nothing.",
     ]
 
 
 def power(audit: Audit) -> list[str]:
-    """What these tests would have found."""
+    """The faults that these tests would have detected."""
     return [
         f"ε is at least {audit.epsilon_lower_bound:.3f}, whatever the mechanism; a run without noise would have been "
         f"refuted by this bound alone with probability {audit.power_of_bound:.2f}.",

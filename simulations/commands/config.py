@@ -19,9 +19,9 @@ app.command()(show)
 @app.command()
 def check(
     recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, as in a run.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, as for `fedlora simulate`.")] = None,
 ) -> None:
-    """Read RECIPE and say what is wrong with it, or print it as resolved; what should be known goes to stderr."""
+    """Check RECIPE and report every problem, or print it with all defaults filled in; remarks go to stderr."""
     resolved = load(recipe, overrides or [])
     case = case_of(resolved)
     require_sensible(case)

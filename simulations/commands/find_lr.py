@@ -35,19 +35,20 @@ MOST_STEPS, MOST_CLIENTS, MOST_TESTED = 10, 4, 200
 def find_lr(
     recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")],
     rates: Annotated[
-        str | None, typer.Option(help="Rates to try, with commas; five around the recipe's own when not given.")
+        str | None,
+        typer.Option(help="Learning rates to try, separated by commas; five around the recipe's own if not given."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds for each rate.")] = 2,
-    examples: Annotated[int, typer.Option(min=1, help="Most training examples of a client.")] = 200,
+    examples: Annotated[int, typer.Option(min=1, help="Largest number of training examples per client.")] = 200,
     overrides: Overrides = None,
     device: Device = None,
     dtype: Dtype = None,
     microbatch: Microbatch = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print rates, losses and the choice as JSON.")] = False,
 ) -> None:
-    """Try a few learning rates on RECIPE's own data, briefly, and say which to write into it.
+    """Try several learning rates briefly on RECIPE's own data, and print which one to use.
 
-    Rates are compared on what clients keep apart; the shared test set is not looked at. Nothing is kept.
+    Rates are compared on the clients' own test examples; the shared test set is not used. Nothing is saved.
     """
     talk(verbose=False)
     asked = load(recipe, overrides or [])
@@ -69,12 +70,13 @@ def find_lr(
 
 
 def refuse_private(recipe: Recipe, name: str) -> None:
-    """SettingsError: each try would be one more look at the data, and the rate that is chosen tells of them."""
+    """Refuse private recipes: each try would use the data once more, and the chosen rate would reveal something about
+    them."""
     if recipe.privacy.enabled or recipe.privacy.client_level is not None:
         raise SettingsError(
-            f"{name} trains under privacy, and find-lr would look at its data five times more, without any: what it "
-            "chooses would tell of them, and no ledger would count it. Choose the rate on data that are public, with "
-            f"the noise on: fedlora compare {name} --set data.source=PUBLIC.csv --sweep train.lr=0.3,1,3."
+            f"{name} trains with privacy, but find-lr would use its data several times without it: "
+            "the chosen rate would reveal something about them, and no ledger would count that. Choose the rate on "
+            f"public data, with noise: fedlora compare {name} --set data.source=PUBLIC.csv --sweep train.lr=0.3,1,3."
         )
 
 
@@ -112,7 +114,7 @@ def first(examples: Examples, count: int) -> Examples:
 
 
 def trial(simulation: Simulation, rate: float) -> Tried:
-    """One rate; the head's own, where the recipe has one, moves with it."""
+    """The recipe with one rate; a separate head rate is scaled with it."""
     train = simulation.recipe.train
     head = None if train.head_lr is None else train.head_lr * rate / train.lr
     update = {"train": train.model_copy(update={"lr": rate, "head_lr": head})}
@@ -141,7 +143,7 @@ def shown(tried: Sequence[Tried], chosen: Tried | None, metric: Metric) -> Table
 
 
 def line_for(recipe: Recipe, rate: float) -> str:
-    """What to write."""
+    """The setting to write into the recipe."""
     head = recipe.train.head_lr
     more = [] if head is None else [f"  head_lr: {float(f'{head * rate / recipe.train.lr:.3g}'):g}"]
     return "\n".join(["train:", f"  lr: {rate:g}", *more])

@@ -24,7 +24,7 @@ from fedlora.tasks.registry import task_named
 from simulations.data.summary import lines, printable
 from simulations.starting_recipe import Start, recipe_text, start
 
-Named = Annotated[str | None, typer.Option(help="Column with the text; otherwise the longest, most varied one.")]
+Named = Annotated[str | None, typer.Option(help="Column with the text; by default the longest, most varied one.")]
 
 
 def init(
@@ -33,24 +33,24 @@ def init(
     text: Named = None,
     label: Annotated[
         str | None,
-        typer.Option(help="Column with the class; otherwise one with few values, by its name if that tells."),
+        typer.Option(help="Column with the class; by default one with few values, chosen by its name if possible."),
     ] = None,
     client: Annotated[
-        str | None, typer.Option(help="Column with the organisation a row is of; otherwise one that is called so.")
+        str | None, typer.Option(help="Column with the organisation of a row; by default one with such a name.")
     ] = None,
     model: Annotated[str, typer.Option(help="Base model: Hugging Face id, folder, GGUF file, or demo.")] = "demo",
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Look at SOURCE and write a recipe with its columns, classes, clients and lengths, ready to run."""
+    """Inspect SOURCE and write a recipe for it with its columns, classes, clients and text lengths, ready to run."""
     if source in PACKAGED:
         raise SettingsError(
             f"{source} is the packaged corpus, which has recipes already: `fedlora recipes` lists them."
         )
     files_of(source)
     if out.exists() and not force:
-        raise SettingsError(f"{out} is there already; give --force to write over it, or another --out.")
+        raise SettingsError(f"{out} already exists; give --force to overwrite it, or another --out.")
     if not out.absolute().parent.is_dir():
-        raise SettingsError(f"--out {out}: there is no folder {out.parent}; make it first.{did_you_mean(out.parent)}")
+        raise SettingsError(f"--out {out}: there is no folder {out.parent}; create it first.{did_you_mean(out.parent)}")
     columns = columns_in(source)
     chosen = choose(columns, source, text=text, label=label, client=client)
     show(columns, source)
@@ -62,14 +62,14 @@ def init(
     typed = " ".join(printable(shlex.quote(part)) for part in ("fedlora", "init", source, *given))
     write_atomically(out, recipe_text(begun, chosen, typed=typed).encode())
     typer.echo(f"\n{out} is written. Next:\n  fedlora simulate {out}")
-    typer.echo(f"  fedlora find-lr {out}      # where it learns slowly, or not at all")
+    typer.echo(f"  fedlora find-lr {out}      # if it learns slowly, or not at all")
 
 
 def show(columns: Iterable[Column], source: str) -> None:
     """The columns and what each looks like."""
     names = [Heading(name, justify="right") for name in ("rows", "empty", "different", "words")]
     table = Table(
-        Heading("column", overflow="fold"), "looks like", *names, box=SIMPLE, title=f"What {printable(source)} holds"
+        Heading("column", overflow="fold"), "looks like", *names, box=SIMPLE, title=f"Columns of {printable(source)}"
     )
     for one in columns:
         counts = (one.cells, one.empty, one.distinct) if one.trouble is None else ("", "", "")

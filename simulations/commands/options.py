@@ -13,7 +13,7 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="key=value; may be repeated. `fedlora config show` lists the keys.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table of rounds.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also what fedlora logs, on stderr.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print fedlora's log, to stderr.")]
 
 Device = Annotated[str | None, typer.Option(help="Where this machine computes: cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str | None, typer.Option(help="float32 or bfloat16, whatever the recipe wishes.")]

@@ -22,22 +22,26 @@ app.command("plan")(plan)
 def audit(
     recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged recipe.")],
     overrides: Overrides = None,
-    client: Annotated[str | None, typer.Option(help="Whose data; the largest client's when not given.")] = None,
-    canaries: Annotated[int, typer.Option(help="How many canaries; each is included with probability 1/2.")] = 2000,
+    client: Annotated[str | None, typer.Option(help="The client to audit; the largest one if not given.")] = None,
+    canaries: Annotated[int, typer.Option(help="Number of canaries; each is included with probability 1/2.")] = 2000,
     guesses: Annotated[int | None, typer.Option(help="Guesses of the distribution-free bound.")] = None,
-    confidence: Annotated[float, typer.Option(help="Of the whole audit: 1 - chance of a false alarm.")] = 0.99,
-    rounds: Annotated[int | None, typer.Option(help="Just so many; as few as its power needs when not given.")] = None,
+    confidence: Annotated[
+        float, typer.Option(help="Of the audit as a whole: 1 - probability of a false alarm.")
+    ] = 0.99,
+    rounds: Annotated[
+        int | None, typer.Option(help="Number of rounds; the smallest number that gives enough power if not given.")
+    ] = None,
     longest: Annotated[float, typer.Option(help="Norm of the longer half of the canaries' gradients, in C.")] = 10.0,
-    rows: Annotated[int, typer.Option(help="Rows of the file from which rows are taken out one by one.")] = 64,
-    take_out: Annotated[int, typer.Option(help="How many of them are.")] = 8,
+    rows: Annotated[int, typer.Option(help="Rows of the file from which single rows are removed.")] = 64,
+    take_out: Annotated[int, typer.Option(help="Number of rows that are removed, one at a time.")] = 8,
     device: Device = None,
     dtype: Dtype = None,
     microbatch: Microbatch = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Try to refute RECIPE's privacy claim on one client: canaries in its rounds, rows taken out of its file.
+    """Test RECIPE's privacy claim on one client, with canaries in its rounds and with rows removed from its file.
 
-    Exit status 0: not refuted, and what would have been found is printed. 1: refuted. 2: this audit could not tell.
+    Exit status 0: not refuted, and what would have been detected is printed. 1: refuted. 2: no conclusion.
     """
     from simulations.auditing.audit import Asked  # torch and transformers: a plan needs neither
     from simulations.auditing.audit import audit as run_audit

@@ -36,7 +36,7 @@ def show(section: Section = None) -> None:
 
 
 def recipes() -> None:
-    """List the packaged recipes: each can be given wherever a recipe file is asked for."""
+    """List the packaged recipes. Their names can be used wherever a recipe file is expected."""
     table = Table(Column("recipe", no_wrap=True), "what it is")
     for name, path in packaged().items():
         table.add_row(name, sentence_of(path))

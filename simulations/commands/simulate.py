@@ -62,7 +62,7 @@ def simulate(
     device: Device = None,
     dtype: Dtype = None,
     microbatch: Microbatch = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of a sentence.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -91,7 +91,7 @@ def simulate(
         typer.echo(sentence)
     if store is not None:
         where = "" if store == store_here() else f" --store {store}"
-        typer.echo(f"In a browser, now or while a run goes on: fedlora dashboard --open{where}")
+        typer.echo(f"In a browser, now or during a run: fedlora dashboard --open{where}")
 
 
 def talk(*, verbose: bool) -> None:
@@ -101,11 +101,11 @@ def talk(*, verbose: bool) -> None:
 
 
 def silent(text: str) -> None:
-    """In the place of `said_once`, where nobody wants to hear it."""
+    """Used instead of `said_once` where nothing should be printed."""
 
 
 def said_once() -> Callable[[str], None]:
-    """Prints to the terminal what it was not told before: runs that are compared share their data."""
+    """Prints a message to the terminal only once: runs that are compared share their data."""
     console, said = Console(stderr=True, soft_wrap=True), set[str]()
 
     def say(text: str) -> None:
@@ -171,7 +171,7 @@ def whole_numbers(text: str, *, option: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise SettingsError(
-            f"{option} {text!r}: write whole numbers with commas, for example {option} 0,1,2."
+            f"{option} {text!r}: write whole numbers separated by commas, for example {option} 0,1,2."
         ) from None
 
 
@@ -185,15 +185,15 @@ def compare(
     ] = None,
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="NAME:key=value,key=value: a row of its own for every recipe; NAME alone changes nothing."),
+        typer.Option(help="NAME:key=value,key=value: adds a row for every recipe; NAME alone changes nothing."),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
     repeat: Annotated[
-        str | None, typer.Option(help="Sweep on --seeds, then run each method's best setting with these seeds too.")
+        str | None, typer.Option(help="Sweep with --seeds, then also run each method's best setting with these seeds.")
     ] = None,
     overrides: Overrides = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for runs, table and picture; what is finished there is kept.")
+        Path, typer.Option(help="Folder for runs, table and picture; finished runs in it are reused.")
     ] = Path("runs/comparison"),
     device: Device = None,
     dtype: Dtype = None,
@@ -202,7 +202,7 @@ def compare(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Put runs side by side: a table, comparison.csv, comparison.md and comparison.png."""
+    """Compare runs in a table, comparison.csv, comparison.md and comparison.png."""
     talk(verbose=verbose)
     folders = [Path(run) for run in runs if (Path(run) / "summary.json").exists()]
     recipes = [str(recipe_file(run)) for run in runs if not (Path(run) / "summary.json").exists()]

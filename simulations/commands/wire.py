@@ -21,12 +21,12 @@ from simulations.planned_bytes import planned_bytes
 
 STATE_HASH = 16  # bytes; a message's SHA-256 has 32
 
-app = typer.Typer(no_args_is_help=True, help="What a message holds; how many bytes a recipe will send.")
+app = typer.Typer(no_args_is_help=True, help="Show a message's contents; plan the bytes a recipe will send.")
 
 
 @app.command()
-def inspect(file: Annotated[Path, typer.Argument(help="A packed message.")]) -> None:
-    """Print what a message holds, byte by byte of its budget. Nothing in it is trusted or decoded."""
+def inspect(file: Annotated[Path, typer.Argument(help="File with a packed message.")]) -> None:
+    """Show a message's contents and the bytes of each part. Nothing in it is trusted or decoded."""
     try:
         blob = file.read_bytes()
         links = links_in(blob)
@@ -39,7 +39,7 @@ def inspect(file: Annotated[Path, typer.Argument(help="A packed message.")]) -> 
         Console().print(table)
     if links:
         around = len(blob) - sum(map(len, links))
-        typer.echo(f"{len(links)} links to follow in this order: {len(blob)} bytes, {around} around the links.")
+        typer.echo(f"{len(links)} linked messages in this order: {len(blob)} bytes, {around} around the links.")
 
 
 def links_in(blob: bytes) -> list[bytes]:
@@ -79,11 +79,12 @@ def plan(
     density: Annotated[float | None, typer.Option(help="Short for --set wire.density=...")] = None,
     clients: Annotated[int, typer.Option(min=1, help="Clients per round, for strategies that move the base.")] = 6,
     classes: Annotated[
-        int | None, typer.Option(min=2, help="Number of classes, where neither data.labels nor the data say them.")
+        int | None, typer.Option(min=2, help="Number of classes, if neither data.labels nor the data define them.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Megabytes per client and round, up and down, from really packed messages of the recipe's own model."""
+    """Plan the traffic: megabytes per client and round, up and down, from really packed messages of the recipe's
+    model."""
     named = {"model.id": model, "strategy.name": strategy, "wire.codec": codec, "wire.density": density}
     short = [f"{key}={value}" for key, value in named.items() if value is not None]
     loaded = load(recipe, [*(overrides or []), *short])

@@ -1,1 +1,1 @@
-"""What a person sees of a run, and how it is stopped."""
+"""A run at the terminal: progress, pictures, and interruption."""

@@ -1,4 +1,4 @@
-"""Ctrl-C and `kill` on a simulation: it stops where its last whole round left it, and says how to go on."""
+"""Ctrl-C and `kill` on a simulation: it stops after its last complete round and prints how to continue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST = 2
 
 
 class InterruptedRunError(RunError):
-    """A person stopped the run. The text says what there is, and the command that goes on."""
+    """The user stopped the run. The text says what was saved, and gives the command that continues."""
 
     status = 130  # a shell's number for what Ctrl-C has ended
 
@@ -62,21 +62,21 @@ def is_interrupt(what: sys.UnraisableHookArgs) -> bool:
 
 
 def hear_no_more(number: int, frame: FrameType | None) -> None:
-    """In the place of a handler that raises."""
+    """Replaces a handler that raises."""
 
 
 def how_to_go_on(folder: Path, *, rounds: int) -> InterruptedRunError:
-    """What to say of a run in `folder` that was stopped, in the words of the command that ran it."""
+    """The message about a stopped run in `folder`, with the command that continues it."""
     given = ["fedlora", *sys.argv[1:]]
     if not any(folder.rglob("checkpoint.safetensors")):  # of mode `alone`, one below it for every client
-        return InterruptedRunError(f"stopped before its first round; nothing is kept. Again: {shlex.join(given)}")
+        return InterruptedRunError(f"stopped before its first round; nothing was saved. Run again: {shlex.join(given)}")
     again = shlex.join(given if "--resume" in given else [*given, "--resume"])
     done = completed_rounds(folder)
     kept = f" Summary, picture and adapter of that round are in {folder}." if done else ""
-    return InterruptedRunError(f"stopped after round {done} of {rounds}.{kept} To go on: {again}")
+    return InterruptedRunError(f"stopped after round {done} of {rounds}.{kept} To continue: {again}")
 
 
 def the_same_again() -> InterruptedRunError:
-    """What a comparison says in the place of one run's words."""
+    """The message of a stopped comparison."""
     again = shlex.join(["fedlora", *sys.argv[1:]])
-    return InterruptedRunError(f"stopped. What is finished is kept, and the same command goes on: {again}")
+    return InterruptedRunError(f"stopped. Finished runs are kept; the same command continues: {again}")

@@ -1,4 +1,4 @@
-"""How long a run still takes, by the answers that have come: known after the first, whatever was done before."""
+"""Remaining time of a run, from the answers so far: known after the first one."""
 
 from __future__ import annotations
 

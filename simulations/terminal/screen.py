@@ -1,4 +1,4 @@
-"""What a person at the terminal sees of a run: a progress bar, and a table that grows by a line a round."""
+"""A run on the terminal: a progress bar, and a table with a line per round."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ WIDTH = 8
 """Least width of the figure that runs are compared by."""
 
 EVERY_S = 10.0
-"""Where no bar is seen the first round's answers are told no more often than this; its first and its last always."""
+"""Shortest time between two lines about answers if there is no progress bar; the first and the last of a round are
+always printed."""
 
 
 class Screen:
@@ -69,7 +70,7 @@ class Screen:
         elif isinstance(event, RoundStarted):
             self._asked, self._answered = event.asked, 0
             self._pace.started()
-            self._tell(f"round {event.round} has begun: {event.asked} clients are asked")
+            self._tell(f"round {event.round} started: {event.asked} clients are asked")
             now = f"0/{event.asked} clients"
         elif isinstance(event, ClientAnswered):
             self._answered += 1
@@ -88,7 +89,7 @@ class Screen:
         self._progress.update(self._bar, now=", ".join(filter(None, (now, self._pace.to_go))))
 
     def _tell(self, what: str) -> None:
-        """Where no bar is seen, until the table begins: its first line may be minutes away."""
+        """A line about the first round, if there is no progress bar: the table's first line may be minutes away."""
         if not self._header_shown and (self._console.is_dumb_terminal or not self._console.is_terminal):
             self._console.print(what, highlight=False)
             self._told_at = self._clock()

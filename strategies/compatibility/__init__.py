@@ -1,7 +1,7 @@
-"""What goes with what: whether the settings of a recipe may meet, decided in one table (`table.py`).
+"""Compatibility of settings: which settings of a recipe may be combined, decided in one table (`table.py`).
 
-A section's own settings are its own affair (`fedlora/config`), wherever it travels; a strategy's own options are too.
-What stands in different sections, or depends on the strategy or on where a run takes place, is here and nowhere else.
+Conflicts within a section are checked in `fedlora/config`, and a strategy's own options in the strategy. Conflicts
+between sections, or with the strategy or the place where a run takes place, are checked here and nowhere else.
 """
 
 from strategies.compatibility.case import ANYWHERE, RAY, Case, Place, case_of

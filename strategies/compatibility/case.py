@@ -1,4 +1,4 @@
-"""What a rule looks at: a recipe, the strategy that it names, and where the run is to take place."""
+"""Input of a rule: a recipe, its strategy, and where the run takes place."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Literal
 
 from fedlora.config import Recipe
 from fedlora.data.chosen_columns import columns_for
+from fedlora.factor import Factor
 from fedlora.tasks.metric import Metric
 from fedlora.tasks.registry import task_named
-from fedlora.updates import Factor
 from strategies.base import Strategy, Traits
 from strategies.registry import SERVER_OPTIMIZER, build
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run takes place. What nobody has said is taken to be as it suits the recipe."""
+    """Where a run takes place. Unknown properties are assumed to suit the recipe."""
 
     engine: Literal["local", "ray", "sites"] = "local"
     """One process; Flower's own simulation runtime; a deployment, with real sites."""
@@ -48,33 +48,33 @@ class Case:
 
     @property
     def sends(self) -> frozenset[Factor]:
-        """What clients train and send in one round or another."""
+        """Factors that clients train and send in any round."""
         frozen = {Factor.DENSE} if self.recipe.train.head == "frozen" else set()
         return (self.strategy.trains(1) | self.strategy.trains(2)) - frozen
 
     @property
     def metric(self) -> Metric:
-        """What runs of its task are compared by."""
+        """The main metric of its task."""
         return task_named(self.recipe.model.task).compare_by
 
     @property
     def keeps(self) -> str:
-        """What never leaves a site, in words."""
+        """The factors that never leave a site, as text."""
         return ", ".join(sorted(self.traits.keeps))
 
     @property
     def clients(self) -> int | None:
-        """How many clients there are, where the recipe alone says it."""
+        """Number of clients, if the recipe alone determines it."""
         return None if self.recipe.data.partition == "natural" else self.recipe.data.clients
 
     @property
     def asked(self) -> int | None:
-        """How many of them a round asks."""
+        """Number of clients that a round asks."""
         return None if self.clients is None else self.recipe.rounds.asked(self.clients)
 
     @property
     def attackers(self) -> int:
-        """How many of them lie."""
+        """Number of attackers."""
         return 0 if self.recipe.attack is None else self.recipe.attack.clients
 
     @property
@@ -102,7 +102,8 @@ class Case:
 
     @property
     def alike(self) -> str | None:
-        """What makes every client weigh the same, or by something else than its examples; None where nothing does."""
+        """The setting by which clients have equal weights, or weights other than their examples; None if there is
+        none."""
         if self.recipe.robust.enabled:
             return "robust"
         if self.recipe.privacy.client_level is not None:

@@ -12,7 +12,7 @@ from strategies.compatibility.without_effect import WITHOUT_EFFECT
 
 
 def refusals(case: Case, rules: Iterable[Rule] = (*RULES, *WITHOUT_EFFECT)) -> Iterator[str]:
-    """What each of the rules has to say against it."""
+    """The messages of all rules that refuse it."""
     for rule in rules:
         if rule.refuses(case):
             yield rule.said(case)
@@ -24,7 +24,7 @@ def require_compatible(case: Case) -> None:
 
 
 def require_sensible(case: Case) -> None:
-    """The same, and settings that do nothing: asked where a person begins a run and can still mend the recipe."""
+    """Check the same, and settings without effect: used when a user starts a run and can still correct the recipe."""
     _refuse(refusals(case))
 
 

@@ -16,10 +16,11 @@ from strategies.compatibility.without_effect import WITHOUT_EFFECT
 
 BEGINNING = """# What goes with what
 
-Refused before a run begins, in these words, and by `fedlora config check RECIPE` at any time. A row has the shortest
-settings that a rule of `strategies/compatibility/table.py` refuses; this page is made of it. Every other pair of the
-settings named here is begun (`tests/server/test_what_goes_together.py` tries them all). What one section has against
-itself, such as `privacy.adapt` without `privacy.epsilon`, stands at its settings: `fedlora config show`.
+These combinations are refused before a run starts, in these words, and by `fedlora config check RECIPE` at any time. A
+row shows the shortest settings that a rule of `strategies/compatibility/table.py` refuses; this page is generated from
+it. Every other pair of the settings named here is accepted (`tests/server/test_what_goes_together.py` tries them all).
+Conflicts within one section, such as `privacy.adapt` without `privacy.epsilon`, are described at its settings:
+`fedlora config show`.
 """
 CHAPTERS = {
     "Strategies": STRATEGY,
@@ -30,7 +31,7 @@ CHAPTERS = {
 IDLE = """
 ## Settings without effect
 
-Refused where a person begins a run: somebody believes in them (`strategies/compatibility/without_effect.py`).
+Refused when a user starts a run, because the user would rely on them (`strategies/compatibility/without_effect.py`).
 """
 HEAD = "| together | what is said |\n|---|---|\n"
 
@@ -46,14 +47,14 @@ def rows(rules: Iterable[Rule]) -> str:
 
 
 def row(rule: Rule) -> str:
-    """The example and what is said of it."""
+    """The example and the message."""
     case = case_of(parse(Recipe, override({}, rule.example)), rule.where)
     settings = [*(f"`{setting}`" for setting in rule.example), *place(rule.where)]
     return f"| {', '.join(settings)} | {rule.said(case)} |"
 
 
 def place(where: Place) -> list[str]:
-    """In words; nothing for a simulation's usual place."""
+    """The place as text; empty for a simulation's usual place."""
     engine = {"local": [], "ray": ["`--engine ray`"], "sites": ["a deployment"]}[where.engine]
     return engine if where.evaluates else [*engine, "no `held_out`"]
 

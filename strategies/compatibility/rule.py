@@ -1,4 +1,4 @@
-"""One rule: settings that do not go together, why, and what to take instead."""
+"""A rule: settings that may not be combined, the reason, and an alternative."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Rule:
     when: Holds
     unless: Holds = lambda case: False
     because: str
-    """The settings with their values, and why not. `c` is the case, `having` names strategies by their traits."""
+    """The settings with their values, and the reason. `c` is the case, `having` names strategies by their traits."""
     instead: str
     """The way out; it goes on after `because`."""
     example: tuple[str, ...]
@@ -38,5 +38,5 @@ class Rule:
         return bool(self.when(case)) and not self.unless(case)
 
     def said(self, case: Case) -> str:
-        """Why not, and the way out."""
+        """The reason and the way out."""
         return f"{self.because} {self.instead}".format(c=case, having=Having())

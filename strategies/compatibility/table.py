@@ -1,4 +1,4 @@
-"""The table: settings that must not meet. A new feature that does not go with another is a rule here.
+"""The table of settings that may not be combined. A new feature that does not work with another one gets a rule here.
 
 Read by `server/coordinate.py` and `server/rounds.py` before anything is sent, by a simulation before its data are read,
 by `fedlora config check`, by a coordinator before a run is submitted (`server/runs/preflight.py`), by
@@ -7,9 +7,11 @@ docs/combinations.md, and by a test that tries every pair of settings named here
 
 from __future__ import annotations
 
+from fedlora.config.attack import FLIPS_LABELS
 from fedlora.config.robust import COORDINATE_RULES
+from fedlora.factor import Factor
 from fedlora.tasks.metric import SHARE
-from fedlora.updates import Factor
+from fedlora.tasks.registry import has_classes
 from strategies.compatibility.case import RAY, Place
 from strategies.compatibility.rule import Rule
 
@@ -22,7 +24,7 @@ STRATEGY = (
         name="a core needs lora_xs",
         when=lambda c: Factor.R in c.strategy.trains(1),
         unless=lambda c: c.recipe.adapter.kind == "lora_xs",
-        because="strategy {c.name} trains a core R, adapter.kind={c.recipe.adapter.kind} does not have it;",
+        because="strategy {c.name} trains a core R, but adapter.kind={c.recipe.adapter.kind} has none;",
         instead="set adapter.kind=lora_xs.",
         example=("strategy.name=fedsb", "adapter.kind=lora"),
     ),
@@ -30,7 +32,7 @@ STRATEGY = (
         name="lora_xs needs a core",
         when=lambda c: c.recipe.adapter.kind == "lora_xs",
         unless=lambda c: Factor.R in c.strategy.trains(1),
-        because="strategy {c.name} trains A or B, adapter.kind={c.recipe.adapter.kind} does not have it;",
+        because="strategy {c.name} trains A or B, but adapter.kind={c.recipe.adapter.kind} trains only a core;",
         instead="set adapter.kind=lora.",
         example=("strategy.name=fedsvd", "adapter.kind=lora_xs"),
     ),
@@ -40,7 +42,7 @@ STRATEGY = (
         unless=lambda c: c.traits.fixed_coordinates,
         because="strategy.server_optimizer needs a strategy whose factors keep their coordinates from round to round; "
         "{c.name} re-factors, redraws or refines them.",
-        instead="Use one of: {having.fixed_coordinates}; or remove it.",
+        instead="Use one of: {having.fixed_coordinates}; or remove strategy.server_optimizer.",
         example=("strategy.name=fedsvd", "strategy.server_optimizer.name=fedadam"),
     ),
     Rule(
@@ -55,16 +57,16 @@ STRATEGY = (
         name="changes need a base that stands",
         when=lambda c: c.recipe.wire.download == "changes",
         unless=lambda c: not c.traits.moves_base,
-        because="wire.download: changes has nothing to build on with strategy {c.name}: it moves the base, by a "
-        "residual that must fit the adapter that is served, exactly.",
+        because="wire.download: changes does not work with strategy {c.name}, which moves the base "
+        "model: the residual it adds must fit the served adapter exactly.",
         instead="Use wire.download=whole.",
         example=("strategy.name=fedex", "wire.download=changes"),
     ),
     Rule(
         name="changes need one state",
         when=lambda c: c.recipe.wire.download == "changes" and c.recipe.devices,
-        because="wire.download: changes needs one state for all clients; with `devices` each is sent its own part of "
-        "it.",
+        because="wire.download: changes needs one state for all clients, but with `devices` each client gets its "
+        "own part of it.",
         instead="Use wire.download=whole.",
         example=("strategy.name=hetlora", "wire.download=changes", "devices.others.r=4"),
     ),
@@ -75,24 +77,25 @@ PRIVACY = (
         name="personal models need metrics",
         when=lambda c: c.traits.keeps and c.recipe.privacy.enabled,
         unless=lambda c: c.recipe.privacy.report_metrics,
-        because="strategy {c.name} has no global model: its quality is what clients report of theirs, and under "
-        "privacy they do not.",
+        because="strategy {c.name} has no global model: its quality is what clients report about their own models, and "
+        "with privacy they do not report it.",
         instead="Set privacy.report_metrics=true (and let the sites' policies allow it).",
         example=("strategy.name=fedsa", "privacy.epsilon=3"),
     ),
     Rule(
         name="an example more pushes none out",
         when=lambda c: c.recipe.data.max_examples is not None and c.recipe.privacy.enabled,
-        because="data.max_examples and example-level privacy exclude each other: one example more pushes another out, "
-        "and the noise covers one change, not two.",
-        instead="Use data.train_fraction, which decides for each by itself.",
+        because="data.max_examples and example-level privacy exclude each other: one more example pushes another one "
+        "out, and the noise covers one change, not two.",
+        instead="Use data.train_fraction, which decides for each example separately.",
         example=("data.max_examples=10", "privacy.epsilon=3"),
     ),
     Rule(
         name="private steps do not drop",
         when=lambda c: c.recipe.adapter.dropout > 0 and c.recipe.privacy.enabled,
-        because="adapter.dropout={c.recipe.adapter.dropout} and privacy exclude each other: a dropout mask ties every "
-        "example's gradient to who else was drawn, so that one example would move the sum by more than privacy.clip.",
+        because="adapter.dropout={c.recipe.adapter.dropout} and privacy exclude each other: dropout masks make every "
+        "example's gradient depend on the other examples drawn, so that one example could change the sum by more "
+        "than privacy.clip.",
         instead="Remove adapter.dropout; the base model's own dropout is off in private steps.",
         example=("adapter.dropout=0.1", "privacy.epsilon=3"),
     ),
@@ -100,24 +103,24 @@ PRIVACY = (
         name="a first step is as private as the rounds",
         when=lambda c: c.recipe.adapter.init == "client-gradients",
         unless=lambda c: c.recipe.privacy.enabled == c.starts_privately,
-        because="adapter.first_step.epsilon and privacy go together: a first step in clear would give away what the "
-        "rounds after it hide, and the reverse;",
-        instead="give both a budget, or neither.",
+        because="adapter.first_step.epsilon and privacy must be used together: a first step without privacy would "
+        "reveal what the rounds protect, and the reverse;",
+        instead="set a budget for both, or for neither.",
         example=(*FROM_CLIENTS, "adapter.first_step.batch_size=64", "privacy.epsilon=3"),
     ),
     Rule(
         name="a first step is not clipped by client",
         when=lambda c: c.recipe.adapter.init == "client-gradients" and c.recipe.privacy.client_level,
         because="init: client-gradients sends whole gradients, which privacy.client_level does not clip;",
-        instead="take init: gradient with public data, or another init.",
+        instead="use init: gradient with public data, or another init.",
         example=(*FROM_CLIENTS, "adapter.first_step.batch_size=64", CLIENT_LEVEL),
     ),
     Rule(
         name="client-level noise covers sums",
         when=lambda c: c.recipe.privacy.client_level,
         unless=lambda c: c.traits.linear_uploads,
-        because="privacy.client_level needs a strategy that depends on sums of updates only; {c.name} looks at single "
-        "ones.",
+        because="privacy.client_level needs a strategy that uses only sums of updates, but {c.name} uses "
+        "single updates.",
         instead="Choose one of: {having.linear_uploads}; or example-level privacy (privacy.epsilon).",
         example=("strategy.name=fedex", CLIENT_LEVEL),
     ),
@@ -126,7 +129,7 @@ PRIVACY = (
         when=lambda c: c.recipe.privacy.client_level,
         unless=lambda c: c.recipe.expected_clients is not None,
         because="privacy.client_level needs a denominator that does not depend on who is connected;",
-        instead="set privacy.client_level.clients to the number of clients that a round is to ask.",
+        instead="set privacy.client_level.clients to the number of clients that a round asks.",
         example=("privacy.client_level={clip: 1.0, noise_multiplier: 1.0}", "data.partition=natural"),
     ),
     Rule(
@@ -143,9 +146,9 @@ PRIVACY = (
     Rule(
         name="noise adapts to a global model",
         when=lambda c: c.recipe.privacy.adapt and c.traits.keeps,
-        because="privacy.adapt follows the quality on the coordinator's own public examples, and strategy {c.name} "
-        "has no global model to try on them;",
-        instead="choose a strategy with one, or take privacy.adapt out.",
+        because="privacy.adapt follows the quality on the coordinator's own public examples, but strategy "
+        "{c.name} has no global model to evaluate;",
+        instead="choose a strategy with one, or remove privacy.adapt.",
         example=(
             "strategy.name=fedsa", "privacy.epsilon=3", "privacy.report_metrics=true", "privacy.adapt={below: 0.8}",
         ),
@@ -154,8 +157,8 @@ PRIVACY = (
         name="noise adapts to public examples",
         when=lambda c: c.recipe.privacy.adapt,
         unless=lambda c: c.place.evaluates,
-        because="privacy.adapt follows the quality on the coordinator's own public examples, and there are none here:",
-        instead="set held_out in server.yaml, or take privacy.adapt out.",
+        because="privacy.adapt follows the quality on the coordinator's own public examples, but there are none:",
+        instead="set held_out in server.yaml, or remove privacy.adapt.",
         example=("privacy.epsilon=3", "privacy.adapt={below: 0.8}"),
         where=Place(engine="sites", evaluates=False),
     ),
@@ -163,9 +166,9 @@ PRIVACY = (
         name="a share is never above one",
         when=lambda c: c.recipe.privacy.adapt and c.recipe.privacy.adapt.below >= 1,
         unless=lambda c: c.metric.unit != SHARE,
-        because="privacy.adapt.below={c.recipe.privacy.adapt.below} would call every round short: {c.metric.words} is "
-        "a share of one;",
-        instead="give it a value below 1.",
+        because="privacy.adapt.below={c.recipe.privacy.adapt.below} can never be reached: {c.metric.words} "
+        "is at most 1;",
+        instead="set a value below 1.",
         example=("privacy.epsilon=3", "privacy.adapt={below: 1.5}"),
     ),
 )  # fmt: skip
@@ -175,8 +178,8 @@ ROBUST = (
         name="coordinates need linear uploads",
         when=lambda c: c.recipe.robust.rule in COORDINATE_RULES,
         unless=lambda c: c.traits.linear_uploads,
-        because="robust.rule={c.recipe.robust.rule} puts one value of each coordinate in place of all, and {c.name} "
-        "looks at whole updates: their products would be lost.",
+        because="robust.rule={c.recipe.robust.rule} combines every coordinate separately, but {c.name} "
+        "needs complete updates: it uses their products.",
         instead="Choose robust.rule=screen or multi-krum, or a strategy whose uploads are linear: "
         "{having.linear_uploads}.",
         example=("strategy.name=fedex", "robust.rule=median"),
@@ -184,31 +187,31 @@ ROBUST = (
     Rule(
         name="products are measured where they are whole",
         when=lambda c: c.recipe.robust.on_products and c.traits.keeps,
-        because="{c.measured} measures ΔW, and with {c.name} every site serves a ΔW of its own whose {c.keeps} never "
-        "leave it.",
+        because="{c.measured} measures ΔW, but with {c.name} every site has its own ΔW, part of which ({c.keeps}) "
+        "never leaves it.",
         instead="Choose robust.rule=median or trimmed-mean, or another strategy.",
         example=("strategy.name=fedsa", "robust.norm_bound=1"),
     ),
     Rule(
         name="noise does not cover a robust rule",
         when=lambda c: c.recipe.robust.enabled and c.recipe.privacy.client_level,
-        because="robust and privacy.client_level exclude each other: the noise covers what one clipped update can move "
-        "a sum by, and a rule that looks at all updates has no such bound.",
+        because="robust and privacy.client_level exclude each other: the noise covers what one clipped update can "
+        "change in a sum, but a rule that compares updates has no such bound.",
         instead="Remove one of them.",
         example=("robust.rule=screen", CLIENT_LEVEL),
     ),
     Rule(
         name="unequal updates cannot be compared",
         when=lambda c: c.recipe.robust.enabled and c.recipe.devices,
-        because="robust compares whole updates, and clients of unequal rank or depth send unequal ones: every small "
-        "device would look like an outlier.",
+        because="robust compares complete updates, but clients of different rank or depth send different ones: "
+        "every small device would look like an outlier.",
         instead="Remove `devices`, or robust.norm_bound and robust.rule.",
         example=("strategy.name=flexlora", "devices.others.r=4", "robust.norm_bound=1"),
     ),
     Rule(
         name="one client has nobody to compare with",
         when=lambda c: c.recipe.robust.rule != "mean" and c.recipe.mode != "federated",
-        because="robust.rule={c.recipe.robust.rule} compares clients, mode={c.recipe.mode} has one;",
+        because="robust.rule={c.recipe.robust.rule} compares clients, but mode={c.recipe.mode} has only one;",
         instead="remove it.",
         example=("robust.rule=screen", "mode=alone"),
     ),
@@ -216,7 +219,7 @@ ROBUST = (
         name="enough are asked for a robust rule",
         when=lambda c: c.recipe.robust.enabled,
         unless=lambda c: c.asked is None or c.asked >= c.recipe.robust.least_updates,
-        because="{c.recipe.robust.precondition}, a round asks {c.asked} clients.",
+        because="{c.recipe.robust.precondition}, but a round asks {c.asked} clients.",
         instead="Ask more of them (rounds.fraction, data.clients), or lower robust.attackers.",
         example=("robust.rule=multi-krum", "data.partition=iid", "data.clients=4"),
     ),
@@ -226,7 +229,7 @@ PLACE = (
     Rule(
         name="a deployment is federated",
         when=lambda c: c.recipe.mode != "federated" and c.place.engine == "sites",
-        because="mode={c.recipe.mode!r} is a simulation's reference; a deployed run is `federated`.",
+        because="mode={c.recipe.mode!r} is for simulations only; a deployed run is always `federated`.",
         instead="Remove it.",
         example=("mode=pooled",),
         where=SITES,
@@ -234,7 +237,7 @@ PLACE = (
     Rule(
         name="real sites do not lie",
         when=lambda c: c.recipe.attack and c.place.engine == "sites",
-        because="attack is for `fedlora simulate` only: no real site can be told to lie.",
+        because="attack is for `fedlora simulate` only: real sites cannot be told to lie.",
         instead="Remove it.",
         example=("attack.kind=scaled",),
         where=SITES,
@@ -242,8 +245,8 @@ PLACE = (
     Rule(
         name="accomplices are in one process",
         when=lambda c: c.recipe.attack and c.place.engine == "ray",
-        because="attack is for the local engine: accomplices are in one process.",
-        instead="Leave --engine out.",
+        because="attack works only with the local engine, because attackers share one process.",
+        instead="Remove --engine.",
         example=("attack.kind=scaled",),
         where=RAY,
     ),
@@ -251,16 +254,25 @@ PLACE = (
         name="devices have names",
         when=lambda c: c.recipe.devices,
         unless=lambda c: c.place.names_clients,
-        because="devices are given by client name, and this engine does not know its clients' names;",
+        because="devices are given by client name, but this engine does not know its clients' names;",
         instead="use the local engine or a deployment.",
         example=("strategy.name=hetlora", "devices.others.r=4"),
         where=RAY,
     ),
     Rule(
+        name="reversed classes need classes",
+        when=lambda c: c.recipe.attack and c.recipe.attack.kind in FLIPS_LABELS,
+        unless=lambda c: has_classes(c.recipe.model.task),
+        because="attack.kind={c.recipe.attack.kind} trains on reversed classes, and model.task={c.recipe.model.task} "
+        "has none;",
+        instead="use sign-flip or regauge.",
+        example=("attack.kind=scaled", "model.task=causal-lm"),
+    ),
+    Rule(
         name="liars are among others",
         when=lambda c: c.recipe.attack and c.recipe.mode != "federated",
-        because="attack.clients={c.attackers} needs a federation of more clients than attackers, "
-        "mode={c.recipe.mode} has one;",
+        because="attack.clients={c.attackers} needs more clients than attackers, but "
+        "mode={c.recipe.mode} has only one;",
         instead="remove attack.",
         example=("attack.kind=scaled", "mode=pooled"),
     ),
@@ -268,8 +280,7 @@ PLACE = (
         name="liars are fewer than clients",
         when=lambda c: c.recipe.attack,
         unless=lambda c: c.clients is None or c.attackers < c.clients,
-        because="attack.clients={c.attackers} needs a federation of more clients than attackers, "
-        "data.clients={c.clients};",
+        because="attack.clients={c.attackers} needs more clients than attackers, but data.clients={c.clients};",
         instead="lower it.",
         example=("attack.kind=scaled", "attack.clients=4", "data.partition=iid", "data.clients=4"),
     ),
@@ -277,7 +288,7 @@ PLACE = (
         name="another gauge needs both factors",
         when=lambda c: c.recipe.attack and c.recipe.attack.kind == "regauge",
         unless=lambda c: {Factor.A, Factor.B} <= c.strategy.trains(1),
-        because="attack.kind=regauge sends A and B in another gauge, and {c.name} does not train both;",
+        because="attack.kind=regauge rescales A against B, but {c.name} does not train both;",
         instead="choose strategy.name=fedit, or another attack.",
         example=("strategy.name=fedsvd", "attack.kind=regauge"),
     ),

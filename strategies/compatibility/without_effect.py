@@ -1,6 +1,6 @@
-"""The table's second part: settings that do nothing beside others, and that somebody believes in.
+"""The table's second part: settings that have no effect in combination with others, although a user may rely on them.
 
-Refused where a person begins a run. A run that was begun is not stopped by them.
+Refused when a user starts a run. A run that has started is not stopped by them.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from fedlora.config import DataSettings
 from fedlora.config.preference import PreferenceSettings
 from fedlora.data.packaged import PACKAGED
+from fedlora.tasks.registry import has_classes
 from strategies.compatibility.case import Case
 from strategies.compatibility.rule import Holds, Rule
 
@@ -15,7 +16,8 @@ COLUMNS = ("text", "label", "client_column")
 
 
 def _idle(setting: str, when: Holds, *, beside: str, instead: str, example: tuple[str, ...]) -> Rule:
-    """The setting as a text may write it, what it does nothing with, and what to use in the place of either."""
+    """A rule for a setting without effect: the setting as text, the one that disables it, and what to use instead of
+    either."""
     return Rule(
         name=f"{example[0].partition('=')[0]} does something",
         when=when,
@@ -93,7 +95,7 @@ FEDERATION = (
     _idle(
         "rounds.max_weight={c.recipe.rounds.max_weight}",
         lambda c: c.recipe.rounds.max_weight is not None and c.alike is not None,
-        beside="{c.alike}: examples are not what clients weigh by",
+        beside="{c.alike}: clients are not weighted by their number of examples",
         instead="a mean that is weighted by examples",
         example=("rounds.max_weight=100", "strategy.name=hetlora"),
     ),
@@ -104,11 +106,18 @@ DATA = (
         _idle(
             f"data.{column}={{c.recipe.data.{column}}}",
             lambda c, column=column: c.recipe.data.source in PACKAGED and _named(c, column),  # type: ignore[misc]
-            beside="data.source={c.recipe.data.source}, which is packaged",
+            beside="data.source={c.recipe.data.source}, which is a packaged corpus",
             instead="data.source with the path of your own file",
             example=(f"data.{column}=tweet", "data.source=airlines"),
         )
         for column in COLUMNS
+    ),
+    _idle(
+        "data.labels",
+        lambda c: c.recipe.data.labels is not None and not has_classes(c.recipe.model.task),
+        beside="model.task={c.recipe.model.task}: its rows have no classes",
+        instead="a task with classes",
+        example=("data.labels=[a, b]", "model.task=causal-lm"),
     ),
     _idle(
         "data.clients={c.recipe.data.clients}",

@@ -31,8 +31,8 @@ from torch import Tensor
 
 from fedlora.wire.indices import code_bytes
 from fedlora.wire.message import CHUNK, Expected, Header, Schema, decode, encode
+from fedlora.wire.packing import CodecName
 from fedlora.wire.topk import top_k
-from fedlora.wire.values import CodecName
 
 HEADER = Header("update", "0" * 32, 1, "client", "fedit", b"0" * 16)
 EXPECTED = Expected("update", "0" * 32, 1, b"0" * 16)

@@ -44,7 +44,7 @@ SLOW = CLIENTS[-1]
 SLOW_BYTES_PER_S = 125_000  # 1 Mbit/s
 MANY_ROUNDS = 10_000  # the drill itself ends the run, when its faults are over
 LAST_ROUNDS = 5
-POLICY = {"largest_epsilon": 1e6, "largest_delta": 0.01, "smallest_noise_multiplier": 0.01}
+POLICY = {"epsilon_budget": 1e6, "max_delta": 0.01, "min_noise_multiplier": 0.01}
 HIDDEN = 256  # with rank 16 in float32 an update has about 70 kB: over half a second on the slow link
 
 

@@ -44,7 +44,7 @@ class Sound:
     injected: tuple[Injected, ...]
     rounds: int
     attempts: int
-    """How often the run was submitted to Flower."""
+    """Number of times that the run was submitted to Flower."""
     acknowledged: int
     """Updates that were taken, all sites."""
     charged: int

@@ -213,7 +213,7 @@ def test_too_many_unusable_rows_are_a_refusal_and_repeats_are_not_unusable(tmp_p
     else:
         said = refused(Code.TOO_MANY_UNUSABLE, require_usable, settings, own_rows(settings))
         assert "21 with nothing in column 'text'" in said
-        lenient = site(tmp_path, lines, largest_unusable_share=0.5)
+        lenient = site(tmp_path, lines, max_unusable_share=0.5)
         require_usable(lenient, own_rows(lenient))
 
 

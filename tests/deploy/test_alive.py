@@ -113,4 +113,4 @@ def test_the_agent_of_a_revoked_site_says_so_and_stops(deployment):
     wait_for(lambda: deployment.processes[SITE].poll() is not None, "the agent goes on")
     assert deployment.processes[SITE].returncode == REVOKED_STATUS
     log = Path(deployment.folder / f"{SITE}.log").read_text()
-    assert "this site is revoked, and its agent stops" in log
+    assert "this site is revoked; its agent stops" in log

@@ -121,7 +121,7 @@ def test_a_damaged_backup_is_refused_and_makes_nothing(coordinator, tmp_path, sp
 def test_a_backup_that_somebody_made_writes_nothing_outside_its_folder(tmp_path, name):
     with tarfile.open(tmp_path / "b.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo(name))
-    with pytest.raises(SettingsError, match="no file of a folder"):
+    with pytest.raises(SettingsError, match="not a file inside a folder"):
         restore_archive(tmp_path / "b.tar", tmp_path / "in" / "again", kind="site", last="x")
     assert not (tmp_path / "out").exists()
 
@@ -193,7 +193,7 @@ def test_what_a_restored_coordinator_does_not_know_is_said(coordinator, tmp_path
     ran = CliRunner().invoke(
         admin, ["restore", str(tmp_path / "b.tar"), str(tmp_path / "again")], catch_exceptions=False
     )
-    assert "revoked since is approved again" in ran.output
+    assert "revoked later is approved again" in ran.output
 
 
 @pytest.mark.slow
@@ -209,7 +209,7 @@ def test_a_coordinator_and_a_site_that_are_restored_elsewhere_finish_the_run(tmp
     write_site_files(recipe, tmp_path / "data")
     made = make_deployment(
         tmp_path / "first", sites=("blue", "green"), data=tmp_path / "data", labels=("bad", "good"),
-        policy={"largest_epsilon": 1e6, "smallest_noise_multiplier": 0.1},
+        policy={"epsilon_budget": 1e6, "min_noise_multiplier": 0.1},
     )  # fmt: skip
     with made:
         made.start_all()

@@ -52,7 +52,7 @@ def test_a_serverapp_has_longer_to_start_than_flower_gives_it(monkeypatch):
     monkeypatch.setattr(sql_corestate, "HEARTBEAT_DEFAULT_INTERVAL", 30)
     be_patient(300.0)
     assert sql_corestate.HEARTBEAT_DEFAULT_INTERVAL == 300.0
-    with pytest.raises(RuntimeError, match="how long a start may take cannot be set"):
+    with pytest.raises(RuntimeError, match="the time limit for a start cannot be set"):
         be_patient(300.0)
 
 

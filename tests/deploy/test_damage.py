@@ -68,7 +68,7 @@ def test_a_run_goes_on_with_the_sites_that_it_last_read_and_says_so_once(setting
     (settings.folder / "sites.json").write_text(damage)
     assert sites.read().sites.keys() == {"site"}
     assert sites.read().sites.keys() == {"site"}
-    assert [record.message for record in caplog.records] == ["the run goes on with the sites that it last read"]
+    assert [record.message for record in caplog.records] == ["the run continues with the sites that it last read"]
     with pytest.raises(SettingsError, match="cannot read"):
         LastRegistry(settings).read()
 

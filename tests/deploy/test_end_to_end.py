@@ -40,7 +40,7 @@ OVERRIDES = [
     "privacy.noise_multiplier=0.8", "privacy.insecure_seed=5", "wire.codec=int8", "wire.density=0.5",
 ]  # fmt: skip
 POLICY = {
-    "allow_insecure_noise": True, "largest_epsilon": 1000.0, "base_models": ["demo"], "strategies": ["fedsvd"],
+    "allow_insecure_noise": True, "epsilon_budget": 1000.0, "base_models": ["demo"], "strategies": ["fedsvd"],
     "datasets": {},
 }  # fmt: skip
 """The size to the next step of the ladder, as in the simulation that the deployment is compared with."""

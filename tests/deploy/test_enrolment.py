@@ -144,7 +144,7 @@ def test_a_request_that_was_changed_on_the_way_is_refused(tmp_path):
     request = make_request("a", new_node_key())
     other = make_request("b", new_node_key())
     for changed in ({"site": "b"}, {"public_key": other.public_key}, {"signature": other.signature}):
-        with pytest.raises(SettingsError, match="not signed by its own key"):
+        with pytest.raises(SettingsError, match="not signed with its own key"):
             require_valid(request.model_copy(update=changed))
 
 
@@ -285,6 +285,6 @@ def test_an_unreachable_superlink_leaves_the_registry_as_it_was(coordinator, tmp
 
 def test_a_second_init_changes_nothing(coordinator, tmp_path):
     before = (coordinator.pki / "ca.key").read_bytes()
-    with pytest.raises(SettingsError, match="already holds a coordinator"):
+    with pytest.raises(SettingsError, match="already contains a coordinator"):
         initialise(tmp_path / "server", name="net", address="x:1")
     assert (coordinator.pki / "ca.key").read_bytes() == before

@@ -183,7 +183,7 @@ def test_a_message_above_the_sites_limit_is_refused_before_it_is_decoded(recipe,
     policy = Policy(require_privacy=False, base_models="any")
     monkeypatch.setattr("client.deployed.policy_of", lambda settings: policy)
     settings = ClientSettings(
-        site="a", coordinator="x:1", data=SiteData(train=tmp_path / "none.csv"), state=tmp_path, largest_message_mib=1
+        site="a", coordinator="x:1", data=SiteData(train=tmp_path / "none.csv"), state=tmp_path, max_message_mib=1
     )
     task = task_of(recipe(), run="r")
     report, blob = respond(task, bytes(1024 * 1024 + 1), settings)

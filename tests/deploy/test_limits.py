@@ -180,4 +180,4 @@ def test_versions_and_device_are_told_once_a_run_unless_the_site_keeps_them(tmp_
 def test_a_machine_that_cannot_be_described_costs_no_answer(tmp_path, introduce, caplog):
     (report,) = introduce(["run-1"], settings(tmp_path, device="my gpu"))
     assert (report.machine, report.outcome) == (None, "failed")
-    assert "could not be described" in caplog.text
+    assert "description of this machine could not be read" in caplog.text

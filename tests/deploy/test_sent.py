@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 OVERRIDES = [
     "rounds.count=1", "rounds.min_clients=2", "rounds.quorum=0.5", "rounds.grace_s=3", "rounds.deadline_s=300",
-    "train.steps=150", "train.batch_size=8", "model.max_tokens=24", "data.held_out=200", "data.train_fraction=0.3",
+    "train.steps=40", "train.batch_size=8", "model.max_tokens=24", "data.held_out=200", "data.train_fraction=0.3",
     "privacy.epsilon=3",
 ]  # fmt: skip
 

@@ -180,9 +180,9 @@ def test_a_stopped_run_stays_stopped_and_a_finished_one_finished(settings, contr
 def test_what_is_finished_is_neither_stopped_nor_resumed(control, folder):
     finish_a_round(folder)
     write_status(folder, this_process("finished", "1"))
-    with pytest.raises(SettingsError, match=r"run-1 is finished, after 1 rounds: there is nothing to stop. .*adapter"):
+    with pytest.raises(SettingsError, match=r"run-1 finished after 1 rounds: there is nothing to stop. .*adapter"):
         stop(folder, control)
-    with pytest.raises(SettingsError, match="nothing to go on with"):
+    with pytest.raises(SettingsError, match="nothing to continue"):
         resume(folder)
     assert read_submission(folder).wanted == "going-on"
 
@@ -241,7 +241,7 @@ def test_a_serverapp_that_is_slow_to_say_its_first_word_is_left_alone(settings, 
         go_on(settings, control, now=now, watch=watch)
         now += 45.0
     assert (control.submitted, control.stopped) == ([["pyproject.toml", "recipe.yaml"]], [])
-    assert watch.conditions.all()["run run-1"].why == "its ServerApp runs, and has not said a word"
+    assert watch.conditions.all()["run run-1"].why == "its ServerApp runs but has not reported yet"
     write_status(folder, this_process("running", "1"))
     go_on(settings, control, now=now, watch=watch)
     assert state_of(folder) == "running"
@@ -303,7 +303,8 @@ def test_giving_up_stops_what_is_left_and_says_why_in_status_and_list(settings, 
         now += LONGEST_PAUSE_S
     assert state_of(folder) == "gave-up"
     assert control.stopped[-1] == last == str(MOST_FRUITLESS)
-    words = f"given up after {MOST_FRUITLESS} attempts, the last {MOST_FRUITLESS} without a round (0 are complete)"
+    many = MOST_FRUITLESS
+    words = f"given up after {many} attempts, the last {many} without a completed round (0 are complete)"
     why = look_at(folder).why or ""
     assert why.startswith(words)
     assert "QuorumError: too few" in why

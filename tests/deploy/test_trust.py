@@ -159,7 +159,7 @@ def test_a_line_that_was_cut_short_costs_no_other_event(settings):
 
 def test_without_a_question_and_a_fingerprint_nothing_is_asked():
     agree(None, found="SHA256:a", expected=None, yes=False)
-    with pytest.raises(SettingsError, match="Nobody can be asked here"):
+    with pytest.raises(SettingsError, match="There is no terminal to ask at"):
         agree("Really?", found="SHA256:a", expected=None, yes=False)
 
 

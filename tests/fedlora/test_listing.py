@@ -38,8 +38,8 @@ def test_every_line_fits_and_every_cell_that_is_there_is_whole(width):
 
 
 def test_what_no_row_has_goes_first_and_then_in_the_order_given():
-    assert lines(85)[-1] == "(not shown for want of room: worst ε; --json has all)"
-    assert lines(75)[-1] == "(not shown for want of room: worst ε, strategy; --json has all)"
+    assert lines(85)[-1] == "(not shown, too little space: worst ε; --json has all)"
+    assert lines(75)[-1] == "(not shown, too little space: worst ε, strategy; --json has all)"
 
 
 def test_a_name_that_is_wider_than_the_terminal_is_whole_all_the_same():

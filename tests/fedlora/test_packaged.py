@@ -30,7 +30,7 @@ def test_a_name_that_is_nothing_is_refused_with_the_nearest():
 
 def test_a_run_s_folder_leads_to_the_recipe_that_it_ran(tmp_path):
     (tmp_path / "config.yaml").write_text("name: mine\n")
-    with pytest.raises(SettingsError, match=r"is a run's folder; the recipe that it ran is .*/config\.yaml\."):
+    with pytest.raises(SettingsError, match=r"is a run's folder; its recipe is .*/config\.yaml\."):
         recipe_file(tmp_path)
 
 

@@ -22,7 +22,7 @@ import torch
 from fedlora.wire import kernels
 from fedlora.wire import update_pb2 as pb
 from fedlora.wire.message import Expected, Header, Schema, WireError, decode, encode
-from fedlora.wire.values import CodecName
+from fedlora.wire.packing import CodecName
 
 HEADER = Header("update", "run", 3, "site", "fedit", b"b" * 16)
 EXPECTED = Expected("update", "run", 3, b"b" * 16, max_norm=1e4)

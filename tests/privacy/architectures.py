@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -95,7 +96,7 @@ ODD = ("deberta", "xlnet")
 def save(name: str, folder: Path, *, dtype: torch.dtype = torch.float32) -> str:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        AutoModel.from_config((CONFIGS | MORE)[name]).to(dtype).save_pretrained(folder)
+        AutoModel.from_config(deepcopy((CONFIGS | MORE)[name])).to(dtype).save_pretrained(folder)
     tokenizer_for(name).save_pretrained(folder)
     return str(folder)
 

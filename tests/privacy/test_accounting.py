@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 
+import dp_accounting as dp
 import pytest
+from dp_accounting.pld import PLDAccountant
 
-from fedlora.privacy.accounting import ClientLevel, Event, client_level_epsilon, epsilon, quick_epsilon, rdp_epsilon
+from fedlora.privacy.accounting import (
+    DISCRETISATION,
+    ClientLevel,
+    Event,
+    client_level_epsilon,
+    epsilon,
+    quick_epsilon,
+    rdp_epsilon,
+)
 from fedlora.privacy.calibration import UnreachableError, noise_multiplier_for, public_size
 
 # (σ, steps) -> (RDP, PLD) at q = 0.01, δ = 1e-5: independent runs of Google's accountants.
@@ -38,6 +48,21 @@ def test_epsilon_equals_the_reference_table(sigma, steps):
 def test_a_small_epsilon_is_found_on_a_finer_grid():
     """The grid of larger ones says 0.053, and Rényi DP 0.0124."""
     assert epsilon([spent(240.0, 10_000)], delta=1e-5) == pytest.approx(0.010235, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [[spent(1.1, 3, rate=0.25)], [spent(1.1, 9, rate=0.25)], [spent(2.0, 30, rate=0.1), spent(1.1, 6, rate=0.25)]],
+    ids=["three steps", "nine of the same", "two mechanisms"],
+)
+def test_a_step_that_was_computed_before_gives_what_dp_accounting_gives_bit_by_bit(events):
+    accountant = PLDAccountant(
+        neighboring_relation=dp.NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=DISCRETISATION
+    )
+    for event in sorted(events, key=lambda event: event.rate):
+        step = dp.PoissonSampledDpEvent(event.rate, dp.GaussianDpEvent(event.noise_multiplier))
+        accountant.compose(dp.SelfComposedDpEvent(step, event.steps))
+    assert epsilon(events, delta=1e-5) == accountant.get_epsilon(1e-5)
 
 
 def test_ten_rounds_equal_one_composition():

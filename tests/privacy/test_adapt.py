@@ -100,7 +100,7 @@ def test_saved_budget_is_spent_later(tmp_path):
 
 
 def test_the_factor_stops_at_the_sites_own_bounds(tmp_path):
-    policy = Policy(smallest_noise_multiplier=0.9, datasets={"tickets": DatasetPolicy(epsilon_per_period=0.5)})
+    policy = Policy(min_noise_multiplier=0.9, datasets={"tickets": DatasetPolicy(epsilon_per_period=0.5)})
     receipts = [
         verified(
             guard(tmp_path, policy)
@@ -130,13 +130,13 @@ def test_a_run_whose_noise_changed_is_priced_by_the_filter_also_without_adapt(tm
 
 def test_adapt_needs_a_budget_and_public_examples(tmp_path):
     recipe = tiny_recipe("m", "s", "privacy.epsilon=3", "privacy.adapt={below: 0.9}")
-    with pytest.raises(SettingsError, match=r"adapt needs a budget to stay within; set privacy\.epsilon"):
+    with pytest.raises(SettingsError, match=r"privacy\.adapt needs a budget; set privacy\.epsilon"):
         tiny_recipe("m", "s", "privacy.noise_multiplier=1", "privacy.adapt={below: 0.9}")
-    with pytest.raises(SettingsError, match=r"there are none here: set held_out in server\.yaml"):
+    with pytest.raises(SettingsError, match=r"there are none: set held_out in server\.yaml"):
         require_compatible(case_of(recipe, Place(evaluates=False)))
     require_compatible(case_of(recipe))
     own = tiny_recipe("m", "s", "privacy.epsilon=3", "privacy.adapt={below: 0.9}", "strategy.name=fedsa")
-    with pytest.raises(SettingsError, match="fedsa has no global model to try on them; choose a strategy with one"):
+    with pytest.raises(SettingsError, match="fedsa has no global model to evaluate; choose a strategy with one"):
         require_compatible(case_of(own))
 
 
@@ -159,4 +159,4 @@ def test_a_whole_run_shrinks_its_noise_where_accuracy_falls_short(tmp_path):
         assert noise == sorted(noise, reverse=True)
         assert noise[2] < noise[0] / 2 * 1.2
     assert 2.5 < summary["epsilon_max"] <= 3.0
-    assert any("noise was adapted" in leak for leak in summary["leaks"])
+    assert any("to adapt the noise" in leak for leak in summary["leaks"])

@@ -106,7 +106,7 @@ def test_a_strategy_that_looks_at_single_updates_is_refused():
             return replace(super().traits, linear_uploads=False)
 
     asked = tiny_recipe("m", "s", "privacy.client_level={clip: 1, noise_multiplier: 2, clients: 8}")
-    with pytest.raises(SettingsError, match=r"looks at single ones\. Choose one of: fedit, fedsa"):
+    with pytest.raises(SettingsError, match=r"uses single updates\. Choose one of: fedit, fedsa"):
         require_compatible(Case(asked, Nosy()))
     require_compatible(Case(asked, FFALoRA()))
 
@@ -125,7 +125,7 @@ def test_both_units_stand_side_by_side_in_the_summary(recipe, tmp_path):
     assert summary["client_level"]["epsilon"] == expected
     assert summary["client_level"]["adjacency"] == "add-or-remove-one-client"
     assert 2.9 < summary["epsilon_max"] <= 3.0
-    assert any("trust" in leak or "added by it" in leak for leak in summary["leaks"])
+    assert any("trust" in leak or "is added there" in leak for leak in summary["leaks"])
     lines = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
     assert all(line["aggregation_error"] is None for line in lines), "it depends on single updates without noise"
 

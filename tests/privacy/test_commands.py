@@ -87,7 +87,7 @@ def test_a_deployed_sites_own_folder_is_enough(site, tmp_path):
 def test_a_folder_without_a_ledger_is_said_to_be_one(tmp_path):
     found = run("ledger", "show", str(tmp_path))
     assert isinstance(found.exception, SettingsError)
-    assert "holds no ledger" in str(found.exception)
+    assert "contains no ledger" in str(found.exception)
 
 
 def test_a_damaged_ledger_shows_what_is_certain_and_that_there_may_be_more(site):
@@ -110,7 +110,7 @@ def test_without_the_sites_key_nothing_says_who_wrote_the_ledger(site):
 def test_export_of_a_dataset_that_is_not_there_names_those_that_are(site):
     found = run("ledger", "export", str(site), "--dataset", "tickets")
     assert isinstance(found.exception, SettingsError)
-    assert str(found.exception) == "name one of this site's datasets by --dataset: default."
+    assert str(found.exception) == "choose one of this site's datasets with --dataset: default."
 
 
 @pytest.mark.parametrize(

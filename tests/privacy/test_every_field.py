@@ -27,9 +27,9 @@ from tests.privacy.rounds import Coordinator, coordinator, site
 from tests.privacy.tasks import STATE, guard, task
 
 STRICT = Policy(
-    largest_epsilon=3.0,
-    smallest_noise_multiplier=0.6,
-    largest_clip=1.0,
+    epsilon_budget=3.0,
+    min_noise_multiplier=0.6,
+    max_clip=1.0,
     datasets={"tickets": DatasetPolicy(epsilon_per_period=2.0)},
 )
 NUMBERS = (0, -1, 1, 2, 7, 1e-300, 1e-9, 0.3, 0.999, 1e9, 1e300, float("inf"), float("nan"))
@@ -94,12 +94,12 @@ def require_within(folder: Path, asked: Task, policy: Policy, dataset: str) -> i
     ]
     bounds = policy.dataset(dataset)
     for charge in charges:
-        assert charge["noise_multiplier"] >= policy.smallest_noise_multiplier
-        assert 0 < charge["clip"] <= policy.largest_clip
-        assert 0 < charge["delta"] <= bounds.largest_delta
+        assert charge["noise_multiplier"] >= policy.min_noise_multiplier
+        assert 0 < charge["clip"] <= policy.max_clip
+        assert 0 < charge["delta"] <= bounds.max_delta
         assert charge["secure"] is True
     spent = [Event(rate=c["rate"], noise_multiplier=c["noise_multiplier"], steps=c["steps"]) for c in charges]
-    assert epsilon(spent, delta=bounds.largest_delta) <= min(bounds.largest_epsilon, bounds.epsilon_per_period or 1e9)
+    assert epsilon(spent, delta=bounds.max_delta) <= min(bounds.epsilon_budget, bounds.epsilon_per_period or 1e9)
     return len(charges)
 
 

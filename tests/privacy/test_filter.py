@@ -26,11 +26,11 @@ PLANS = [{"epsilon": 3.0}, {"epsilon": 3.0, "adapt": {"below": 0.9}}, {"noise_mu
 @pytest.mark.parametrize("plan", PLANS)
 def test_the_filters_order_is_that_of_the_first_charge_whatever_later_tasks_say(tmp_path, plan):
     """Later rounds, steps and ε that would have meant another order."""
-    site = guard(tmp_path, Policy(largest_epsilon=200.0))
+    site = guard(tmp_path, Policy(epsilon_budget=200.0))
     site.authorise(task(rounds=5, privacy=plan), STATE, examples=2400)
     later = task(round=2, rounds=80, privacy={**plan, "epsilon": 20.0, "noise_multiplier": 1.2}, train={"steps": 9})
     receipt = verified(site.authorise(later, STATE, examples=2400).receipt)
-    fresh = guard(tmp_path / "fresh", Policy(largest_epsilon=200.0))
+    fresh = guard(tmp_path / "fresh", Policy(epsilon_budget=200.0))
     fresh.authorise(later, STATE, examples=2400)
     first, second = (charge["filter_order"] for charge in charges(tmp_path))
     assert first == second != charges(tmp_path / "fresh")[0]["filter_order"]
@@ -51,14 +51,14 @@ def test_the_filters_order_is_that_of_the_first_charge_whatever_later_tasks_say(
     ],
 )
 def test_the_order_is_that_of_all_planned_steps(tmp_path, plan, order):
-    site = guard(tmp_path, Policy(largest_epsilon=200.0))
+    site = guard(tmp_path, Policy(epsilon_budget=200.0))
     grant = site.authorise(task(rounds=5, privacy=plan, train={"steps": 9}), STATE, examples=2400)
     assert charges(tmp_path)[0]["filter_order"] == order(grant.mechanism)
 
 
 def test_the_order_of_another_run_on_the_same_data_is_not_this_ones(tmp_path):
     first, second = task(rounds=5), task(run="run-2", rounds=80, privacy={"epsilon": 20.0}, train={"steps": 9})
-    sites = [guard(tmp_path / name, Policy(largest_epsilon=200.0)) for name in ("both", "alone")]
+    sites = [guard(tmp_path / name, Policy(epsilon_budget=200.0)) for name in ("both", "alone")]
     sites[0].authorise(first, STATE, examples=2400)
     for site in sites:
         site.authorise(second, STATE, examples=2400)
@@ -71,7 +71,7 @@ def test_the_order_of_another_run_on_the_same_data_is_not_this_ones(tmp_path):
 
 
 def test_steps_that_change_on_the_way_are_priced_by_the_filter(tmp_path):
-    site = guard(tmp_path, Policy(largest_epsilon=50.0))
+    site = guard(tmp_path, Policy(epsilon_budget=50.0))
     asked = {"noise_multiplier": 1.0}
     site.authorise(task(rounds=3, privacy=asked), STATE, examples=2400)
     receipt = verified(site.authorise(task(round=2, privacy=asked, train={"steps": 3}), STATE, examples=2400).receipt)

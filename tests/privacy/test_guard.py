@@ -91,7 +91,7 @@ def test_a_run_that_raises_its_round_count_still_ends_at_its_target(tmp_path):
 
 
 def test_the_lifetime_budget_spans_runs(tmp_path):
-    site = guard(tmp_path, Policy(largest_epsilon=3.2))
+    site = guard(tmp_path, Policy(epsilon_budget=3.2))
     site.authorise(task(rounds=1), STATE, examples=2400)
     refused(site, task(run="run-2", rounds=1), Code.BUDGET_EXHAUSTED)
     site.authorise(task(run="run-2", rounds=1, privacy={"epsilon": 0.5}), STATE, examples=2400)
@@ -100,7 +100,7 @@ def test_the_lifetime_budget_spans_runs(tmp_path):
 
 
 def test_datasets_have_their_own_budgets(tmp_path):
-    policy = Policy(largest_epsilon=4.0)
+    policy = Policy(epsilon_budget=4.0)
     guard(tmp_path, policy).authorise(task(rounds=1), STATE, examples=2400)
     guard(tmp_path, policy, dataset="scans").authorise(task(run="run-2", rounds=1), STATE, examples=2400)
     assert len(charges(tmp_path)) == len(charges(tmp_path, "scans")) == 1
@@ -159,8 +159,8 @@ def test_the_lifetime_is_counted_at_the_smaller_delta(tmp_path):
     receipts = [
         verified(guard(tmp_path / name, policy).authorise(asked, STATE, examples=2400).receipt)
         for name, policy, asked in (
-            ("a", Policy(largest_delta=1e-4), task()),
-            ("b", Policy(largest_delta=1e-5), task(privacy={"epsilon": 3.0, "delta": 1e-6})),
+            ("a", Policy(max_delta=1e-4), task()),
+            ("b", Policy(max_delta=1e-5), task(privacy={"epsilon": 3.0, "delta": 1e-6})),
         )
     ]
     assert [receipt.delta_lifetime for receipt in receipts] == [1e-5, 1e-6]
@@ -225,7 +225,7 @@ def test_no_examples_is_a_refusal(tmp_path):
 
 
 def test_delta_must_be_below_one_over_the_examples(tmp_path):
-    policy = Policy(largest_delta=0.01)
+    policy = Policy(max_delta=0.01)
     asked = task(privacy={"epsilon": 3.0, "delta": 0.01})
     refused(guard(tmp_path, policy), asked, Code.DELTA_TOO_LARGE, examples=100)
     guard(tmp_path, policy).authorise(asked, STATE, examples=79)
@@ -233,7 +233,7 @@ def test_delta_must_be_below_one_over_the_examples(tmp_path):
 
 def test_deltas_that_are_tried_one_after_the_other_do_not_find_the_number_of_examples(tmp_path):
     """Whoever sends δ after δ learns the next step of the public ladder, or the declared size, and no more."""
-    declared = Policy(largest_delta=0.1, datasets={"tickets": DatasetPolicy(public_examples=150)})
+    declared = Policy(max_delta=0.1, datasets={"tickets": DatasetPolicy(public_examples=150)})
 
     def refused_at(policy: Policy, examples: int) -> list[int]:
         found = []
@@ -245,7 +245,7 @@ def test_deltas_that_are_tried_one_after_the_other_do_not_find_the_number_of_exa
             found.append(most)
         return found
 
-    coarse = Policy(largest_delta=0.1)
+    coarse = Policy(max_delta=0.1)
     assert refused_at(coarse, 121) == refused_at(coarse, 148) == [100, 110, 120, 130, 140, 150]
     assert {tuple(refused_at(declared, n)) for n in (121, 149, 150, 151, 169)} == {(100, 110, 120, 130, 140, 150)}
 
@@ -253,7 +253,7 @@ def test_deltas_that_are_tried_one_after_the_other_do_not_find_the_number_of_exa
 def test_a_period_bounds_all_runs_and_coordinators_together_whatever_they_are_called(tmp_path, monkeypatch):
     now = [1_800_000_000.0]
     monkeypatch.setattr("time.time", lambda: now[0])
-    policy = Policy(largest_epsilon=20.0, datasets={"tickets": DatasetPolicy(epsilon_per_period=1.0, period_days=7)})
+    policy = Policy(epsilon_budget=20.0, datasets={"tickets": DatasetPolicy(epsilon_per_period=1.0, period_days=7)})
     site = guard(tmp_path, policy)
     first = verified(site.authorise(task(rounds=1), STATE, examples=2400).receipt)
     assert 0.9 < first.epsilon_run <= 1.0, "the period's bound is the run's target where the recipe asks for more"

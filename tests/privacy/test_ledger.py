@@ -145,7 +145,7 @@ def test_a_rewritten_ledger_with_a_consistent_chain_is_found(files, key):
         entry, line = line_after(head, number, {"kind": "charge", "number": 9})
         head, lines = entry.digest, lines + line
     files.ledger.write_bytes(lines)
-    assert problem(files, key) == "entry 2 is not the one that was anchored: the ledger was rewritten"
+    assert problem(files, key) == "entry 2 is not the anchored one: the ledger was rewritten"
     forged = {"dataset": "tickets", "sequence": 2, "digest": head}
     files.anchor.write_bytes(canonical({**forged, "signature": "00" * 64}))
     assert problem(files, key) == "its anchor is not signed with this site's key"
@@ -256,7 +256,7 @@ def test_an_older_copy_of_ledger_and_anchor_is_found_by_the_answers_beside_it(fi
     for path, content in copies.items():
         path.write_bytes(content)
     found = problem(files, key)
-    assert found == "it is an older copy: 1 answer(s) beside it were never charged in it, as bbbbbbbbbbbbbbbb"
+    assert found == "it is an older copy: 1 answer(s) stored with it were never charged in it, such as bbbbbbbbbbbbbbbb"
     files.ledger.unlink()
     files.anchor.unlink()
     assert "it is an older copy: 2 answer(s)" in problem(files, key), "nor is a ledger that was thrown away a new one"
@@ -298,7 +298,7 @@ def test_a_clock_that_goes_back_changes_nothing(files, key, monkeypatch):
 
 def test_a_ledger_that_another_process_does_not_let_go_is_a_refusal(files, key, monkeypatch):
     monkeypatch.setattr(ledger_module, "BUSY_S", 0.05)
-    with exclusive_ledger(files, key), pytest.raises(Refusal, match="another process has held") as caught:
+    with exclusive_ledger(files, key), pytest.raises(Refusal, match="another process has locked") as caught:
         write(files, key, 1)
     assert caught.value.code is Code.LEDGER_BUSY
 

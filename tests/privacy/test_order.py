@@ -151,9 +151,9 @@ REFUSED = {
     "more than its strategy trains": ({"trains": ("A", "B", "head")}, {}, "strategy-asks-more"),
     "a fingerprint that is not the model's": ({"fingerprint": "0" * 32}, {}, "wrong-base-model"),
     "a policy without base models": ({}, {"base_models": []}, "base-model-not-allowed"),
-    "an empty budget": ({}, {"largest_epsilon": 0.01}, "budget-exhausted"),
+    "an empty budget": ({}, {"epsilon_budget": 0.01}, "budget-exhausted"),
     "a delta for fewer examples": (
-        {"privacy": {"epsilon": 3.0, "delta": 0.09}}, {"largest_delta": 0.09}, "delta-too-large",
+        {"privacy": {"epsilon": 3.0, "delta": 0.09}}, {"max_delta": 0.09}, "delta-too-large",
     ),
     "a learning rate that moves nothing": (
         {"train": {"batch_size": 8, "steps": 2, "lr": 1e-12}}, {}, "private-engine-unsupported",

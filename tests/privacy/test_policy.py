@@ -12,9 +12,9 @@ from fedlora.settings import SettingsError, parse
 from tests.privacy.tasks import STATE, guard, task
 
 STRICT = Policy(
-    largest_epsilon=3.0,
-    smallest_noise_multiplier=0.6,
-    largest_clip=1.0,
+    epsilon_budget=3.0,
+    min_noise_multiplier=0.6,
+    max_clip=1.0,
     strategies=("ffa", "fedsvd"),
     base_models=("demo",),
     coordinators=("hospital-net", "local"),
@@ -22,12 +22,12 @@ STRICT = Policy(
 
 BOUNDS = [
     # settings, name, what is refused, what is taken
-    (Policy, "largest_epsilon", [-1.0, 0.0], [1e-9]),
-    (Policy, "largest_delta", [0.0, 1.0], [1e-9, 0.999]),
-    (Policy, "smallest_noise_multiplier", [0.0], [1e-9]),
-    (Policy, "largest_clip", [0.0], [1e-9]),
-    (DatasetPolicy, "largest_epsilon", [0.0], [1e-9]),
-    (DatasetPolicy, "largest_delta", [0.0, 1.0], [1e-9, 0.999]),
+    (Policy, "epsilon_budget", [-1.0, 0.0], [1e-9]),
+    (Policy, "max_delta", [0.0, 1.0], [1e-9, 0.999]),
+    (Policy, "min_noise_multiplier", [0.0], [1e-9]),
+    (Policy, "max_clip", [0.0], [1e-9]),
+    (DatasetPolicy, "epsilon_budget", [0.0], [1e-9]),
+    (DatasetPolicy, "max_delta", [0.0, 1.0], [1e-9, 0.999]),
     (DatasetPolicy, "period_days", [0.0], [1e-9]),
     (DatasetPolicy, "public_examples", [0], [1]),
     (PrivacySettings, "epsilon", [0.0], [1e-9]),
@@ -49,8 +49,8 @@ def test_the_bounds_of_what_protects(settings, name, refused, taken):
 def test_the_defaults_of_a_site_are_the_strict_side():
     strict = Policy()
     assert (strict.require_privacy, strict.allow_insecure_noise, strict.base_models) == (True, False, ())
-    assert (strict.largest_epsilon, strict.largest_delta) == (8.0, 1e-5)
-    assert (strict.smallest_noise_multiplier, strict.largest_clip) == (0.3, 10.0)
+    assert (strict.epsilon_budget, strict.max_delta) == (8.0, 1e-5)
+    assert (strict.min_noise_multiplier, strict.max_clip) == (0.3, 10.0)
 
 
 # What a hostile coordinator, recipe or message tries, and the refusal that it gets.
@@ -105,7 +105,7 @@ def test_renaming_the_run_does_not_reset_the_budget(tmp_path):
 
 
 def test_a_calibrated_sigma_below_the_sites_least_is_raised_to_it(tmp_path):
-    policy = Policy(smallest_noise_multiplier=0.9)
+    policy = Policy(min_noise_multiplier=0.9)
     grant = guard(tmp_path, policy).authorise(task(rounds=1), STATE, examples=2400)
     assert grant.mechanism.noise_multiplier == 0.9
 
@@ -119,27 +119,29 @@ def test_a_site_without_a_policy_file_is_strict(tmp_path):
     assert policy.require_privacy
     assert not policy.allow_insecure_noise
     assert not policy.allow_metrics
-    assert policy.largest_epsilon == 8.0
+    assert policy.epsilon_budget == 8.0
     assert policy.base_models == ()
 
 
 def test_a_policy_file_is_read_and_unknown_keys_are_refused(tmp_path):
     path = tmp_path / "policy.yaml"
-    path.write_text("largest_epsilon: 6\nlargest_delta: 1e-6\ndatasets: {tickets: {epsilon_per_period: 1}}\n")
+    path.write_text("epsilon_budget: 6\nmax_delta: 1e-6\ndatasets: {tickets: {epsilon_per_period: 1}}\n")
     policy = load_policy(path)
-    assert policy.dataset("tickets") == DatasetPolicy(largest_epsilon=6.0, largest_delta=1e-6, epsilon_per_period=1.0)
+    assert policy.dataset("tickets") == DatasetPolicy(epsilon_budget=6.0, max_delta=1e-6, epsilon_per_period=1.0)
     assert policy.dataset("others").epsilon_per_period is None
     path.write_text("datasets: {tickets: {epsilon_per_run: 1}}\n")
-    with pytest.raises(SettingsError, match=r"tickets: epsilon_per_run bound a run's name.*write epsilon_per_period"):
+    with pytest.raises(
+        SettingsError, match=r"tickets: epsilon_per_run was a bound per run name.*use epsilon_per_period"
+    ):
         load_policy(path)
-    path.write_text("largest_epsilonn: 6\n")
-    with pytest.raises(SettingsError, match="did you mean largest_epsilon"):
+    path.write_text("epsilon_budgetn: 6\n")
+    with pytest.raises(SettingsError, match="did you mean epsilon_budget"):
         load_policy(path)
     path.write_text("- 1\n")
     with pytest.raises(SettingsError, match="must hold"):
         load_policy(path)
     path.write_text("{")
-    with pytest.raises(SettingsError, match="cannot be read"):
+    with pytest.raises(SettingsError, match="is not valid YAML for settings"):
         load_policy(path)
 
 

@@ -110,7 +110,7 @@ def test_each_client_has_its_own_budget_by_the_sensitivity_of_its_data(recipe, t
 
 
 def test_an_exhausted_budget_ends_the_run_with_the_reason(recipe, tmp_path, monkeypatch):
-    tight = Policy(largest_epsilon=0.2)
+    tight = Policy(epsilon_budget=0.2)
     with_policy(monkeypatch, dict.fromkeys(CLIENTS, tight))
     with pytest.raises(QuorumError, match="budget-exhausted"):
         run(recipe("privacy.epsilon=3"), tmp_path)

@@ -162,7 +162,7 @@ def test_the_coordinator_takes_only_the_receipt_of_this_client_run_and_round(ser
             require_receipt(text, **{**fits, **wrong})
     easier = asked.model_copy(update={"train": asked.train.model_copy(update={"steps": 1})})
     for other in (task_digest(easier, state), task_digest(asked, state + b"!")):
-        with pytest.raises(ReceiptError, match="for another task than it was sent"):
+        with pytest.raises(ReceiptError, match="for a different task than the one it was sent"):
             require_receipt(text, **{**fits, "task": other})
 
 

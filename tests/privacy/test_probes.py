@@ -85,7 +85,10 @@ def test_what_couples_examples_is_refused_in_the_rehearsal_and_the_data_are_not_
 def test_a_rehearsal_that_is_not_finite_is_a_refusal():
     """With values under which nothing can be computed, training would be on noise alone."""
     model = classifier()
-    with pytest.raises(Refusal, match="not finite: every example would count as zero"), engine_on(model) as engine:
+    with (
+        pytest.raises(Refusal, match="not finite, so that every example would count as zero"),
+        engine_on(model) as engine,
+    ):
         engine.rehearse(lambda indices: Examples(3).loss(model)(indices) * float("nan"))
 
 

@@ -100,7 +100,7 @@ OWN = torch.Generator()
         (lambda: float(torch.rand(())), "draws from torch's random generator"),
         (lambda: random.random(), "draws from Python's random generator"),
         (lambda: float(np.random.random()), "draws from numpy's random generator"),
-        (lambda: float(torch.rand((), generator=OWN)), "changes with its company, or from one try to the next"),
+        (lambda: float(torch.rand((), generator=OWN)), "changes with the other examples, or from one try to the next"),
     ],
 )
 def test_what_draws_in_every_mode_is_refused_in_the_rehearsal(draw, match, backend):

@@ -32,7 +32,7 @@ def refuses(match: str):
 def test_a_trained_parameter_without_per_example_gradients(name, gradients):
     model = classifier()
     model.get_parameter(name).requires_grad_(True)
-    with refuses(f"{name} trains but is not a plain") as caught:
+    with refuses(f"{name} trains but is not part of a plain") as caught:
         step_once(model, Examples(4).loss(model), gradients)
     assert caught.value.code is Code.UNSUPPORTED_MODEL
     assert type(model.head) is nn.Linear
@@ -44,13 +44,13 @@ def test_a_subclass_of_linear_is_not_trusted():
 
     model = classifier()
     model.head = Odd(12, 3)
-    with refuses("head.weight trains but is not a plain"):
+    with refuses("head.weight trains but is not part of a plain"):
         step_once(model, Examples(4).loss(model))
 
 
 def test_a_trained_parameter_in_half_precision():
     model = classifier(dtype=torch.bfloat16)
-    with refuses("trains in torch.bfloat16, in which norms are off"):
+    with refuses("trains in torch.bfloat16, in which norms are wrong"):
         step_once(model, Examples(4).loss(model))
 
 
@@ -74,7 +74,7 @@ def test_a_parameter_that_is_also_used_outside_its_layer(gradients, share):
 def test_batch_norm_without_running_statistics():
     model = classifier()
     model.add_module("statistics", nn.BatchNorm1d(12, affine=False, track_running_stats=False))
-    with refuses("statistics has no running statistics and takes those of its batch"):
+    with refuses("statistics has no running statistics and uses those of its batch"):
         step_once(model, Examples(4).loss(model))
 
 
@@ -83,7 +83,7 @@ def test_a_model_put_back_in_train_mode_within_the_engine():
     plain = Examples(4).loss(model)
     mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=1, expected_batch=4.0)
     with (
-        refuses("Classifier is in train mode: there it may draw, or mix examples"),
+        refuses("Classifier is in training mode, in which it may draw random numbers or mix examples"),
         PrivateEngine(model, mechanism, examples=4, source=SeededSource(0)) as engine,
     ):
         model.train()
@@ -142,7 +142,7 @@ def test_a_loss_that_is_scaled_by_its_company_is_refused_also_under_dropout():
     model.encoder["a"].query.lora_dropout["default"] = nn.Dropout(0.5)
     plain = Examples(4).loss(model)
     step_once(model, plain)
-    with refuses("changes with its company"):
+    with refuses("changes with the other examples"):
         step_once(model, lambda indices: plain(indices) / len(indices))
     assert model.encoder["a"].query.lora_dropout["default"].training
 

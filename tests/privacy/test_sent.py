@@ -192,7 +192,7 @@ def test_a_line_that_a_crash_cut_short_was_not_sent_and_the_next_one_is_whole(re
     spent = SentTasks(out).spent(recipe(TARGET, "rounds.count=2"))
     assert [spent[site].unconfirmed for site in CLIENTS] == [1, 0, 0, 0]
     path.write_bytes(path.read_bytes().replace(b'{"round": 2', b'{"rou', 1))
-    with pytest.raises(SettingsError, match=r"sent\.jsonl is damaged, and with it what sites may have spent"):
+    with pytest.raises(SettingsError, match=r"sent\.jsonl is damaged: it records what sites may have spent"):
         SentTasks(out)
 
 

@@ -105,10 +105,10 @@ def test_what_cannot_be_known_is_refused(tmp_path):
     require_own_name(tmp_path, "old", hashes_of(texts(0, 300), KEY), key=KEY)
     sketch = tmp_path / "privacy" / "sketches" / "old"
     assert stat.S_IMODE(sketch.stat().st_mode) == 0o600
-    with pytest.raises(Refusal, match="nothing tells which rows"):  # another key: the hashes say nothing
+    with pytest.raises(Refusal, match="there is no record of the rows"):  # another key: the hashes say nothing
         require_own_name(tmp_path, "new", hashes_of(texts(900, 990), key_of(1)), key=key_of(1))
     sketch.unlink()
-    assert "nothing tells which rows" in refused(tmp_path, "new", texts(900, 990))
+    assert "there is no record of the rows" in refused(tmp_path, "new", texts(900, 990))
     use(tmp_path, "old", texts(0, 300), number=2)  # under its own name it goes on, and is noted again
     use(tmp_path, "new", texts(900, 990))
 
@@ -173,7 +173,7 @@ def test_a_carry_brings_along_what_the_other_carried(tmp_path):
     carry(tmp_path, "third", "second")
     use(tmp_path, "third", texts(0, 300))
     assert sum(event.steps for event in spent_of(entries(tmp_path, "third")).events) == 6
-    with pytest.raises(SettingsError, match="has spent nothing that third does not count already"):
+    with pytest.raises(SettingsError, match="has spent nothing that third does not already count"):
         to_carry(tmp_path, "third", "second")
 
 
@@ -181,7 +181,7 @@ def test_the_lifetime_budget_and_the_receipt_count_what_was_carried(tmp_path):
     use(tmp_path, "old", texts(0, 300))
     spent = spent_of(entries(tmp_path, "old")).epsilon(delta=1e-5)
     carry(tmp_path, "new", "old")
-    policy = SIMULATION.model_copy(update={"largest_epsilon": spent + 1e-6, "largest_delta": 1e-5})
+    policy = SIMULATION.model_copy(update={"epsilon_budget": spent + 1e-6, "max_delta": 1e-5})
     with pytest.raises(Refusal) as caught:
         guard(tmp_path, policy, dataset="new").authorise(task(privacy=PLAIN), STATE, examples=300)
     assert caught.value.code is Code.BUDGET_EXHAUSTED
@@ -196,7 +196,7 @@ def test_a_stated_epsilon_is_added_and_its_delta_too(tmp_path):
     assert ledger(*words).exception is not None  # without a reason
     ran = ledger(*words, "--reason", "disk lost in May; the coordinator's last receipt")
     assert (ran.exit_code, ran.exception) == (0, None)
-    bounds = Policy(datasets={"new": DatasetPolicy(largest_epsilon=8, largest_delta=1e-5)})
+    bounds = Policy(datasets={"new": DatasetPolicy(epsilon_budget=8, max_delta=1e-5)})
     alone, both = receipt_of(tmp_path / "other", bounds), receipt_of(tmp_path / "site", bounds)
     assert both.delta_lifetime == 1e-5  # 9e-6 for the charge, 1e-6 for what was stated
     charge = Event(rate=both.rate, noise_multiplier=both.noise_multiplier, steps=both.steps)
@@ -211,11 +211,11 @@ def test_a_stated_delta_that_the_budget_does_not_have_is_never_within_it(tmp_pat
     ran = ledger("carry", str(tmp_path / "site"), "--dataset", "new", "--epsilon", "0.1", "--delta", "1e-5", "--reason",
                  "lost", "--yes")  # fmt: skip
     assert ran.exit_code == 0
-    assert "largest_delta" in ran.output
+    assert "max_delta" in ran.output
     with pytest.raises(Refusal) as caught:
         guard(tmp_path / "site", dataset="new").authorise(task(), STATE, examples=2400)
     assert caught.value.code is Code.BUDGET_EXHAUSTED
-    wider = Policy(datasets={"new": DatasetPolicy(largest_delta=2e-5)})
+    wider = Policy(datasets={"new": DatasetPolicy(max_delta=2e-5)})
     assert receipt_of(tmp_path / "site", wider).epsilon_lifetime < 8
 
 
@@ -291,7 +291,7 @@ def test_a_run_does_not_go_on_under_another_name(tmp_path):
     key = load_or_create_key(tmp_path / "privacy" / "key.pem")
     carry_over(tmp_path, "new", to_carry(tmp_path, "new", "old"), key=key, source="old", reason="")
     with pytest.raises(
-        Refusal, match=r"participation-cap-reached: run run-1 has charged these rows under another name"
+        Refusal, match=r"participation-cap-reached: run run-1 has charged these rows under another dataset name"
     ):
         use(tmp_path, "new", rows, run="run-1", number=2)
     use(tmp_path, "new", rows, run="run-2")

@@ -42,21 +42,20 @@ def test_the_note_says_what_no_receipt_covers():
     text = note(spent(2.5, 1.234, 2), spent(1.0, 1.0, 1))
     assert text is not None
     assert text.endswith(
-        " Of it 1.24 is confirmed by the sites' receipts; 3 task(s) that were sent have no receipt and are counted as "
-        "charged."
+        " The sites' receipts confirm 1.24 of it; 3 task(s) that were sent have no receipt and are counted as charged."
     )
 
 
 def test_the_note_says_that_a_seeds_epsilon_guarantees_nothing():
     text = note(spent(2.0, 2.0), spent(1.0, 1.0, secure=False))
     assert text is not None
-    assert text.endswith(" The noise came from a seed: this ε is a figure of a test, and no guarantee.")
+    assert text.endswith(" The noise came from a seed: this ε is for tests and is not a guarantee.")
 
 
 def test_the_note_adds_the_private_first_step_and_only_where_there_was_one():
     text = note(spent(2.0, 2.0), adapter=FIRST_STEP, strategy={"name": "fedsb"})
     assert text is not None
-    assert text.endswith(" The round before it, which asked sites for gradients, is a run of its own: ε at most 0.5.")
+    assert text.endswith(" The round before it asked sites for gradients and is counted separately: ε at most 0.5.")
     assert "first" not in str(note(spent(2.0, 2.0)))
 
 
@@ -153,7 +152,7 @@ def test_a_task_without_a_receipt_is_one_more_training_unless_a_later_receipt_co
         ({"epsilon": 3.0, "adapt": {"below": 0.9}}, ["the coordinator's own test set"]),
         (
             {"client_level": {"clip": 0.5, "noise_multiplier": 2.0, "clients": 8}},
-            ["whether a round reached its quorum", "single updates and what clients report", "evaluations that are"],
+            ["whether a round reached its quorum", "the coordinator sees single updates", "evaluations that are"],
         ),
     ],
 )

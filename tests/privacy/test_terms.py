@@ -24,8 +24,8 @@ from simulations.auditing.federation import Federation
 from tests.privacy.shipped import PRIVATE_RECIPES, recipe
 from tests.privacy.tasks import STATE, guard, task
 
-OPEN = Policy(largest_epsilon=1e9, largest_delta=0.1, smallest_noise_multiplier=1e-3)
-STRICT = OPEN.model_copy(update={"smallest_noise_multiplier": 0.9})
+OPEN = Policy(epsilon_budget=1e9, max_delta=0.1, min_noise_multiplier=1e-3)
+STRICT = OPEN.model_copy(update={"min_noise_multiplier": 0.9})
 
 
 def charged(folder, policy, *, examples, privacy, train, rounds, factors=()) -> list[Receipt]:

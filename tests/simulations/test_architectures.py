@@ -93,7 +93,7 @@ def require_same_logits(simulation: Simulation, out: Path) -> None:
     )
     batch = examples.batch(range(len(TEXTS)))
     served_nc = logits_of(home.model.eval(), batch).detach()
-    pasted = as_its_readme_says(out / "adapter", TEXTS)
+    pasted = as_its_readme_says(out / "adapter", TEXTS, base=simulation.recipe.model.id)
     assert distance(pasted.logits_nc, served_nc) <= 1e-5
     assert distance(pasted.without_adapter_nc, served_nc) > 1e-3
     assert pasted.printed == str([labels[number] for number in served_nc.argmax(-1).tolist()])
@@ -135,15 +135,15 @@ def test_without_that_layer_among_the_targets_it_trains_privately(name, targets,
 def test_a_learning_rate_that_moves_nothing_privately_is_refused_before_the_run(tmp_path, messages):
     recipe = recipe_for("bert", tmp_path, messages, "privacy: {epsilon: 8.0}")
     still = recipe.model_copy(update={"train": recipe.train.model_copy(update={"lr": 1e-12})})
-    with pytest.raises(SettingsError, match=r"cannot be trained with privacy .*moves nothing.*set another train\.lr"):
+    with pytest.raises(SettingsError, match=r"with privacy .*does not change the weights.*set another train\.lr"):
         prepare(still)
 
 
 def test_an_attention_without_layers_is_refused_with_what_could_be_adapted_and_that_trains(tmp_path, messages):
-    """XLNet keeps its projections as bare parameters."""
+    """XLNet keeps its projections as plain parameters."""
     with pytest.raises(
         SettingsError,
-        match=r"'attention' matches no matrix of this model: q, k, v, o, r, .* of its XLNetRelativeAttention are bare "
+        match=r"'attention' matches no matrix of this model: q, k, v, o, r, .* of its XLNetRelativeAttention are plain "
         r"parameters.*called: layer_1, layer_2\. Name those to adapt in adapter\.targets, or all-linear",
     ):
         prepare(recipe_for("xlnet", tmp_path, messages))

@@ -62,7 +62,7 @@ def test_the_worst_verdict_of_the_seeds_is_in_the_table_whole_at_every_width(wid
 
 def test_runs_of_tasks_that_are_judged_by_different_figures_are_not_compared():
     loss = replace(finished_run("", 0, 0.6), summary={"metric": "loss", "larger_is_better": False, "score": 0.5})
-    with pytest.raises(SettingsError, match=r"different figures \(accuracy, loss\): compare runs of one task"):
+    with pytest.raises(SettingsError, match=r"different main metrics \(accuracy, loss\): compare runs of one task"):
         best_rows([finished_run("", 0, 0.6), loss])
 
 
@@ -73,7 +73,7 @@ def test_a_run_of_before_the_verdicts_is_compared_too():
 
 def test_seeds_that_are_no_numbers_are_refused_by_the_option_s_name():
     assert whole_numbers("0,1", option="--seeds") == [0, 1]
-    with pytest.raises(SettingsError, match="--repeat '1,x': write whole numbers with commas"):
+    with pytest.raises(SettingsError, match="--repeat '1,x': write whole numbers separated by commas"):
         whole_numbers("1,x", option="--repeat")
 
 

@@ -124,11 +124,11 @@ def test_what_was_said_is_not_said_again(capsys):
         (["strategy.name=hetlora", "devices.x.r=1"], r"devices\.x is no client .*; the clients are blue, green, red"),
         (["adapter.r=17"], r"adapter\.r=17 is above the smaller side of .* \(16 x 16\); set it to 16 or less"),
         (["adapter.targets=[query, valeu]"], r"'valeu' matches no matrix of this model; did you mean 'value'\?"),
-        (["adapter.layers=[0, 7]"], r"adapter\.layers: nothing is adapted in layer 7; the model's are 0 to 1"),
+        (["adapter.layers=[0, 7]"], r"adapter\.layers: layer 7 has nothing to adapt; the model's layers are 0 to 1"),
         (["data.text=Text"], r"did you mean 'text'\?"),
         (
             ["data.source=airlines", "data.text=tweet"],
-            r"data\.text=tweet has no effect with .*airlines, which is packaged",
+            r"data\.text=tweet has no effect with .*airlines, which is a packaged corpus",
         ),
     ],
 )

@@ -89,17 +89,17 @@ def test_of_rates_that_are_as_good_the_lowest_is_taken():
     chosen = best(found)
     assert chosen is found[1]
     assert why(chosen, found) == (
-        "train.lr=0.01 has a loss as small as any, 0.302, and is the lowest that has; 0.1 diverged."
+        "train.lr=0.01 is the lowest rate whose loss, 0.302, is as small as any; 0.1 diverged."
     )
 
 
 def test_an_end_of_the_rates_asks_for_more_and_nothing_learned_says_what_to_look_at():
     rising, falling = [tried(0.1, 0.6, 0.5), tried(0.2, 0.5, 0.3)], [tried(0.1, 0.5, 0.3), tried(0.2, 0.6, 0.5)]
-    assert why(best(rising), rising).endswith("It is the largest of them: try larger ones, --rates 0.2,0.6,2.")
+    assert why(best(rising), rising).endswith("It is the largest of them; also try larger rates: --rates 0.2,0.6,2.")
     assert "It is the smallest of them" in why(best(falling), falling)
     lost = [tried(0.1), tried(0.2, 3.0, float("inf"))]
     assert best(lost) is None
-    assert why(None, lost).startswith("All of them diverged: try lower ones, --rates 0.001,0.01,")
+    assert why(None, lost).startswith("All of them diverged; try lower rates: --rates 0.001,0.01,")
     still = [tried(0.1, 0.693, 0.694, accuracy=0.5), tried(0.2)]
     assert best(still) is None
     assert "None of them learned" in why(None, still)

@@ -141,7 +141,7 @@ def test_longer_texts_ask_for_more_tokens(init, tmp_path):
 
 def test_a_recipe_that_is_there_is_not_written_over(init, tmp_path):
     Path("recipe.yaml").write_text("name: mine\n")
-    with pytest.raises(SettingsError, match=r"recipe\.yaml is there already; give --force .* or another --out"):
+    with pytest.raises(SettingsError, match=r"recipe\.yaml already exists; give --force .* or another --out"):
         init(table(tmp_path))
     assert Path("recipe.yaml").read_text() == "name: mine\n"
     init(table(tmp_path), "--force")

@@ -52,7 +52,7 @@ def rounds_in(folder: Path) -> int:
     return (folder / "rounds.jsonl").read_text().count("\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_one_signal_leaves_a_partial_result_and_the_way_to_go_on(running, number):
     process, out, store = running
     process.send_signal(number)
@@ -81,6 +81,6 @@ def test_a_second_ctrl_c_ends_at_once_and_still_in_a_sentence(running):
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=240)[1]
     assert process.returncode == 130
-    assert "To go on:" in said
+    assert "To continue:" in said
     assert "--resume" in said
     assert "Traceback" not in said

@@ -100,7 +100,7 @@ def test_a_run_that_was_never_evaluated_is_summed_up_and_not_compared(recipe, tm
     summary = summary_of(recipe(), progress, tmp_path / "run")
     assert (summary["accuracy"], summary["rounds"]) == (None, 3)
     (tmp_path / "run/summary.json").write_text(json.dumps(summary))
-    with pytest.raises(SettingsError, match="was never evaluated, so there is nothing to compare"):
+    with pytest.raises(SettingsError, match="was never evaluated, so it cannot be compared"):
         all_rows([finished(tmp_path / "run")])
 
 
@@ -236,12 +236,12 @@ def test_a_checkpoint_of_another_recipe_is_refused_by_name(recipe, tmp_path):
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(recipe, tmp_path):
     run(recipe("rounds.count=1"), tmp_path / "run")
-    with pytest.raises(SettingsError, match="already holds a run"):
+    with pytest.raises(SettingsError, match="already contains a run"):
         run(recipe(), tmp_path / "run")
 
 
 def test_resuming_nothing_is_refused(recipe, tmp_path):
-    with pytest.raises(SettingsError, match="holds no checkpoint"):
+    with pytest.raises(SettingsError, match="contains no checkpoint"):
         run(recipe(), tmp_path / "run", resume=True)
 
 

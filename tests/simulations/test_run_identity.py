@@ -52,7 +52,7 @@ def refused(begun, folder: Path, message: str, *overrides: str) -> None:
 
 def test_renamed_classes_are_refused(begun, tmp_path):
     change(tmp_path / "rows.csv", ",bad,", ",worse,")
-    refused(begun, tmp_path / "run", "its classes are bad, good, in this order, and here they are good, worse")
+    refused(begun, tmp_path / "run", "its classes are bad, good, in this order, but now they are good, worse")
 
 
 def test_the_same_classes_in_another_order_are_refused(begun, tmp_path):
@@ -67,14 +67,14 @@ def test_one_text_of_one_client_is_other_data(begun, tmp_path):
 
 def test_clients_that_come_and_go_are_named(begun, tmp_path):
     change(tmp_path / "rows.csv", ",red\n", ",crimson\n")
-    refused(begun, tmp_path / "run", "'client red' had examples, and is not there; 'client crimson' is new")
+    refused(begun, tmp_path / "run", "'client red' had examples and is missing; 'client crimson' is new")
 
 
 def test_other_weights_in_the_same_folder_are_refused(begun, tmp_path):
     file = tmp_path / "model" / "model.safetensors"
     save_file({k: torch.randn_like(v) if v.is_floating_point() else v for k, v in load_file(file).items()}, file,
               metadata={"format": "pt"})  # fmt: skip
-    refused(begun, tmp_path / "run", "its base model has the fingerprint [0-9a-f]{32}, and the one that is loaded")
+    refused(begun, tmp_path / "run", "its base model has the fingerprint [0-9a-f]{32}, but the loaded one has")
 
 
 def test_another_recipe_is_named_by_its_setting_and_not_by_what_follows_from_it(begun, tmp_path):

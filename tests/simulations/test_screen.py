@@ -61,7 +61,7 @@ def test_where_no_bar_is_seen_the_first_round_is_told_by_its_answers(capsys, mon
         monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
     watched(4, seconds_each=10)
     assert capsys.readouterr().err.strip().split("\n") == [
-        "round 1 has begun: 4 clients are asked",
+        "round 1 started: 4 clients are asked",
         "1 of 4 clients answered, about 2 min to go",
         "2 of 4 clients answered, about 2 min to go",
         "3 of 4 clients answered, about 2 min to go",

@@ -54,6 +54,16 @@ def test_a_run_of_before_there_were_tasks_keeps_its_accuracies_as_scores(server)
     store.close()
 
 
+def test_a_reader_sees_one_moment(store):
+    with store.reading() as reader:
+        assert read_sites(reader) == []
+        with store.writing() as writer:
+            write_round(writer, begin_run(writer, facts(), at=1000.0), record(1), at=1010.0)
+        assert read_sites(reader) == []
+    with store.reading() as reader:
+        assert [row.site for row in read_sites(reader)] == ["a", "b"]
+
+
 def test_everything_is_written_and_read_as_in_sqlite(store):
     strange = client("b", 2, outcome="failed", code="x\0y\ud800", examples=10**30, received=None)
     with store.writing() as connection:

@@ -57,7 +57,7 @@ def test_a_long_name_stands_on_one_line_and_columns_make_room(url):
     store.close()
     shown = call("list", "--store", url).splitlines()
     assert f"{name} 22222222" in shown[1]
-    assert shown[-1].startswith("(not shown for want of room: strategy")
+    assert shown[-1].startswith("(not shown, too little space: strategy")
 
 
 def test_one_run_is_shown_with_its_sites_and_why_some_did_not_train(url):
@@ -102,7 +102,7 @@ def everything(url: str):
         sites = [(row.site, row.node, row.trained, row.bytes_down) for row in read_run_sites(connection, run)]
         ledgers = read_privacy(connection, patience_s=0.0)
         spent = sorted((row.site, row.epsilon, row.receipts, row.key) for row in ledgers)
-        sums = (run.rounds, run.state, run.dense_up, run.epsilon_max, run.strategy, run.rounds_wanted)
+        sums = (run.rounds, run.state, run.dense_up, run.epsilon_max, run.strategy, run.total_rounds)
         cells = read_client_rounds(connection, run)
     store.close()
     return rounds, sites, spent, sums, cells
@@ -122,11 +122,11 @@ def test_a_lost_store_is_rebuilt_from_the_runs_folders(recipe, tmp_path):
 
 def test_what_cannot_be_imported_is_said(recipe, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SettingsError, match=r"holds no run \(no checkpoint\.safetensors in it or below\)"):
+    with pytest.raises(SettingsError, match=r"contains no run \(no checkpoint\.safetensors in it or its subfolders\)"):
         call("import", tmp_path / "empty", "--store", tmp_path / "x.db")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/checkpoint.safetensors").write_bytes(b"nothing of the kind")
-    with pytest.raises(SettingsError, match=r"bad/checkpoint\.safetensors cannot be read .*nothing of .* was imported"):
+    with pytest.raises(SettingsError, match=r"bad/checkpoint\.safetensors cannot be read .*nothing was imported from"):
         call("import", tmp_path / "bad", "--store", tmp_path / "x.db")
     simulate(prepare(recipe("rounds.count=1")), tmp_path / "run", watch=lambda event: None)
     rounds = tmp_path / "run/rounds.jsonl"
@@ -141,7 +141,7 @@ def test_where_there_is_nothing_to_look_at_it_says_what_to_do(tmp_path, monkeypa
     with pytest.raises(SettingsError, match=r"there is no store at runs/fedlora\.db yet; start a run"):
         call("list")
     monkeypatch.setenv("FEDLORA_STORE", "none")
-    with pytest.raises(SettingsError, match="FEDLORA_STORE=none: there is no store to look at"):
+    with pytest.raises(SettingsError, match="FEDLORA_STORE=none: the store is turned off"):
         call("list")
 
 

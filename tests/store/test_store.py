@@ -32,7 +32,7 @@ from server.store.reading import (
 from server.store.spending import verify_account
 from server.store.sums import recount
 from server.store.tables import accounts, client_rounds, metadata, receipts, run_sites, runs, sites
-from server.store.writing import begin_run, forget_rounds_after, write_round
+from server.store.writing import begin_run, forget_rounds_after, set_run, write_round
 from tests.store.examples import (
     BUDGET,
     DELTA,
@@ -111,7 +111,7 @@ def test_a_run_that_went_back_forgets_its_later_rounds_but_not_what_was_spent(st
     with store.reading() as connection:
         (run,) = read_runs(connection)
         assert [row.round for row in read_rounds(connection, run)] == [1, 2]
-        assert (run.rounds, run.bytes_up, run.begun_at) == (2, 400, 1000.0)
+        assert (run.rounds, run.bytes_up, run.started_at) == (2, 400, 1000.0)
         assert {row.asked for row in read_run_sites(connection, run)} == {2}
         assert {row.receipts for row in read_privacy(connection)} == {3}
 
@@ -140,6 +140,19 @@ def test_two_nodes_of_one_name_and_what_no_database_holds_cost_nobody_a_round(st
     assert (site.asked, site.trained, site.failed) == (2, 1, 1)
 
 
+def test_a_run_of_which_nothing_is_new_is_the_same_at_the_next_look(store, monkeypatch):
+    key = fill(store, record(1))
+    with store.writing() as connection:
+        set_run(connection, key, heard_at=2001.0)
+    found = []
+    for now in (2001.0, 2002.0, 2014.0):
+        monkeypatch.setattr("server.store.reading.time.time", lambda now=now: now)
+        with store.reading() as connection:
+            found += read_runs(connection)
+    assert found[0] == found[1] != found[2]
+    assert [run.eta_at for run in found] == [2030.0, 2030.0, 2040.0]
+
+
 def test_sites_are_added_up_over_runs(store):
     fill(store, record(1), record(2))
     fill(store, record(1, [client("b", 1, outcome="late")]), run="s" * 32, name="second", at=9000.0)
@@ -148,7 +161,7 @@ def test_sites_are_added_up_over_runs(store):
     assert (a.site, a.runs, a.asked, a.trained, a.last_run) == ("a", 1, 2, 2, "first")
     assert (b.site, b.runs, b.asked, b.late, b.last_run, b.last_outcome) == ("b", 2, 3, 1, "second", "late")
     assert a.mean_seconds == pytest.approx((2.0 + 4.0) / 2)
-    assert (a.last_heard_at, b.last_heard_at) == (1020.0, 1020.0)
+    assert (a.last_seen_at, b.last_seen_at) == (1020.0, 1020.0)
 
 
 def test_what_a_site_said_of_its_machine_lasts_until_it_says_otherwise(store):
@@ -266,7 +279,7 @@ def test_a_receipt_without_a_signature_that_fits_is_counted_and_one_changed_in_t
         changed = insecure.model_copy(update={"epsilon_lifetime": 0.01}).model_dump_json()
         connection.execute(receipts.update().where(receipts.c.account_id == rows["b"].account).values(receipt=changed))
         assert verify_account(connection, rows["b"].account) == [
-            f"the receipt of run {'r' * 32}, round 1 is not signed by the site's key"
+            f"the receipt of run {'r' * 32}, round 1 is not signed with the site's key"
         ]
 
 
@@ -298,7 +311,7 @@ def test_the_audit_log_is_a_chain_and_says_where_it_breaks(store):
     with store.writing() as connection:
         connection.execute(text("UPDATE events SET line = replace(line, 'bob', 'ann'), who = 'bob' WHERE sequence = 2"))
     with store.reading() as connection:
-        assert verify_events(connection) == "line 2 is not what its columns say"
+        assert verify_events(connection) == "line 2 does not match its columns"
     with store.writing() as connection:
         connection.execute(text("DELETE FROM events WHERE sequence = 2"))
     with store.reading() as connection:

@@ -51,9 +51,7 @@ def test_of_all_that_could_be_asked_under_a_name_one_thing_is_allowed(name, numb
 
 
 def test_the_refusal_says_what_is_asked_and_what_the_name_stands_for():
-    with pytest.raises(
-        Refusal, match=r"calls itself ffa and trains A, B, head of a lora .* ffa trains B, head of a lora"
-    ):
+    with pytest.raises(Refusal, match=r"is called ffa but trains A, B, head of a lora .* ffa trains B, head of a lora"):
         require_as_named(task("ffa", ("A", "B", "head")))
     with pytest.raises(Refusal, match="fedsb trains R, head of a lora_xs"):
         require_as_named(task("fedsb", ("A", "R", "head"), kind="lora_xs"))
@@ -61,7 +59,7 @@ def test_the_refusal_says_what_is_asked_and_what_the_name_stands_for():
 
 def test_a_strategy_that_is_not_known_here_may_ask_nothing():
     assert asks_of(task("fedtomorrow", ("B",))) == frozenset()
-    with pytest.raises(Refusal, match="nothing that is known here"):
+    with pytest.raises(Refusal, match="nothing that this version knows"):
         require_as_named(task("fedtomorrow", ("B",)))
 
 

@@ -90,7 +90,7 @@ def test_a_model_that_is_not_there_is_refused():
     [
         (
             ("strategy.name=fedit",),
-            r"fedit averages lora_A and lora_B, and that is not averaging ΔW \(the probe: off by",
+            r"fedit averages lora_A and lora_B, which is not the same as averaging ΔW \(measured: wrong by",
         ),
         (("strategy.name=fedsa",), r"fedsa has no global model"),
         (("strategy.name=ffa",), None),
@@ -202,4 +202,4 @@ def test_a_download_of_changes_is_inspected_link_by_link(tmp_path):
     path.write_bytes(packed_changes(links, held))
     shown = invoke("wire", "inspect", str(path))
     assert len(re.findall(r"kind\W+(?:change|turn)", shown)) == len(links) == 4  # a doubled A is a turn
-    assert f"{len(links)} links to follow in this order: {path.stat().st_size} bytes" in shown
+    assert f"{len(links)} linked messages in this order: {path.stat().st_size} bytes" in shown

@@ -85,8 +85,8 @@ def test_all_that_is_wrong_is_said_at_once():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("strategy.name=fedit", "adapter.kind=lora_xs"), "lora_xs does not have it; set adapter.kind=lora."),
-        (("strategy.name=fedsb",), "trains a core R, adapter.kind=lora does not have it; set adapter.kind=lora_xs."),
+        (("strategy.name=fedit", "adapter.kind=lora_xs"), "lora_xs trains only a core; set adapter.kind=lora."),
+        (("strategy.name=fedsb",), "trains a core R, but adapter.kind=lora has none; set adapter.kind=lora_xs."),
         (("strategy.name=fedsa", "privacy.epsilon=3"), "Set privacy.report_metrics=true"),
         (("strategy.name=fedit", "devices.others.r=4"), "choose one of: flexlora, flora, hetlora."),
         (("strategy.name=fedex", "robust.rule=median"), "are linear: fedit, fedsa, fedsb, fedsvd, ffa, rolora."),

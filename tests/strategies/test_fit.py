@@ -17,11 +17,11 @@ def recipe(name: str, **values: Any) -> Recipe:
 def test_only_averaging_that_is_not_exact_is_remarked_on():
     (said,) = remarks(recipe("fedit"), built("fedit"))
     assert said.startswith(
-        "strategy fedit averages lora_A and lora_B, and that is not averaging ΔW (the probe: off by "
+        "strategy fedit averages lora_A and lora_B, which is not the same as averaging ΔW (measured: wrong by "
     )
-    assert said.endswith("exact are: fedex, fedsb, fedsvd, ffa, flora, rolora.")
+    assert said.endswith("exact strategies: fedex, fedsb, fedsvd, ffa, flora, rolora.")
     (said,) = remarks(recipe("fedsa"), built("fedsa"))
-    assert said == "strategy fedsa has no global model: every client ends with one of its own."
+    assert said == "strategy fedsa has no global model: every client ends with its own."
     for name in ("ffa", "fedsvd", "fedex", "flora"):
         assert list(remarks(recipe(name), built(name))) == []
     assert list(remarks(recipe("fedsb", adapter={"kind": "lora_xs"}), built("fedsb"))) == []

@@ -87,7 +87,9 @@ def test_residuals_with_exactly_as_many_numbers_as_the_matrices_are_kept_one_by_
 
 def test_the_single_residual_of_a_merged_version_is_not_to_be_had():
     states, _ = history(2)
-    with pytest.raises(ValueError, match="residuals up to version 10 are merged; those after version 3 are asked for"):
+    with pytest.raises(
+        ValueError, match="residuals up to version 10 are merged, but those after version 3 were requested"
+    ):
         newest(states[-1], 3)
 
 

@@ -13,7 +13,7 @@ from fedlora.settings import SettingsError, parse
 from fedlora.updates import Adapter, LowRank, norm, subtract
 from fedlora.wire.changes import Step, follow, next_links, packed_changes, product, turns_between
 from fedlora.wire.message import WireError, state_hash
-from fedlora.wire.values import CodecName
+from fedlora.wire.packing import CodecName
 from strategies.fedsvd import refactored
 
 CODECS: tuple[CodecName, ...] = ("fp32", "fp16", "bf16", "int8", "int4", "sign")
@@ -130,5 +130,7 @@ def test_a_product_with_fixed_order_is_a_product(seed, m, r, n):
 
 @pytest.mark.parametrize("values", [{"download_density": 0.1}, {"download_codec": "int4"}])
 def test_a_lossy_download_of_whole_states_is_refused(values):
-    with pytest.raises(SettingsError, match=r"wire: .* fits differences, not weights; set download: changes"):
+    with pytest.raises(
+        SettingsError, match=r"wire: .* works only for changes, not for complete states; set download: changes"
+    ):
         parse(WireSettings, values, prefix="wire")

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedlora.wire.indices import IndexCodeError, code_bytes, decode_indices, encode_indices
+from fedlora.wire.packing import CodecName
 from fedlora.wire.topk import top_k, top_k_by_sorting
-from fedlora.wire.values import CodecName, ValueCodeError, decode_values, encode_values, value_bytes
+from fedlora.wire.values import ValueCodeError, decode_values, encode_values, value_bytes
 
 CODECS: list[CodecName] = ["fp32", "fp16", "bf16", "int8", "int4", "sign"]
 floats = st.floats(-1e3, 1e3, width=32)

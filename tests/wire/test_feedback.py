@@ -9,8 +9,9 @@ from torch.testing import assert_close
 from client.state.feedback import Feedback, Occasion
 from fedlora.config.wire import WireSettings
 from fedlora.updates import Adapter, Factor, add, norm, subtract
-from fedlora.wire.choice import Packing, choose, kurtosis, packing_of, sign_energy, top_energy
+from fedlora.wire.choice import choose, kurtosis, packing_of, sign_energy, top_energy
 from fedlora.wire.message import Schema, decode, encode
+from fedlora.wire.packing import Packing
 from tests.wire.test_message import EXPECTED, HEADER, adapter
 
 NOBODY = Adapter({})
@@ -170,5 +171,7 @@ def test_a_quota_is_a_share(name):
 
 
 def test_auto_takes_no_quotas():
-    with pytest.raises(ValueError, match="codec auto picks a density itself; set a codec, or leave densities out"):
+    with pytest.raises(
+        ValueError, match=r"codec: auto chooses the density itself; set another codec, or remove wire\.densities"
+    ):
         WireSettings(codec="auto", densities={"A": 0.5})

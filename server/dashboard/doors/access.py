@@ -1,4 +1,4 @@
-"""Who may use the dashboard: users, API tokens, roles. One private file beside the store, read again when it changes.
+"""Users, API tokens and roles of the dashboard, in one private file beside the store, read again when it changes.
 
 Guarantee: a route that depends on `require(role)` answers only to somebody whose role covers it; a user or a token that
 is removed, expires or loses its role loses access with the next request or message, without a restart.
@@ -25,7 +25,7 @@ from server.dashboard.doors.passwords import digest, hash_password, password_mat
 
 
 class Role(StrEnum):
-    """Each covers those before it."""
+    """Roles; each includes the ones before it."""
 
     VIEWER = "viewer"
     """Reads everything."""
@@ -161,7 +161,7 @@ def access_path(store: str) -> Path:
     except ArgumentError:
         raise SettingsError(f"the store {store!r} is not a URL; write sqlite:///path/to/file.db.") from None
     if url.get_backend_name() != "sqlite" or not url.database:
-        raise SettingsError("say where users and tokens are kept, a file of this machine: --access /path/access.json")
+        raise SettingsError("name the file on this machine that stores users and tokens: --access /path/access.json")
     return Path(url.database).with_suffix(".access.json")
 
 
@@ -173,7 +173,7 @@ def require(role: Role) -> Callable[[Request], Principal]:
         if not isinstance(principal, Principal):
             raise HTTPException(401, "Log in, or send `Authorization: Bearer TOKEN`.", {"WWW-Authenticate": "Bearer"})
         if not principal.role.covers(role):
-            raise HTTPException(403, f"{principal.name} is {principal.role.value}; this needs {role.value}.")
+            raise HTTPException(403, f"{principal.name} has the role {principal.role.value}; this needs {role.value}.")
         return principal
 
     return check

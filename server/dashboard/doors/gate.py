@@ -103,7 +103,9 @@ class AuthMiddleware:
         """None to let it pass."""
         path, method = scope["path"], scope["method"]
         if not self._known_host(headers):
-            return JSONResponse({"detail": f"This dashboard answers to {', '.join(self.doors.hosts or ())}."}, 421)
+            return JSONResponse(
+                {"detail": f"This dashboard is served only at {', '.join(self.doors.hosts or ())}."}, 421
+            )
         if method not in SAFE and not same_origin(headers, must_say=False):
             return JSONResponse({"detail": "Refused: the request came from a page of another site."}, 403)
         principal, session = self.doors.principal(headers)

@@ -1,7 +1,7 @@
 """Headers of every answer: nothing is loaded from elsewhere, no other site frames a page, only our inline scripts run.
 
-NiceGUI's page has four inline scripts, which get the answer's nonce. Vue compiles templates in the browser, which needs
-'unsafe-eval'; a script that somebody smuggles into a page still has no nonce, and does not run.
+An answer's nonce is `request.state.nonce`, for a page's own scripts (pages/addresses.py). Vue compiles templates in the
+browser, which needs 'unsafe-eval'; a script that somebody smuggles into a page still has no nonce, and does not run.
 """
 
 from __future__ import annotations
@@ -10,14 +10,6 @@ import secrets
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-INLINE = (
-    b'<script type="importmap">',
-    b"<script>\n      addStyle",
-    b'<script type="module">\n      import * as Vue',
-    b'<script type="module">\n      // Load DOMPurify',
-)
-"""How the inline scripts of NiceGUI's index.html begin; a test counts them."""
 
 FIXED = {
     "X-Frame-Options": "DENY",
@@ -60,20 +52,11 @@ class SecurityHeaders:
             await self.app(scope, receive, send)
             return
         nonce = secrets.token_urlsafe(16)
-        held: list[Message] = []  # the start and the parts of a NiceGUI page, until it is whole
+        scope["state"] = {**scope.get("state", {}), "nonce": nonce}
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                self._add(headers, nonce)
-                if headers.get("x-nicegui-content") == "page":
-                    held.append(message)
-                    return
-            elif held:
-                held.append(message)
-                if not message.get("more_body", False):
-                    await send_page(held, nonce, send)
-                return
+                self._add(MutableHeaders(scope=message), nonce)
             await send(message)
 
         await self.app(scope, receive, guarded)
@@ -85,14 +68,3 @@ class SecurityHeaders:
         headers.setdefault("Cache-Control", "no-store")
         if self.tls:
             headers["Strict-Transport-Security"] = f"max-age={A_YEAR_S}"
-
-
-async def send_page(held: list[Message], nonce: str, send: Send) -> None:
-    """The page, its inline scripts with the nonce."""
-    start, *parts = held
-    body = b"".join(part.get("body", b"") for part in parts)
-    for opening in INLINE:
-        body = body.replace(opening, opening.replace(b"<script", f'<script nonce="{nonce}"'.encode(), 1), 1)
-    MutableHeaders(scope=start)["Content-Length"] = str(len(body))
-    await send(start)
-    await send({"type": "http.response.body", "body": body})

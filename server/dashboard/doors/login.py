@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from html import escape
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader
 
 from server.dashboard.doors.gate import Auth
 
-PAGE = (Path(__file__).parents[1] / "assets" / "login.html").read_text(encoding="utf-8")
+PAGES = Environment(loader=FileSystemLoader(Path(__file__).parents[1] / "assets"), autoescape=True)
 FORM_COOKIE = "fedlora-form"
 FORM_S = 3600
 AT_ONCE = 2
@@ -42,7 +42,7 @@ def login_routes(doors: Auth) -> APIRouter:
     ) -> Response:
         sent = request.cookies.get(FORM_COOKIE, "")
         if not sent or not secrets.compare_digest(sent.encode(), form_token.encode()):
-            return form(doors, next, user=user, problem="The form was too old. Try once more.", status=403)
+            return form(doors, next, user=user, problem="The form has expired. Try again.", status=403)
         address = request.client.host if request.client else "unknown"
         if wait_s := doors.limit.wait_s(address, user):
             return too_many(doors, next, wait_s)
@@ -54,7 +54,7 @@ def login_routes(doors: Auth) -> APIRouter:
                 doors.limit.failed(address, user)
         if principal is None:
             await asyncio.to_thread(doors.audit, "unknown", "login-refused", {"user": user, "address": address})
-            return form(doors, next, user=user, problem="User and password do not match.", status=401)
+            return form(doors, next, user=user, problem="Wrong user name or password.", status=401)
         doors.limit.succeeded(address, user)
         await asyncio.to_thread(doors.audit, principal.name, "login", {"address": address})
         return enter(doors, doors.sessions.open(user, doors.access.stamp(user)), local(next))
@@ -62,7 +62,9 @@ def login_routes(doors: Auth) -> APIRouter:
     @router.get("/enter")
     def follow_link(link: str = "") -> Response:
         if not doors.sessions.redeem(link):
-            return form(doors, "/", problem="This link was used already, or is of another start of the dashboard.")
+            return form(
+                doors, "/", problem="This link was already used, or belongs to an earlier start of the dashboard."
+            )
         doors.audit("terminal", "login", {})
         return enter(doors, doors.sessions.open(None), "/")
 
@@ -70,7 +72,7 @@ def login_routes(doors: Auth) -> APIRouter:
     def log_out(request: Request, csrf: Annotated[str, Form()] = "") -> Response:
         secret, session = doors.session_secret(request.headers), request.state.session
         if session is None or secret is None or not secrets.compare_digest(session.csrf.encode(), csrf.encode()):
-            return Response("The form was too old. Go back and try once more.", 403, media_type="text/plain")
+            return Response("The form has expired. Go back and try again.", 403, media_type="text/plain")
         doors.sessions.close(secret)
         answer = RedirectResponse("/login", 303)
         answer.delete_cookie(doors.cookie, secure=doors.tls, httponly=True, samesite="lax")
@@ -103,18 +105,9 @@ def too_many(doors: Auth, target: str, wait_s: float) -> Response:
 
 def form(doors: Auth, target: str, *, user: str = "", problem: str = "", status: int = 200) -> Response:
     token = secrets.token_urlsafe(32)
-    known = bool(doors.access.now().users)
-    values = {
-        "next": local(target),
-        "form_token": token,
-        "user": user,
-        "problem": problem,
-        "problem_class": "problem" if problem else "hidden",
-        "no_users_class": "hint" if not known else "hidden",
-    }
-    text = PAGE
-    for name, value in values.items():
-        text = text.replace("{{" + name + "}}", escape(value))
+    page = PAGES.get_template("login.html")
+    users = doors.access.now().users
+    text = page.render(next=local(target), form_token=token, user=user, problem=problem, users=users)
     answer = HTMLResponse(text, status)
     answer.set_cookie(FORM_COOKIE, token, max_age=FORM_S, secure=doors.tls, httponly=True, samesite="strict")
     return answer

@@ -1,4 +1,4 @@
-"""Passwords as scrypt hashes, and secrets that were drawn at random as SHA-256.
+"""Password hashes (scrypt), and hashes of random secrets (SHA-256).
 
 Guarantee: what is stored does not let anybody log in; checking takes as long for a name that does not exist.
 """
@@ -20,7 +20,7 @@ LONGEST = 256
 def hash_password(password: str) -> str:
     """`scrypt$N$r$p$salt$hash`; SettingsError for a password that is too short or too long."""
     if not SHORTEST <= len(password) <= LONGEST:
-        raise SettingsError(f"a password has {SHORTEST} to {LONGEST} characters, this one has {len(password)}.")
+        raise SettingsError(f"a password must have {SHORTEST} to {LONGEST} characters; this one has {len(password)}.")
     salt = secrets.token_bytes(16)
     return "$".join(["scrypt", str(N), str(R), str(P), _text(salt), _text(_scrypt(password, salt, N, R, P))])
 

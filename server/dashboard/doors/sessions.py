@@ -1,4 +1,4 @@
-"""Logins that are open, and attempts that are limited. Both live in this process: a restart logs everybody out.
+"""Open sessions, and the limit on login attempts. Both live in this process: a restart logs everyone out.
 
 Guarantee: a session ends LONGEST_S after the login and IDLE_S after its last request or message; the link that the
 terminal prints works once; after TRIES failures an address, or TRIES_A_USER a user, waits up to WINDOW_S.

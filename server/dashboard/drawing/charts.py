@@ -1,4 +1,5 @@
-"""Charts as ECharts options: pure functions of rows. Lines have markers and names: colour is never all there is."""
+"""Charts as ECharts options: pure functions of rows. Lines differ in markers and names too, so that no chart depends on
+colours alone."""
 
 from __future__ import annotations
 
@@ -59,7 +60,7 @@ def bars(
     *,
     unit: str,
 ) -> dict[str, Any]:
-    """Bars of what was sent in each round, and dashed lines for what it is compared with."""
+    """Bars of the bytes sent in each round, and dashed lines for their baselines."""
     x = [str(number) for number in rounds]
     drawn: list[dict[str, Any]] = [
         {
@@ -102,7 +103,7 @@ class Cell:
 
 
 def timeline(colours: Palette, cells: Sequence[Cell], sites: Sequence[str], rounds: Sequence[int]) -> dict[str, Any]:
-    """A square per client and round, coloured by what became of it."""
+    """A square per client and round, coloured by its outcome."""
     places = {site: place for place, site in enumerate(sites)}
     columns = {number: place for place, number in enumerate(rounds)}
     series = []
@@ -168,7 +169,7 @@ def _frame(colours: Palette) -> dict[str, Any]:
 
 
 def _in_place_of(colours: Palette, said: str) -> dict[str, Any]:
-    """Words in the middle of a chart without lines; there are none once it has some."""
+    """A text in the middle of a chart without lines; empty once there are some."""
     style = {"color": colours.muted, "fontWeight": "normal", "fontSize": 14}
     return {"text": said, "left": "center", "top": "middle", "textStyle": style}
 

@@ -1,7 +1,7 @@
-"""Pages that follow the store: read now and then, and send only the parts whose content has changed.
+"""Pages that follow the store: they read it periodically and send the browser only the parts that have changed.
 
 A page gives one function that reads what it shows (a frozen value), and its parts as functions of that value. Values
-that compare equal cost nothing; HTML is compared again in the browser, node by node (morph.js).
+that compare equal cost nothing; HTML is compared again in the browser, node by node (drawn.js, by Vue).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ V = TypeVar("V")
 Chart = dict[str, Any]
 
 
-class Html(Element, component=Path(__file__).parent / "morph.js"):  # type: ignore[misc, call-arg]  # not followed
+class Html(Element, component=Path(__file__).parent / "drawn.js"):  # type: ignore[misc, call-arg]  # not followed
     """HTML that changes in place. Its text must be Markup: what came from outside is escaped already."""
 
     def __init__(self, content: Markup, *, tag: str = "div", classes: str = "") -> None:
@@ -82,7 +82,7 @@ class Live(Generic[V]):
         self._updates.append(update)
 
     async def refresh(self) -> None:
-        """Look now, and show what has changed."""
+        """Read the store now, and send the parts that have changed."""
         try:
             value = await self._read()
         except (SettingsError, SQLAlchemyError) as error:
@@ -91,7 +91,7 @@ class Live(Generic[V]):
                 log.warning("a page could not read the store", extra={"why": self._trouble})
                 since = time.strftime("%H:%M:%S UTC", time.gmtime())
                 self._problem.show(
-                    note(f"What is shown is of {since}; the store cannot be read: {self._trouble}", "bad")
+                    note(f"This page shows the state of {since}; the store cannot be read: {self._trouble}", "bad")
                 )
             return
         if self._trouble is not None:
@@ -101,7 +101,7 @@ class Live(Generic[V]):
             self._show(value)
 
     async def again(self) -> None:
-        """Look now, and show it again even if it is the same: a person has chosen something else."""
+        """Read the store now, and send every part again: the user has made a choice that changes them."""
         self._show(await self._read())
 
     def _show(self, value: V) -> None:

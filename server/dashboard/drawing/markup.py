@@ -44,7 +44,7 @@ class Figure:
 
 
 def moment(at: float | None, form: Literal["clock", "ago"] = "clock") -> Markup:
-    """A time: the browser writes it in its own zone (morph.js); UTC is what hovering shows."""
+    """A time: the browser writes it in its own zone (drawn.js); UTC is what hovering shows."""
     if at is None:
         return Markup(NOTHING)
     utc = datetime.fromtimestamp(at, UTC)

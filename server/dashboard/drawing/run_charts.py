@@ -13,11 +13,11 @@ from server.dashboard.drawing.units import duration, size
 from server.store.rows import ClientRoundRow, RoundRow
 
 FEW_SITES = 6
-"""So many sites have a line each; more are shown by the lowest and the highest."""
+"""Up to this many sites have a line each; with more, only the lowest and the highest are drawn."""
 LAST_ROUNDS = 100
 """Rounds in the timeline."""
 MANY_CELLS = 2000
-"""From here on, only clients that did not train say more when hovered over."""
+"""Above this many marks, only clients that did not train have a tooltip with details."""
 
 
 def quality_chart(
@@ -117,7 +117,7 @@ def by_client(cells: Sequence[ClientRoundRow], measure: str, *, scale: float = 1
 
 
 def filled(drawn: Sequence[Line]) -> list[Line]:
-    """Without those that have no point, so that the legend names only what is there."""
+    """The lines that have points: the legend names only these."""
     return [line for line in drawn if line.points]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Palette:
-    """`lines` are told apart with every common form of colour blindness (Okabe and Ito, 2008)."""
+    """`lines` are distinguishable with every common form of colour blindness (Okabe and Ito, 2008)."""
 
     text: str
     muted: str

@@ -1,4 +1,4 @@
-"""Numbers as people read them: always with their unit, a few digits, a dash where nothing is known."""
+"""Numbers as text: always with a unit and few digits, and a dash where the value is unknown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fedlora.tasks.metric import SHARE, Metric
 
 NOTHING = "–"
 LARGE = 1000
-"""An ε from here on is a budget that nobody means as one; its decimals say nothing."""
+"""Above this, an ε is a budget in name only, and its decimals mean nothing."""
 
 
 def size(count: float | None) -> str:

@@ -1,4 +1,4 @@
-"""What pages say of states, outcomes and codes."""
+"""Texts for states, outcomes and codes on the pages."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from server.store.rows import RunRow, State
 
 STATES: dict[State, tuple[Tone, str]] = {
     "waiting": ("warn", "Fewer sites are connected than a round needs."),
-    "running": ("busy", "Rounds are going on."),
-    "paused": ("warn", "Somebody paused it; resume it to go on."),
+    "running": ("busy", "Rounds are running."),
+    "paused": ("warn", "It was paused by a user; resume it to continue."),
     "finished": ("good", "All rounds are done."),
-    "stopped": ("plain", "Somebody stopped it; it can be resumed from its checkpoint."),
+    "stopped": ("plain", "It was stopped by a user; it can be resumed from its checkpoint."),
     "failed": ("bad", "It ended with an error; it can be resumed from its checkpoint."),
-    "died": ("bad", "Its process is gone: resume it from its checkpoint."),
-    "lost": ("warn", "Its process runs on another machine and has not been heard for ten minutes."),
+    "died": ("bad", "Its process no longer runs; resume it from its checkpoint."),
+    "lost": ("warn", "Its process runs on another machine and has not reported for ten minutes."),
 }
 OUTCOMES: dict[str, Tone] = {"trained": "good", "late": "warn", "refused": "warn", "failed": "bad"}
 
@@ -27,26 +27,25 @@ def state_badge(run: RunRow) -> Markup:
 
 
 def progress(run: RunRow) -> Markup:
-    """Rounds, and when they will be done."""
+    """Completed rounds, with a bar and the expected end."""
     tone: Tone = "good" if run.state == "finished" else "busy" if run.state == "running" else "warn"
     return Markup("{} of {}{}{}").format(
         run.rounds,
-        run.rounds_wanted,
+        run.total_rounds,
         bar(run.progress, f"rounds of {run.name}", tone),
         Markup("<small>{}</small>").format(when_done(run)),
     )
 
 
 def when_done(run: RunRow) -> Markup:
-    """The rest of the time, or how long it took. Rounded, so that it changes only when it says something new."""
+    """The rest of the time, or how long it took."""
     if run.eta_at is not None:
-        rounded = 10 * round(run.eta_at / 10)
-        return Markup("done {}").format(moment(rounded, "ago"))
+        return Markup("done {}").format(moment(run.eta_at, "ago"))
     return Markup("{}").format(duration(run.seconds) if run.seconds else "")
 
 
 def clients_of(run: RunRow) -> str:
-    """Of the round that is going on."""
+    """How many clients have answered in the current round."""
     if run.asked is None or not run.active:
         return ""
     return f"{run.answered or 0} of {counted(run.asked, 'client')} answered"

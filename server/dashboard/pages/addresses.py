@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import nicegui
 from fastapi import FastAPI, Request
+from jinja2 import DictLoader
 from nicegui import ui
+from nicegui.client import templates
 
 from server.dashboard.app import ASSETS
-from server.dashboard.machine.download import add_download
 from server.dashboard.pages import events as page_events
 from server.dashboard.pages import privacy as page_privacy
 from server.dashboard.pages import run as page_run
@@ -16,11 +20,11 @@ from server.dashboard.pages import start as page_start
 from server.dashboard.state import AppState
 
 SLOWEST_S = 30.0
-"""A database that is slower than this leaves an error page."""
+"""Longest wait for the database before a page shows an error, in seconds."""
 
 AWAY_S = 120.0
-"""A page that waits so long for its websocket, or comes back within, goes on; after it, what is pressed goes nowhere. A
-browser on a busy machine is silent for half a minute and more."""
+"""How long a page without its websocket stays alive, in seconds; after that its buttons do nothing. A browser on a busy
+machine can be silent for more than half a minute."""
 
 
 def add_pages(app: FastAPI, board: AppState) -> None:
@@ -44,8 +48,6 @@ def add_pages(app: FastAPI, board: AppState) -> None:
     async def start(request: Request) -> None:
         await page_start.show(board, request)
 
-    page_events.add_export(app, board)
-    add_download(app, board)
     addresses = {
         "/": runs,
         "/start": start,
@@ -56,6 +58,7 @@ def add_pages(app: FastAPI, board: AppState) -> None:
     }
     for path, build in addresses.items():
         ui.page(path, favicon=ASSETS / "icon.svg", language="en-US", response_timeout=SLOWEST_S)(build)
+    templates.env.loader = DictLoader({"index.html": page_with_nonces()})
     ui.run_with(
         app,
         title="fedlora",
@@ -65,3 +68,9 @@ def add_pages(app: FastAPI, board: AppState) -> None:
         show_welcome_message=False,
         reconnect_timeout=AWAY_S,
     )
+
+
+def page_with_nonces() -> str:
+    """NiceGUI's template, its script tags with the answer's nonce (doors/headers.py); what is put into it gets none."""
+    source = Path(nicegui.__file__).parent / "templates" / "index.html"
+    return source.read_text(encoding="utf-8").replace("<script", '<script nonce="{{ request.state.nonce }}"')

@@ -1,4 +1,4 @@
-"""What is wrong at the coordinator, above its runs: nothing is shown where nothing is."""
+"""The coordinator's problems, shown above its runs; nothing if there are none."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from server.dashboard.drawing.markup import Column, Row, moment, note, table
 from server.dashboard.state import AppState
 from server.deployment.said import LATE_S, Said, read_said
 
-COLUMNS = (Column("At the coordinator"), Column("What is wrong"), Column("Since"))
-NOT_UP = "The coordinator has not been heard for minutes. Is `fedlora server up` running, and can it write to its disk?"
+COLUMNS = (Column("Coordinator problem"), Column("Details"), Column("Since"))
+NOT_UP = "The coordinator has not reported for minutes. Is `fedlora server up` running, and can it write to its disk?"
 
 
 def said_by_coordinator(board: AppState) -> Said | None:
-    """Where its folder is here."""
+    """The coordinator's state, if its folder is on this machine."""
     settings = None if board.pad is None else board.pad.deployment
     return None if settings is None else read_said(settings.folder)
 
 
 def trouble(said: Said | None, *, now: float | None = None) -> Markup:
-    """A sentence if it is silent, and a line for everything that it says is wrong."""
+    """A sentence if the coordinator does not report, and a line for every problem that it reports."""
     if said is None:
         return Markup("")
     at = time.time() if now is None else now
@@ -30,4 +30,4 @@ def trouble(said: Said | None, *, now: float | None = None) -> Markup:
         Row(name, (name, condition.why or "", moment(condition.since)), "warn")
         for name, condition in said.wrong.items()
     ]
-    return silent + (table("Wrong at the coordinator", COLUMNS, rows, empty="") if rows else Markup(""))
+    return silent + (table("Problems of the coordinator", COLUMNS, rows, empty="") if rows else Markup(""))

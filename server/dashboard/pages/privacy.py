@@ -1,4 +1,4 @@
-"""Privacy: what every site's data have spent, across runs, what is left, and when it runs out."""
+"""The page of privacy budgets: spent and left for every site, across runs, and when they run out."""
 
 from __future__ import annotations
 
@@ -21,17 +21,21 @@ from server.store.spending import verify_account
 from server.store.spent import RunSpentRow, read_spent
 
 NEARLY = 0.8
-"""Share of a budget from which on it is nearly spent."""
+"""Share of a budget above which it counts as nearly spent."""
 RECEIPTS = 50
 WAITING = 50
 
 COLUMNS = (
     Column("Site"),
     Column("Dataset"),
-    Column("ε spent", number=True, hint="Of everything ever charged to the dataset, and of what was sent, at most"),
+    Column(
+        "ε spent",
+        number=True,
+        hint="Upper bound: everything ever charged to the dataset, plus tasks that were sent and not yet confirmed",
+    ),
     Column("Budget", number=True, hint="The site's lifetime ε for the dataset, set by the site's policy"),
     Column("Left", number=True),
-    Column("Lasts", hint="If rounds go on as the last one, at the present pace"),
+    Column("Lasts", hint="If rounds continue like the last one, at the current pace"),
     Column("σ", number=True, hint="Noise multiplier of the last round"),
     Column("δ", number=True),
     Column("Adjacency"),
@@ -85,8 +89,8 @@ async def show(board: AppState, request: Request) -> None:
         with ui.element("div").classes("heading"):
             Html(
                 Markup(
-                    "<h1>Privacy</h1><p>Figures are the sites' own, as they signed them, and the most that what "
-                    "was sent to them since can cost.</p>"
+                    "<h1>Privacy</h1><p>Figures that the sites signed, plus the most "
+                    "that tasks sent since then can cost.</p>"
                 )
             )
             with ui.element("div").classes("actions"):
@@ -125,12 +129,13 @@ def chooser(live: Live[Shown], choice: Choice) -> None:
 
 
 def alerts(ledgers: Sequence[PrivacyRow], choice: Choice) -> Markup:
-    """What somebody has to do, and what a check has found."""
+    """Problems that need a person, and the result of the last check of signatures."""
     said = Markup("")
     if insecure := [row for row in ledgers if row.insecure]:
         names = ", ".join(sorted({row.site for row in insecure}))
         said += note(
-            f"Insecure noise at {names}: it came from a seed (`privacy.insecure_seed`), so these ε are no guarantee.",
+            f"Insecure noise at {names}: it comes from a seed (`privacy.insecure_seed`), so these ε values are not a "
+            "guarantee.",
             "bad",
         )
     if choice.checked is not None:
@@ -152,7 +157,7 @@ def summary(ledgers: Sequence[PrivacyRow]) -> Markup:
         [
             Figure("Ledgers", str(len(ledgers)), counted(len({row.site for row in ledgers}), "site")),
             Figure(
-                "Least left",
+                "Smallest budget left",
                 "–" if worst is None else epsilon_left(worst.left),
                 "" if worst is None else f"ε, {worst.site}",
             ),
@@ -161,7 +166,7 @@ def summary(ledgers: Sequence[PrivacyRow]) -> Markup:
             Figure(
                 "Not signed",
                 str(unsigned),
-                "receipts without a signature" if unsigned else "all are",
+                "receipts without a valid signature" if unsigned else "all are signed",
                 "bad" if unsigned else "plain",
             ),
         ]
@@ -173,7 +178,7 @@ def share_spent(row: PrivacyRow) -> float:
 
 
 def ledger_table(ledgers: Sequence[PrivacyRow], choice: Choice) -> Markup:
-    return table("What every ledger has spent", COLUMNS, [ledger_row(row, choice) for row in ledgers], empty=EMPTY)
+    return table("Budget spent, by ledger", COLUMNS, [ledger_row(row, choice) for row in ledgers], empty=EMPTY)
 
 
 def ledger_row(row: PrivacyRow, choice: Choice) -> Row:
@@ -182,7 +187,7 @@ def ledger_row(row: PrivacyRow, choice: Choice) -> Row:
     cells = (
         Markup("{}<small>{}</small>").format(row.site, row.kind),
         row.dataset,
-        spent_cell(row, bar(spent, f"share of the budget of {row.site}", tone)),
+        spent_cell(row, bar(spent, f"share of the budget spent by {row.site}", tone)),
         epsilon(row.budget),
         epsilon_left(row.left),
         lasts(row),
@@ -212,10 +217,10 @@ def lasts(row: PrivacyRow) -> Markup:
     if forecast.rounds_left is None:
         return Markup("more than 100,000 rounds")
     if forecast.rounds_left == 0:
-        return badge("no further round", "bad")
+        return badge("no round left", "bad")
     rounds = ("" if forecast.exact else "at least ") + counted(forecast.rounds_left, "round")
     when = Markup(" until {}").format(moment(60 * round(forecast.runs_out_at / 60))) if forecast.runs_out_at else ""
-    seen = " · the site has charged more than was seen here" if forecast.complete is False else ""
+    seen = " · the site has charged more than this coordinator knows" if forecast.complete is False else ""
     return Markup("{}<small>{}{}</small>").format(rounds, when, seen)
 
 
@@ -234,18 +239,18 @@ def ledger_state(row: PrivacyRow, choice: Choice) -> Markup:
 WAITING_COLUMNS = (
     Column("Site"),
     Column("Run"),
-    Column("Tasks", number=True, hint="Sent, may have been charged, and no receipt covers them"),
-    Column("ε of the run, at most", number=True, hint="Until a receipt says less, what was sent counts as charged"),
+    Column("Tasks", number=True, hint="Sent, possibly charged, and not covered by a receipt"),
+    Column("ε of the run, at most", number=True, hint="Sent tasks count as charged until a receipt shows less"),
     Column("Confirmed", number=True, hint="By the site's newest receipt of the run"),
 )
 
 
 def waiting_table(rows: Sequence[RunSpentRow]) -> Markup:
     return table(
-        "Sent, not confirmed by a receipt",
+        "Sent tasks without a receipt",
         WAITING_COLUMNS,
         map(waiting_row, rows),
-        empty="Receipts cover everything that was sent.",
+        empty="All sent tasks are covered by receipts.",
     )
 
 
@@ -275,9 +280,7 @@ RECEIPT_COLUMNS = (
 
 
 def receipt_table(receipts: Sequence[ReceiptRow]) -> Markup:
-    return table(
-        "Receipts, the newest first", RECEIPT_COLUMNS, map(receipt_row, receipts), empty="There is no receipt."
-    )
+    return table("Receipts, newest first", RECEIPT_COLUMNS, map(receipt_row, receipts), empty="No receipts.")
 
 
 def receipt_row(row: ReceiptRow) -> Row:

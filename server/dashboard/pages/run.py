@@ -1,4 +1,4 @@
-"""One run: what it has learnt, what it cost, who took part and who did not, and why."""
+"""The page of one run: quality, cost, clients, and why some did not train."""
 
 from __future__ import annotations
 
@@ -90,11 +90,14 @@ async def show(board: AppState, request: Request, name: str) -> None:
             *verdict_of(run),
         )
 
+    def opened(connection: Connection) -> tuple[Shown, RunDetail]:
+        value = read(connection)
+        return value, read_detail(connection, value.run)
+
     try:
-        first = await board.read(read)
+        first, detail = await board.read(opened)
     except SettingsError as problem:
         raise HTTPException(404, str(problem)) from None
-    detail = await board.read(lambda connection: read_detail(connection, first.run))
     with page(request, first.run.name, here="/") as visit:
         live = Live(board, lambda: board.read(read), first)
         with ui.element("div").classes("heading"):
@@ -109,9 +112,9 @@ async def show(board: AppState, request: Request, name: str) -> None:
         live.html(lambda value: parts.verdict(value.standing, value.verdict))
         charts(live, visit, detail)
         people(live, visit)
-        with card("What was asked of it"):
+        with card("Commands"):
             live.html(lambda value: parts.order_table(value.orders))
-        with card("What it was made with"):
+        with card("Details"):
             Html(parts.made_with(first.run, detail))
         with card("Log"):
             live.html(lambda value: parts.log_of(value.log))
@@ -145,7 +148,8 @@ def people(live: Live[Shown], visit: PageContext) -> None:
     with card("Clients by round"):
         live.chart(
             lambda value: timeline_chart(visit.colours, value.cells),
-            label="What became of every client in every round; the table below says why clients did not train",
+            label="Outcome of every client in every round; the table below gives the reasons when a client did not "
+            "train",
             classes="chart tall",
         )
     with card("Clients"):

@@ -1,4 +1,5 @@
-"""What an operator does to a run: each asked once more, written to the audit log, and obeyed by the run's own loop."""
+"""Buttons that control a run: each asks for confirmation, is written to the audit log, and is carried out by the run's
+own loop."""
 
 from __future__ import annotations
 
@@ -33,25 +34,26 @@ class Action:
 
 AT_WORK: tuple[State, ...] = ("waiting", "running")
 ACTIONS = (
-    Action("pause", "Pause", AT_WORK, "The present round is finished; then the run waits until somebody resumes it."),
-    Action("resume", "Resume", ("paused",), "Rounds go on where they stopped."),
+    Action("pause", "Pause", AT_WORK, "The current round is finished; then the run waits until it is resumed."),
+    Action("resume", "Resume", ("paused",), "Rounds continue where they stopped."),
     Action(
         "export",
         "Export adapter",
         (*AT_WORK, "paused"),
-        "The adapter of the last whole round is written to the run's folder before the next.",
+        "The adapter of the last complete round is written to the run's folder before the next round.",
     ),
     Action(
         "stop",
         "Stop after this round",
         AT_WORK,
-        "The present round is finished and kept; then the run ends. It can go on from its checkpoint.",
+        "The current round is finished and saved; then the run ends. It can be resumed from its checkpoint.",
     ),
     Action(
         "stop-now",
         "Stop now",
         (*AT_WORK, "paused"),
-        "The present round is given up; what sites have spent for it stays spent. It can go on from its checkpoint.",
+        "The current round is discarded; privacy budget that sites spent on it remains spent. The run can be resumed "
+        "from its checkpoint.",
         harsh=True,
     ),
 )
@@ -60,7 +62,7 @@ GO_ON = Action(
     "go-on",
     "Resume from checkpoint",
     ("stopped", "failed", "died"),
-    "It goes on after its last whole round.",
+    "It continues after its last complete round.",
 )
 
 
@@ -87,7 +89,7 @@ def action_buttons(
     buttons.append((ui.button("Exclude a site", on_click=choose_sites).props("outline"), (*AT_WORK, "paused")))
     if board.pad is not None:
         buttons.append((ui.button(GO_ON.label, on_click=lambda: go_on(board, client, run, after)), GO_ON.states))
-    download = ui.button("Download adapter", on_click=lambda: ui.download.from_url(f"/run/{run.run}/adapter.zip"))
+    download = ui.button("Download adapter", on_click=lambda: ui.download.from_url(f"/api/v1/runs/{run.run}/adapter"))
     download.props("outline")
 
     def show(now: RunRow) -> None:
@@ -121,7 +123,9 @@ async def give(
     except SettingsError as problem:
         ui.notify(str(problem), type="negative")
         return
-    ui.notify(f"{verb} is written down; the run obeys it within seconds, or at the end of its round.", type="positive")
+    ui.notify(
+        f"{verb} is recorded; the run carries it out within seconds, or at the end of its round.", type="positive"
+    )
     await after()
 
 
@@ -139,21 +143,21 @@ async def go_on(board: AppState, client: Client, run: RunRow, after: Callable[[]
         ui.notify(str(problem), type="negative")
         return
     await board.audit(principal.name, "run-resumed", run=run.run)
-    ui.notify("It goes on as soon as it has loaded its model.", type="positive")
+    ui.notify("It continues as soon as it has loaded its model.", type="positive")
     await after()
 
 
 def allowed(board: AppState, client: Client, role: Role = Role.OPERATOR) -> Principal | None:
-    """Who is logged in on this page, if their role covers `role`; otherwise it is said."""
+    """The user of this page if their role covers `role`; otherwise None, after a message."""
     principal = board.doors.principal(client.request.headers)[0]
     if principal is None or not principal.role.covers(role):
-        ui.notify(f"This needs the role {role.value}. Log in as somebody who has it.", type="negative")
+        ui.notify(f"This needs the role {role.value}. Log in as a user with that role.", type="negative")
         return None
     return principal
 
 
 async def confirmed(title: str, meaning: str, yes: str, *, harsh: bool = False) -> bool:
-    """Ask once more."""
+    """Ask the user for confirmation."""
     with ui.dialog() as dialog, ui.card().classes("dialog"):
         ui.label(title).classes("dialog-title")
         ui.label(meaning)
@@ -169,8 +173,8 @@ async def chosen_site(sites: list[str], excluded: frozenset[str]) -> str | None:
     """A site to exclude, or an excluded one to ask again."""
     with ui.dialog() as dialog, ui.card().classes("dialog"):
         ui.label("Exclude a site").classes("dialog-title")
-        ui.label("From the next round on the site is not asked; choose an excluded one to ask it again.")
-        names = {site: f"{site} (excluded: ask it again)" if site in excluded else site for site in sites}
+        ui.label("From the next round on, the site gets no tasks. Choose an excluded site to include it again.")
+        names = {site: f"{site} (excluded: include again)" if site in excluded else site for site in sites}
         field = ui.select(names, label="Site").props("outlined").classes("full")
         with ui.row().classes("dialog-buttons"):
             ui.button("Cancel", on_click=lambda: dialog.submit(None)).props("flat")

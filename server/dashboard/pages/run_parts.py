@@ -16,32 +16,32 @@ from server.store.rows import FailureRow, OrderRow, RunDetail, RunRow, RunSiteRo
 
 
 def heading(run: RunRow) -> Markup:
-    return Markup("<h1>{} {}</h1><p>{} · {} · begun {} · heard {}</p>").format(
-        run.name, state_badge(run), run.strategy, run.kind, moment(run.begun_at), moment(run.heard_at, "ago")
+    return Markup("<h1>{} {}</h1><p>{} · {} · started {} · last seen {}</p>").format(
+        run.name, state_badge(run), run.strategy, run.kind, moment(run.started_at), moment(run.last_seen_at, "ago")
     )
 
 
 def alerts(run: RunRow) -> Markup:
-    """What somebody has to do, if anything."""
+    """Problems that need a person, if there are any."""
     said = Markup("")
     if run.waiting is not None:
         said += Markup(
-            '<p class="note warn">Waiting for sites: {} of {} connected; it gives up {}. '
-            "Are the sites up? <code>fedlora client doctor</code> tells each of them.</p>"
+            '<p class="note warn">Waiting for sites: {} of {} connected; the run stops waiting {}. '
+            "Are the sites running? Run <code>fedlora client doctor</code> at each site.</p>"
         ).format(run.waiting.connected, counted(run.waiting.needed, "client"), moment(run.waiting.until, "ago"))
     tone, meaning = STATES[run.state]
     if tone in ("bad", "warn") and run.waiting is None:
-        why = f" {run.why}" if run.why else ""
+        why = f" {run.reason}" if run.reason else ""
         said += note(f"{run.state.capitalize()}. {meaning}{why}", tone)
     if run.insecure:
         said += note(
-            "Some noise of this run came from a seed: every ε below is a figure of a test, not a guarantee.", "bad"
+            "Some noise of this run came from a seed: the ε values below are for tests and are not a guarantee.", "bad"
         )
     return said
 
 
 def summary(run: RunRow, sites: Sequence[RunSiteRow]) -> Markup:
-    missing = [site for site in sites if site.misses]
+    missing = [site for site in sites if site.missed_in_a_row]
     unknown = "not measured yet" if run.active else "not measured"
     metric = run.judged_by
     best = f"best {figure(run.best_score, metric)}" if run.best_score is not None else unknown
@@ -83,11 +83,11 @@ def against(sent: int, dense: int | None) -> str:
     return f"{saving(sent, dense)} than dense" if dense and sent else ""
 
 
-HINT = "Of the adapter as received, on the client's own test examples"
+HINT = "The received adapter, measured on the client's own test examples"
 
 
 def client_columns(metric: Metric) -> tuple[Column, ...]:
-    """The loss has one of its own where it is not what the task is compared by."""
+    """The columns of the client table; the loss is a separate one unless it is the task's main metric."""
     scored = () if metric.name == LOSS.name else (Column(metric.title, number=True, hint=HINT),)
     return (
         Column("Client"),
@@ -98,7 +98,7 @@ def client_columns(metric: Metric) -> tuple[Column, ...]:
         Column("Round time", number=True, hint="Mean of the rounds in which it trained"),
         Column("Sent up", number=True),
         Column("Received", number=True),
-        Column("Heard"),
+        Column("Last seen"),
     )
 
 
@@ -107,13 +107,13 @@ def client_table(sites: Sequence[RunSiteRow], metric: Metric) -> Markup:
         "Clients of this run",
         client_columns(metric),
         [client_row(site, metric) for site in sites],
-        empty="No client was asked yet; the first round has not begun.",
+        empty="No tasks were sent yet; the first round has not started.",
     )
 
 
 def client_row(site: RunSiteRow, metric: Metric) -> Row:
     outcome = badge(site.last_outcome, OUTCOMES[site.last_outcome])
-    missed = f"missed {counted(site.misses, 'round')} in a row" if site.misses > 1 else ""
+    missed = f"missed {counted(site.missed_in_a_row, 'round')} in a row" if site.missed_in_a_row > 1 else ""
     why = " · ".join(part for part in (site.last_code or "", missed) if part)
     cells = (
         site.site,
@@ -124,15 +124,15 @@ def client_row(site: RunSiteRow, metric: Metric) -> Row:
         duration(site.mean_seconds),
         size(site.bytes_up),
         size(site.bytes_down),
-        moment(site.last_heard_at, "ago"),
+        moment(site.last_seen_at, "ago"),
     )
     return Row(site.site, cells)
 
 
 FAILURES = (
     Column("Client"),
-    Column("What"),
-    Column("Why"),
+    Column("Outcome"),
+    Column("Reason"),
     Column("Times", number=True),
     Column("Last in round", number=True),
     Column("At"),
@@ -155,11 +155,11 @@ def failure_table(failures: Sequence[FailureRow]) -> Markup:
         for row in failures
     ]
     return table(
-        "Why clients did not train", FAILURES, rows, empty="Every client that was asked has trained, in every round."
+        "Why clients did not train", FAILURES, rows, empty="Every client trained in every round in which it was asked."
     )
 
 
-ORDERS = (Column("What"), Column("By"), Column("At"), Column("Obeyed"), Column("Outcome"))
+ORDERS = (Column("Command"), Column("By"), Column("At"), Column("Handled"), Column("Result"))
 
 
 def order_table(orders: Sequence[OrderRow]) -> Markup:
@@ -167,16 +167,16 @@ def order_table(orders: Sequence[OrderRow]) -> Markup:
         Row(
             str(row.id),
             (
-                f"{row.verb} {row.argument or ''}",
+                f"{row.action} {row.argument or ''}",
                 row.who,
-                moment(row.placed_at),
-                moment(row.taken_at) if row.taken_at else "waits for the round to end",
+                moment(row.created_at),
+                moment(row.handled_at) if row.handled_at else "waiting for the end of the round",
                 row.outcome or "",
             ),
         )
         for row in orders
     ]
-    return table("What was asked of this run", ORDERS, rows, empty="Nobody has asked anything of this run.")
+    return table("Commands to this run", ORDERS, rows, empty="No commands yet.")
 
 
 def made_with(run: RunRow, detail: RunDetail) -> Markup:
@@ -193,8 +193,8 @@ def made_with(run: RunRow, detail: RunDetail) -> Markup:
 def log_of(lines: Sequence[str] | None) -> Markup:
     if lines is None:
         return note(
-            "There is no log of this run on this machine: a simulation's is what its terminal shows, "
-            "a deployed run's lies beside its coordinator."
+            "There is no log of this run on this machine: a simulation prints to its terminal, and "
+            "the log of a deployed run is on the coordinator's machine."
         )
     if not lines:
         return note("The log is empty.")

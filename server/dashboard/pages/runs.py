@@ -1,8 +1,8 @@
-"""Runs: what goes on, what went on, and several side by side."""
+"""The page of all runs, active and ended, with a comparison of several."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -10,7 +10,7 @@ from markupsafe import Markup
 from nicegui import ui
 from sqlalchemy import Connection
 
-from fedlora.tasks.metric import shared
+from fedlora.tasks.metric import Metric, shared
 from server.dashboard.doors.access import Role
 from server.dashboard.drawing.charts import Line, lines
 from server.dashboard.drawing.live import Chart, Html, Live
@@ -38,7 +38,7 @@ class Shown:
     runs: tuple[RunRow, ...]
     compared: tuple[tuple[RunRow, tuple[RoundRow, ...]], ...]
     said: Said | None = None
-    """By the coordinator, of itself."""
+    """The coordinator's report about itself."""
 
 
 @dataclass
@@ -110,13 +110,13 @@ def summary(runs: Sequence[RunRow]) -> Markup:
     return figures(
         [
             Figure(
-                "Going on",
+                "Running",
                 str(len(active)),
                 f"{waiting} waiting for sites" if waiting else "",
                 "warn" if waiting else "plain",
             ),
             Figure("Finished", str(sum(run.state == "finished" for run in runs)), f"of {len(runs)}"),
-            Figure("Broken", str(len(broken)), "look below" if broken else "", "bad" if broken else "plain"),
+            Figure("Broken", str(len(broken)), "see the list below" if broken else "", "bad" if broken else "plain"),
             Figure("Sent up", size(sum(run.bytes_up for run in runs)), saving_of(runs)),
             Figure(
                 "Worst ε of a run",
@@ -135,29 +135,33 @@ def saving_of(runs: Sequence[RunRow]) -> str:
     return f"{saving(sum(run.bytes_up for run in known), sum(run.dense_up or 0 for run in known))} than dense factors"
 
 
-def columns(runs: Sequence[RunRow]) -> tuple[Column, ...]:
+def columns(metric: Metric | None) -> tuple[Column, ...]:
     return (
         Column("Run"),
         Column("State"),
         Column("Rounds"),
         Column("Strategy"),
-        Column(score_of(runs), number=True, hint="On the coordinator's test set, after the last evaluated round"),
+        Column(score_of(metric), number=True, hint="On the coordinator's test set, after the last evaluated round"),
         Column("Sent up", number=True, hint="By all clients together"),
         Column("Sent down", number=True),
         Column("Worst ε", number=True, hint="The largest ε of any site in this run"),
-        Column("Begun"),
+        Column("Started"),
     )
 
 
-def score_of(runs: Sequence[RunRow]) -> str:
-    """What they are compared by, as a heading; one word for all where they are of several tasks."""
-    metric = shared(run.judged_by for run in runs)
+def score_of(metric: Metric | None) -> str:
+    """What runs are compared by, as a heading; one word for all where they are of several tasks."""
     return "Score" if metric is None else metric.title
 
 
-def named_score(run: RunRow, value: float | None, runs: Sequence[RunRow]) -> Markup:
-    """With the metric's name where the heading does not say it."""
-    name = "" if value is None or shared(run.judged_by for run in runs) else run.judged_by.words
+def metric_of(runs: Iterable[RunRow]) -> Metric | None:
+    """What all of them are compared by; None where they are of several tasks."""
+    return shared(run.judged_by for run in runs)
+
+
+def named_score(run: RunRow, value: float | None, metric: Metric | None) -> Markup:
+    """With the metric's name where the heading, which is of `metric`, does not say it."""
+    name = "" if value is None or metric is not None else run.judged_by.words
     return Markup("{}{}").format(figure(value, run.judged_by), Markup("<small>{}</small>").format(name) if name else "")
 
 
@@ -165,21 +169,21 @@ def run_table(runs: Sequence[RunRow], choice: Choice) -> Markup:
     if not runs:
         return note(EMPTY)
     wanted = [run for run in runs if choice.text in f"{run.name} {run.strategy} {run.state} {run.run}".lower()]
-    shown = wanted[: choice.most]
+    shown, metric = wanted[: choice.most], metric_of(runs)
     text = table(
         "All runs, the newest first",
-        columns(runs),
-        [run_row(run, runs) for run in shown],
+        columns(metric),
+        [run_row(run, metric) for run in shown],
         empty=f"No run has “{choice.text}” in its name, strategy or state.",
     )
     more = len(wanted) - len(shown)
     return text + (note(f"{more} older runs are not shown: filter by name, strategy or state.") if more else Markup(""))
 
 
-def run_row(run: RunRow, runs: Sequence[RunRow]) -> Row:
+def run_row(run: RunRow, metric: Metric | None) -> Row:
     name = link(f"/run/{run.run}", run.name)
     kind = Markup("<small>{} · {}</small>").format(run.kind, run.run[:8])
-    state = state_badge(run) + Markup("<small>{}</small>").format(run.why or clients_of(run))
+    state = state_badge(run) + Markup("<small>{}</small>").format(run.reason or clients_of(run))
     spent = epsilon(run.epsilon_max)
     insecure = Markup("<small>insecure noise</small>") if run.insecure else Markup("")
     cells = (
@@ -187,11 +191,11 @@ def run_row(run: RunRow, runs: Sequence[RunRow]) -> Row:
         state,
         progress(run),
         run.strategy,
-        named_score(run, run.score, runs),
+        named_score(run, run.score, metric),
         size(run.bytes_up),
         size(run.bytes_down),
         Markup("{}{}").format(spent, insecure),
-        moment(run.begun_at),
+        moment(run.started_at),
     )
     return Row(run.run, cells, "bad" if run.insecure else "plain")
 
@@ -201,7 +205,7 @@ def comparison(live: Live[Shown], choice: Choice, visit: PageContext) -> None:
     with ui.element("section").classes("card").props('aria-label="Comparison"') as card:
         Html(Markup("<h2>Compared</h2>"))
         live.html(lambda value: compared_table(value))
-        score = score_of(live.value.runs)
+        score = score_of(metric_of(live.value.runs))
         with ui.element("div").classes("two"):
             live.chart(lambda value: by_round(visit.colours, value), label=f"{score} by round of the compared runs")
             live.chart(
@@ -211,14 +215,14 @@ def comparison(live: Live[Shown], choice: Choice, visit: PageContext) -> None:
 
 
 def compared_table(value: Shown) -> Markup:
-    runs = [run for run, _ in value.compared]
+    metric = metric_of(run for run, _ in value.compared)
     headings = (
         Column("Run"),
         Column("Rounds", number=True),
-        Column(score_of(runs), number=True),
+        Column(score_of(metric), number=True),
         Column("Best", number=True),
         Column("Loss (nats)", number=True),
-        Column("Aggregation error, at most", number=True),
+        Column("Largest aggregation error", number=True),
         Column("Sent up", number=True),
         Column("Against dense", number=True),
         Column("Worst ε", number=True),
@@ -229,8 +233,8 @@ def compared_table(value: Shown) -> Markup:
             (
                 link(f"/run/{run.run}", title(run)),
                 str(run.rounds),
-                named_score(run, run.score, runs),
-                named_score(run, run.best_score, runs),
+                named_score(run, run.score, metric),
+                named_score(run, run.best_score, metric),
                 number(run.loss),
                 error(run.aggregation_error_max),
                 size(run.bytes_up),
@@ -244,7 +248,7 @@ def compared_table(value: Shown) -> Markup:
 
 
 def by_round(colours: Palette, value: Shown) -> Chart:
-    metric = shared(run.judged_by for run, _ in value.compared)
+    metric = metric_of(run for run, _ in value.compared)
     scale = scale_of(metric)
     drawn = [
         Line(title(run), [(row.round, scale * row.score) for row in rounds if row.score is not None])
@@ -254,7 +258,7 @@ def by_round(colours: Palette, value: Shown) -> Chart:
 
 
 def by_bytes(colours: Palette, value: Shown) -> Chart:
-    metric = shared(run.judged_by for run, _ in value.compared)
+    metric = metric_of(run for run, _ in value.compared)
     drawn = []
     for run, rounds in value.compared:
         sent, points = 0, []

@@ -1,4 +1,4 @@
-"""The frame of every page: where one is, who one is, light or dark."""
+"""The frame of every page: navigation, user, and light or dark colours."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEAD = (
 
 @dataclass(frozen=True)
 class PageContext:
-    """One opening of a page: by whom, and in which colours."""
+    """One visit to a page: the user, and the colours."""
 
     principal: Principal
     colours: Palette

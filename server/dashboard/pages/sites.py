@@ -1,4 +1,4 @@
-"""Sites: who takes part, who is missing, with what, and what it costs them."""
+"""The page of all sites: which take part, which are missing, their devices and their traffic."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from server.trust.renewal import ROLL_DAYS
 SOON_DAYS = 30
 COLUMNS = (
     Column("Site"),
-    Column("Last heard"),
+    Column("Last seen"),
     Column("Last round"),
     Column("Trained", number=True, hint="Rounds in which it trained, of those in which it was asked, over all runs"),
     Column("Not trained", hint="Late, refused, failed"),
     Column("Round time", number=True, hint="Mean of the rounds in which it trained"),
     Column("Sent", number=True),
     Column("Received", number=True),
-    Column("Runs on", hint="Version of fedlora and device, as the site says"),
-    Column("Declared resources", hint="What the site says that it can carry"),
+    Column("Runs on", hint="Version of fedlora and device, as reported by the site"),
+    Column("Declared resources", hint="Resources that the site declared for training"),
 )
 EMPTY = (
-    "No site has been asked yet. Sites join with `fedlora client enroll` and `fedlora admin approve`; in a simulation "
-    "they are there with its first round."
+    "No site has been asked yet. Sites join with `fedlora client enroll` and `fedlora admin approve`; those of "
+    "a simulation appear with its first round."
 )
 
 
@@ -55,7 +55,8 @@ class Shown:
 
 @dataclass(frozen=True)
 class Coordinator:
-    """What the folder of server.yaml says, where it is here: who may take part, how long the certificate holds."""
+    """The coordinator's own state, if its folder is on this machine: approved sites, and how long its certificate is
+    valid."""
 
     name: str
     certificate_days: int
@@ -98,7 +99,7 @@ async def show(board: AppState, request: Request) -> None:
     with page(request, "Sites", here="/sites"):
         live = Live(board, lambda: board.read(read), first)
         with ui.element("div").classes("heading"):
-            Html(Markup("<h1>Sites</h1><p>Over all runs of this store.</p>"))
+            Html(Markup("<h1>Sites</h1><p>All runs in this store.</p>"))
         live.html(lambda value: summary(value.sites))
         with ui.element("section").classes("card").props('aria-label="Sites"'):
             live.html(lambda value: site_table(value.sites))
@@ -127,13 +128,13 @@ def site_table(sites: Sequence[SiteRow]) -> Markup:
 
 def site_row(site: SiteRow) -> Row:
     last = badge(site.last_outcome, OUTCOMES[site.last_outcome])
-    missed = f"missed {counted(site.misses, 'round')} in a row" if site.misses > 1 else ""
+    missed = f"missed {counted(site.missed_in_a_row, 'round')} in a row" if site.missed_in_a_row > 1 else ""
     why = " · ".join(part for part in (site.last_code or "", missed, site.last_run) if part)
     missing = Markup("<small>missing since {}</small>").format(moment(site.missing_since)) if site.missing_since else ""
     not_trained = [f"{count} {name}" for name in ("late", "refused", "failed") if (count := getattr(site, name))]
     cells = (
         Markup("{}<small>{} · {}</small>").format(site.site, site.kind, counted(site.runs, "run")),
-        Markup("{}{}").format(moment(site.last_heard_at, "ago"), missing),
+        Markup("{}{}").format(moment(site.last_seen_at, "ago"), missing),
         last + Markup("<small>{}</small>").format(why),
         f"{site.trained} of {site.asked}",
         ", ".join(not_trained) or "never",
@@ -149,14 +150,19 @@ def site_row(site: SiteRow) -> Row:
 def who_may(coordinator: Coordinator) -> Markup:
     """The coordinator's own certificate, and the sites whose keys it accepts."""
     authority = time_left(coordinator.authority_days, soon=ROLL_DAYS)
-    never = Markup("<small>never here: {}</small>").format(", ".join(coordinator.never_came))
-    approved = Markup("{}").format(", ".join(coordinator.approved) or "none yet: fedlora admin approve")
+    never = Markup("<small>never connected: {}</small>").format(", ".join(coordinator.never_came))
+    approved = Markup("{}").format(", ".join(coordinator.approved) or "none yet; approve with: fedlora admin approve")
     return Markup('<section class="card" aria-label="Coordinator"><h2>Coordinator {}</h2>{}</section>').format(
         coordinator.name,
         pairs(
             [
                 ("Server certificate", time_left(coordinator.certificate_days, soon=SOON_DAYS)),
-                ("Authority", Markup("{} {}").format(authority, "and all certificates; fedlora admin roll-authority")),
+                (
+                    "Authority",
+                    Markup("{} {}").format(
+                        authority, "applies to all certificates; renew with: fedlora admin roll-authority"
+                    ),
+                ),
                 ("Approved sites", approved + never if coordinator.never_came else approved),
                 ("Revoked sites", ", ".join(coordinator.revoked) or "none"),
             ]
@@ -182,7 +188,7 @@ MEANINGS = {
 def runs_on(site: SiteRow) -> Markup:
     """Version and device; marked where the version is not the coordinator's."""
     if site.machine is None:
-        return Markup("{}").format("simulated here" if site.kind == "simulation" else "not told")
+        return Markup("{}").format("simulated here" if site.kind == "simulation" else "not reported")
     machine = Machine.model_validate(site.machine)
     version = (
         machine.fedlora if machine.fedlora == __version__ else badge(f"{machine.fedlora}, not {__version__}", "warn")

@@ -20,7 +20,7 @@ from server.dashboard.state import AppState
 from server.runs import launch
 
 CANNOT = (
-    "No run is started from here: this dashboard has no coordinator's folder beside its store, and it was started "
+    "This dashboard cannot start runs: its store is not in a coordinator's folder, and it was started "
     "without --allow-simulations. At a terminal: `fedlora server run RECIPE`, or `fedlora simulate RECIPE`."
 )
 
@@ -58,7 +58,7 @@ class Form:
             self.packaged.props("outlined dense")
             self.examples.props("outlined dense")
             self.text = ui.textarea("Recipe (YAML)", on_change=self.changed).props("outlined").classes("full recipe")
-            Html(note(f"It will be {kind}, in {self.pad.runs}. `fedlora config show` explains every setting."))
+            Html(note(f"This will start {kind} in {self.pad.runs}. `fedlora config show` explains every setting."))
             with ui.element("div").classes("tools"):
                 ui.button("Check and plan", on_click=self.plan).props("outline")
                 self.go = ui.button("Start", on_click=self.start)
@@ -79,7 +79,7 @@ class Form:
         """Validate, and say what the run would send and spend."""
         try:
             recipe = launch.read_recipe(self.text.value or "")
-            self.verdict.show(note("Packing a message of this recipe to see how long it is …"))
+            self.verdict.show(note("Packing a message of this recipe to measure its size …"))
             plan = await asyncio.to_thread(launch.planned, self.pad, recipe, examples=int(self.examples.value or 1))
         except (SettingsError, ValueError) as problem:
             self.verdict.show(note(str(problem), "bad"))
@@ -93,7 +93,8 @@ class Form:
         name, recipe = (self.name.value or "").strip(), self.planned
         if recipe is None:
             return
-        meaning = f"{recipe.strategy.name}, {counted(recipe.rounds.count, 'round')}. Privacy that is spent stays spent."
+        rounds = counted(recipe.rounds.count, "round")
+        meaning = f"{recipe.strategy.name}, {rounds}. Privacy budget that is spent cannot be recovered."
         if not await confirmed(f"Start {name}?", meaning, "Start"):
             return
         principal = allowed(self.board, self.client)

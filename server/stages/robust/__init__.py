@@ -1,1 +1,2 @@
-"""What one lying client can do to a round, bounded: a stage between the intake and `strategy.combine`. See stage.py."""
+"""Robust aggregation: limits what a lying client can do to a round. A stage between the intake and `strategy.combine`;
+see stage.py."""

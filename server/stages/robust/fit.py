@@ -17,15 +17,15 @@ def require_enough(recipe: Recipe, number: int, asked: int, adapter: Adapter) ->
     settings, rounds = recipe.robust, recipe.rounds
     if asked < settings.least_updates:
         raise RunError(
-            f"round {number}: {settings.precondition}, and {asked} clients are asked. Connect more and wait for them "
-            f"(rounds.min_clients={rounds.min_clients}), ask more of them (rounds.fraction={rounds.fraction}), or "
-            "lower robust.attackers. Nothing was changed."
+            f"round {number}: {settings.precondition}, but {asked} clients are asked. Connect more clients and wait "
+            f"for them (rounds.min_clients={rounds.min_clients}), ask more of them "
+            f"(rounds.fraction={rounds.fraction}), or lower robust.attackers. Nothing was changed."
         )
     if settings.rule != "mean" and (needed_mb := held_mb(asked, adapter)) > settings.memory_mb:
         raise RunError(
-            f"round {number}: robust.rule={settings.rule} holds the updates of {asked} clients at once, "
+            f"round {number}: robust.rule={settings.rule} keeps the updates of {asked} clients in memory at once, "
             f"{needed_mb:.0f} MB, more than robust.memory_mb={settings.memory_mb:.0f}. Raise it, ask fewer clients "
-            "(rounds.fraction), or choose robust.norm_bound alone, which holds one at a time. Nothing was changed."
+            "(rounds.fraction), or choose robust.norm_bound alone, which keeps one at a time. Nothing was changed."
         )
 
 

@@ -49,7 +49,7 @@ class Robust:
 
 @dataclass(frozen=True)
 class Heard:
-    """One update, and where it came in the order of arrival."""
+    """One update, and its position in the order of arrival."""
 
     position: int
     update: Update
@@ -70,7 +70,7 @@ def robust(updates: Iterable[Update], settings: RobustSettings, this: Round) -> 
     if len(arrived) < settings.least_updates:
         raise this.stop(f"{settings.precondition}, {len(arrived)} arrived. ")
     if liars > settings.attackers:
-        raise this.stop(f"{liars} were left out already, more than robust.attackers={settings.attackers} may lie. ")
+        raise this.stop(f"{liars} were already left out, more than robust.attackers={settings.attackers} allows. ")
     yield from chosen(held, settings, this, attackers=settings.attackers - liars)
 
 

@@ -99,7 +99,7 @@ def test_a_residual_that_starts_elsewhere_is_refused_and_changes_nothing(tmp_pat
     for number in (1, 2, 3):
         state = strategy.step(state, strategy.combine(updates_for(strategy, state, round_number=number)))
     residual = strategy.broadcast(state, Recipient("a", 2)).residual
-    with pytest.raises(ValueError, match="starts at base version 2, this site holds 0"):
+    with pytest.raises(ValueError, match="starts at base version 2, but this site has 0"):
         hold(tmp_path, "run", 3, residual, since=2)
     assert not (tmp_path / "base.safetensors").exists()
 

@@ -41,10 +41,10 @@ def test_an_unknown_target_is_refused_with_the_names_that_exist(tiny_bert):
 def test_an_attention_that_is_no_layer_is_named_with_what_could_be_adapted(tmp_path):
     encoder = AutoModel.from_pretrained(save("xlnet", tmp_path))
     with pytest.raises(
-        SettingsError, match=r"r_r_bias.* of its XLNetRelativeAttention are bare.*layer_1, layer_2\. Name"
+        SettingsError, match=r"r_r_bias.* of its XLNetRelativeAttention are plain parameters.*layer_1, layer_2\. Name"
     ):
         inject(encoder, AdapterSettings(r=2))
-    with pytest.raises(SettingsError, match="no linear layers, so that nothing of it can be adapted"):
+    with pytest.raises(SettingsError, match="no linear layers, so nothing in it can be adapted"):
         inject(nn.Sequential(nn.LayerNorm(4)), AdapterSettings(r=2))
 
 
@@ -180,7 +180,7 @@ def test_all_linear_says_which_experts_it_leaves_out(tmp_path, caplog):
     """transformers holds a mixture's experts in one tensor: no linear layers, whatever the name promises."""
     mixture = AutoModel.from_pretrained(save("mixtral", tmp_path))
     inject(mixture, AdapterSettings(r=2, targets="all-linear"))
-    assert "adapts no expert of layers.0.mlp.experts" in caplog.text
+    assert "does not adapt the experts of layers.0.mlp.experts" in caplog.text
 
 
 def test_deberta_s_attention_is_attention(tmp_path):

@@ -63,7 +63,7 @@ def test_a_change_is_logged_once(caplog):
     for _ in range(3):
         conditions.say("a", "broken")
         now += 1
-    assert caplog.text.count("something is wrong") == 1
+    assert caplog.text.count("a maintenance task reports a problem") == 1
     assert conditions.all()["a"].since == 100.0
     conditions.say_if_any("a", None)
     conditions.say_if_any("b", None)

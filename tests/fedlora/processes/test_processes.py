@@ -12,10 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fedlora.processes.living import Process, born, end, is_alive, read_record, session_of, write_record
+from fedlora.processes.living import Process, born, end, environment_of, is_alive, read_record, session_of, write_record
 from fedlora.processes.supervise import Child, Supervisor, end_orphans
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -36,9 +34,19 @@ signal.pause()
 """
 
 
+@pytest.fixture(params=["/proc", "/nowhere"])
+def system(request, monkeypatch):
+    """Linux, and a system without its /proc."""
+    monkeypatch.setattr("fedlora.processes.living.PROC", Path(request.param))
+
+
+@pytest.mark.usefixtures("system")
 def test_a_process_is_told_from_another_with_its_pid():
     assert born(os.getpid()) == born(os.getpid()) is not None
-    assert born(2**22 - 1) is None
+    assert born(2**22 - 1) is born(-1) is None
+    with subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        assert born(ended.pid) is None, "a zombie is nobody"
 
 
 def test_after_a_kill_of_the_supervisor_the_next_one_ends_its_children_and_theirs(tmp_path):
@@ -60,6 +68,7 @@ def test_after_a_kill_of_the_supervisor_the_next_one_ends_its_children_and_their
     assert set(ended) == set(left)
 
 
+@pytest.mark.usefixtures("system")
 def test_a_supervisor_ends_the_orphans_of_its_record_before_it_starts_anything(tmp_path, monkeypatch):
     monkeypatch.setattr("fedlora.processes.supervise.STOP_S", 0.2)
     record, started = tmp_path / "processes.json", []
@@ -75,6 +84,7 @@ def test_a_supervisor_ends_the_orphans_of_its_record_before_it_starts_anything(t
     assert started == [None]
 
 
+@pytest.mark.usefixtures("system")
 @pytest.mark.parametrize("wrong", ["born", "boot"])
 def test_a_process_that_was_started_at_another_time_gets_no_signal(tmp_path, wrong):
     record = tmp_path / "processes.json"
@@ -95,12 +105,21 @@ def test_a_record_that_is_damaged_names_nobody(tmp_path, text):
     assert read_record(tmp_path / "none") == {}
 
 
+@pytest.mark.usefixtures("system")
 def test_a_stopped_process_is_ended_too(tmp_path):
     """SIGSTOP holds SIGTERM back; it is waited for no longer than patience says."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as frozen:
         frozen.send_signal(signal.SIGSTOP)
         end([Process(frozen.pid, born(frozen.pid) or "")], patience_s=20.0)
         assert frozen.wait(20) in (-signal.SIGTERM, -signal.SIGKILL)
+
+
+def test_a_variable_of_a_process_is_what_it_was_started_with():
+    with subprocess.Popen(["sleep", "600"], env={"WHERE": "a=ä"}) as other:
+        process = Process(other.pid, born(other.pid) or "")
+        assert environment_of(process, "WHERE") == "a=ä"
+        assert environment_of(process, "HERE") is environment_of(Process(-1, ""), "WHERE") is None
+        other.kill()
 
 
 def wait_gone(processes: list[Process]) -> None:

@@ -32,7 +32,7 @@ def test_a_port_is_lacking_until_its_process_listens_and_then_its_own():
     with listener() as probe:
         port = probe.getsockname()[1]
     own = OwnPort(port)
-    assert own.lacks(os.getpid()) == f"nobody listens on port {port} yet"
+    assert own.lacks(os.getpid()) == f"nothing is listening on port {port} yet"
     with listener(port):
         assert own.lacks(os.getpid()) is None
         assert own.lacks(os.getpid()) is None
@@ -47,10 +47,10 @@ def test_another_process_that_listens_there_does_not_count_neither_alone_nor_bes
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
             assert other.stdout is not None
             assert other.stdout.readline() == "listens\n"
-            assert "another process's too" in str(OwnPort(port).lacks(os.getpid()))
-            assert "another process's too" in str(OwnPort(port).lacks(other.pid))
+            assert "also used by another process" in str(OwnPort(port).lacks(os.getpid()))
+            assert "also used by another process" in str(OwnPort(port).lacks(other.pid))
             ours.close()
-            assert "another process's too" in str(OwnPort(port).lacks(os.getpid()))
+            assert "also used by another process" in str(OwnPort(port).lacks(os.getpid()))
             assert OwnPort(port).lacks(other.pid) is None
             other.communicate("\n")
 

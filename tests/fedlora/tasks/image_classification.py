@@ -6,19 +6,30 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForImageClassification
 
-from fedlora.data.form import Form
 from fedlora.tasks.base import IGNORED, SAMPLES, Loaded, Mean
 from fedlora.tasks.guessing import ACCURACY, Guessing
 from fedlora.tasks.pretrained import Pretrained
+from fedlora.tasks.usage import Usage
 
 CLASSIFIER = "classifier"
+USAGE = Usage(
+    auto="AutoModelForImageClassification",
+    imports=(),
+    examples="pixels = torch.ones(1, 3, 16, 16)",
+    lines="""with torch.inference_mode():
+    logits = model(pixel_values=pixels).logits
+labels = {labels}
+print([labels[number] for number in logits.argmax(-1).tolist()])
+""",
+    owns_dense=True,
+)
 
 
 class ImageClassification(Pretrained):
-    forms = (Form("image-label", ("image", "label"), key="image", label="label"),)
     dense = (CLASSIFIER,)
     compare_by = ACCURACY
     metrics = (ACCURACY,)
+    usage = USAGE
 
     auto = AutoModelForImageClassification
 

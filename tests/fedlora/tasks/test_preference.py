@@ -210,5 +210,5 @@ def test_a_margin_may_be_below_zero_a_share_may_not_and_neither_is_no_number():
     shown = Evaluation(loss=0.7, reward_accuracy=0.4, reward_margin=-1.5, examples=5)
     assert shown.value("reward_margin") == -1.5
     for metrics in ({"reward_accuracy": -0.1}, {"reward_accuracy": 1.1}, {"reward_margin": math.nan}):
-        with pytest.raises(ValidationError, match=r"is a share|a finite number"):
+        with pytest.raises(ValidationError, match=r"from 0 to 1|a finite number"):
             Evaluation(loss=0.7, examples=5, **metrics)

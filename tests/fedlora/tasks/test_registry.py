@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from peft.auto import MODEL_TYPE_TO_PEFT_MODEL_MAPPING
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageClassification, ViTConfig
 
@@ -27,6 +28,7 @@ from fedlora.tasks.causal_lm import item_of
 from fedlora.tasks.preference import Preference, pair_of
 from fedlora.tasks.registry import TASKS, task_named
 from fedlora.tasks.tokens import vocabulary_of
+from fedlora.tasks.usage import Loading
 from fedlora.tasks.verdict import STANDINGS
 from fedlora.updates import Factor
 from tests.fedlora.tasks.image_classification import ImageClassification
@@ -211,6 +213,17 @@ def test_invented_examples_come_in_two_companies_and_have_a_loss(case):
     assert all(len({shapes[index] for index in company}) == 1 for company in COMPANIES)
     with torch.no_grad():
         assert (case.task.losses(model, examples.batch(range(SAMPLES))) > 0).all()
+
+
+def test_the_script_that_uses_a_result_is_python_and_loads_it_by_the_class_that_the_task_does(case):
+    usage = case.task.usage
+    loading = Loading((f"from transformers import {usage.auto}",), 'folder = base = "."', ', revision="0123"')
+    script = usage.script(loading, labels=("a", "it's {b}"), max_tokens=LONGEST)
+    compile(script, "README.md", "exec")
+    assert usage.auto == case.task.auto.__name__
+    assert '"it\'s {b}"' in script or "labels" not in usage.lines
+    assert usage.peft_task is None or usage.peft_task in MODEL_TYPE_TO_PEFT_MODEL_MAPPING
+    assert usage.owns_dense == all(hasattr(case.build(), path) for path in case.task.dense) or not case.task.dense
 
 
 def test_a_name_that_is_no_task_is_refused_with_the_nearest():

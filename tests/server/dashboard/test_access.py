@@ -49,7 +49,7 @@ def test_a_password_is_stored_as_a_salted_scrypt_hash():
 
 @pytest.mark.parametrize("password", ["short", "x" * 257])
 def test_a_password_of_a_bad_length_is_refused(password):
-    with pytest.raises(SettingsError, match=f"12 to 256 characters, this one has {len(password)}"):
+    with pytest.raises(SettingsError, match=f"12 to 256 characters; this one has {len(password)}"):
         hash_password(password)
 
 

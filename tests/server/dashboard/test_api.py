@@ -9,13 +9,15 @@ import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, Phase, given, settings
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import text
+from sqlalchemy import event, text
+from sqlalchemy.exc import OperationalError
 
 from server.dashboard.app import create_app
 from server.dashboard.doors.access import Access, Role
 from server.dashboard.doors.gate import Auth
 from server.dashboard.machine.api import add_api
 from server.runs.launch import RunLauncher
+from server.store.former import RENAMED
 from server.store.opening import open_store
 from server.store.reading import read_runs
 from server.store.writing import begin_run, set_run, write_round
@@ -83,7 +85,7 @@ def test_what_the_store_says_is_what_is_answered(browse):
 
 def test_an_order_is_placed_in_the_name_of_its_giver_and_written_down(browse):
     operator = browse[Role.OPERATOR]
-    placed = operator.post("/api/v1/runs/busy/orders", json={"verb": "exclude", "site": "a"})
+    placed = operator.post("/api/v1/runs/busy/orders", json={"action": "exclude", "site": "a"})
     assert (placed.status_code, placed.json()["who"]) == (201, "token:operator")
     assert operator.get("/api/v1/runs/busy/orders").json() == [placed.json()]
     (event,) = operator.get("/api/v1/events", params={"kind": "order", "actor": "token:operator"}).json()
@@ -92,21 +94,29 @@ def test_an_order_is_placed_in_the_name_of_its_giver_and_written_down(browse):
     assert json.loads(operator.get("/api/v1/events/export").text)["digest"] == event["digest"]
 
 
+def test_for_one_version_more_an_order_may_name_its_action_verb(browse):
+    operator = browse[Role.OPERATOR]
+    placed = operator.post("/api/v1/runs/busy/orders", json={"verb": "pause"})
+    assert (placed.status_code, placed.json()["action"], placed.json()["verb"]) == (201, "pause", "pause")
+    both = operator.post("/api/v1/runs/busy/orders", json={"verb": "pause", "action": "stop"})
+    assert both.status_code == 422
+
+
 def test_orders_that_cannot_be_obeyed_are_refused_with_the_reason(browse):
     operator = browse[Role.OPERATOR]
-    refused = operator.post("/api/v1/runs/first/orders", json={"verb": "pause"})
+    refused = operator.post("/api/v1/runs/first/orders", json={"action": "pause"})
     assert (refused.status_code, refused.json()["detail"]) == (
-        409, "first is finished: nobody would obey. Start it again first.",
+        409, "first is finished and would not react. Resume it first.",
     )  # fmt: skip
     for body, reason in (
-        ({"verb": "exclude"}, "exclude needs the name of a site."),
-        ({"verb": "pause", "site": "a"}, "pause takes no site."),
+        ({"action": "exclude"}, "exclude needs the name of a site."),
+        ({"action": "pause", "site": "a"}, "pause does not take a site."),
     ):
         refused = operator.post("/api/v1/runs/busy/orders", json=body)
         assert (refused.status_code, refused.json()["detail"]) == (422, reason)
-    for body in ({"verb": "dance"}, {"verb": "pause", "more": 1}, {"verb": "exclude", "site": "\0"}, [], "x"):
+    for body in ({"action": "dance"}, {"action": "pause", "more": 1}, {"action": "exclude", "site": "\0"}, [], "x"):
         assert operator.post("/api/v1/runs/busy/orders", json=body).status_code == 422
-    assert operator.post("/api/v1/runs/nothing/orders", json={"verb": "pause"}).status_code == 404
+    assert operator.post("/api/v1/runs/nothing/orders", json={"action": "pause"}).status_code == 404
 
 
 def test_only_an_admin_removes_a_run_and_only_one_that_is_over(browse, store):
@@ -132,13 +142,13 @@ def starter(store, tmp_path):
     [
         ("train: {lrr: 1}", "unknown setting train.lrr; did you mean train.lr?"),
         ("[1, 2]", "the recipe must hold `key: value` settings, not a list."),
-        ("a: [1", "the recipe is not YAML for settings and cannot be read: line 1, column 6"),
+        ("a: [1", "the recipe is not valid YAML for settings: line 1, column 6"),
         ("seed: 2001-99-99", "seed must be a valid integer"),
-        ("\0", "a character that no text holds"),
+        ("\0", "a character that is not allowed in text"),
         ("{1: 2}", "unknown setting 1"),
-        ("[" * 5000, "more than 32 levels deep"),
-        (BOMB, "line 1: &a is not for settings"),
-        (ECHO, "line 1: &a is not for settings"),
+        ("[" * 5000, "more than 32 levels of nesting"),
+        (BOMB, "line 1: anchors and aliases such as &a are not supported"),
+        (ECHO, "line 1: anchors and aliases such as &a are not supported"),
     ],
 )
 def test_a_bad_recipe_is_refused_and_nothing_is_started(starter, tmp_path, recipe, reason):
@@ -184,7 +194,7 @@ def test_a_run_is_started_once_under_a_name_that_is_a_name(starter, tmp_path, mo
 
 def test_where_no_run_can_be_started_or_resumed_it_is_said(browse, starter):
     answer = browse[Role.OPERATOR].post("/api/v1/runs", json={"recipe": "{}", "name": "x"})
-    assert (answer.status_code, answer.json()["detail"][:39]) == (409, "no run is started from here: this dashb")
+    assert (answer.status_code, answer.json()["detail"][:39]) == (409, "this dashboard cannot start runs: its s")
     assert "without --allow-simulations" in answer.json()["detail"]
     assert "only a run that was stopped" in starter.post("/api/v1/runs/busy/resume").json()["detail"]
     assert starter.get("/api/v1/runs/first/adapter").status_code == 404
@@ -212,7 +222,60 @@ def test_every_route_is_refused_without_a_login_and_with_a_lesser_role(app, brow
         assert forged.status_code == 401, path
         for role in Role:
             if not role.covers(least):
-                assert browse[role].request(method, url, json={"verb": "pause"}).status_code == 403, path
+                assert browse[role].request(method, url, json={"action": "pause"}).status_code == 403, path
+
+
+@pytest.fixture
+def taken(store):
+    """A line for every connection that was taken from the store."""
+    found = []
+    event.listen(store.engine, "checkout", lambda *_: found.append("taken"))
+    return found
+
+
+def test_an_answer_takes_one_connection_and_a_refusal_none(app, browse, taken):
+    for method, path, least in [*routes(app), ("get", "/metrics", Role.VIEWER)]:
+        url = path.format(name="busy", site="a", dataset="default", account=1)
+        for role in Role:
+            taken.clear()
+            answer = browse[role].request(method, url, json={"verb": "pause"})
+            assert len(taken) <= role.covers(least), (path, role)
+            assert role.covers(least) or answer.status_code == 403, path
+
+
+def test_what_is_done_and_written_down_is_one_connection_too(starter, store, taken, tmp_path, monkeypatch):
+    monkeypatch.setattr("server.runs.launch.subprocess.Popen", lambda command, **options: None)
+    folder = tmp_path / "ended"
+    (folder / "exports" / "round-0001").mkdir(parents=True)
+    (folder / "checkpoint.safetensors").touch()
+    with store.writing() as connection:
+        key = begin_run(connection, facts("3" * 32, name="ended", folder=str(folder)), at=3000.0)
+        set_run(connection, key, state="stopped")
+    taken.clear()
+    admin = Access(tmp_path / "access.json").add_token("admin", Role.ADMIN, days=1)
+    for status, method, path, body in (
+        (201, "post", "runs", {"recipe": "{}", "name": "new"}),
+        (201, "post", "runs/busy/orders", {"verb": "pause"}),
+        (200, "get", "runs/ended/adapter", None),
+        (202, "post", "runs/ended/resume", None),
+        (204, "delete", "runs/ended", None),
+    ):
+        answer = starter.request(method, f"/api/v1/{path}", json=body, headers={"Authorization": f"Bearer {admin}"})
+        assert (answer.status_code, taken) == (status, ["taken"]), (path, answer.text)
+        taken.clear()
+    kinds = [event["kind"] for event in starter.get("/api/v1/events", params={"actor": "token:admin"}).json()]
+    assert kinds == ["run-removed", "run-resubmitted", "adapter-downloaded", "order", "run-submitted"]
+
+
+def test_what_could_not_be_kept_is_not_answered_as_done(browse, store, monkeypatch):
+    def full(connection):
+        raise OperationalError("COMMIT", {}, Exception("disk full"))
+
+    event.listen(store.engine, "commit", full)
+    answer = browse[Role.OPERATOR].post("/api/v1/runs/busy/orders", json={"verb": "pause"})
+    event.remove(store.engine, "commit", full)
+    assert answer.status_code == 503
+    assert browse[Role.OPERATOR].get("/api/v1/runs/busy/orders").json() == []
 
 
 def test_a_database_that_breaks_is_503_and_says_nothing_of_itself(browse, store):
@@ -220,7 +283,7 @@ def test_a_database_that_breaks_is_503_and_says_nothing_of_itself(browse, store)
         connection.execute(text("ALTER TABLE runs RENAME TO elsewhere"))
     answer = browse[Role.VIEWER].get("/api/v1/runs")
     assert (answer.status_code, answer.json()) == (
-        503, {"detail": "The store cannot be reached (OperationalError); try again."},
+        503, {"detail": "The store is not reachable (OperationalError); try again."},
     )  # fmt: skip
 
 
@@ -238,7 +301,9 @@ def test_what_was_called_accuracy_is_there_for_one_version_more_and_described_as
     schemas = client.get("/api/v1/openapi.json").json()["components"]["schemas"]
     old = {f"{name}.{key}" for name, schema in schemas.items() for key, field in schema.get("properties", {}).items()
            if field.get("deprecated")}  # fmt: skip
-    assert old == {
+    renamed = {name for name in old if name.partition(".")[2] in RENAMED}
+    assert {name.partition(".")[2] for name in renamed} == set(RENAMED)
+    assert old - renamed == {
         "RunRow.accuracy", "RunRow.best_accuracy", "RoundRow.accuracy", "RoundRow.client_accuracy",
         "ClientRoundRow.accuracy", "RunSiteRow.accuracy",
     }  # fmt: skip

@@ -18,6 +18,7 @@ from selenium.webdriver.common.keys import Keys
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from server.dashboard.drawing import units
+from server.store.audit import append_event
 from server.store.opening import open_existing
 from server.store.reading import find_run
 from tests.federations import CLIENTS
@@ -235,6 +236,30 @@ def test_runs_are_put_side_by_side(browser, scene):
 def choose(browser: Browser, name: str) -> bool:
     next(one for one in browser.all(".q-menu .q-item") if one.text.startswith(name)).click()
     return True
+
+
+def test_what_is_new_moves_nothing_that_was_there(browser, scene):
+    browser.open(f"{scene.url}/events")
+    newest = browser.one("tbody tr").get_attribute("data-key")
+    browser.driver.execute_script(
+        """
+        const row = document.querySelector("tbody tr");
+        row.known = true;
+        getSelection().selectAllChildren(row.querySelector("code"));
+        """
+    )
+    selected = browser.driver.execute_script("return getSelection().toString()")
+    assert selected
+    store = open_existing(scene.store)
+    with store.writing() as connection:
+        append_event(connection, "test-looked", who="ada", at=time.time())
+    store.close()
+    browser.see("test-looked")
+    rows = browser.driver.execute_script(
+        "return [...document.querySelectorAll('tbody tr')].map((row) => [row.dataset.key, row.known === true])"
+    )
+    assert rows[:2] == [[str(int(newest) + 1), False], [newest, True]]
+    assert browser.driver.execute_script("return getSelection().toString()") == selected
 
 
 def test_a_viewer_sees_all_and_can_change_nothing(browser, scene):

@@ -33,7 +33,7 @@ def test_what_is_wrong_is_shown_and_what_is_well_is_not(tmp_path):
 def test_a_coordinator_that_is_silent_is_said(tmp_path):
     write_said(tmp_path, {}, at=200.0)
     assert trouble(read_said(tmp_path), now=200.0 + LATE_S - 1) == ""
-    assert "has not been heard" in trouble(read_said(tmp_path), now=200.0 + LATE_S + 1)
+    assert "has not reported" in trouble(read_said(tmp_path), now=200.0 + LATE_S + 1)
     assert trouble(None) == ""
 
 

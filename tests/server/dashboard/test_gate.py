@@ -106,7 +106,7 @@ def test_a_role_opens_what_it_covers_by_session_and_by_token(client, doors, have
             assert (answer.status_code, answer.json()) == (200, name)
         else:
             assert answer.status_code == 403
-            assert answer.json()["detail"] == f"{name} is {have.value}; this needs {need.value}."
+            assert answer.json()["detail"] == f"{name} has the role {have.value}; this needs {need.value}."
 
 
 def test_a_wrong_token_is_refused_even_beside_a_good_session(client):
@@ -163,14 +163,14 @@ def test_another_site_can_neither_log_in_nor_change_anything(client, doors, head
 def test_the_login_form_needs_its_own_token(client):
     answer = client.post("/login", data={"user": "viewer", "password": PASSWORD})
     assert answer.status_code == 403
-    assert "too old" in answer.text
+    assert "has expired" in answer.text
     assert log_in(client, form_token="guess").status_code == 403
 
 
 def test_a_wrong_password_and_an_unknown_user_look_the_same(client, audited):
     answers = [log_in(client, password="wrong"), log_in(client, "nobody")]
     assert [answer.status_code for answer in answers] == [401, 401]
-    assert all("User and password do not match." in answer.text for answer in answers)
+    assert all("Wrong user name or password." in answer.text for answer in answers)
     log_in(client)
     assert audited == [("unknown", "login-refused")] * 2 + [("viewer", "login")]
 
@@ -206,7 +206,7 @@ def test_the_link_lets_in_once_as_admin(client, doors):
     assert client.get("/api/admin").json() == "terminal"
     client.cookies.clear()
     answer = client.get(f"/enter?link={link}")
-    assert "used already" in answer.text
+    assert "already used" in answer.text
     assert client.get("/page").status_code == 303
 
 

@@ -43,13 +43,13 @@ def test_other_machines_need_a_user_and_tls_or_a_word(access, monkeypatch):
     with pytest.raises(SettingsError, match=r"there is no user yet; add one first: fedlora dashboard user add"):
         doors_for(BindConfig("0.0.0.0"), access)
     access.add_user("ada", Role.ADMIN, PASSWORD)
-    with pytest.raises(SettingsError, match=r"would send passwords in the clear; give --tls-cert and --tls-key"):
+    with pytest.raises(SettingsError, match=r"would send passwords unencrypted; give --tls-cert and --tls-key"):
         doors_for(BindConfig("0.0.0.0"), access)
     assert doors_for(BindConfig("0.0.0.0", plain_http=True), access).hosts is None
 
 
 def test_certificate_and_key_belong_together_and_the_key_is_private(access, tmp_path):
-    with pytest.raises(SettingsError, match="belong together"):
+    with pytest.raises(SettingsError, match="must be given together"):
         doors_for(BindConfig(tls_cert=tmp_path / "cert.pem"), access)
     key = tmp_path / "key.pem"
     key.write_text("key")
@@ -92,7 +92,7 @@ def test_users_and_tokens_by_command(tmp_path):
     assert run("user", "add", "ada", "--role", "operator", password=PASSWORD + "\n").returncode == 0
     short = run("user", "add", "bob", password="short\n")
     assert short.returncode == 2
-    assert "12 to 256 characters, this one has 5" in short.stderr
+    assert "12 to 256 characters; this one has 5" in short.stderr
     secret = run("token", "add", "ci", "--days", "1").stdout.strip()
     access = Access(tmp_path / "store.access.json")
     assert access.by_password("ada", PASSWORD).role == Role.OPERATOR
@@ -104,13 +104,13 @@ def test_a_handed_over_socket_is_one_tcp_port_meant_for_this_process():
     here = {"LISTEN_PID": str(os.getpid())}
     assert inherited_socket({}) is None
     assert inherited_socket({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) is None
-    with pytest.raises(SettingsError, match="systemd hands over 2 sockets"):
+    with pytest.raises(SettingsError, match="systemd passed 2 sockets"):
         inherited_socket({**here, "LISTEN_FDS": "2"})
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert address_of(listener) == listener.getsockname()
     with (
         socket.socket(socket.AF_UNIX) as local,
-        pytest.raises(SettingsError, match=r"no TCP port; write ListenStream="),
+        pytest.raises(SettingsError, match=r"not a TCP port; write ListenStream="),
     ):
         address_of(local)
 

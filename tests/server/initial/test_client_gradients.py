@@ -100,8 +100,8 @@ def test_a_site_is_asked_in_the_recipes_own_name_and_everything_lossy_is_off(rec
     [
         (("adapter.kind=lora",), "set kind: lora_xs and first_step"),
         (("adapter.first_step=null",), "set kind: lora_xs and first_step"),
-        (("privacy.epsilon=3.0",), "give both a budget, or neither"),
-        (("adapter.first_step.epsilon=1.0",), "give both a budget, or neither"),
+        (("privacy.epsilon=3.0",), "set a budget for both, or for neither"),
+        (("adapter.first_step.epsilon=1.0",), "set a budget for both, or for neither"),
         ((*PRIVATE, "privacy.client_level={clip: 1, noise_multiplier: 1}"), "does not clip"),
     ],
 )

@@ -83,7 +83,7 @@ def test_lost_or_changed_lines_are_refused_and_nothing_is_changed(kept, spoil):
     folder, journal = kept
     write(folder, spoil(lines(folder)))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(CheckpointError, match="missing or changed, and with them receipts"):
+    with pytest.raises(CheckpointError, match="missing or changed, including receipts"):
         journal.resume()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 

@@ -13,7 +13,7 @@ from fedlora.privacy.receipt import Receipt, Signature
 from fedlora.protocol.machine import Machine
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError
-from fedlora.wire.choice import Packing
+from fedlora.wire.packing import Packing
 from server.record.lines import line_of, read_records, record_of
 from server.record.records import ClientRecord, RoundRecord
 

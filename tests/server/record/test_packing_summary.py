@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedlora.wire.choice import Packing
+from fedlora.wire.packing import Packing
 from server.record.packing_summary import packed_as, packing_summary
 from server.record.records import ClientRecord, RoundRecord
 
@@ -20,7 +20,9 @@ def test_choices_are_counted_and_errors_averaged():
     assert summary["packing"] == {"int4 at 0.0625": 1, "sign": 2}
     assert abs(summary["packing_error"] - 0.6) < 1e-9
     said = packed_as(summary)
-    assert said == "Packed as int4 at 0.0625 (1), sign (2), which lost 0.60 of an update, at most 0.70, in norm. "
+    assert (
+        said == "Packed as int4 at 0.0625 (1), sign (2), which lost 0.60 of an update's norm on average, at most 0.70. "
+    )
 
 
 def test_nothing_is_said_where_nothing_was_lost_or_nobody_has_sent():

@@ -147,7 +147,7 @@ def test_a_new_ledger_that_has_spent_as_much_afresh_has_stated_nothing():
 
 def test_a_ledger_that_was_given_up_does_not_come_back():
     (held,) = newest([record(9)], [lost()]).values()
-    with pytest.raises(ReceiptError, match="given up as lost; a copy"):
+    with pytest.raises(ReceiptError, match="declared lost; an old copy"):
         require_continues(receipt(10, epsilon_lifetime=9.0), OLD, held)
 
 
@@ -200,7 +200,7 @@ def test_a_site_that_lost_its_disk_trains_again_when_both_sides_have_agreed(tmp_
     assert codes(runs / "two")[0]["red"] == "bad-receipt"
     whys = [c.get("why") for c in json.loads((runs / "two" / "rounds.jsonl").read_text())["clients"]]
     assert "accept-new-ledger" in next(filter(None, whys))
-    assert "a receipt is refused" in caplog.text
+    assert "a receipt was refused" in caplog.text
     settings = ServerSettings(name="net", address="x:1", folder=tmp_path)
     found = lost_ledger(settings, "red", None)
     give_up(settings, found)

@@ -31,7 +31,7 @@ def test_every_packaged_recipe_can_be_chosen():
     ("text", "message"),
     [
         ("train: {lrr: 1}", r"unknown setting train\.lrr; did you mean train\.lr\?"),
-        ("a: [1", "the recipe is not YAML for settings"),
+        ("a: [1", "the recipe is not valid YAML for settings"),
         ("", "the recipe is empty; write `key: value` settings"),
     ],
 )
@@ -56,7 +56,7 @@ def test_beside_a_coordinator_a_run_is_submitted_to_it_once(tmp_path):
     assert (pad.deployment.runs / "first" / "submission.json").exists()
     with pytest.raises(SettingsError, match="there is already a run 'first'"):
         start(pad, recipe, name="first")
-    with pytest.raises(SettingsError, match="a deployed run is `federated`"):
+    with pytest.raises(SettingsError, match="a deployed run is always `federated`"):
         start(pad, recipe.model_copy(update={"mode": "pooled"}), name="second")
 
 
@@ -74,10 +74,10 @@ def test_a_simulation_takes_no_folder_that_is_there(tmp_path):
 
 
 def test_only_a_run_with_a_checkpoint_on_this_machine_goes_on(tmp_path):
-    with pytest.raises(SettingsError, match="is not on this machine; resume the run where it is"):
+    with pytest.raises(SettingsError, match="is not on this machine; resume the run on the machine that has it"):
         resume(RunLauncher(tmp_path, "x"), tmp_path / "gone", {})
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SettingsError, match="holds no checkpoint"):
+    with pytest.raises(SettingsError, match="contains no checkpoint"):
         resume(RunLauncher(tmp_path, "x"), tmp_path / "empty", {})
 
 
@@ -109,7 +109,7 @@ def test_what_a_site_would_refuse_is_said_before_anything_starts():
 
 def test_pooled_examples_are_planned_with_the_steps_of_all_clients():
     recipe = private(noise_multiplier=1.5).model_copy(update={"mode": "pooled"})
-    with pytest.raises(SettingsError, match=r"how many the data hold is not known before they are read"):
+    with pytest.raises(SettingsError, match=r"their number is not known before the data are read"):
         planned_epsilon(recipe, examples=1000)
     parts = recipe.model_copy(update={"data": recipe.data.model_copy(update={"partition": "iid", "clients": 4})})
     longer = recipe.model_copy(
@@ -145,6 +145,6 @@ def test_the_page_refuses_what_the_terminal_refuses(tmp_path):
     idle = read_recipe("train: {optimizer: adamw, momentum: 0.9}")
     with pytest.raises(SettingsError, match=r"momentum=0\.9 has no effect"):
         start(pad, idle, name="first")
-    with pytest.raises(SettingsError, match="mode='alone' is a simulation's reference"):
+    with pytest.raises(SettingsError, match="mode='alone' is for simulations only"):
         start(pad, read_recipe("mode: alone"), name="first")
     assert not (settings.runs / "first").exists()

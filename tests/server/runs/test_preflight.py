@@ -46,17 +46,17 @@ def test_what_may_still_come_right_is_said_and_not_refused(settings):
     said = "\n".join(look_before(settings, recipe(*overrides)))
     assert "careful   the classes 'yes' and 'Yes' differ only in case or spaces" in said
     assert "careful   no held_out in server.yaml" in said
-    assert "careful   rounds.min_clients=3, and 1 sites are approved: it will wait" in said
-    assert "careful   devices.nort is no site that is approved; did you mean 'north'?" in said
+    assert "careful   rounds.min_clients=3, and 1 sites are approved: the run will wait" in said
+    assert "careful   devices.nort is not an approved site; did you mean 'north'?" in said
 
 
 @pytest.mark.parametrize(
     ("content", "overrides", "message"),
     [
-        (TEST_SET, ["data.labels=[No, yes]"], r"held_out in server\.yaml has the class 'no', and the run has No, yes; "
+        (TEST_SET, ["data.labels=[No, yes]"], r"held_out in server\.yaml has the class 'no', but the run has No, yes; "
                                               r"is it 'No'\?"),
         (TEST_SET + "one,two,three\n", [], r"test\.csv:102: more cells than columns"),
-        ("text,label\nhi,yes\n", [], "the head needs its classes"),
+        ("text,label\nhi,yes\n", [], "the model's head needs the list of classes"),
         ("text,label\n" + "".join(f"t {n},at {n}\n" for n in range(300)), [], "has 300 different values in it"),
         (TEST_SET, ["train.optimizer=adamw", "train.momentum=0.5"], r"train\.momentum=0\.5 has no effect"),
         (TEST_SET, ["strategy.name=fedsdv"], r"unknown strategy\.name 'fedsdv'; did you mean 'fedsvd'\?"),
@@ -70,7 +70,7 @@ def test_what_cannot_work_is_refused(settings, content, overrides, message):
 
 @pytest.mark.parametrize("overrides", [["privacy.epsilon=3", "privacy.adapt={below: 0.8}"], ["mode=alone"]])
 def test_what_does_not_go_with_the_coordinators_own_files_is_refused(settings, overrides):
-    with pytest.raises(SettingsError, match=r"there are none here: set held_out in server\.yaml|mode='alone'"):
+    with pytest.raises(SettingsError, match=r"there are none: set held_out in server\.yaml|mode='alone'"):
         look_before(settings.model_copy(update={"labels": ("a", "b")}), recipe(*overrides))
 
 

@@ -80,11 +80,11 @@ def test_what_leads_out_of_the_folder_is_refused(files, tmp_path, key, named):
     recipe = naming(
         key, f"./{named}" if key == "model.id" and named in ("link", "chain/secret.csv", "circle") else named
     )
-    refused = r"is not below .*/files, the folder of this dashboard's --files|there is nothing of this name below"
+    refused = r"is not inside .*/files, the folder of this dashboard's --files|there is no such file in"
     with pytest.raises(SettingsError, match=refused) as said:
         confined(recipe, files, simulated=True)
     assert len(str(said.value)) < 500
-    with pytest.raises(SettingsError, match="this dashboard opens no files; give"):
+    with pytest.raises(SettingsError, match="this dashboard may not open files; give"):
         confined(recipe, None, simulated=True)
 
 
@@ -101,7 +101,7 @@ def test_what_is_outside_is_refused_in_the_same_words_whether_it_is_there_or_not
 @pytest.mark.parametrize("key", KEYS)
 def test_a_folder_with_a_link_that_leads_out_is_refused(files, tmp_path, key):
     (files / "tables" / "two.csv").symlink_to(tmp_path / "secret.csv")
-    with pytest.raises(SettingsError, match=r"'two.csv' in it leads out of .*; remove that link"):
+    with pytest.raises(SettingsError, match=r"'two.csv' in it points outside .*; remove that link"):
         confined(naming(key, "./tables" if key == "model.id" else "tables"), files, simulated=True)
 
 
@@ -118,7 +118,7 @@ def test_packaged_names_and_hub_ids_are_taken_as_they_are(files):
         assert confined(naming("data.source", source), None, simulated=True).data.source == source
     for model in ("demo", "gpt2", "intfloat/e5-small_v2.1"):
         assert confined(naming("model.id", model), None, simulated=True).model.id == model
-    with pytest.raises(SettingsError, match=r"data.source='nothing.csv': there is nothing of this name below"):
+    with pytest.raises(SettingsError, match=r"data.source='nothing.csv': there is no such file in"):
         confined(naming("data.source", "nothing.csv"), files, simulated=True)
 
 

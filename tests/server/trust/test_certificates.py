@@ -105,7 +105,7 @@ def test_near_its_authoritys_end_a_certificate_is_not_renewed_at_every_look(sett
     before = stamp(settings.pki)
     renew_if_due(settings)
     assert stamp(settings.pki) == before  # each renewal would restart the SuperLink
-    with pytest.raises(SettingsError, match="the authority ends"):
+    with pytest.raises(SettingsError, match="the authority expires"):
         require_lasting_authority(settings)
 
 
@@ -174,7 +174,7 @@ def test_an_authority_is_replaced_while_sites_go_on(settings, tmp_path):
 def test_finishing_with_sites_that_took_no_grant_asks_first(settings, tmp_path):
     enrolled(settings, tmp_path / "a")
     begin(settings)
-    with pytest.raises(SettingsError, match="lose their coordinator: a"):
+    with pytest.raises(SettingsError, match="will lose the connection: a"):
         finish_after_asking(settings, yes=False)
     assert is_rolling(settings.pki)
 
@@ -203,10 +203,10 @@ def _finish(pki: Path) -> None:
 
 
 def test_a_roll_is_not_begun_twice_nor_finished_before_it_began(settings):
-    with pytest.raises(SettingsError, match="make it first"):
+    with pytest.raises(SettingsError, match="create it first"):
         finish_roll(settings.pki, hosts=["x"])
     begin_roll(settings.pki, coordinator="net")
-    with pytest.raises(SettingsError, match="already there"):
+    with pytest.raises(SettingsError, match="already exists"):
         begin_roll(settings.pki, coordinator="net")
 
 

@@ -47,7 +47,7 @@ def test_more_liars_than_the_rule_allows_stop_the_round():
     sent, updates = honest(7)
     for position in (1, 2):
         updates[position] = replace(updates[position], adapter=random_adapter(position, size=50.0))
-    with pytest.raises(StoppedError, match=r"2 were left out already, more than robust.attackers=1"):
+    with pytest.raises(StoppedError, match=r"2 were already left out, more than robust.attackers=1"):
         run_stage(updates, sent, rule="multi-krum", norm_bound=100.0, over_bound="reject")
 
 
@@ -70,13 +70,13 @@ def begin(**values: Any) -> None:
 
 def test_asking_too_few_clients_is_refused_before_anything_is_sent():
     asked = recipe(robust={"rule": "multi-krum", "attackers": 2}, strategy={"name": "fedit"})
-    with pytest.raises(RunError, match=r"n >= 2f \+ 3 .* 7 updates, and 6 clients are asked.*rounds.fraction=1.0"):
+    with pytest.raises(RunError, match=r"n >= 2f \+ 3 .* 7 updates, but 6 clients are asked.*rounds.fraction=1.0"):
         require_enough(asked, 1, 6, random_adapter(0))
     require_enough(asked, 1, 7, random_adapter(0))
 
 
 def test_a_number_of_clients_that_the_recipe_knows_is_refused_with_the_recipe():
-    with pytest.raises(SettingsError, match=r"needs n >= 2f \+ 3 .* 5 updates, a round asks 2 clients"):
+    with pytest.raises(SettingsError, match=r"needs n >= 2f \+ 3 .* 5 updates, but a round asks 2 clients"):
         begin(data={"partition": "iid", "clients": 4}, rounds={"fraction": 0.5}, robust={"rule": "multi-krum"})
 
 
@@ -92,7 +92,9 @@ def test_keep_without_multi_krum_is_refused():
 
 def test_holding_more_than_the_memory_allows_is_refused_before_anything_is_sent():
     asked = recipe(robust={"rule": "screen", "memory_mb": 0.01})
-    with pytest.raises(RunError, match=r"holds the updates of 9 clients at once, 0 MB, more than robust.memory_mb=0"):
+    with pytest.raises(
+        RunError, match=r"keeps the updates of 9 clients in memory at once, 0 MB, more than robust.memory_mb=0"
+    ):
         require_enough(asked, 1, 9, random_adapter(0))
     one_at_a_time = recipe(robust={"norm_bound": 1.0, "memory_mb": 0.01})
     require_enough(one_at_a_time, 1, 9, random_adapter(0))
@@ -107,7 +109,7 @@ def test_client_level_privacy_is_refused():
 
 
 def test_unequal_devices_are_refused():
-    with pytest.raises(SettingsError, match=r"unequal rank or depth.*Remove `devices`"):
+    with pytest.raises(SettingsError, match=r"different rank or depth.*Remove `devices`"):
         begin(strategy={"name": "flexlora"}, devices={"others": {"r": 4}}, robust={"norm_bound": 1.0})
 
 
@@ -120,13 +122,13 @@ def test_one_client_alone_has_nobody_to_compare_with(mode):
 @pytest.mark.parametrize("name", sorted(set(STRATEGIES) - set(LINEAR)))
 @pytest.mark.parametrize("rule", ["median", "trimmed-mean"])
 def test_a_coordinate_rule_is_refused_where_uploads_are_not_linear(name, rule):
-    with pytest.raises(SettingsError, match=rf"robust.rule={rule} .* {name} looks at whole updates"):
+    with pytest.raises(SettingsError, match=rf"robust.rule={rule} .* {name} needs complete updates"):
         begin(robust={"rule": rule}, strategy={"name": name})
 
 
 @pytest.mark.parametrize("asked", [{"rule": "screen"}, {"rule": "multi-krum"}, {"norm_bound": 1.0}])
 def test_measuring_products_is_refused_where_a_factor_never_leaves_its_site(asked):
-    with pytest.raises(SettingsError, match="measures ΔW, and with fedsa every site serves a ΔW of its own"):
+    with pytest.raises(SettingsError, match="measures ΔW, but with fedsa every site has its own ΔW"):
         begin(robust=asked, strategy={"name": "fedsa"})
     begin(robust={"rule": "median"}, strategy={"name": "fedsa"})
 
