@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from fedlora.config import ModelSettings, TrainSettings
 from fedlora.config.privacy import PrivacySettings
 from fedlora.data.examples import COMPANIES, Examples, invented
 from fedlora.models.base import autocast, computes_in
+from fedlora.models.reference import referred
 from fedlora.privacy.dropout import require_no_dropout
 from fedlora.privacy.engine import LossPerExample, PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
@@ -41,10 +43,13 @@ def train_adapter(
 
     The optimiser starts afresh; batches walk through shuffled epochs drawn from `stream`.
     """
+    batches = list(shuffled_batches(len(examples), settings.batch_size, settings.steps, stream))
+    drawn, size = itertools.chain.from_iterable(batches), largest_microbatch(settings)
+    examples = referred(model, examples, on=on, at_once=size, only=drawn)
     optimizer = make_optimizer(model, parameters, settings)
     model.train()
     loss_nats = 0.0
-    for indices in shuffled_batches(len(examples), settings.batch_size, settings.steps, stream):
+    for indices in batches:
         loss_nats += accumulate(model, examples, indices, settings, on=on)
         if settings.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
@@ -104,6 +109,7 @@ def private_steps(
     protection: Protection,
 ) -> Iterator[tuple[PrivateEngine, LossPerExample]]:
     """The engine, rehearsed on short texts, and the loss that its steps take: what private training is made of."""
+    examples = referred(model, examples, on=on, at_once=largest_microbatch(settings), each=True)
     engine = PrivateEngine(
         model,
         protection.mechanism,

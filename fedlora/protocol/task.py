@@ -88,8 +88,8 @@ class Evaluation(Settings):
     """
 
     loss: float = Field(ge=0)
-    metrics: Mapping[MetricName, Annotated[float, Field(ge=0)]] = Field(default_factory=dict, max_length=MOST_METRICS)
-    """Means over the examples. What is called accuracy is a share."""
+    metrics: Mapping[MetricName, float] = Field(default_factory=dict, max_length=MOST_METRICS)
+    """Means over the examples. What is called accuracy is a share; a margin may be below zero."""
     examples: int = Field(ge=0, le=LARGEST_COUNT)
 
     @classmethod
@@ -112,7 +112,7 @@ class Evaluation(Settings):
         if taken := sorted(metrics.keys() & {"loss", "examples"}):
             raise ValueError(f"{taken[0]} is not a metric of any task.")
         for name, value in metrics.items():
-            if name.endswith("accuracy") and not value <= 1:
+            if name.endswith("accuracy") and not 0 <= value <= 1:
                 raise ValueError(f"{name} is {value}; it must be from 0 to 1.")
         return metrics
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
@@ -142,4 +142,13 @@ class TaskKind(Protocol):
 
     def ignored(self, item: Item) -> Item:
         """What stands in the place of an item that is not usable: computable, and without a loss."""
+        ...
+
+
+@runtime_checkable
+class TakesReference(Protocol):
+    """A task whose loss looks at what the base model makes of an example, too (`fedlora.models.reference`)."""
+
+    def reference(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """Constants of every example (b, ...), by the names that they have in an item, of the model as it stands."""
         ...

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from fedlora.data.row import Row
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, Batch, Item, Mean
-from fedlora.tasks.learned_text import learned_text
+from fedlora.tasks.learned_text import LearnedText, learned_text
 from fedlora.tasks.metric import LOSS, SHARE, Metric
 from fedlora.tasks.positions import try_full_length
 from fedlora.tasks.pretrained import Pretrained
@@ -66,17 +66,7 @@ class CausalLM(Pretrained, OverTokens):
 
     def prepare(self, model: nn.Module, *, longest: int, outputs: int) -> None:
         """SettingsError for a model whose logits are not its output matrix times its last hidden state."""
-        reader: Any = model
-        hidden = try_full_length(reader.base_model, tokens=longest).last_hidden_state
-        with torch.no_grad():
-            ids = torch.arange(min(4, longest), device=hidden.device)[None]
-            own = reader(input_ids=ids, use_cache=False).logits.float()
-            ours = functional.linear(hidden_of(model, {"input_ids": ids}), *head_of(model)).float()
-        if not torch.allclose(own, ours, atol=1e-4, rtol=1e-4):
-            raise SettingsError(
-                f"the logits of {type(model).__name__} are more than its output matrix makes of its hidden states "
-                "(they are scaled or capped), which is not supported; choose another model."
-            )
+        require_plain_logits(model, longest=longest)
 
     def encode(
         self,
@@ -129,6 +119,22 @@ class CausalLM(Pretrained, OverTokens):
         return [item_of(ids.tolist(), [False, *[True] * (len(ids) - 1)]) for ids in texts]
 
 
+def require_plain_logits(model: nn.Module, *, longest: int) -> None:
+    """SettingsError for a model whose logits are not its output matrix times its last hidden state; TooLongError for
+    one that cannot read `longest` tokens."""
+    reader: Any = model
+    hidden = try_full_length(reader.base_model, tokens=longest).last_hidden_state
+    with torch.no_grad():
+        ids = torch.arange(min(4, longest), device=hidden.device)[None]
+        own = reader(input_ids=ids, use_cache=False).logits.float()
+        ours = functional.linear(hidden_of(model, {"input_ids": ids}), *head_of(model)).float()
+    if not torch.allclose(own, ours, atol=1e-4, rtol=1e-4):
+        raise SettingsError(
+            f"the logits of {type(model).__name__} are more than its output matrix makes of its hidden states "
+            "(they are scaled or capped), which is not supported; choose another model."
+        )
+
+
 def item_of(ids: Sequence[int], learned: Sequence[bool]) -> Item:
     """One example: its tokens, and which of them are learnt (the first never is: nothing stands before it)."""
     input_ids = torch.tensor(ids, dtype=torch.long)
@@ -139,7 +145,13 @@ def item_of(ids: Sequence[int], learned: Sequence[bool]) -> Item:
 
 def learned_ids(row: Row, tokenizer: PreTrainedTokenizerBase, *, longest: int) -> tuple[list[int], list[bool]]:
     """The row's tokens, at most `longest`, and which of them lie wholly in what is learnt."""
-    found = learned_text(row, tokenizer)
+    return learned_ids_of(learned_text(row, tokenizer), tokenizer, longest=longest)
+
+
+def learned_ids_of(
+    found: LearnedText, tokenizer: PreTrainedTokenizerBase, *, longest: int
+) -> tuple[list[int], list[bool]]:
+    """The same of a text that a row was made to."""
     encoded = tokenizer(
         found.text,
         add_special_tokens=not found.whole,

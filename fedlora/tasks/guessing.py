@@ -1,7 +1,7 @@
-"""The judge of classification: better than guessing, by more than chance, still rising, diverged.
+"""The judge of what can be guessed: better than guessing, by more than chance, still rising, diverged.
 
-Guessing is answering with the most frequent class of the test set, whatever the text. The standard error is that of a
-share of `n` independent texts, sqrt(a (1 - a) / n): what another test set of that size would have changed.
+Guessing a class is answering with the most frequent one of the test set, whatever the text. The standard error is that
+of a share of `n` independent texts, sqrt(a (1 - a) / n): what another test set of that size would have changed.
 """
 
 from __future__ import annotations
@@ -33,9 +33,13 @@ class Guessing:
     """A test set, as somebody sees it who knows its classes and reads no text; a `Judge`."""
 
     majority: float
-    """Share of the most frequent class: the accuracy of always answering with it."""
+    """What guessing gets right: the share of the most frequent class."""
     examples: int
     classes: int
+    metric: Metric = ACCURACY
+    """The share that is compared."""
+    by: str = "always answering with the largest class"
+    """How one guesses, in words."""
     needs_before: bool = False
 
     @classmethod
@@ -52,7 +56,7 @@ class Guessing:
         said: dict[str, Any] = {"majority": self.majority, "test_examples": self.examples}
         if not seen:
             return {**said, "standard_error": None, "standing": None, "verdict": []}
-        error = standard_error(accuracy_of(seen[-1]), self.examples)
+        error = standard_error(seen[-1].value(self.metric.name), self.examples)
         standing = stands(seen[-1], self, error)
         return {
             **said, "standard_error": error, "standing": standing,
@@ -77,15 +81,11 @@ def standard_error(share: float, examples: int) -> float:
     return math.sqrt(share * (1 - share) / examples)
 
 
-def accuracy_of(evaluation: Evaluation) -> float:
-    return evaluation.value(ACCURACY.name)
-
-
 def stands(evaluation: Evaluation, guessing: Guessing, error: float) -> Standing:
     """What one evaluation is, against guessing and chance."""
     if not math.isfinite(evaluation.loss) or evaluation.loss > 2 * math.log(guessing.classes):
         return "diverged"
-    gain = accuracy_of(evaluation) - guessing.majority
+    gain = evaluation.value(guessing.metric.name) - guessing.majority
     if abs(gain) <= CLEARLY * error:
         return "no better than guessing"
     return "better than guessing" if gain > 0 else "worse than guessing"
@@ -99,20 +99,21 @@ ADVICE: Mapping[Standing, str] = {
 
 
 def sentences(seen: Sequence[Evaluation], guessing: Guessing, error: float, standing: Standing) -> Iterable[str]:
-    accuracy, loss = accuracy_of(seen[-1]), seen[-1].loss
+    shares, loss = [one.value(guessing.metric.name) for one in seen], seen[-1].loss
+    share, before = shares[-1], shares[:-1]
     uniform = math.log(guessing.classes)
     nothing = f"ln({guessing.classes}) = {uniform:.2f}, that of knowing nothing"
     if standing == "diverged":
         yield f"It diverged: its loss is {loss:.3g}, twice {nothing}, and more. Lower train.lr."
         return
     yield (
-        f"Accuracy {accuracy:.3f} ± {error:.3f} is {standing}: always answering with the largest class gives "
+        f"{guessing.metric.title} {share:.3f} ± {error:.3f} is {standing}: {guessing.by} gives "
         f"{guessing.majority:.3f}.{ADVICE[standing]}"
     )
     if loss > uniform:
         yield f"Its loss {loss:.3f} is above {nothing}: it is sure where it is wrong."
-    before, lowest = [accuracy_of(one) for one in seen[:-1]], min(one.loss for one in seen)
-    rising = before and accuracy - before[-1] > error and accuracy >= max(before)
+    lowest = min(one.loss for one in seen)
+    rising = before and share - before[-1] > error and share >= max(before)
     if standing == "better than guessing" and not rising and loss - lowest > ROSE:
         yield f"Its loss rose again, {lowest:.3f} to {loss:.3f}: fewer rounds or a lower train.lr may do as well."
     if rising:

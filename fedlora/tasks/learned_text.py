@@ -49,23 +49,29 @@ def learned_text(row: Row, tokenizer: PreTrainedTokenizerBase) -> LearnedText:
 
 
 def messages_in(cell: str) -> list[dict[str, Any]]:
-    """The messages of a cell; ValueError for what is none."""
+    """The messages of a cell, one of them the assistant's; ValueError for what is none."""
+    found = listed_messages(cell)
+    if not any(one["role"] == ASSISTANT for one in found):
+        raise ValueError("no message is the assistant's: there is nothing to learn")
+    return found
+
+
+def listed_messages(cell: str) -> list[dict[str, Any]]:
+    """The messages of a cell, whoever says them; ValueError for what is none."""
     found = json.loads(cell)
     if not isinstance(found, list) or not all(isinstance(one, dict) and "role" in one for one in found):
         raise ValueError("messages are a list of objects, each with a role and a content")
-    if not any(one["role"] == ASSISTANT for one in found):
-        raise ValueError("no message is the assistant's: there is nothing to learn")
     return [{name: value for name, value in one.items() if value is not None} for one in found]
 
 
-def chat(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> LearnedText:
-    """The whole conversation, as far as the assistant's last turn."""
+def chat(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, *, read: int = 0) -> LearnedText:
+    """The whole conversation, as far as the assistant's last turn. `read`: so many messages are not learnt."""
     if not tokenizer.chat_template:
         raise SettingsError(NO_TEMPLATE)
     last = max(number for number, one in enumerate(messages) if one["role"] == ASSISTANT)
     text, learned = "", []
     for number, one in enumerate(messages[: last + 1]):
-        if one["role"] != ASSISTANT:
+        if number < read or one["role"] != ASSISTANT:
             continue
         opened, closed = rendered(messages[:number], tokenizer, opens=True), rendered(messages[: number + 1], tokenizer)
         if not (opened.startswith(text) and closed.startswith(opened)):

@@ -7,10 +7,19 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from fedlora.data.form import MESSAGES, PROMPT_AND_COMPLETION, TEXT, TEXT_AND_LABEL, Form
+from fedlora.data.form import (
+    MESSAGES,
+    PREFERENCE,
+    PREFERENCE_MESSAGES,
+    PROMPT_AND_COMPLETION,
+    TEXT,
+    TEXT_AND_LABEL,
+    Form,
+)
 from fedlora.nearest import nearest
 
 if TYPE_CHECKING:
+    from fedlora.config import ModelSettings
     from fedlora.tasks.base import TaskKind
 
 
@@ -26,6 +35,7 @@ class Known:
 
 TASKS = {
     "causal-lm": Known("causal_lm.CausalLM", (PROMPT_AND_COMPLETION, MESSAGES, TEXT)),
+    "preference": Known("preference.Preference", (PREFERENCE, PREFERENCE_MESSAGES)),
     "sequence-classification": Known("sequence_classification.SequenceClassification", (TEXT_AND_LABEL,)),
 }
 
@@ -36,6 +46,16 @@ def task_named(name: str) -> TaskKind:
     module, _, kind = TASKS[name].kind.partition(".")
     task: TaskKind = getattr(import_module(f"fedlora.tasks.{module}"), kind)()
     return task
+
+
+@cache
+def task_of(model: ModelSettings) -> TaskKind:
+    """The task with the settings that the recipe has of it, which its loss needs: the one to compute with."""
+    if model.task != "preference":
+        return task_named(model.task)
+    from fedlora.tasks.preference import Preference
+
+    return Preference(model.preference)
 
 
 def has_classes(name: str) -> bool:

@@ -28,6 +28,7 @@ from fedlora.data.examples import Examples, encoded
 from fedlora.data.rows import read_whole
 from fedlora.models.base import autocast, load_tokenizer
 from fedlora.models.loaded_model import LoadedModel
+from fedlora.models.reference import referred
 from fedlora.randomness import chooser, seed_of
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter, LowRank
@@ -79,12 +80,13 @@ def public_examples(public: PublicDataSettings, recipe: Recipe, labels: tuple[st
 def gradient_sum(model: nn.Module, examples: Examples, recipe: Recipe) -> dict[str, Tensor]:
     """Σ_i ∂ℓ_i/∂W0 (m, n) of every adapted matrix; the model is left as it was."""
     bases = {name: layer.get_base_layer() for name, layer in adapted_layers(model)}
+    size = recipe.train.microbatch_size or recipe.train.batch_size
+    examples = referred(model, examples, on=recipe.model, at_once=size)
     model.eval()
     model.requires_grad_(False)
     for base in bases.values():
         base.weight.requires_grad_(True)
     try:
-        size = recipe.train.microbatch_size or recipe.train.batch_size
         for batch in examples.evaluation_batches(size, device=recipe.model.device):
             with autocast(recipe.model):
                 total = examples.task.losses(model, batch).sum()

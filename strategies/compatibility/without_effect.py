@@ -6,6 +6,7 @@ Refused when a user starts a run. A run that has started is not stopped by them.
 from __future__ import annotations
 
 from fedlora.config import DataSettings
+from fedlora.config.preference import PreferenceSettings
 from fedlora.data.packaged import PACKAGED
 from fedlora.tasks.registry import has_classes
 from strategies.compatibility.case import Case
@@ -59,6 +60,13 @@ TRAINING = (
         beside="train.head=frozen",
         instead="train.head=train",
         example=("train.head_lr=0.1", "train.head=frozen"),
+    ),
+    _idle(
+        "model.preference",
+        lambda c: c.recipe.model.preference != PreferenceSettings() and c.recipe.model.task != "preference",
+        beside="model.task={c.recipe.model.task}",
+        instead="model.task=preference",
+        example=("model.preference.beta=0.5", "model.task=sequence-classification"),
     ),
     _idle(
         "adapter.public",

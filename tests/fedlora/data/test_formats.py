@@ -10,9 +10,17 @@ from pyarrow import parquet
 
 from fedlora.config import DataSettings
 from fedlora.data.chosen_columns import columns_for
-from fedlora.data.form import MESSAGES, PROMPT_AND_COMPLETION, TEXT, TEXT_AND_LABEL, Columns
+from fedlora.data.form import (
+    MESSAGES,
+    PREFERENCE,
+    PREFERENCE_MESSAGES,
+    PROMPT_AND_COMPLETION,
+    TEXT,
+    TEXT_AND_LABEL,
+    Columns,
+)
 from fedlora.data.membership import key_of
-from fedlora.data.packaged import PACKAGED
+from fedlora.data.packaged import PACKAGED, answered_questions
 from fedlora.data.row import Row, text_row
 from fedlora.data.rows import read_rows, read_source
 from fedlora.settings import SettingsError, parse
@@ -91,6 +99,44 @@ def test_the_packaged_questions_belong_to_six_clients_of_whole_categories():
     assert sorted(sizes) == [f"group-{number}" for number in range(1, 7)]
     assert max(sizes.values()) - min(sizes.values()) <= 10
     assert len(read_rows("faq", Columns(MESSAGES, client="client"))) == len(rows) == 503
+
+
+def test_the_packaged_preferences_are_those_questions_with_an_answer_of_another_category_of_the_same_client():
+    rows, again = (list(PACKAGED["faq-preference"].rows()) for _ in range(2))
+    assert rows == again
+    answered = {client_and_turns(row) for row in PACKAGED["faq"].rows()}
+    assert {(row.client, *said_in(row, "prompt", "chosen")) for row in rows} == answered
+    answers = {(client, answer) for client, _, answer in answered}
+    category = {record["a"]: record["category"] for _, record in answered_questions()}
+    for row in rows:
+        chosen, rejected = said_in(row, "chosen", "rejected")
+        assert (row.client, rejected) in answers
+        assert category[chosen] != category[rejected]
+    most = Counter(row["rejected"] for row in rows).most_common(1)
+    assert most[0][1] < 10
+    assert len(read_rows("faq-preference", Columns(PREFERENCE_MESSAGES, client="client"))) == len(rows) == 503
+    assert columns_for(settings(), "preference", source="faq-preference") == Columns(PREFERENCE_MESSAGES)
+
+
+def client_and_turns(row: Row) -> tuple[str, ...]:
+    return (row.client, *(turn["content"] for turn in json.loads(row["messages"])))
+
+
+def said_in(row: Row, *columns: str) -> tuple[str, ...]:
+    return tuple(json.loads(row[column])[0]["content"] for column in columns)
+
+
+def test_pairs_are_the_same_rows_as_texts_and_as_conversations_in_json_lines_and_csv(tmp_path):
+    cells = {"prompt": "why?", "chosen": "so", "rejected": "no"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(cells))
+    (tmp_path / "a.csv").write_text("prompt,chosen,rejected\nwhy?,so,no\n")
+    assert [read_rows(str(tmp_path / f"a.{kind}"), Columns(PREFERENCE)) for kind in ("jsonl", "csv")] == [
+        [Row(PREFERENCE, ("why?", "so", "no"))]
+    ] * 2
+    said = {name: [{"role": "user" if name == "prompt" else "assistant", "content": cells[name]}] for name in cells}
+    (tmp_path / "b.jsonl").write_text(json.dumps(said))
+    (row,) = read_rows(str(tmp_path / "b.jsonl"), Columns(PREFERENCE_MESSAGES))
+    assert {name: json.loads(row[name]) for name in cells} == said
 
 
 def test_one_row_moves_at_most_one_example_where_a_prompt_has_several_answers():

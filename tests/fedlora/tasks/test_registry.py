@@ -15,7 +15,9 @@ from fedlora.adapters import initial_adapter, inject, read, set_trainable, write
 from fedlora.adapters.dense import mark_dense
 from fedlora.adapters.inject import adapted_layers
 from fedlora.config import AdapterSettings, ModelSettings
+from fedlora.config.preference import PreferenceSettings
 from fedlora.data.examples import COMPANIES, Examples
+from fedlora.models.reference import referred
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
@@ -23,6 +25,7 @@ from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError, parse
 from fedlora.tasks.base import SAMPLES, Item, TaskKind
 from fedlora.tasks.causal_lm import item_of
+from fedlora.tasks.preference import Preference, pair_of
 from fedlora.tasks.registry import TASKS, task_named
 from fedlora.tasks.tokens import vocabulary_of
 from fedlora.tasks.usage import Loading
@@ -52,6 +55,12 @@ def answered(model: nn.Module) -> list[Item]:
     return [item_of(ids.tolist(), [True] * len(ids)) for ids in texts(vocabulary_of(model))]
 
 
+def preferred(model: nn.Module) -> list[Item]:
+    """Pairs of unlike lengths."""
+    sides = answered(model)
+    return [pair_of(one, other) for one, other in zip(sides, [*sides[2:], *sides[:2]], strict=True)]
+
+
 def pictures(model: nn.Module) -> list[Item]:
     draw = torch.Generator().manual_seed(1)
     images = torch.randn(5, model.config.num_channels, 16, 16, generator=draw)
@@ -72,6 +81,11 @@ CASES = {
         task_named("sequence-classification"), lambda: AutoModel.from_config(CONFIGS["bert"]), labelled
     ),
     "causal-lm": Case(task_named("causal-lm"), lambda: AutoModelForCausalLM.from_config(CONFIGS["llama"]), answered),
+    "preference": Case(
+        Preference(parse(PreferenceSettings, {"beta": 0.5, "label_smoothing": 0.1})),
+        lambda: AutoModelForCausalLM.from_config(CONFIGS["llama"]),
+        preferred,
+    ),
     "image-classification": Case(
         ImageClassification(), lambda: AutoModelForImageClassification.from_config(VIT), pictures
     ),
@@ -92,7 +106,8 @@ def ready(case: Case) -> tuple[nn.Module, Examples]:
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 nn.init.normal_(parameter, std=0.3)
-    return model, Examples(case.items(model), case.task, 0)
+    whole = Examples(case.items(model), case.task, 0)
+    return model, referred(model, whole, on=parse(ModelSettings, {"max_tokens": LONGEST}), at_once=2)
 
 
 @pytest.fixture(params=CASES)

@@ -1,0 +1,198 @@
+"""Preference training: which of two answers to a prompt is the better one. DPO (Rafailov et al., arXiv 2305.18290).
+
+    z_i = β [ (ln π(chosen) - ln π_ref(chosen)) - (ln π(rejected) - ln π_ref(rejected)) ]
+    ℓ_i = -(1 - ε) ln σ(z_i) - ε ln σ(-z_i)
+
+ln π sums over an answer's learnt tokens; ε is cDPO's label smoothing (Mitchell, "A note on DPO with noisy preferences",
+2023). π_ref is the base model as it was loaded, with the adapter off: constants of an example (`reference`), computed
+before the first step (`fedlora.models.reference`) and never differentiated.
+
+A pair is one example, and what privacy protects is a pair. The model reads its two answers in two passes of b rows, so
+that the first dimension is the examples' in every layer: the private engine adds up a layer's uses (its leaves are
+shared), and 2 b rows would be 2 b examples to it.
+Shapes: b pairs, t tokens, n learnt tokens of one side of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from fedlora.config.preference import PreferenceSettings
+from fedlora.data.row import Row
+from fedlora.settings import SettingsError
+from fedlora.tasks.base import IGNORED, Batch, Item, Mean
+from fedlora.tasks.causal_lm import USAGE, head_of, item_of, learned_ids_of, learned_tokens, require_plain_logits
+from fedlora.tasks.guessing import Guessing
+from fedlora.tasks.metric import SHARE, Metric
+from fedlora.tasks.pairs import pair_of_texts
+from fedlora.tasks.pretrained import Pretrained
+from fedlora.tasks.token_loss import token_nats
+from fedlora.tasks.tokens import OverTokens, filled, invented_texts, padded, vocabulary_of
+
+REWARD_ACCURACY = Metric("reward_accuracy", unit=SHARE)
+"""The share of pairs with z > 0: the chosen answer gained more on the base than the rejected one."""
+REWARD_MARGIN = Metric("reward_margin", unit="nats")
+"""The mean z."""
+
+TIE = 1e-4
+"""Nats: a smaller z is rounding (before the first step every z is 0), and counts as half a pair."""
+
+Side = Literal["", "rejected_"]
+SIDES: tuple[Side, Side] = ("", "rejected_")
+"""What stands before the names of a side's tensors: the chosen answer has those of every task of token ids."""
+
+
+class Preference(Pretrained, OverTokens):
+    """Pairs of answers; the model is any that `AutoModelForCausalLM` loads.
+
+    Batches are input_ids, attention_mask, labels (b, t), the same with `rejected_` before them, and reference (b, 2):
+    ln π_ref of both.
+    """
+
+    dense: tuple[str, ...] = ()
+    compare_by = REWARD_ACCURACY
+    metrics: tuple[Metric, ...] = (REWARD_ACCURACY, REWARD_MARGIN)
+    usage = USAGE
+
+    auto = AutoModelForCausalLM
+
+    def __init__(self, settings: PreferenceSettings | None = None) -> None:
+        self.settings = settings or PreferenceSettings()
+
+    def prepare(self, model: nn.Module, *, longest: int, outputs: int) -> None:
+        """SettingsError for a model whose logits are not its output matrix times its last hidden state."""
+        require_plain_logits(model, longest=longest)
+
+    def encode(
+        self,
+        rows: Sequence[Row],
+        processor: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+        *,
+        longest: int,
+        padding: int,
+        each: bool,
+    ) -> list[Item]:
+        """With `each`, a row of which nothing can be made is ignored; otherwise SettingsError says its number. A pair
+        whose answers are cut away, or cut to the same tokens, says nothing and is ignored in either case."""
+        if not processor.is_fast:
+            raise SettingsError(f"{type(processor).__name__} is a slow tokenizer; choose a model with a fast one.")
+        return [self._item(row, number, processor, longest, each) for number, row in enumerate(rows, start=1)]
+
+    def _item(self, row: Row, number: int, processor: PreTrainedTokenizerBase, longest: int, each: bool) -> Item:
+        try:
+            sides = [learned_ids_of(text, processor, longest=longest) for text in pair_of_texts(row, processor)]
+            found = pair_of(*(item_of(*side) for side in sides))
+        except (KeyboardInterrupt, SystemExit, SettingsError):
+            raise
+        except BaseException as error:
+            if each:
+                return pair_of(item_of([0], [False]), item_of([0], [False]))
+            raise SettingsError(f"example {number} cannot be used: {error}.") from None
+        return found if says_something(found) else self.ignored(found)
+
+    def length(self, item: Item) -> int:
+        """Of the longer side."""
+        return max(len(item[f"{side}input_ids"]) for side in SIDES)
+
+    def usable(self, model: nn.Module) -> Callable[[Item], bool]:
+        """Whether the model knows every token of both."""
+        known = super().usable(model)
+        return lambda item: all(known(side_of(item, side)) for side in SIDES)
+
+    def ignored(self, item: Item) -> Item:
+        """One token on either side, and nothing to learn."""
+        return {**item, **pair_of(*(OverTokens.ignored(self, side_of(item, side)) for side in SIDES))}
+
+    def collate(self, items: Sequence[Item], *, padding: int, length: int = 0) -> Batch:
+        """Both sides are as long as the longest side of any."""
+        longest = max(length, *map(self.length, items))
+        batch: dict[str, Tensor] = {}
+        for side in SIDES:
+            own = [side_of(item, side) for item in items]
+            labels = filled([item["labels"] for item in own], IGNORED, length=longest)
+            of_side = {**padded(own, padding=padding, length=longest), "labels": labels}
+            batch |= {f"{side}{name}": tensor for name, tensor in of_side.items()}
+        if all("reference" in item for item in items):
+            batch["reference"] = torch.stack([item["reference"] for item in items])
+        return batch
+
+    def reference(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """reference (b, 2): what both answers have under the model as it is now."""
+        return {"reference": torch.stack([log_likelihoods(model, batch, side) for side in SIDES], 1)}
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """DPO's loss of every pair; zero, without a gradient, for one that is ignored."""
+        losses_b: Tensor = self.losses_of(self.margins(model, batch)).where(counted(batch), 0.0)
+        return losses_b
+
+    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
+        """The loss, the share of pairs that are the right way round, and by how much; means over pairs."""
+        chosen_b = counted(batch)
+        margins_n = self.margins(model, batch)[chosen_b]
+        right_n = (margins_n > TIE) + 0.5 * (margins_n.abs() <= TIE)
+        of_pairs = {"loss": self.losses_of(margins_n), REWARD_ACCURACY.name: right_n, REWARD_MARGIN.name: margins_n}
+        return {name: Mean(float(values_n.sum()), len(values_n)) for name, values_n in of_pairs.items()}
+
+    def losses_of(self, margins_b: Tensor) -> Tensor:
+        smoothing = self.settings.label_smoothing
+        return -(1 - smoothing) * functional.logsigmoid(margins_b) - smoothing * functional.logsigmoid(-margins_b)
+
+    def margins(self, model: nn.Module, batch: Batch) -> Tensor:
+        """z of every pair (b,), in nats."""
+        chosen_b, rejected_b = (log_likelihoods(model, batch, side) for side in SIDES)
+        before_b = batch["reference"][:, 0] - batch["reference"][:, 1]
+        return self.settings.beta * (chosen_b - rejected_b - before_b)
+
+    def judge(self, items: Sequence[Item], labels: Sequence[str]) -> Guessing:
+        """Against choosing by chance, which knows ln 2 nats less than everything."""
+        pairs = sum(map(says_something, items))
+        if not pairs:
+            raise ValueError("a test set without pairs says nothing of guessing.")
+        return Guessing(0.5, pairs, 2, metric=REWARD_ACCURACY, by="choosing by chance")
+
+    def sample(self, model: nn.Module, *, longest: int, padding: int) -> list[Item]:
+        """Both sides of one length, the rejected one backwards; to a reference of zero."""
+        texts = [ids.tolist() for ids in invented_texts(vocabulary_of(model), longest=longest, padding=padding)]
+        learnt = [[False, *[True] * (len(ids) - 1)] for ids in texts]
+        return [
+            {**pair_of(item_of(ids, learns), item_of(ids[::-1], learns)), "reference": torch.zeros(2)}
+            for ids, learns in zip(texts, learnt, strict=True)
+        ]
+
+
+def pair_of(*sides: Item) -> Item:
+    """The chosen and the rejected answer as one example."""
+    return {f"{side}{name}": item[name] for side, item in zip(SIDES, sides, strict=True) for name in item}
+
+
+def side_of(found: Item | Batch, side: Side) -> dict[str, Tensor]:
+    """One side's tensors, by the names that they have in every task of token ids."""
+    names = ("input_ids", "attention_mask", "labels")
+    return {name: found[f"{side}{name}"] for name in names if f"{side}{name}" in found}
+
+
+def says_something(item: Item) -> bool:
+    """Whether both answers have learnt tokens, and not the same ones."""
+    learns = all(bool((item[f"{side}labels"] != IGNORED).any()) for side in SIDES)
+    return learns and not torch.equal(item["input_ids"], item["rejected_input_ids"])
+
+
+def counted(batch: Batch) -> Tensor:
+    """Which pairs of the batch are not ignored (b,)."""
+    chosen_b, rejected_b = ((batch[f"{side}labels"] != IGNORED).any(1) for side in SIDES)
+    return chosen_b & rejected_b
+
+
+def log_likelihoods(model: nn.Module, batch: Batch, side: Side) -> Tensor:
+    """ln π of every example's answer (b,), in nats: the sum over its learnt tokens."""
+    own = side_of(batch, side)
+    row_n, next_n, hidden_nd = learned_tokens(model, own)
+    nats_n = token_nats(hidden_nd, *head_of(model), next_n)
+    return nats_n.new_zeros(len(own["labels"])).index_add(0, row_n, -nats_n)
