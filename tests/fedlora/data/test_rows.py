@@ -27,7 +27,11 @@ def write(folder: Path, name: str, content: str) -> str:
         ("empty.csv", "", r"cannot read .*empty\.csv: it is empty; the first line must name the columns"),
         ("words.csv", "words,label\nhello,a\n", r"data\.text='text': .*no such column; it has words, label"),
         ("not.parquet", "hello", r"cannot read .*not\.parquet"),
-        ("plain.txt", "hello", r"plain\.txt': give `airlines`, `organisations`, `faq`, a local \.csv"),
+        (
+            "plain.txt",
+            "hello",
+            r"plain\.txt': give `airlines`, `organisations`, `faq`, `digits`, `fashion`, a local \.csv",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(tmp_path, name, content, message):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageClassification, ViTConfig
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageClassification
 
 from fedlora.adapters import initial_adapter, inject, read, set_trainable, write
 from fedlora.adapters.dense import mark_dense
@@ -27,14 +27,11 @@ from fedlora.tasks.tokens import vocabulary_of
 from fedlora.tasks.verdict import STANDINGS
 from fedlora.updates import Factor
 from tests.fedlora.tasks.image_classification import ImageClassification
+from tests.pictures import VIT
 from tests.privacy.architectures import CONFIGS
 from tests.privacy.models import looped_clipped_sum
 
 LONGEST, CLIP = 16, 0.05
-VIT = ViTConfig(
-    hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=16, patch_size=8,
-    num_labels=3,
-)  # fmt: skip
 
 
 def texts(vocabulary: int) -> list[torch.Tensor]:
@@ -70,7 +67,8 @@ CASES = {
         task_named("sequence-classification"), lambda: AutoModel.from_config(CONFIGS["bert"]), labelled
     ),
     "causal-lm": Case(task_named("causal-lm"), lambda: AutoModelForCausalLM.from_config(CONFIGS["llama"]), answered),
-    "image-classification": Case(
+    "image-classification": Case(task_named("image-classification"), lambda: AutoModel.from_config(VIT), pictures),
+    "image-classification, dropped in": Case(
         ImageClassification(), lambda: AutoModelForImageClassification.from_config(VIT), pictures
     ),
 }
