@@ -11,7 +11,6 @@ from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
-from transformers import PreTrainedTokenizerBase
 
 from client.flower.deregister import remember_node
 from client.limits import code_of
@@ -31,6 +30,7 @@ from fedlora.privacy.signing import load_key, sign
 from fedlora.protocol.machine import Machine
 from fedlora.protocol.task import Report, Task
 from fedlora.settings import SettingsError
+from fedlora.tasks.base import Processor
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class FileRows:
     def examples(self, base: Base, task: Task) -> Parts:
         private = task.privacy.enabled
         return tokenised(
-            self.own.train, self.own.test, base.tokenizer, task.labels, on=task.model, ignore_unusable=private
+            self.own.train, self.own.test, base.processor, task.labels, on=task.model, ignore_unusable=private
         )
 
 
@@ -164,20 +164,20 @@ def signer(node_key: Path) -> Callable[[bytes], bytes] | None:
 def tokenised(
     train: tuple[Row, ...],
     test: tuple[Row, ...],
-    tokenizer: PreTrainedTokenizerBase,
+    processor: Processor,
     labels: tuple[str, ...],
     *,
     on: ModelSettings,
     ignore_unusable: bool,
 ) -> Parts:
-    """Training and test examples as this tokenizer reads them, once.
+    """Training and test examples as this processor reads them, once.
 
     Under privacy a row that the run cannot use is kept and ignored: a task that failed by it would tell that there is a
     row with this label or this word, and no noise would cover it.
     """
 
     def read(part: Sequence[Row]) -> Examples:
-        return encoded(part, labels, tokenizer, on=on, ignore_unusable=ignore_unusable)
+        return encoded(part, labels, processor, on=on, ignore_unusable=ignore_unusable)
 
     return Parts(read(train), read(test))
 

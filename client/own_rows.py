@@ -17,10 +17,11 @@ from pathlib import Path
 
 from client.settings import ClientSettings, SiteData
 from fedlora.data.chosen_columns import columns_for
+from fedlora.data.form import Form
 from fedlora.data.membership import split
 from fedlora.data.one_per_text import Counts
 from fedlora.data.row import Row
-from fedlora.data.rows import Read, read_source
+from fedlora.data.rows import Read, files_behind, read_source
 from fedlora.nearest import did_you_mean
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.rows_key import rows_key
@@ -63,16 +64,17 @@ def rows_in(data: SiteData, key: bytes) -> OwnRows:
                 f"the data {file} that client.yaml names are not there; mend `train` or `test` under "
                 f"data.{did_you_mean(file)}"
             )
-    return _rows_in(data, key, tuple(map(_version, (data.train, data.test))))
+    form = columns_for(data, data.task).form
+    return _rows_in(data, key, tuple(_version(file, form) for file in (data.train, data.test)))
 
 
-def _version(file: Path | None) -> object:
+def _version(file: Path | None, form: Form) -> object:
     """What changes when a file, or one in a folder, does; also where its time and size were kept."""
     if file is None:
         return None
     return tuple(
         (str(path), found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size)
-        for path in (sorted(file.iterdir()) if file.is_dir() else [file])
+        for path in files_behind(str(file), form)
         for found in [path.stat()]
     )
 

@@ -132,7 +132,7 @@ def prepared(task: Task, blob: bytes, site: Site, guard: Guard) -> tuple[LoadedM
             task.train,
             on=task.model,
             privacy=task.privacy,
-            padding=int(home.base.tokenizer.pad_token_id),
+            padding=home.base.padding,
         )
     return home, start
 

@@ -19,7 +19,7 @@ from fedlora.tasks.registry import known_task
 
 
 class SiteData(Settings):
-    """This site's examples: local CSV, JSON Lines or Parquet files."""
+    """This site's examples: local CSV, JSON Lines or Parquet files, or folders of images in a folder a class."""
 
     train: Path
     """Examples to train on."""

@@ -22,7 +22,7 @@ from fedlora.data.examples import Examples, encoded
 from fedlora.data.row import labels_in
 from fedlora.deployment.enrolment import require_name
 from fedlora.files import write_atomically
-from fedlora.models.base import load_tokenizer
+from fedlora.models.base import load_processor
 from fedlora.models.evaluation import evaluate_examples
 from fedlora.models.loaded_model import LoadedModel, loaded_model
 from fedlora.privacy.signing import SignatureError, require_signed
@@ -86,7 +86,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     require_compatible(case_of(recipe, place_of(settings)))
     rows = list(read.rows) if read else []
     labels = classes_of(settings, recipe, labels_in(rows))
-    examples = encoded(rows, labels, load_tokenizer(recipe.model), on=recipe.model) if rows else None
+    examples = encoded(rows, labels, load_processor(recipe.model), on=recipe.model) if rows else None
     judge = examples.task.judge(examples.items, labels) if examples else None
     placed = settings.compute.placed(recipe)
     home = loaded_model(placed.model, placed.adapter, labels)

@@ -77,7 +77,8 @@ def max_tokens(data: DataSettings, model: str) -> int:
     positions = getattr(outline(ModelSettings(id=model)).config, "max_position_embeddings", None)
     most = min(LENGTHS[-1], positions) if isinstance(positions, int) and positions > 0 else LENGTHS[-1]
     asked = ModelSettings(id=model, max_tokens=most)
-    columns, version = columns_of(data, asked.task), version_of(data.source)
+    columns = columns_of(data, asked.task)
+    version = version_of(data.source, columns)
     lengths = tokenised(data.source, columns, None, asked, version).examples.lengths
     steps = sorted({*(step for step in LENGTHS if step < most), most})
     return next((n for n in steps if sum(length > n for length in lengths) <= MOST_CUT * len(lengths)), most)

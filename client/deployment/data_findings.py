@@ -15,7 +15,7 @@ from fedlora.data.membership import KEY_BYTES
 from fedlora.data.row import labels_in
 from fedlora.data.rows import MOST_SHOWN
 from fedlora.deployment.findings import Finding, bad, doubtful, good
-from fedlora.models.base import load_tokenizer
+from fedlora.models.base import load_processor
 from fedlora.privacy.calibration import public_size as ladder_size
 from fedlora.privacy.calibration import size_bound
 from fedlora.privacy.policy import Policy
@@ -85,15 +85,17 @@ def classes(settings: ClientSettings) -> Finding:
 
 
 def texts(settings: ClientSettings, model: str | None) -> Finding:
-    """How long the texts are, by the base model's own tokenizer where it is here."""
+    """How long the texts are, by the base model's own tokenizer where it is here; of images, how large the files."""
     rows = rows_of(settings)
     found = (*rows.train, *rows.test)
+    if found and found[0].form.images:
+        return good("images", f"{len(found)}, of at most {max(sum(map(len, row.cells)) for row in found)} bytes")
     longest = max((len(row.text) for row in found), default=0)
     in_characters = f"the longest has {longest} characters"
     if model is None or not found:
         return good("texts", in_characters)
     try:
-        tokenizer = load_tokenizer(ModelSettings(id=model))
+        tokenizer = load_processor(ModelSettings(id=model, task=settings.data.task))
     except SettingsError:  # said of the base model already
         return doubtful("texts", in_characters, "Mend the base model to know it in tokens.")
     counted = max(whole_lengths(found, tokenizer, settings.data.task))

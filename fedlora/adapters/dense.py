@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from torch import nn
 
 MARK = "_fedlora_dense"
+ZERO = "_fedlora_zero"
 
 
 def mark_dense(model: nn.Module, names: Collection[str]) -> None:
@@ -14,6 +15,17 @@ def mark_dense(model: nn.Module, names: Collection[str]) -> None:
     for path, module in model.named_modules():
         if path in names:
             setattr(module, MARK, True)
+
+
+def mark_zero(model: nn.Module, names: Collection[str]) -> None:
+    """The dense modules at these paths start at zero (`fedlora.adapters.initial`)."""
+    for path in names:
+        setattr(model.get_submodule(path), ZERO, True)
+
+
+def zero_modules(model: nn.Module) -> frozenset[str]:
+    """The paths that `mark_zero` was given."""
+    return frozenset(path for path, module in model.named_modules() if getattr(module, ZERO, False))
 
 
 def dense_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

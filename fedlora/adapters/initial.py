@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from fedlora.adapters.dense import zero_modules
 from fedlora.adapters.live import read
 from fedlora.config import AdapterSettings
 from fedlora.randomness import generator
@@ -19,15 +21,16 @@ def initial_adapter(model: nn.Module, settings: AdapterSettings, *, seed: int) -
     """The adapter of round 0 for a model that `inject` prepared; ΔW = 0, so the model starts as its base.
 
     `lora`: A from `settings.init`, B = 0. `lora_xs`: A and B with orthonormal rows and columns, R = 0.
-    Layers differ from each other. What is dense is N(0, 1/width), its bias zero.
+    Layers differ from each other. What is dense is N(0, 1/width), its bias zero; or zero where the task says so.
     """
-    live = read(model)
+    live, zeros = read(model), zero_modules(model)
     layers = {name: _initial(name, layer, settings, seed) for name, layer in live.layers.items()}
-    return Adapter(layers, {name: _initial_dense(name, tensor, seed) for name, tensor in live.dense.items()})
+    dense = {name: _initial_dense(name, tensor, zeros, seed) for name, tensor in live.dense.items()}
+    return Adapter(layers, dense)
 
 
-def _initial_dense(name: str, tensor: Tensor, seed: int) -> Tensor:
-    if tensor.ndim < 2:
+def _initial_dense(name: str, tensor: Tensor, zeros: Collection[str], seed: int) -> Tensor:
+    if tensor.ndim < 2 or name.partition(DENSE_SEPARATOR)[0] in zeros:
         return torch.zeros_like(tensor)
     stream = generator(seed, *name.split(DENSE_SEPARATOR))
     drawn: Tensor = torch.randn(tensor.shape, generator=stream) / math.sqrt(tensor.shape[-1])

@@ -16,7 +16,8 @@ class ModelSettings(Settings):
     """The frozen base model."""
 
     id: str = "demo"
-    """A Hugging Face hub id, a local folder, a GGUF file, or a packaged model: `demo` (MiniLM) or `smollm2`."""
+    """A Hugging Face hub id, a local folder, a GGUF file, or a packaged model: `demo` (MiniLM), `smollm2` or `vits14`
+    (a vision transformer)."""
 
     task: Annotated[str, AfterValidator(known_task)] = "sequence-classification"
     """What the model is fine-tuned for: a name in `fedlora.tasks.registry`."""
@@ -36,7 +37,8 @@ class ModelSettings(Settings):
     under autocast whatever `dtype` says; adapters, gradients and clipping stay float32."""
 
     max_tokens: int = Field(64, ge=2)
-    """Longer texts are cut; batches are padded to their own longest text, under privacy to a length of a fixed list."""
+    """Longer texts are cut; batches are padded to their own longest text, under privacy to a length of a fixed list. Of
+    no effect on images."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""

@@ -90,7 +90,7 @@ def look(name: str, paths: Sequence[Path]) -> Column:
         for path in paths:
             for row in read_table(path, [name]).rows:
                 if not isinstance(row, Complaint):
-                    values[row[0]] += 1
+                    values[str(row[0])] += 1
                 elif row.malformed:
                     why = why or row.what
                 else:

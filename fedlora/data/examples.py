@@ -10,12 +10,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from fedlora.config import ModelSettings
 from fedlora.data.row import Row
-from fedlora.settings import SettingsError
-from fedlora.tasks.base import IGNORED, Batch, Item, TaskKind
+from fedlora.tasks.base import IGNORED, Batch, Item, Processor, TaskKind
 from fedlora.tasks.padding import public_length
 from fedlora.tasks.registry import task_of
 
@@ -106,7 +104,7 @@ def concatenate(parts: Sequence[Examples]) -> Examples:
 def encoded(
     rows: Sequence[Row],
     labels: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
+    processor: Processor,
     *,
     on: ModelSettings,
     ignore_unusable: bool = False,
@@ -116,14 +114,13 @@ def encoded(
     With `ignore_unusable`, a row that cannot be used stays in and has no loss: a site under privacy must not fail
     because of what one row holds.
     """
-    if tokenizer.pad_token_id is None:
-        raise SettingsError("the tokenizer has no padding token and no end token; batches cannot be padded.")
-    task, padding = task_of(on), int(tokenizer.pad_token_id)
-    items = task.encode(rows, tokenizer, labels, longest=on.max_tokens, padding=padding, each=ignore_unusable)
+    task = task_of(on)
+    padding = task.padding(processor)
+    items = task.encode(rows, processor, labels, longest=on.max_tokens, padding=padding, each=ignore_unusable)
     ignored = sum(bool((item["labels"] == IGNORED).all()) for item in items)
     if ignored:
         log.warning(
-            "%d of %d examples are ignored: a label that the run does not have, or a text that cannot be tokenised",
+            "%d of %d examples are ignored: a label that the run does not have, or an input that cannot be read",
             ignored,
             len(rows),
         )

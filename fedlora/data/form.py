@@ -27,6 +27,10 @@ class Form:
     """The column of the class; None where rows have none."""
     nested: tuple[str, ...] = ()
     """Columns whose cells are lists or objects of JSON; in a table of texts, JSON written as text."""
+    images: tuple[str, ...] = ()
+    """Columns whose cells are images, as the bytes of a file; in a table of texts, the path of the file."""
+    noun: str = "text"
+    """What people call an example."""
 
 
 TEXT_AND_LABEL = Form("text-label", ("text", "label"), key="text", label="label")
@@ -35,6 +39,7 @@ MESSAGES = Form("messages", ("messages",), nested=("messages",))
 TEXT = Form("text", ("text",))
 PREFERENCE = Form("preference", ("prompt", "chosen", "rejected"))
 PREFERENCE_MESSAGES = Form("preference-messages", PREFERENCE.columns, nested=PREFERENCE.columns)
+IMAGE_AND_LABEL = Form("image-label", ("image", "label"), key="image", label="label", images=("image",), noun="image")
 
 
 class Names(dict[str, str]):
@@ -70,6 +75,12 @@ class Columns:
         """The source's names of the columns whose cells are lists or objects."""
         own = dict(self.renamed)
         return tuple(own.get(column, column) for column in self.form.nested)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The source's names of the columns whose cells are images."""
+        own = dict(self.renamed)
+        return tuple(own.get(column, column) for column in self.form.images)
 
     @property
     def label(self) -> str | None:

@@ -42,9 +42,9 @@ class Counts:
         """For people.
 
         >>> print(Counts(12, 8, 1, 2, (("nothing in column 'text'", 1),)))
-        8 of 12 rows; left out: 1 repeated, 2 with a text of several classes, 1 with nothing in column 'text'
+        8 of 12 rows; left out: 1 repeated, 2 that come with several classes, 1 with nothing in column 'text'
         """
-        left = [(self.repeated, "repeated"), (self.conflicting, "with a text of several classes")]
+        left = [(self.repeated, "repeated"), (self.conflicting, "that come with several classes")]
         left += [(count, f"with {why}") for why, count in self.unusable]
         said = ", ".join(f"{count} {why}" for count, why in left if count)
         return f"{self.kept} of {self.read} rows" + (f"; left out: {said}" if said else "")

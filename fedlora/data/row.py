@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fedlora.data.form import TEXT_AND_LABEL, Form
+
+Cell = str | bytes
+"""A text, or the bytes of an image's file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,31 +18,43 @@ class Row:
     """The cells of a form's columns, and the organisation that they belong to ("" where nobody asked)."""
 
     form: Form
-    cells: tuple[str, ...]
+    cells: tuple[Cell, ...]
     client: str = ""
 
     def __getitem__(self, column: str) -> str:
-        """The cell of one of the form's columns; ValueError for another column."""
-        return self.cells[self.form.columns.index(column)]
+        """The cell of one of the form's columns, of an image its `fingerprint`; ValueError for another column."""
+        cell = self.cells[self.form.columns.index(column)]
+        return cell if isinstance(cell, str) else fingerprint(cell)
+
+    def image(self, column: str) -> bytes:
+        """The bytes of an image's file; TypeError for a column of texts."""
+        cell = self.cells[self.form.columns.index(column)]
+        if isinstance(cell, str):
+            raise TypeError(f"column {column!r} holds texts.")
+        return cell
 
     @property
     def key(self) -> str:
         """What the example is known by: the rows that share it are one."""
         if self.form.key is not None:
             return self[self.form.key]
-        return self.cells[0] if len(self.cells) == 1 else json.dumps(self.cells)
+        texts = [self[column] for column in self.form.columns]
+        return texts[0] if len(texts) == 1 else json.dumps(texts)
 
     @property
     def text(self) -> str:
         """What a model reads of it: its cells without the class."""
-        return "".join(
-            cell for column, cell in zip(self.form.columns, self.cells, strict=True) if column != self.form.label
-        )
+        return "".join(self[column] for column in self.form.columns if column != self.form.label)
 
     @property
     def label(self) -> str | None:
         """Its class; None where rows have none."""
         return None if self.form.label is None else self[self.form.label]
+
+
+def fingerprint(content: bytes) -> str:
+    """What an image is known by: equal for equal files, whatever they are called."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def text_row(text: str, label: str, client: str = "") -> Row:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedlora.data.form import Columns, Form
+from fedlora.data.images.files import image_tables, images_below
 from fedlora.data.one_per_text import Counts, one_per_text
 from fedlora.data.packaged import PACKAGED
 from fedlora.data.row import Row
@@ -76,7 +77,7 @@ def read_whole(source: str, columns: Columns, *, labels: Collection[str] | None 
 
 
 def _read(source: str, files: Sequence[File], columns: Columns, labels: Collection[str] | None) -> Read:
-    found: list[Row | Complaint] = list(packaged_rows(source, columns.form)) if source in PACKAGED else []
+    found: list[Row | Complaint] = list(packaged_rows(source, columns)) if source in PACKAGED else []
     found += [row for file in files for row in file.rows(columns)]
     usable = [row for row in found if isinstance(row, Row) and (labels is None or row.label in labels)]
     unusable = Counter(row.what for row in found if isinstance(row, Complaint))
@@ -89,9 +90,14 @@ def _read(source: str, files: Sequence[File], columns: Columns, labels: Collecti
     return Read(tuple(rows), counts, tuple(malformed[:MOST_SHOWN]), len(malformed))
 
 
-def packaged_rows(source: str, form: Form) -> Iterator[Row]:
-    """The rows of a packaged source; SettingsError where they are of another form."""
-    packaged = PACKAGED[source]
+def packaged_rows(source: str, columns: Columns) -> Iterator[Row]:
+    """The rows of a packaged source; SettingsError where they are of another form, or have no clients and need them."""
+    packaged, form = PACKAGED[source], columns.form
+    if columns.client is not None and not packaged.natural:
+        raise SettingsError(
+            f"data.source={source!r} says of no row whose it is; give data.partition=dirichlet (or iid) and "
+            "data.clients=6."
+        )
     if packaged.form != form:
         raise SettingsError(
             f"data.source={source!r} has rows of the format {packaged.form.name} ({', '.join(packaged.form.columns)}), "
@@ -103,7 +109,7 @@ def packaged_rows(source: str, form: Form) -> Iterator[Row]:
 
 @dataclass(frozen=True)
 class File:
-    """A file's table, and whose rows they are where no column says so."""
+    """A file's table, and whose rows they are where no column says so. An image that is a row by itself is one, too."""
 
     path: Path
     table: Table
@@ -116,33 +122,42 @@ class File:
                 yield row
             else:
                 wide = len(columns.form.columns)
-                client = self.client or ("" if columns.client is None else row[wide])
+                client = self.client or ("" if columns.client is None else str(row[wide]))
                 yield Row(columns.form, row[:wide], client)
 
     def malformed(self) -> list[str]:
         """`file:line: what; the way out` for every malformed row."""
-        at = f"{self.path} row " if self.path.suffix.lower() == ".parquet" else f"{self.path}:"
         found = [row for row in self.table.rows if isinstance(row, Complaint) and row.malformed]
         return [
-            f"{at}{row.line}: {row.what}" + (f"; {row.remedy}." if row.remedy else ".")
+            f"{self._place(row.line)}: {row.what}" + (f"; {row.remedy}." if row.remedy else ".")
             for row in (*self.table.mixed, *found)
         ]
+
+    def _place(self, line: int) -> str:
+        suffix = self.path.suffix.lower()
+        if suffix not in READERS:  # an image, which is a row by itself
+            return str(self.path)
+        return f"{self.path} row {line}" if suffix == ".parquet" else f"{self.path}:{line}"
 
 
 def read_files(source: str, columns: Columns) -> list[File]:
     """The tables of a local file, or of every file in a folder; none for a packaged corpus.
 
     A folder of files none of which has the column of clients: each file is one client, by its name without the ending.
+    Images that no table names are clients' where folders say so (`fedlora.data.images.folder`).
     """
     if source in PACKAGED:
         return []
+    pictures = image_tables(source, columns) if columns.form.images else None
+    if pictures is not None:
+        return [File(*found) for found in pictures]
     paths = files_of(source)
     named = list(columns.named().values())
-    files = [File(path, read_table(path, named, columns.nested)) for path in paths]
+    files = [File(path, read_table(path, named, columns.nested, columns.images)) for path in paths]
     lack_it = all(file.table.absent == (columns.client,) for file in files)
     if columns.client_by_file and lack_it and Path(source).expanduser().is_dir():
         return [
-            File(path, read_table(path, columns.names, columns.nested), client=name)
+            File(path, read_table(path, columns.names, columns.nested, columns.images), client=name)
             for name, path in by_stem(paths).items()
         ]
     for file in files:
@@ -174,6 +189,13 @@ def require_columns(absent: Collection[str], columns: Columns, file: File) -> No
             )
 
 
+def files_behind(source: str, form: Form) -> list[Path]:
+    """Every file that the rows are read from; none of a packaged source. Of a table with paths, the table alone."""
+    if source in PACKAGED:
+        return []
+    return (images_below(source) if form.images else None) or files_of(source)
+
+
 def files_of(source: str) -> list[Path]:
     """The file, or the readable files of the folder in the order of their names; SettingsError when there is none."""
     path = Path(source).expanduser()
@@ -186,6 +208,6 @@ def files_of(source: str) -> list[Path]:
         raise SettingsError(
             f"data.source={source!r}: {'' if path.exists() else 'there is no such file or folder; '}give "
             f"{', '.join(f'`{name}`' for name in PACKAGED)}, a local {', '.join(READERS)} file, or a folder of such "
-            f"files.{did_you_mean(path)}"
+            f"files (of images: of class folders).{did_you_mean(path)}"
         )
     return readable

@@ -52,7 +52,7 @@ def told_in(paths: Sequence[Path], text: str, column: str) -> Told:
     for path in paths:
         for row in read_table(path, [text, column]).rows:
             if not isinstance(row, Complaint):
-                values.setdefault(row[0], row[1])
+                values.setdefault(str(row[0]), str(row[1]))
     return told(values)
 
 

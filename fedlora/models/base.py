@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PretrainedConfig
 
-from fedlora.adapters.dense import mark_dense
+from fedlora.adapters.dense import mark_dense, mark_zero
 from fedlora.config import ModelSettings
 from fedlora.models.fingerprint import fingerprint_of
 from fedlora.models.location import locate as locate
 from fedlora.models.location import not_to_be_had
 from fedlora.models.quiet import quiet_transformers as quiet_transformers
 from fedlora.settings import SettingsError
+from fedlora.tasks.base import Processor
 from fedlora.tasks.positions import TooLongError
 from fedlora.tasks.registry import task_named
 
@@ -31,9 +32,11 @@ class Base:
     """As transformers loads it, with what its task adds (`fedlora.tasks`)."""
     source: str
     fingerprint: str
-    """Of what was loaded, tokenizer included (`fedlora.models.fingerprint`)."""
-    tokenizer: PreTrainedTokenizerBase
+    """Of what was loaded, processor included (`fedlora.models.fingerprint`)."""
+    processor: Processor
     """The very one that the fingerprint is of."""
+    padding: int
+    """The token that batches are filled up with; 0 where nothing is padded."""
 
 
 def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
@@ -54,15 +57,16 @@ def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
             if isinstance(error, SettingsError):
                 raise
             raise not_to_be_had(settings.id, error) from None
-    tokenizer = load_tokenizer(settings)
+    processor = load_processor(settings)
     model = loaded.model
     require_complete(loaded.missing, model_id=settings.id)
     if settings.gradient_checkpointing:
         recompute_activations(model, model_id=settings.id)
-    fingerprint = fingerprint_of(model, config.to_dict(), tokenizer)
+    fingerprint = fingerprint_of(model, config.to_dict(), processor)
     prepare(model.to(device).eval(), settings, outputs=len(labels))
     mark_dense(model, task.dense)
-    return Base(model.to(device).eval(), source, fingerprint, tokenizer)
+    mark_zero(model, task.zeros)
+    return Base(model.to(device).eval(), source, fingerprint, processor, task.padding(processor))
 
 
 def outline(settings: ModelSettings) -> nn.Module:
@@ -144,20 +148,9 @@ def require_complete(missing: Sequence[str], *, model_id: str) -> None:
         )
 
 
-def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; one without a padding token pads with its end token. SettingsError if it has neither."""
-    with quiet_transformers():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(locate(settings.id), trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"cannot load the tokenizer of {settings.id!r}: {str(error).splitlines()[0]}") from None
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.pad_token_id is None:
-        raise SettingsError(
-            f"the tokenizer of {settings.id!r} has no padding token and no end token; batches cannot be padded."
-        )
-    return tokenizer
+def load_processor(settings: ModelSettings) -> Processor:
+    """What makes of a row what the model reads, as its task loads it; SettingsError where there is none to be used."""
+    return task_named(settings.task).processor(locate(settings.id), model_id=settings.id)
 
 
 def usable_device(name: str) -> torch.device:

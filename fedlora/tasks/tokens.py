@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from fedlora.models.quiet import quiet_transformers
+from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, Item
 from fedlora.tasks.padding import public_length
 
@@ -15,8 +18,33 @@ from fedlora.tasks.padding import public_length
 class OverTokens:
     """What every task of token ids answers in the same way."""
 
+    def processor(self, source: str, *, model_id: str) -> PreTrainedTokenizerBase:
+        """The tokenizer; one without a padding token pads with its end token. SettingsError if it has neither."""
+        with quiet_transformers():
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            except (OSError, ValueError) as error:
+                raise SettingsError(
+                    f"cannot load the tokenizer of {model_id!r}: {str(error).splitlines()[0]}"
+                ) from None
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if tokenizer.pad_token_id is None:
+            raise SettingsError(
+                f"the tokenizer of {model_id!r} has no padding token and no end token; batches cannot be padded."
+            )
+        return tokenizer
+
+    def padding(self, processor: PreTrainedTokenizerBase) -> int:
+        if processor.pad_token_id is None:
+            raise SettingsError("the tokenizer has no padding token and no end token; batches cannot be padded.")
+        return int(processor.pad_token_id)
+
     def length(self, item: Item) -> int:
         return len(item["input_ids"])
+
+    def positions(self, model: nn.Module, *, longest: int) -> int:
+        return longest
 
     def pads_with(self, model: nn.Module, padding: int) -> bool:
         return padding < vocabulary_of(model)

@@ -26,7 +26,7 @@ from fedlora.config import PublicDataSettings, Recipe
 from fedlora.data.chosen_columns import columns_for
 from fedlora.data.examples import Examples, encoded
 from fedlora.data.rows import read_whole
-from fedlora.models.base import autocast, load_tokenizer
+from fedlora.models.base import autocast, load_processor
 from fedlora.models.loaded_model import LoadedModel
 from fedlora.models.reference import referred
 from fedlora.randomness import chooser, seed_of
@@ -74,7 +74,7 @@ def public_examples(public: PublicDataSettings, recipe: Recipe, labels: tuple[st
             + "; check source, label and client."
         )
     chosen = chooser(recipe.seed, "public").sample(rows, min(public.examples, len(rows)))
-    return encoded(chosen, labels, load_tokenizer(recipe.model), on=recipe.model)
+    return encoded(chosen, labels, load_processor(recipe.model), on=recipe.model)
 
 
 def gradient_sum(model: nn.Module, examples: Examples, recipe: Recipe) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from fedlora.adapters import scale_of
 from fedlora.adapters.inject import layer_index
 from fedlora.config import AdapterSettings, DeviceSettings, Recipe
 from fedlora.settings import SettingsError
+from fedlora.tasks.registry import task_named
 from fedlora.updates import Adapter
 from strategies.base import RankAllocation
 
@@ -54,9 +55,10 @@ def shape_of(model: nn.Module, adapter: Adapter, recipe: Recipe) -> Shape:
         found.setdefault(-1 if index is None else index, []).append((name, *adapter.layers[name].shape))
     config: PretrainedConfig = model.config.get_text_config()  # type: ignore[union-attr, operator]
     hidden = int(config.hidden_size)
+    positions = task_named(recipe.model.task).positions(model, longest=recipe.model.max_tokens)
     return Shape(
         layers=tuple(tuple(found[index]) for index in sorted(found)),
-        activation_bytes=float(ACTIVATIONS * hidden * recipe.model.max_tokens),
+        activation_bytes=float(ACTIVATIONS * hidden * positions),
         batch=recipe.train.microbatch_size or recipe.train.batch_size,
     )
 

@@ -12,7 +12,7 @@ from fedlora.config import Recipe
 from fedlora.config.former import former_remarks
 from fedlora.data.classes import alike
 from fedlora.data.lengths import percent
-from fedlora.models.base import load_tokenizer
+from fedlora.models.base import load_processor
 from fedlora.settings import SettingsError, nearest
 from server.requests.planner import OTHERS
 from server.runs.held_out import classes_of, held_out
@@ -29,7 +29,7 @@ def place_of(settings: ServerSettings | None) -> Place:
 def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
     """Lines for the person who submits the run; SettingsError for what cannot work with these files."""
     require_sensible(case_of(recipe, place_of(settings)))
-    load_tokenizer(recipe.model)  # a model that is not here ends every attempt
+    load_processor(recipe.model)  # a model that is not here ends every attempt
     read = held_out(settings)
     seen = Counter(row.label for row in read.rows if row.label is not None) if read else Counter[str]()
     labels = classes_of(settings, recipe, tuple(seen))

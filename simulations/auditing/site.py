@@ -22,7 +22,7 @@ from fedlora.data.form import Columns
 from fedlora.data.row import Row, text_row
 from fedlora.data.rows import read_rows
 from fedlora.folder_names import folder_name
-from fedlora.models.base import load_tokenizer
+from fedlora.models.base import load_processor
 from fedlora.plain_yaml import yaml_text
 from fedlora.privacy.canaries import Canaries
 from fedlora.privacy.policy import SIMULATION
@@ -59,7 +59,7 @@ def drawn_canaries(
 
     Each is included by a coin of the operating system.
     """
-    tokenizer, draw = load_tokenizer(recipe.model), random.Random(recipe.seed)
+    tokenizer, draw = load_processor(recipe.model), random.Random(recipe.seed)
     words = sorted({word for row in rows for word in row["text"].split() if len(word) < 12 and word.isalnum()})
     taken = set(tokens_of(rows, labels, tokenizer, recipe))
     found: dict[tuple[int, ...], Row] = {}

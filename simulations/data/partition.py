@@ -20,12 +20,12 @@ from fedlora.data.classes import require_classes
 from fedlora.data.columns import columns_in
 from fedlora.data.examples import Examples, digest_of, encoded
 from fedlora.data.form import Columns
-from fedlora.data.lengths import lengths_of
+from fedlora.data.lengths import extent_of
 from fedlora.data.membership import first_of, held_out, key_of, place, split
 from fedlora.data.packaged import PACKAGED
 from fedlora.data.row import Row, labels_in
-from fedlora.data.rows import Read, files_of, read_whole
-from fedlora.models.base import load_tokenizer
+from fedlora.data.rows import Read, files_behind, read_whole
+from fedlora.models.base import load_processor
 from fedlora.randomness import chooser
 from fedlora.settings import SettingsError
 from simulations.data.summary import DataSummary, summary_of_data
@@ -63,7 +63,8 @@ class Federation:
 
 def federation(settings: DataSettings, *, model: ModelSettings, seed: int) -> Federation:
     """Read, deduplicate, split and tokenise; SettingsError on data that cannot be used."""
-    columns, version = columns_of(settings, model.task), version_of(settings.source)
+    columns = columns_of(settings, model.task)
+    version = version_of(settings.source, columns)
     corpus = tokenised(settings.source, columns, settings.labels, model, version)
     shared, clients = assign(corpus.read.rows, settings, seed=seed)
     take = corpus.examples.take
@@ -129,10 +130,10 @@ def tokenised(
         require_two(found, read, source)
         if labels is None:
             require_classes(found, columns.label, source)
-    tokenizer = load_tokenizer(model)
-    examples = encoded(read.rows, found, tokenizer, on=model)
-    lengths = lengths_of(read.rows, examples.lengths, tokenizer, on=model)
-    return Corpus(read, found, examples, summary_of_data(source, read.rows, found, read.counts, lengths))
+    processor = load_processor(model)
+    examples = encoded(read.rows, found, processor, on=model)
+    extent = extent_of(read.rows, examples.items, processor, on=model)
+    return Corpus(read, found, examples, summary_of_data(source, read.rows, found, read.counts, extent))
 
 
 def require_two(labels: Sequence[str], read: Read, source: str) -> None:
@@ -143,11 +144,10 @@ def require_two(labels: Sequence[str], read: Read, source: str) -> None:
         )
 
 
-def version_of(source: str) -> object:
-    """What changes when a local source does."""
-    if source in PACKAGED:
-        return None
-    return tuple((str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size) for path in files_of(source))
+def version_of(source: str, columns: Columns) -> object:
+    """What changes when a local source does; of a table with paths of images, the table."""
+    files = files_behind(source, columns.form)
+    return tuple((str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
 
 
 def partition(rows: Sequence[Row], settings: DataSettings, *, seed: int) -> dict[str, list[int]]:

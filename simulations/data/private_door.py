@@ -29,7 +29,7 @@ def require_private_training(recipe: Recipe, home: LoadedModel) -> None:
             recipe.train,
             on=recipe.model,
             privacy=recipe.privacy,
-            padding=int(home.base.tokenizer.pad_token_id),
+            padding=home.base.padding,
         )
     except Refusal as refusal:
         kind = type(home.model).__name__

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedlora.data.classes import alike
-from fedlora.data.lengths import Lengths, percent
+from fedlora.data.lengths import Lengths, Sides, percent
 from fedlora.data.one_per_text import Counts
 from fedlora.data.row import Row
 from fedlora.tasks.guessing import standard_error
@@ -28,20 +28,22 @@ class DataSummary:
     counts: Counts
     classes: Mapping[str, int]
     """Rows of every class; none of one that is declared and not there."""
-    lengths: Lengths
+    lengths: Lengths | Sides
+    noun: str
+    """What people call an example."""
     disputed: int
     """Texts that several clients have, with several classes: each trains on its own."""
 
 
 def summary_of_data(
-    source: str, rows: Sequence[Row], labels: Sequence[str], counts: Counts, lengths: Lengths
+    source: str, rows: Sequence[Row], labels: Sequence[str], counts: Counts, lengths: Lengths | Sides
 ) -> DataSummary:
     by_text: dict[str, set[str | None]] = {}
     for row in rows:
         by_text.setdefault(row.key, set()).add(row.label)
     disputed = sum(len(classes) > 1 for classes in by_text.values())
-    seen = Counter(row.label for row in rows)
-    return DataSummary(source, counts, {label: seen[label] for label in labels}, lengths, disputed)
+    seen, noun = Counter(row.label for row in rows), next((row.form.noun for row in rows), "text")
+    return DataSummary(source, counts, {label: seen[label] for label in labels}, lengths, noun, disputed)
 
 
 Sizes = Mapping[str, tuple[int, int]]
@@ -54,9 +56,9 @@ def lines(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int, m
         ("data", f"{found.source}: {found.counts}"),
         *([("classes", classes_said(found.classes))] if found.classes else []),
         ("clients", clients_said(sizes)),
-        ("test set", f"{held_out} texts that no client has"),
+        ("test set", f"{held_out} {found.noun}s that no client has"),
         ("split", split_said(found, sizes, held_out=held_out)),
-        ("texts", str(found.lengths)),
+        (f"{found.noun}s", str(found.lengths)),
         *(
             ("careful", doubt)
             for doubt in doubts(found, sizes, held_out=held_out, batch_size=batch_size, metric=metric)
@@ -74,11 +76,11 @@ def doubts(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int, 
     if found.counts.unusable_share > LARGE_SHARE:
         yield f"{found.counts.unusable_share:.0%} of the rows cannot be used"
     if found.counts.conflicting:
-        yield f"{found.counts.conflicting} rows are left out because their text comes with several classes"
+        yield f"{found.counts.conflicting} rows are left out because their {found.noun} comes with several classes"
     if found.disputed:
-        yield f"{found.disputed} texts are at several clients with different classes; each trains on its own"
+        yield f"{found.disputed} {found.noun}s are at several clients with different classes; each trains on its own"
     if held_out < FEW_TEXTS:
-        yield f"the test set is small: {chance(metric, held_out)}; raise data.held_out"
+        yield f"the test set is small: {chance(metric, held_out, found.noun)}; raise data.held_out"
     small = [name for name, (train, _) in sizes.items() if train < batch_size]
     if small:
         listed = ", ".join(map(printable, small[:MOST_LISTED])) + (", ..." if len(small) > MOST_LISTED else "")
@@ -87,12 +89,12 @@ def doubts(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int, 
         yield f"{percent(found.lengths.cut, found.lengths.texts)} of the texts are cut; raise model.max_tokens"
 
 
-def chance(metric: Metric, texts: int) -> str:
+def chance(metric: Metric, texts: int, noun: str) -> str:
     """What chance alone does to a share of so many texts; of another figure only how many they are."""
     if metric.unit != SHARE:
-        return f"{texts} texts"
+        return f"{texts} {noun}s"
     article = "an" if metric.words[0] in "aeiou" else "a"
-    return f"{article} {metric.words} on {texts} texts is ± {standard_error(0.5, max(1, texts)):.2f}"
+    return f"{article} {metric.words} on {texts} {noun}s is ± {standard_error(0.5, max(1, texts)):.2f}"
 
 
 def classes_said(classes: Mapping[str, int]) -> str:

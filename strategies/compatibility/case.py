@@ -58,6 +58,11 @@ class Case:
         return task_named(self.recipe.model.task).compare_by
 
     @property
+    def starts_closed(self) -> bool:
+        """Whether the task's head starts at zero, and lets no gradient through before it has trained."""
+        return bool(task_named(self.recipe.model.task).zeros)
+
+    @property
     def keeps(self) -> str:
         """The factors that never leave a site, as text."""
         return ", ".join(sorted(self.traits.keeps))

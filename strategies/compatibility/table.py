@@ -37,6 +37,20 @@ STRATEGY = (
         example=("strategy.name=fedsvd", "adapter.kind=lora_xs"),
     ),
     Rule(
+        name="a first step needs a head that is not zero",
+        when=lambda c: c.recipe.adapter.init in ("gradient", "client-gradients") and c.starts_closed,
+        because="the head of model.task={c.recipe.model.task} starts at zero, and so the first gradient is zero;",
+        instead="use adapter.init=kaiming or orthonormal.",
+        example=(*FROM_CLIENTS, "adapter.first_step.batch_size=64", "model.task=image-classification"),
+    ),
+    Rule(
+        name="a head that starts at zero trains",
+        when=lambda c: c.recipe.train.head == "frozen" and c.starts_closed,
+        because="the head of model.task={c.recipe.model.task} starts at zero and train.head=frozen keeps it there;",
+        instead="remove it.",
+        example=("train.head=frozen", "model.task=image-classification"),
+    ),
+    Rule(
         name="moments need coordinates",
         when=lambda c: c.optimizes,
         unless=lambda c: c.traits.fixed_coordinates,

@@ -17,7 +17,7 @@ from fedlora.data.examples import Examples, encoded
 from fedlora.data.form import Columns
 from fedlora.data.row import Row
 from fedlora.data.rows import read_rows
-from fedlora.models.base import load_tokenizer
+from fedlora.models.base import load_processor
 from fedlora.models.loaded_model import loaded_model
 from fedlora.protocol.task import Task
 from fedlora.settings import parse
@@ -48,7 +48,7 @@ def labels_of(rows: list[Row]) -> tuple[str, ...]:
 
 
 def tokens_of(rows: list[Row]) -> Examples:
-    return encoded(rows, labels_of(rows), load_tokenizer(RECIPE.model), on=RECIPE.model)
+    return encoded(rows, labels_of(rows), load_processor(RECIPE.model), on=RECIPE.model)
 
 
 def texts(folder: Path) -> tuple[list[Row], list[Row], list[Row]]:

@@ -21,7 +21,7 @@ from fedlora.config import ModelSettings
 from fedlora.data.examples import Examples, encoded
 from fedlora.data.form import Columns
 from fedlora.data.rows import read_rows
-from fedlora.models.base import load_tokenizer
+from fedlora.models.base import load_processor
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
@@ -35,7 +35,7 @@ KINDS = ("to the longest drawn", "to public lengths", "to max_tokens")
 def texts(max_tokens: int) -> Examples:
     rows = list(read_rows("airlines", Columns()))[:4000]
     labels = tuple(sorted({row.label for row in rows}))
-    found = encoded(rows, labels, load_tokenizer(ModelSettings()), on=ModelSettings(max_tokens=max_tokens))
+    found = encoded(rows, labels, load_processor(ModelSettings()), on=ModelSettings(max_tokens=max_tokens))
     return token_ids(token_examples(found), labels_n(found) % len(CLASSES), found.padding)
 
 

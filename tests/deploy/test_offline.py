@@ -32,9 +32,9 @@ BEFORE
 from client.offline import stay_offline
 stay_offline(settings)
 from fedlora.config import ModelSettings
-from fedlora.models.base import load_base, load_tokenizer
+from fedlora.models.base import load_base, load_processor
 from fedlora.settings import SettingsError
-for load in (lambda on: load_base(on, ("a", "b")), load_tokenizer):
+for load in (lambda on: load_base(on, ("a", "b")), load_processor):
     try:
         load(ModelSettings(id="lab/encoder-that-nobody-has"))
     except SettingsError as error:

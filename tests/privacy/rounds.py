@@ -79,9 +79,9 @@ def site(folder: Path, *, name: str = "a", policy: Policy = SIMULATION, count: i
     return Site(name, Parts(examples(count), examples(10, seed=1)), folder, policy=policy)
 
 
-def first_task(model: str, labels: tuple[str, ...]) -> tuple[Task, bytes]:
+def first_task(model: str, labels: tuple[str, ...], *, kind: str = "sequence-classification") -> tuple[Task, bytes]:
     """The first private task of a run on a model in a folder, and the state that goes with it."""
-    on = ModelSettings(id=model, max_tokens=16)
+    on = ModelSettings(id=model, task=kind, max_tokens=16)
     home = loaded_model(on, ADAPTER, labels)
     asked = task(
         model=on, adapter=ADAPTER, labels=labels, fingerprint=home.base.fingerprint, train={"batch_size": 8, "steps": 2}

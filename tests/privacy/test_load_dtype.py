@@ -47,7 +47,7 @@ def adapted(folder: str, kind: str = "lora") -> tuple[Base, Adapter]:
 
 def examples_for(base: Base, settings: ModelSettings) -> Examples:
     rows = [text_row(text, LABELS[number % 2]) for number, text in enumerate(TEXTS)]
-    return encoded(rows, LABELS, base.tokenizer, on=settings)
+    return encoded(rows, LABELS, base.processor, on=settings)
 
 
 def test_it_is_another_base_whose_weights_are_those_of_the_checkpoint_rounded(tiny_model):
@@ -102,7 +102,7 @@ def test_the_readme_of_the_export_loads_the_base_as_it_was_held(tiny_model, tmp_
         max_tokens=16,
     )  # fmt: skip
     pasted = as_its_readme_says(tmp_path, [TEXTS[1], TEXTS[3]], base=tiny_model)
-    batch = base.tokenizer([TEXTS[1], TEXTS[3]], padding=True, return_tensors="pt")
+    batch = base.processor([TEXTS[1], TEXTS[3]], padding=True, return_tensors="pt")
     with autocast(held(tiny_model)):
         served = logits(base.model.eval(), batch["input_ids"], batch["attention_mask"])
     assert "dtype=torch.bfloat16" in (tmp_path / "README.md").read_text()

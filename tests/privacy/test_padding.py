@@ -12,7 +12,7 @@ from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
 from fedlora.data.examples import Examples, concatenate, encoded
 from fedlora.data.form import Columns
 from fedlora.data.rows import read_rows
-from fedlora.models.base import load_tokenizer
+from fedlora.models.base import load_processor
 from fedlora.models.loaded_model import loaded_model
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
@@ -59,7 +59,7 @@ def attack() -> tuple[nn.Module, Examples]:
     rows = list(read_rows("airlines", Columns()))
     labels = tuple(sorted({row.label for row in rows}))
     model = loaded_model(MODEL, ADAPTER, labels).model.eval()
-    every = encoded(rows[:400], labels, load_tokenizer(MODEL), on=ModelSettings(max_tokens=16))
+    every = encoded(rows[:400], labels, load_processor(MODEL), on=ModelSettings(max_tokens=16))
     adapter = initial_adapter(model, ADAPTER, seed=0)
     write(model, adapter)
     tensors = dict(adapter.tensors())

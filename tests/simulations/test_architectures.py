@@ -89,7 +89,7 @@ def require_same_logits(simulation: Simulation, out: Path) -> None:
     load_state(home, "test", checkpoint.read(out / "checkpoint.safetensors", recipe=recorded(simulation.recipe)).state)
     labels = simulation.data.labels
     examples = encoded(
-        [text_row(text, labels[0], "") for text in TEXTS], labels, home.base.tokenizer, on=simulation.recipe.model
+        [text_row(text, labels[0], "") for text in TEXTS], labels, home.base.processor, on=simulation.recipe.model
     )
     batch = examples.batch(range(len(TEXTS)))
     served_nc = logits_of(home.model.eval(), batch).detach()

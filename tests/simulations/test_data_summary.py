@@ -80,7 +80,7 @@ def test_what_is_left_out_and_what_is_seldom_meant_are_said(said, tmp_path):
         "shared,Good ,q",
     ]
     text = said("train.batch_size=32", rows="\n".join(rows) + "\n", folder=tmp_path)
-    assert "83 of 87 rows; left out: 1 repeated, 2 with a text of several classes, 1 with nothing in column" in text
+    assert "83 of 87 rows; left out: 1 repeated, 2 that come with several classes, 1 with nothing in column" in text
     assert "careful   the classes 'Good ' and 'good' differ only in case or spaces" in text
     assert "careful   2 rows are left out because their text comes with several classes" in text
     assert "careful   1 texts are at several clients with different classes" in text

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedlora.config import ModelSettings
-from fedlora.models.base import load_base, load_tokenizer
+from fedlora.models.base import load_base, load_processor
 from fedlora.settings import SettingsError
 from simulations.shallow_base import save_shallow
 
@@ -27,8 +27,8 @@ def test_the_first_layers_are_those_of_the_whole_base_and_it_loads_like_any_othe
         if not name.startswith("head.")
     )
     assert (
-        load_tokenizer(settings)("good")["input_ids"]
-        == load_tokenizer(ModelSettings(id=str(tiny_model), max_tokens=16))("good")["input_ids"]
+        load_processor(settings)("good")["input_ids"]
+        == load_processor(ModelSettings(id=str(tiny_model), max_tokens=16))("good")["input_ids"]
     )
 
 

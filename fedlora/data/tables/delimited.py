@@ -18,12 +18,15 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from fedlora.data.tables.table import Cells, Complaint, Table, is_unicode, whole_or_not
+from fedlora.data.images.cells import NO_IMAGES, ImageColumns
+from fedlora.data.tables.table import Cells, Complaint, Table, is_unicode
 
 SEPARATORS = {".tsv": "\t", ".csv": ",;\t"}
 
 
-def delimited(path: Path, columns: Sequence[str], nested: Collection[str] = ()) -> Table:
+def delimited(
+    path: Path, columns: Sequence[str], nested: Collection[str] = (), images: ImageColumns = NO_IMAGES
+) -> Table:
     """The file's table; ValueError for a header that cannot be used. Cells are texts, whatever is in them."""
     csv.field_size_limit(sys.maxsize)
     separator = separator_of(path, columns)
@@ -31,7 +34,7 @@ def delimited(path: Path, columns: Sequence[str], nested: Collection[str] = ()) 
         lines = Lines(file)
         names = next(csv.reader(lines, delimiter=separator, strict=True))
         absent = tuple(column for column in columns if column not in names)
-        rows = [] if absent else list(_rows(lines, separator, names, columns))
+        rows = [] if absent else list(_rows(lines, separator, names, columns, images))
     return Table(tuple(names), rows, absent)
 
 
@@ -109,7 +112,9 @@ class Lines:
         self.ended = False
 
 
-def _rows(lines: Lines, separator: str, names: Sequence[str], columns: Sequence[str]) -> Iterator[Cells | Complaint]:
+def _rows(
+    lines: Lines, separator: str, names: Sequence[str], columns: Sequence[str], images: ImageColumns
+) -> Iterator[Cells | Complaint]:
     reader = csv.reader(lines, delimiter=separator, strict=True)
     places = [names.index(column) for column in columns]
     while True:
@@ -130,7 +135,7 @@ def _rows(lines: Lines, separator: str, names: Sequence[str], columns: Sequence[
         elif (stray := stray_quote("".join(lines.taken), cells)) is not None:
             yield Complaint(line, f"a quote inside the cell of column {names[stray]!r}", QUOTES)
         else:
-            yield whole_or_not(line, tuple([cells[place] for place in places]), columns)
+            yield images.whole_or_not(line, tuple([cells[place] for place in places]), columns)
 
 
 NOT_CSV = "a quote that is not closed, or text after one"

@@ -15,9 +15,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedlora.data.images.cells import NO_IMAGES, ImageColumns
 from fedlora.data.tables.cells import CellError, Kinds, text_of
 from fedlora.data.tables.delimited import open_text
-from fedlora.data.tables.table import Cells, Complaint, Table, whole_or_not
+from fedlora.data.tables.table import Cells, Complaint, Table
 
 MOST_NAMES = 100
 MOST_DIGITS = 4000
@@ -27,22 +28,25 @@ Value = tuple[int, dict[str, Any] | str]
 """The line that a value begins on, and the object; or what is wrong with it."""
 
 
-def json_rows(path: Path, columns: Sequence[str], nested: Collection[str] = ()) -> Table:
+def json_rows(
+    path: Path, columns: Sequence[str], nested: Collection[str] = (), images: ImageColumns = NO_IMAGES
+) -> Table:
     """The file's table: a list in `.json` that begins with `[`, lines otherwise."""
     with open_text(path) as file:
         content = file.read()
     is_list = path.suffix.lower() == ".json" and content.lstrip().startswith("[")
-    kinds, names, rows = Kinds(), dict[str, None](), []
+    kinds, names, rows = Kinds(), dict[str, None](), list[Cells | Complaint]()
     for line, value in _elements(content) if is_list else _lines(content.split("\n"), first=1):
         if isinstance(value, dict) and len(names) < MOST_NAMES:
             names.update(dict.fromkeys(value))
-        rows.append(Complaint(line, value) if isinstance(value, str) else _row(line, value, columns, nested, kinds))
+        found = Complaint(line, value) if isinstance(value, str) else _cells(line, value, columns, nested, kinds)
+        rows.append(found if isinstance(found, Complaint) else images.whole_or_not(line, found, columns))
     met = {*names, *kinds.first}
     absent = tuple(column for column in columns if column not in met)
     return Table(tuple(names), rows, absent, kinds.mixed(), has_header=False)
 
 
-def _row(
+def _cells(
     line: int, value: dict[str, Any], columns: Sequence[str], nested: Collection[str], kinds: Kinds
 ) -> Cells | Complaint:
     cells = []
@@ -53,7 +57,7 @@ def _row(
             return error.complaint(line, column)
         kinds.met(column, kind, line)
         cells.append(text)
-    return whole_or_not(line, tuple(cells), columns)
+    return tuple(cells)
 
 
 def _elements(content: str) -> Iterator[Value]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from fedlora.data.images.cells import ImageColumns
 from fedlora.data.tables.columnar import parquet_rows
 from fedlora.data.tables.delimited import delimited
 from fedlora.data.tables.json_rows import json_rows
 from fedlora.data.tables.table import Table
 from fedlora.settings import SettingsError
 
-READERS: Mapping[str, Callable[[Path, Sequence[str], Collection[str]], Table]] = {
+READERS: Mapping[str, Callable[[Path, Sequence[str], Collection[str], ImageColumns], Table]] = {
     ".csv": delimited,
     ".json": json_rows,
     ".jsonl": json_rows,
@@ -31,8 +32,8 @@ BEGINNINGS = {b"PK\x03\x04": SHEET, b"\xd0\xcf\x11\xe0": SHEET, b"\x1f\x8b": PAC
               b"\x28\xb5\x2f\xfd": PACKED, b"\xfd7zX": PACKED, b"\xff\xfe": UTF16, b"\xfe\xff": UTF16}  # fmt: skip
 
 
-def read_table(path: Path, columns: Sequence[str], nested: Collection[str] = ()) -> Table:
-    """The columns of the file's rows; in those of `nested`, lists and objects are cells too.
+def read_table(path: Path, columns: Sequence[str], nested: Collection[str] = (), images: Collection[str] = ()) -> Table:
+    """The columns of the file's rows; in those of `nested`, lists and objects are cells too, in `images`, images.
 
     SettingsError where the file as a whole cannot be read.
     """
@@ -40,7 +41,7 @@ def read_table(path: Path, columns: Sequence[str], nested: Collection[str] = ())
     try:
         if reader is delimited:  # there the first bytes are the header's; of JSON Lines they are a row's
             refuse_foreign(path)
-        return reader(path, columns, nested)
+        return reader(path, columns, nested, ImageColumns(images, path.parent))
     except (ValueError, OSError) as error:
         raise SettingsError(f"cannot read {path}: {error}") from None
 

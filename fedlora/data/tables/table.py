@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-Cells = tuple[str, ...]
-"""The text of the columns that were asked for, none of them blank."""
+Cells = tuple[str | bytes, ...]
+"""The text of the columns that were asked for, none of them blank; of an image the bytes of its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def whole_or_not(line: int, cells: Cells, columns: Sequence[str]) -> Cells | Com
     for cell, column in zip(cells, columns, strict=True):
         if not cell or cell.isspace():
             return Complaint(line, f"nothing in column {column!r}", malformed=False)
-        if not is_unicode(cell):
+        if isinstance(cell, str) and not is_unicode(cell):
             return Complaint(line, f"not UTF-8 in column {column!r}")
     return cells
 

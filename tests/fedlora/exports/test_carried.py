@@ -95,9 +95,7 @@ def test_a_base_of_a_hub_is_named_by_its_id_and_the_commit_that_was_loaded(tiny_
     assert named.whereabouts.startswith("It is `org/name` on the Hugging Face hub, revision `0123abc`. Its fingerprint")
     for task in TASKS:
         loading = Loading((), "base, folder = '', ''", named.at)
-        assert 'from_pretrained(base, revision="0123abc")' in task_named(task).usage.script(
-            loading, labels=LABELS, max_tokens=8
-        )
+        assert ', revision="0123abc")' in task_named(task).usage.script(loading, labels=LABELS, max_tokens=8)
 
 
 @pytest.mark.parametrize(

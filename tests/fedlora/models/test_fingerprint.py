@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, CanineTokenizer, PreTrainedTokenizerFast
 
 from fedlora.config import ModelSettings
-from fedlora.models.base import load_base, load_tokenizer, locate
+from fedlora.models.base import load_base, load_processor, locate
 from fedlora.models.fingerprint import reading
 from fedlora.settings import SettingsError
 from tests.federations import save_tiny_model
@@ -109,9 +109,9 @@ def test_where_and_by_what_it_was_saved_does_not(original, tmp_path, what):
 
 def test_it_is_of_the_tokenizer_that_is_used_and_use_does_not_change_it(original):
     base = load_base(ModelSettings(id=str(original), max_tokens=16), LABELS)
-    before = reading(base.tokenizer)
-    base.tokenizer(["great crew", "the seat"], truncation=True, max_length=4, padding=True)
-    assert reading(base.tokenizer) == before == reading(AutoTokenizer.from_pretrained(original))
+    before = reading(base.processor)
+    base.processor(["great crew", "the seat"], truncation=True, max_length=4, padding=True)
+    assert reading(base.processor) == before == reading(AutoTokenizer.from_pretrained(original))
 
 
 def test_a_vocabulary_may_hold_the_names_of_what_is_left_out():
@@ -139,7 +139,7 @@ def test_a_tokenizer_that_cannot_pad_is_refused_when_it_is_loaded(tmp_path):
     backend = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
     PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(tmp_path)
     with pytest.raises(SettingsError, match="no padding token and no end token"):
-        load_tokenizer(ModelSettings(id=str(tmp_path)))
+        load_processor(ModelSettings(id=str(tmp_path)))
 
 
 def test_the_demo_models_own_settings_of_padding_and_length_are_no_part_of_it():

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedlora.config import ModelSettings
 from fedlora.models import from_gguf
-from fedlora.models.base import load_base, load_tokenizer
+from fedlora.models.base import load_base, load_processor
 from fedlora.models.converted import digest_of
 from fedlora.models.location import locate
 from fedlora.models.packaged import packaged_file
@@ -43,7 +43,7 @@ def test_the_folder_computes_what_the_model_computes_that_was_written_into_the_f
 
 
 def test_the_tokenizer_and_its_chat_template_are_those_of_the_file(file):
-    tokenizer = load_tokenizer(ModelSettings(id=str(file)))
+    tokenizer = load_processor(ModelSettings(id=str(file)))
     assert tokenizer("hi lo").input_ids == [29, 28, 30]
     assert tokenizer.chat_template == TEMPLATE
     assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}])["input_ids"] == [0, 29, 1]
@@ -170,7 +170,7 @@ def test_a_gemma_of_other_packages_is_read_as_well(tmp_path):
             whole.write(part.read_bytes())
     assert digest_of(file) == GEMMA_SHA256
     folder = locate(str(file))
-    plain, tokenizer = AutoModelForCausalLM.from_pretrained(folder), load_tokenizer(ModelSettings(id=str(file)))
+    plain, tokenizer = AutoModelForCausalLM.from_pretrained(folder), load_processor(ModelSettings(id=str(file)))
     ids = tokenizer(SENTENCE, return_tensors="pt")["input_ids"]
     logits = plain(ids).logits
     read = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=str(file), dtype=torch.float32)

@@ -16,7 +16,7 @@ from fedlora.adapters import inject
 from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.data.examples import IGNORED, encoded
 from fedlora.data.row import text_row
-from fedlora.models.base import load_base, load_tokenizer, outline
+from fedlora.models.base import load_base, load_processor, outline
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Mean
 from tests.federations import save_tiny_model
@@ -103,7 +103,7 @@ def tiny_decoder(tmp_path) -> str:
 
 def test_a_decoder_without_a_padding_token_pads_with_its_end_token_and_trains(tiny_decoder):
     on = settings(tiny_decoder)
-    tokenizer = load_tokenizer(on)
+    tokenizer = load_processor(on)
     examples = encoded([text_row("abc", "bad", ""), text_row("de", "good", "")], LABELS, tokenizer, on=on)
     batch = examples.batch([0, 1])
     assert batch["input_ids"].tolist() == [[0, 1, 2], [3, 4, 26]]
@@ -185,9 +185,9 @@ def test_a_tokenizer_that_makes_nothing_of_any_text_is_refused(tmp_path):
     """transformers makes Qwen2's tokenizer itself, whatever the files say: of a vocabulary of words it finds none."""
     folder, rows = save("qwen2", tmp_path), [text_row("word3", "bad", ""), text_row("word5 word9", "good", "")]
     on = settings(folder)
-    assert len(encoded(rows, LABELS, load_tokenizer(on), on=on)) == 2
+    assert len(encoded(rows, LABELS, load_processor(on), on=on)) == 2
     tokenizer_for("llama").save_pretrained(folder)
-    empty = load_tokenizer(settings(folder))
+    empty = load_processor(settings(folder))
     with pytest.raises(
         SettingsError, match=r"no tokens of any of 2 text\(s\): its files do not go.*\(Qwen2Tokenizer\)"
     ):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft.auto import MODEL_TYPE_TO_PEFT_MODEL_MAPPING
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageClassification, ViTConfig
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageClassification
 
 from fedlora.adapters import initial_adapter, inject, read, set_trainable, write
 from fedlora.adapters.dense import mark_dense
@@ -32,14 +32,11 @@ from fedlora.tasks.usage import Loading
 from fedlora.tasks.verdict import STANDINGS
 from fedlora.updates import Factor
 from tests.fedlora.tasks.image_classification import ImageClassification
+from tests.pictures import VIT
 from tests.privacy.architectures import CONFIGS
 from tests.privacy.models import looped_clipped_sum
 
 LONGEST, CLIP = 16, 0.05
-VIT = ViTConfig(
-    hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=16, patch_size=8,
-    num_labels=3,
-)  # fmt: skip
 
 
 def texts(vocabulary: int) -> list[torch.Tensor]:
@@ -86,7 +83,8 @@ CASES = {
         lambda: AutoModelForCausalLM.from_config(CONFIGS["llama"]),
         preferred,
     ),
-    "image-classification": Case(
+    "image-classification": Case(task_named("image-classification"), lambda: AutoModel.from_config(VIT), pictures),
+    "image-classification, dropped in": Case(
         ImageClassification(), lambda: AutoModelForImageClassification.from_config(VIT), pictures
     ),
 }
