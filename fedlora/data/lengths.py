@@ -1,4 +1,5 @@
-"""How long texts are in tokens, and how many of them a limit cuts; a tokenizer is all that is needed."""
+"""How long texts are in tokens, how many a limit cuts, and what of them is then left to learn; a tokenizer is all that
+is needed."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from fedlora.config import ModelSettings
+from fedlora.data.examples import Examples
 from fedlora.data.row import Row, labels_in
+from fedlora.tasks.base import IGNORED, Item
 from fedlora.tasks.registry import task_named
 
 NO_LIMIT = 2**20
@@ -24,6 +27,10 @@ class Lengths:
     cut: int
     """Texts that are longer than the limit."""
     limit: int
+    shortened: int = 0
+    """Texts of which tokens are cut that were to be learnt: their answers end early."""
+    unlearnt: int = 0
+    """Texts without a token to learn, most of them because all of their answer is cut away."""
 
     def __str__(self) -> str:
         """For people.
@@ -32,27 +39,42 @@ class Lengths:
         the longest has 80 tokens; 23 of 1000 (2 %) are cut at model.max_tokens=64
         the longest has 30 tokens; none is cut at model.max_tokens=64
         (None, None)
+        >>> print(Lengths(1000, 80, 30, 64, shortened=20))
+        the longest has 80 tokens; 30 of 1000 (3 %) are cut at model.max_tokens=64, 20 (2 %) in what is to be learnt
         """
         share = f"{self.cut} of {self.texts} ({percent(self.cut, self.texts)}) are" if self.cut else "none is"
-        return f"the longest has {self.longest} tokens; {share} cut at model.max_tokens={self.limit}"
+        learnt = f", {self.shortened} ({percent(self.shortened, self.texts)}) in what is to be learnt"
+        said = f"the longest has {self.longest} tokens; {share} cut at model.max_tokens={self.limit}"
+        return said + (learnt if self.shortened else "")
 
 
 def percent(part: int, whole: int) -> str:
     return f"{100 * part / max(1, whole):.0f} %"
 
 
-def lengths_of(
-    rows: Sequence[Row], cut_lengths: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, on: ModelSettings
-) -> Lengths:
+def lengths_of(rows: Sequence[Row], cut: Examples, tokenizer: PreTrainedTokenizerBase, *, on: ModelSettings) -> Lengths:
     """From what encoding with the limit gave; only rows that reach it are encoded once more, whole."""
-    reached = [row for row, length in zip(rows, cut_lengths, strict=True) if length >= on.max_tokens]
-    whole = whole_lengths(reached, tokenizer, on.task) if reached else []
-    longest = max([*cut_lengths, *whole], default=0)
-    return Lengths(len(rows), longest, sum(length > on.max_tokens for length in whole), on.max_tokens)
+    reached = [index for index, length in enumerate(cut.lengths) if length >= on.max_tokens]
+    whole = whole_items([rows[index] for index in reached], tokenizer, on.task) if reached else []
+    lengths = [cut.task.length(item) for item in whole]
+    return Lengths(
+        len(rows),
+        max([*cut.lengths, *lengths], default=0),
+        sum(length > on.max_tokens for length in lengths),
+        on.max_tokens,
+        shortened=sum(learnt(item) > learnt(cut.items[index]) for index, item in zip(reached, whole, strict=True)),
+        unlearnt=sum(not learnt(item) for item in cut.items),
+    )
 
 
-def whole_lengths(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, task: str) -> list[int]:
-    """What each row has where nothing is cut."""
-    kind, labels = task_named(task), labels_in(rows)
-    items = kind.encode(rows, tokenizer, labels, longest=NO_LIMIT, padding=tokenizer.pad_token_id, each=False)
-    return [kind.length(item) for item in items]
+def whole_items(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, task: str, *, ignore_unusable: bool = False
+) -> list[Item]:
+    """The rows where nothing is cut; SettingsError for one of which nothing can be made, unless those are ignored."""
+    kind, labels, padding = task_named(task), labels_in(rows), int(tokenizer.pad_token_id)
+    return kind.encode(rows, tokenizer, labels, longest=NO_LIMIT, padding=padding, each=ignore_unusable)
+
+
+def learnt(item: Item) -> int:
+    """How many labels of an example have a loss: of its tokens, or its one class."""
+    return int((item["labels"] != IGNORED).sum())

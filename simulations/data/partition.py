@@ -131,7 +131,7 @@ def tokenised(
             require_classes(found, columns.label, source)
     tokenizer = load_tokenizer(model)
     examples = encoded(read.rows, found, tokenizer, on=model)
-    lengths = lengths_of(read.rows, examples.lengths, tokenizer, on=model)
+    lengths = lengths_of(read.rows, examples, tokenizer, on=model)
     return Corpus(read, found, examples, summary_of_data(source, read.rows, found, read.counts, lengths))
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from client.training import private_steps
+from client.training import Protection, private_steps
 from fedlora.adapters import inject, read, set_trainable, write
 from fedlora.adapters.export import export_adapter
 from fedlora.adapters.live import adapted_layers
 from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
 from fedlora.data.examples import Examples, encoded
-from fedlora.data.rows import Row
+from fedlora.data.row import text_row
 from fedlora.models.base import Base, autocast, load_base
 from fedlora.models.evaluation import evaluate
 from fedlora.privacy.mechanism import Mechanism
@@ -45,7 +45,7 @@ def adapted(folder: str, kind: str = "lora") -> tuple[Base, Adapter]:
 
 
 def examples_for(base: Base, settings: ModelSettings) -> Examples:
-    rows = [Row(text, LABELS[number % 2], None) for number, text in enumerate(TEXTS)]
+    rows = [text_row(text, LABELS[number % 2]) for number, text in enumerate(TEXTS)]
     return encoded(rows, LABELS, base.tokenizer, on=settings)
 
 
@@ -78,9 +78,9 @@ def test_clipped_sums_are_those_of_a_loop_over_examples_to_bfloat16_rounding(tin
     examples = examples_for(base, settings)
     set_trainable(base.model, ALL)
     mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=CLIP, steps=1, expected_batch=5.0)
-    with private_steps(
-        base.model, examples, TrainSettings(), on=settings, mechanism=mechanism, source=SeededSource(0)
-    ) as (engine, loss):
+    protection = Protection(mechanism, SeededSource(0))
+    steps = private_steps(base.model, examples, TrainSettings(), on=settings, protection=protection)
+    with steps as (engine, loss):
         indices = torch.arange(len(examples))
         shapes = torch.tensor(examples.shapes(most=settings.max_tokens))
         assert len(set(shapes.tolist())) == 1
