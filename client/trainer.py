@@ -31,7 +31,7 @@ class OneByOne:
         for work in works:
             serve(work.home, work.task.run, work.start)
             quality = None
-            if work.tells:
+            if work.tells and work.parts.test.measurable:
                 quality = evaluate_examples(work.home.model, work.parts.test, by=work.placed)
             loss = take_steps(work)
             yield Trained(read(work.home.model), loss, quality)

@@ -53,4 +53,4 @@ class Trained:
     loss: float | None
     """Mean loss of the steps, in nats; with privacy it is not private itself."""
     received: Evaluation | None
-    """The received adapter on the site's own test examples; None where no figure leaves."""
+    """The received adapter on the site's own test examples; None where no figure leaves, or there is none."""

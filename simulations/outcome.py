@@ -59,13 +59,15 @@ def judged(simulation: Simulation, folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def by_client(simulation: Simulation, names: Sequence[str], progress: Progress, folder: Path) -> dict[str, Evaluation]:
-    """The final state on every client's own test examples; possible here because this is a simulation."""
+    """The final state on the test examples of every client that has any to measure on; possible here because this is a
+    simulation."""
     if keeps_personal(simulation.recipe):
         *_, last = read_records(folder)
         return {one.client: one.received for one in last.clients if one.received is not None}
     load_state(simulation.loaded_model, "held-out", progress.state)
     model, clients = simulation.loaded_model.model, simulation.data.clients
-    return {name: evaluate_examples(model, clients[name].test, by=simulation.placed) for name in names}
+    measurable = [name for name in names if clients[name].test.measurable]
+    return {name: evaluate_examples(model, clients[name].test, by=simulation.placed) for name in measurable}
 
 
 def keeps_personal(recipe: Recipe) -> bool:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from transformers import PreTrainedTokenizerBase
 
 from client.deployment.declared import two_digits
 from client.own_rows import OwnRows, require_usable, rows_in
 from client.settings import ClientSettings
 from fedlora.config import ModelSettings
 from fedlora.data.classes import MOST_CLASSES, alike
-from fedlora.data.lengths import percent, whole_lengths
+from fedlora.data.lengths import learnt, percent, whole_items
 from fedlora.data.membership import KEY_BYTES
-from fedlora.data.row import labels_in
+from fedlora.data.row import Row, labels_in
 from fedlora.data.rows import MOST_SHOWN
 from fedlora.deployment.findings import Finding, bad, doubtful, good
 from fedlora.models.base import load_processor
@@ -23,9 +26,11 @@ from fedlora.privacy.refusal import Refusal
 from fedlora.privacy.rows_key import stored_key
 from fedlora.privacy.sketch import known_elsewhere
 from fedlora.settings import SettingsError
-from fedlora.tasks.registry import has_classes
+from fedlora.tasks.registry import has_classes, task_named
 
 MOST_LISTED = 12
+SHOWN_CHARS = 60
+"""Of a row that is shown to its own people."""
 
 
 def rows_of(settings: ClientSettings) -> OwnRows:
@@ -63,8 +68,6 @@ def data(settings: ClientSettings) -> Finding:
 def classes(settings: ClientSettings) -> Finding:
     """The classes with their shares; names that differ only where nobody looks. Said here, and to nobody else."""
     rows = rows_of(settings)
-    if not has_classes(settings.data.task):
-        return good("classes", f"none in {settings.data.task}")
     seen = Counter(row.label for row in (*rows.train, *rows.test) if row.label is not None)
     whole, most = sum(seen.values()), seen.most_common(MOST_LISTED)
     said = ", ".join(f"{label} {count} ({percent(count, whole)})" for label, count in most)
@@ -85,8 +88,9 @@ def classes(settings: ClientSettings) -> Finding:
 
 
 def texts(settings: ClientSettings, model: str | None) -> Finding:
-    """How long the texts are, by the base model's own tokenizer where it is here; of images, how large the files."""
-    rows = rows_of(settings)
+    """How long the texts are, and which of them the base model's own tokenizer makes nothing of, where it is here; of
+    images, how large the files."""
+    rows, task = rows_of(settings), settings.data.task
     found = (*rows.train, *rows.test)
     if found and found[0].form.images:
         return good("images", f"{len(found)}, of at most {max(sum(map(len, row.cells)) for row in found)} bytes")
@@ -98,8 +102,25 @@ def texts(settings: ClientSettings, model: str | None) -> Finding:
         tokenizer = load_processor(ModelSettings(id=model, task=settings.data.task))
     except SettingsError:  # said of the base model already
         return doubtful("texts", in_characters, "Mend the base model to know it in tokens.")
-    counted = max(whole_lengths(found, tokenizer, settings.data.task))
-    return good("texts", f"the longest has {counted} tokens; a run cuts what is above its model.max_tokens")
+    items = whole_items(found, tokenizer, task, ignore_unusable=True)
+    counted = max(map(task_named(task).length, items))
+    said = f"the longest has {counted} tokens; a run cuts what is above its model.max_tokens"
+    empty = [row for row, item in zip(found, items, strict=True) if not learnt(item)]
+    if not empty:
+        return good("texts", said)
+    lines = [f"{said}; {len(empty)} of {len(found)} teach nothing", *reasons(empty[:MOST_SHOWN], tokenizer, task)]
+    return doubtful("texts", "\n".join(lines), "Mend these rows: a private task ignores them, and any other one fails.")
+
+
+def reasons(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, task: str) -> Iterator[str]:
+    """Each row as far as a line shows it, with what is wrong with it."""
+    for row in rows:
+        try:
+            whole_items([row], tokenizer, task)
+            why = "there is nothing to learn in it"
+        except SettingsError as error:
+            why = str(error).partition(": ")[2].rstrip(".")
+        yield f"{' | '.join(map(str, row.cells))[:SHOWN_CHARS]!r}: {why}"
 
 
 def public_size(settings: ClientSettings, policy: Policy) -> Finding:

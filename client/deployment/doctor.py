@@ -15,12 +15,14 @@ from client.flower.clock import CHECK, against_coordinator
 from client.flower.identity import certificate_for, load_node_key
 from client.offline import stay_offline
 from client.settings import ClientSettings, load_client
+from fedlora.config import ModelSettings
 from fedlora.deployment import checks
 from fedlora.deployment.environment import split_address
 from fedlora.deployment.findings import Finding, bad, doubtful, examine_all, good
 from fedlora.privacy.ledger import LedgerFiles, inspect_ledger
 from fedlora.privacy.policy import FINGERPRINT, names_a_folder
 from fedlora.settings import SettingsError
+from fedlora.tasks.registry import has_classes
 
 CONNECT_S = 5.0
 ROLL_DAYS = 120
@@ -50,7 +52,7 @@ def examine(config: Path, *, model: str | None = None) -> list[Finding]:
             ("device", lambda: checks.device(settings.device or "cpu")),
             ("base model", lambda: base_model(settings, model)),
             ("data", lambda: data_findings.data(settings)),
-            ("classes", lambda: data_findings.classes(settings)),
+            *([("classes", lambda: data_findings.classes(settings))] if has_classes(settings.data.task) else []),
             ("texts", lambda: data_findings.texts(settings, model)),
             ("dataset", lambda: data_findings.own_name(settings)),
             ("public size", lambda: data_findings.public_size(settings, policy_of(settings))),
@@ -118,7 +120,7 @@ def base_model(settings: ClientSettings, model: str | None) -> Finding:
         return doubtful("base model", "policy.yaml lists none: every task is refused", remedy)
     if named is None:
         return good("base model", "policy.yaml lists fingerprints; --model ID compares a model with them")
-    found = checks.base_model(named)
+    found = checks.base_model(ModelSettings(id=named, task=settings.data.task))
     fingerprint = found.said.rpartition(" ")[2]
     if found.grade == "good" and named not in allowed and (fingerprint not in allowed or names_a_folder(named)):
         line = allowing(named, fingerprint, already=allowed)

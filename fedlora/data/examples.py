@@ -50,6 +50,11 @@ class Examples:
         """In tokens."""
         return [self.task.length(item) for item in self.items]
 
+    @property
+    def measurable(self) -> bool:
+        """Whether any example has a loss; of none there is no figure."""
+        return any(bool((item["labels"] != IGNORED).any()) for item in self.items)
+
     def shapes(self, *, most: int) -> list[int]:
         """What every example is padded to under privacy: a function of its own length alone. See `public_length`."""
         return [public_length(length, most=most) for length in self.lengths]
@@ -120,7 +125,8 @@ def encoded(
     ignored = sum(bool((item["labels"] == IGNORED).all()) for item in items)
     if ignored:
         log.warning(
-            "%d of %d examples are ignored: a label that the run does not have, or an input that cannot be read",
+            "%d of %d examples are ignored: a label that the run does not have, an input that cannot be read, or an "
+            "answer that model.max_tokens cuts away",
             ignored,
             len(rows),
         )

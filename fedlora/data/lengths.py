@@ -1,4 +1,7 @@
-"""How long texts are in tokens, and how many of them a limit cuts; or what is made of images. No model is needed."""
+"""How long texts are in tokens, how many a limit cuts, what of them is then left to learn; or what is made of images.
+
+No model is needed.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedlora.config import ModelSettings
+from fedlora.data.examples import Examples
 from fedlora.data.row import Row, labels_in
-from fedlora.tasks.base import Item, Processor
+from fedlora.tasks.base import IGNORED, Item, Processor
 from fedlora.tasks.registry import task_named
 
 NO_LIMIT = 2**20
@@ -23,6 +27,10 @@ class Lengths:
     cut: int
     """Texts that are longer than the limit."""
     limit: int
+    shortened: int = 0
+    """Texts of which tokens are cut that were to be learnt: their answers end early."""
+    unlearnt: int = 0
+    """Texts without a token to learn, most of them because all of their answer is cut away."""
 
     def __str__(self) -> str:
         """For people.
@@ -31,9 +39,13 @@ class Lengths:
         the longest has 80 tokens; 23 of 1000 (2 %) are cut at model.max_tokens=64
         the longest has 30 tokens; none is cut at model.max_tokens=64
         (None, None)
+        >>> print(Lengths(1000, 80, 30, 64, shortened=20))
+        the longest has 80 tokens; 30 of 1000 (3 %) are cut at model.max_tokens=64, 20 (2 %) in what is to be learnt
         """
         share = f"{self.cut} of {self.texts} ({percent(self.cut, self.texts)}) are" if self.cut else "none is"
-        return f"the longest has {self.longest} tokens; {share} cut at model.max_tokens={self.limit}"
+        learnt = f", {self.shortened} ({percent(self.shortened, self.texts)}) in what is to be learnt"
+        said = f"the longest has {self.longest} tokens; {share} cut at model.max_tokens={self.limit}"
+        return said + (learnt if self.shortened else "")
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,7 @@ class Sides:
     height: int
     width: int
     cut: int = 0
+    unlearnt: int = 0
 
     def __str__(self) -> str:
         """For people.
@@ -56,30 +69,40 @@ class Sides:
         return f"each is made {pixels}, as the model's image processor does"
 
 
-def extent_of(
-    rows: Sequence[Row], items: Sequence[Item], processor: Processor, *, on: ModelSettings
-) -> Lengths | Sides:
+def extent_of(rows: Sequence[Row], examples: Examples, processor: Processor, *, on: ModelSettings) -> Lengths | Sides:
     """What is said of these rows, from what encoding made of each."""
     if rows and rows[0].form.images:
-        channels, height, width = items[0]["pixel_values"].shape
+        channels, height, width = examples.items[0]["pixel_values"].shape
         return Sides(len(rows), channels, height, width)
-    return lengths_of(rows, [task_named(on.task).length(item) for item in items], processor, on=on)
+    return lengths_of(rows, examples, processor, on=on)
 
 
 def percent(part: int, whole: int) -> str:
     return f"{100 * part / max(1, whole):.0f} %"
 
 
-def lengths_of(rows: Sequence[Row], cut_lengths: Sequence[int], tokenizer: Processor, *, on: ModelSettings) -> Lengths:
+def lengths_of(rows: Sequence[Row], cut: Examples, tokenizer: Processor, *, on: ModelSettings) -> Lengths:
     """From what encoding with the limit gave; only rows that reach it are encoded once more, whole."""
-    reached = [row for row, length in zip(rows, cut_lengths, strict=True) if length >= on.max_tokens]
-    whole = whole_lengths(reached, tokenizer, on.task) if reached else []
-    longest = max([*cut_lengths, *whole], default=0)
-    return Lengths(len(rows), longest, sum(length > on.max_tokens for length in whole), on.max_tokens)
+    reached = [index for index, length in enumerate(cut.lengths) if length >= on.max_tokens]
+    whole = whole_items([rows[index] for index in reached], tokenizer, on.task) if reached else []
+    lengths = [cut.task.length(item) for item in whole]
+    return Lengths(
+        len(rows),
+        max([*cut.lengths, *lengths], default=0),
+        sum(length > on.max_tokens for length in lengths),
+        on.max_tokens,
+        shortened=sum(learnt(item) > learnt(cut.items[index]) for index, item in zip(reached, whole, strict=True)),
+        unlearnt=sum(not learnt(item) for item in cut.items),
+    )
 
 
-def whole_lengths(rows: Sequence[Row], tokenizer: Processor, task: str) -> list[int]:
-    """What each row has where nothing is cut."""
+def whole_items(rows: Sequence[Row], tokenizer: Processor, task: str, *, ignore_unusable: bool = False) -> list[Item]:
+    """The rows where nothing is cut; SettingsError for one of which nothing can be made, unless those are ignored."""
     kind, labels = task_named(task), labels_in(rows)
-    items = kind.encode(rows, tokenizer, labels, longest=NO_LIMIT, padding=kind.padding(tokenizer), each=False)
-    return [kind.length(item) for item in items]
+    padding = kind.padding(tokenizer)
+    return kind.encode(rows, tokenizer, labels, longest=NO_LIMIT, padding=padding, each=ignore_unusable)
+
+
+def learnt(item: Item) -> int:
+    """How many labels of an example have a loss: of its tokens, or its one class."""
+    return int((item["labels"] != IGNORED).sum())

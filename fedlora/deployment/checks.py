@@ -130,15 +130,16 @@ def device(name: str) -> Finding:
     return good("device", f"{name} works")
 
 
-def base_model(model_id: str) -> Finding:
-    """The base model is here and whole; its fingerprint is what the other side must have too."""
+def base_model(wanted: ModelSettings) -> Finding:
+    """The base model is here and whole; its fingerprint is what the other side must have too. It is that of the model
+    as its task loads it, and as `load_dtype` holds it."""
     from fedlora.models.base import load_base
 
     try:
-        base = load_base(ModelSettings(id=model_id, max_tokens=8), ("a", "b"))  # no text is read here
+        base = load_base(wanted.model_copy(update={"max_tokens": 8, "device": "cpu"}), ("a", "b"))  # no text is read
     except SettingsError as error:
-        return bad("base model", str(error), "Copy the folder there, or download it once: hf download ID")
-    return good("base model", f"{model_id}: fingerprint {base.fingerprint}")
+        return bad("base model", str(error), "Put the folder there, or fetch it once: hf download ID")
+    return good("base model", f"{wanted.id}: fingerprint {base.fingerprint}")
 
 
 def clock() -> Finding:

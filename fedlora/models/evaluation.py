@@ -13,6 +13,7 @@ from fedlora.data.examples import Examples
 from fedlora.models.base import autocast
 from fedlora.models.reference import referred
 from fedlora.protocol.task import Evaluation
+from fedlora.settings import SettingsError
 from fedlora.tasks.base import Batch, Mean
 from fedlora.tasks.registry import task_of
 
@@ -21,7 +22,15 @@ AT_ONCE = 64
 
 
 def evaluate_examples(model: nn.Module, examples: Examples, *, by: Computed) -> Evaluation:
-    """Quality on all examples, as this machine computes: `by` is a recipe or a task that is placed on it."""
+    """Quality on all examples, as this machine computes: `by` is a recipe or a task that is placed on it.
+
+    SettingsError where no example has a loss.
+    """
+    if not examples.measurable:
+        raise SettingsError(
+            f"there is nothing to measure on the {len(examples)} test examples: in none of them is anything left to "
+            f"learn once it is cut at model.max_tokens={by.model.max_tokens}; raise it, or test on others."
+        )
     size = min(AT_ONCE, by.train.microbatch_size or AT_ONCE)
     examples = referred(model, examples, on=by.model, at_once=size)
     return evaluate(model, examples.evaluation_batches(size, device=by.model.device), on=by.model)

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from fedlora.data.row import Row
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, Batch, Item, Mean
-from fedlora.tasks.learned_text import LearnedText, learned_text
+from fedlora.tasks.learned_text import LearnedText, learned_text, require_template
 from fedlora.tasks.metric import LOSS, SHARE, Metric
 from fedlora.tasks.positions import try_full_length
 from fedlora.tasks.pretrained import Pretrained
@@ -81,6 +81,8 @@ class CausalLM(Pretrained, OverTokens):
         """With `each`, a row of which nothing can be made is ignored; otherwise SettingsError says its number."""
         if not processor.is_fast:
             raise SettingsError(f"{type(processor).__name__} is a slow tokenizer; choose a model with a fast one.")
+        for form in {row.form for row in rows}:
+            require_template(form, processor)
         return [self._item(row, number, processor, longest, each) for number, row in enumerate(rows, start=1)]
 
     def _item(self, row: Row, number: int, processor: PreTrainedTokenizerBase, longest: int, each: bool) -> Item:

@@ -16,7 +16,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from fedlora.data.form import MESSAGES, PROMPT_AND_COMPLETION
+from fedlora.data.form import MESSAGES, PROMPT_AND_COMPLETION, Form
 from fedlora.data.row import Row
 from fedlora.settings import SettingsError
 
@@ -25,6 +25,12 @@ NO_TEMPLATE = (
     "the tokenizer has no chat template, and the rows are messages; choose a model that was tuned to chat, or rows "
     "with a prompt and a completion (data.format=prompt-completion)."
 )
+
+
+def require_template(form: Form, tokenizer: PreTrainedTokenizerBase) -> None:
+    """SettingsError where no text can be made of any row of this form, whatever is in it."""
+    if form.nested and not tokenizer.chat_template:
+        raise SettingsError(NO_TEMPLATE)
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class LearnedText:
 
 
 def learned_text(row: Row, tokenizer: PreTrainedTokenizerBase) -> LearnedText:
-    """ValueError, without content, for a row of which no text can be made; SettingsError where none can be of any."""
+    """ValueError, without content, for a row of which no text can be made."""
     if row.form == MESSAGES:
         return chat(messages_in(row["messages"]), tokenizer)
     end = str(tokenizer.eos_token or "")
@@ -66,8 +72,6 @@ def listed_messages(cell: str) -> list[dict[str, Any]]:
 
 def chat(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, *, read: int = 0) -> LearnedText:
     """The whole conversation, as far as the assistant's last turn. `read`: so many messages are not learnt."""
-    if not tokenizer.chat_template:
-        raise SettingsError(NO_TEMPLATE)
     last = max(number for number, one in enumerate(messages) if one["role"] == ASSISTANT)
     text, learned = "", []
     for number, one in enumerate(messages[: last + 1]):

@@ -29,6 +29,7 @@ from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, Batch, Item, Mean
 from fedlora.tasks.causal_lm import USAGE, head_of, item_of, learned_ids_of, learned_tokens, require_plain_logits
 from fedlora.tasks.guessing import Guessing
+from fedlora.tasks.learned_text import require_template
 from fedlora.tasks.metric import SHARE, Metric
 from fedlora.tasks.pairs import pair_of_texts
 from fedlora.tasks.pretrained import Pretrained
@@ -83,6 +84,8 @@ class Preference(Pretrained, OverTokens):
         whose answers are cut away, or cut to the same tokens, says nothing and is ignored in either case."""
         if not processor.is_fast:
             raise SettingsError(f"{type(processor).__name__} is a slow tokenizer; choose a model with a fast one.")
+        for form in {row.form for row in rows}:
+            require_template(form, processor)
         return [self._item(row, number, processor, longest, each) for number, row in enumerate(rows, start=1)]
 
     def _item(self, row: Row, number: int, processor: PreTrainedTokenizerBase, longest: int, each: bool) -> Item:

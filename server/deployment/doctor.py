@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 
 from fedlora.config import load
 from fedlora.data.row import labels_in
+from fedlora.data.rows import Read
 from fedlora.deployment import checks
 from fedlora.deployment.environment import split_address
 from fedlora.deployment.findings import Finding, bad, doubtful, examine_all, good
@@ -119,12 +120,27 @@ def store(settings: ServerSettings) -> Finding:
     )
 
 
+def asks_for_classes(settings: ServerSettings) -> bool:
+    """Whether the test set, or a run that is not over, sorts into classes. True where there is neither."""
+    own = [] if settings.held_out is None else [settings.held_out.task]
+    recipes = (load(run / "recipe.yaml") for run in unfinished(settings))
+    tasks = [*own, *(recipe.model.task for recipe in recipes)]
+    return not tasks or any(map(has_classes, tasks))
+
+
+def own_test_set(read: Read | None) -> Finding:
+    """Rounds are evaluated only with a test set."""
+    if read is None:
+        return doubtful("test set", "none", "Set held_out in server.yaml to see quality.")
+    return good("test set", f"{len(read.rows)} examples to test on")
+
+
 def classes(settings: ServerSettings) -> Finding:
-    """The head needs its classes; rounds are evaluated only with a test set."""
+    """The head needs its classes, where there are any; rounds are evaluated only with a test set."""
     read = held_out(settings)
+    if not asks_for_classes(settings):
+        return own_test_set(read)
     rows = read.rows if read else ()
-    if settings.held_out is not None and not has_classes(settings.held_out.task):
-        return good("classes", f"none in {settings.held_out.task}; {len(rows)} examples to test on")
     labels = settings.labels or labels_in(rows)
     if len(labels) < 2:
         remedy = "Set labels or held_out in server.yaml; or data.labels in every recipe."
@@ -154,7 +170,7 @@ def unfinished(settings: ServerSettings) -> list[Path]:
 
 def base_model(run: Path) -> Finding:
     """The fingerprint that every site must have: `client doctor --model` says theirs."""
-    found = checks.base_model(load(run / "recipe.yaml").model.id)
+    found = checks.base_model(load(run / "recipe.yaml").model)
     return replace(found, check=f"base model of {run.name}")
 
 

@@ -132,7 +132,7 @@ def tokenised(
             require_classes(found, columns.label, source)
     processor = load_processor(model)
     examples = encoded(read.rows, found, processor, on=model)
-    extent = extent_of(read.rows, examples.items, processor, on=model)
+    extent = extent_of(read.rows, examples, processor, on=model)
     return Corpus(read, found, examples, summary_of_data(source, read.rows, found, read.counts, extent))
 
 

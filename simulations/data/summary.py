@@ -85,6 +85,11 @@ def doubts(found: DataSummary, sizes: Sizes, *, held_out: int, batch_size: int, 
     if small:
         listed = ", ".join(map(printable, small[:MOST_LISTED])) + (", ..." if len(small) > MOST_LISTED else "")
         yield f"{len(small)} clients have fewer examples than one batch (train.batch_size={batch_size}): {listed}"
+    if found.lengths.unlearnt:
+        yield (
+            f"{found.lengths.unlearnt} of {found.lengths.texts} texts have nothing left to learn: all of their answer "
+            "is cut; raise model.max_tokens"
+        )
     if found.lengths.cut > LARGE_SHARE * found.lengths.texts:
         yield f"{percent(found.lengths.cut, found.lengths.texts)} of the texts are cut; raise model.max_tokens"
 

@@ -99,5 +99,5 @@ def looped_clipped_sum(model: nn.Module, loss_per_example, indices: Tensor, clip
         gradients = torch.autograd.grad(loss_per_example(index.view(1)).sum(), trained)
         norm = torch.cat([g.double().flatten() for g in gradients]).norm()
         for parameter, gradient in zip(trained, gradients, strict=True):
-            total[parameter] += min(1.0, clip / float(norm)) * gradient.double()
+            total[parameter] += clip / max(float(norm), clip) * gradient.double()
     return total

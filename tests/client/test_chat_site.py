@@ -1,0 +1,88 @@
+"""A deployed site with conversations: it answers private tasks, whatever single rows of its file hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.deployed import respond
+from client.settings import ClientSettings, SiteData
+from fedlora.adapters import initial_adapter
+from fedlora.config import AdapterSettings, ModelSettings
+from fedlora.models.loaded_model import loaded_model
+from fedlora.protocol.task import Task
+from fedlora.updates import Factor
+from fedlora.wire.state import encode_state
+from tests.chats import save_chat_model, turns
+from tests.privacy.tasks import task
+
+ADAPTER = AdapterSettings(r=2, alpha=2)
+SECRET = "zebra"
+MALFORMED = {
+    "no answer": json.dumps({"messages": [{"role": "user", "content": SECRET}]}),
+    "no role": json.dumps({"messages": [{"content": SECRET}]}),
+    "an object": json.dumps({"messages": {"role": "assistant", "content": SECRET}}),
+    "a text": json.dumps({"messages": SECRET}),
+    "a number for a content": json.dumps({"messages": [{"role": "assistant", "content": 7}]}),
+    "no JSON": '{"messages": [{"role": "user", "cont',
+    "an answer of nothing": json.dumps({"messages": turns(SECRET, "")}),
+    "a question that leaves no room": json.dumps({"messages": turns(SECRET * 20, "yes")}),
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return save_chat_model(tmp_path_factory.mktemp("chats") / "model")
+
+
+def site(folder: Path, model: str, *more: str, policy: str = "") -> ClientSettings:
+    """Thirty sums, and more lines as they are written."""
+    folder.mkdir()
+    lines = [json.dumps({"messages": turns(f"{n}+{n}?", str(2 * n))}) for n in range(30)]
+    (folder / "chats.jsonl").write_text("\n".join([*lines, *more]) + "\n")
+    (folder / "policy.yaml").write_text(f"base_models: [{model}]\n{policy}")
+    data = {"task": "causal-lm", "format": "messages", "train": folder / "chats.jsonl"}
+    return ClientSettings(
+        site="a", coordinator="c:1", data=SiteData(**data), policy=folder / "policy.yaml", state=folder / "state"
+    )
+
+
+def asked_for(model: str, **changes: Any) -> tuple[Task, bytes]:
+    on = ModelSettings(id=model, task="causal-lm", max_tokens=40)
+    home = loaded_model(on, ADAPTER, ())
+    values = {
+        "model": on,
+        "adapter": ADAPTER,
+        "labels": (),
+        "trains": (Factor.B,),
+        "fingerprint": home.base.fingerprint,
+    }
+    asked = task(**{**values, "train": {"batch_size": 8, "steps": 2}, **changes})
+    state = encode_state(
+        initial_adapter(home.model, ADAPTER, seed=0), {}, run=asked.run, round_number=1, strategy="ffa", codec="fp32"
+    )
+    return asked, state
+
+
+def test_a_private_task_is_answered(model, tmp_path):
+    report, blob = respond(*asked_for(model), site(tmp_path / "site", model))
+    assert (report.outcome, report.code, report.train_loss, report.received) == ("trained", None, None, None)
+    assert blob
+
+
+@pytest.mark.parametrize("line", MALFORMED.values(), ids=MALFORMED)
+def test_no_row_of_a_file_makes_a_private_task_fail(model, tmp_path, line):
+    report, blob = respond(*asked_for(model), site(tmp_path / "site", model, line))
+    assert (report.outcome, report.code) == ("trained", None)
+    assert blob
+    assert SECRET not in report.model_dump_json()
+
+
+def test_without_privacy_such_a_row_ends_the_task_and_its_words_stay_at_the_site(model, tmp_path):
+    settings = site(tmp_path / "site", model, MALFORMED["no answer"], policy="require_privacy: false\n")
+    report, blob = respond(*asked_for(model, privacy={}), settings)
+    assert (report.outcome, report.code, blob) == ("failed", "settings", None)
+    assert SECRET not in report.model_dump_json()

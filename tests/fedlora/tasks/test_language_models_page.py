@@ -1,0 +1,43 @@
+"""docs/language_models.md shows rows and settings that are read as it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from client.settings import SiteData
+from fedlora.config import DataSettings
+from fedlora.data.chosen_columns import columns_for
+from fedlora.data.rows import read_rows
+from fedlora.tasks.learned_text import learned_text
+from server.settings import HeldOut
+from tests.chats import tokenizer_with
+
+PAGE = (Path(__file__).parents[3] / "docs/language_models.md").read_text(encoding="utf-8")
+LEARNT = {
+    "messages": "Up to 10 m².<e>",
+    "prompt-completion": " Up to 10 m².<e>",
+    "text": "A shed of up to 10 m² needs no permit.<e>",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(("number", "form"), enumerate(LEARNT), ids=LEARNT)
+def test_of_every_row_that_is_shown_is_learnt_what_the_page_says(tmp_path, number, form):
+    (tmp_path / "rows.jsonl").write_text(blocks("json")[number])
+    columns = columns_for(DataSettings(format=form), "causal-lm", client="team")
+    (row,) = read_rows(str(tmp_path / "rows.jsonl"), columns)
+    found = learned_text(row, tokenizer_with())
+    assert "".join(found.text[first:last] for first, last in found.learned) == LEARNT[form]
+    assert row.client == "north"
+
+
+def test_settings_of_site_and_coordinator_are_theirs():
+    site, server = (yaml.safe_load(block) for block in blocks("yaml")[-2:])
+    assert SiteData(**site["data"]).task == HeldOut(**server["held_out"]).task == "causal-lm"

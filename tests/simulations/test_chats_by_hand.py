@@ -1,0 +1,111 @@
+"""A federation of questions is what sixty lines of plain transformers, PEFT and torch compute of the same rows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from client.training import shuffled_batches
+from fedlora.config import Recipe
+from fedlora.data.rows import read_rows
+from fedlora.models.base import locate
+from fedlora.protocol.versions import recorded
+from fedlora.randomness import generator
+from server.record import checkpoint
+from simulations.data.partition import assign, columns_of
+from simulations.run import prepare, simulate
+from tests.chats import chat_recipe, save_chat_model, save_questions
+
+Example = tuple[Tensor, int]
+"""Token ids (1, t), and how many of them are the question's."""
+START = "base_model.model."
+
+
+def read_by_hand(conversation: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast, longest: int) -> Example:
+    """One question and one answer, which ends with the end token."""
+    asked = tokenizer.apply_chat_template(conversation[:1], tokenize=False, add_generation_prompt=True)
+    whole = tokenizer(asked + conversation[1]["content"] + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+    return torch.tensor([whole[:longest]]), len(tokenizer(asked, add_special_tokens=False)["input_ids"])
+
+
+def answer_nats(model: PeftModel, example: Example) -> Tensor:
+    """Of every token of the answer that is left."""
+    ids, asked = example
+    return functional.cross_entropy(model(input_ids=ids).logits[0, asked - 1 : -1], ids[0, asked:], reduction="none")
+
+
+def trained_by_hand(model: PeftModel, train: list[Example], recipe: Recipe, stream: torch.Generator) -> None:
+    """A client's steps: AdamW, begun afresh; a batch's loss is the mean over its examples of the mean over each."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], recipe.train.lr, weight_decay=0.0)
+    for batch in shuffled_batches(len(train), recipe.train.batch_size, recipe.train.steps, stream):
+        optimizer.zero_grad()
+        torch.stack([answer_nats(model, train[index]).mean() for index in batch]).mean().backward()
+        optimizer.step()
+
+
+def by_hand(recipe: Recipe) -> tuple[dict[str, Tensor], float]:
+    """A and B after the last round, and the loss of an answer's token on the shared test set."""
+    folder, seed = locate(recipe.model.id), recipe.seed
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rows = read_rows(recipe.data.source, columns_of(recipe.data, "causal-lm"))
+    examples = [read_by_hand(json.loads(row["messages"]), tokenizer, recipe.model.max_tokens) for row in rows]
+    shared, clients = assign(rows, recipe.data, seed=seed)
+    lora = LoraConfig(r=recipe.adapter.r, lora_alpha=recipe.adapter.alpha, target_modules=["q_proj", "v_proj"])
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), lora)
+    live = {name.removeprefix(START): p for name, p in model.named_parameters() if p.requires_grad}
+    for name, parameter in live.items():
+        layer, _, factor = name.partition(".lora_")
+        drawn = torch.rand(parameter.shape, generator=generator(seed, "adapter", layer, "A"))
+        parameter.data = (2 * drawn - 1) / parameter.shape[1] ** 0.5 if factor[0] == "A" else torch.zeros_like(drawn)
+    state = {name: parameter.detach().clone() for name, parameter in live.items()}
+    for number in range(1, recipe.rounds.count + 1):
+        sums = {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in state.items()}
+        for client, (train, _) in clients.items():
+            model.load_state_dict({START + name: tensor for name, tensor in state.items()}, strict=False)
+            stream = generator(seed, "client", client, "round", number, "batches")
+            trained_by_hand(model.train(), [examples[index] for index in train], recipe, stream)
+            for name, parameter in live.items():
+                sums[name] += len(train) * parameter.detach()
+        everybody = sum(len(train) for train, _ in clients.values())
+        state = {name: (total / everybody).float() for name, total in sums.items()}
+    model.load_state_dict({START + name: tensor for name, tensor in state.items()}, strict=False)
+    with torch.no_grad():
+        nats = torch.cat([answer_nats(model.eval(), examples[index]) for index in shared])
+    return state, float(nats.mean())
+
+
+def require_equal(recipe: Recipe, out) -> None:
+    summary = simulate(prepare(recipe), out, watch=lambda event: None)
+    found = checkpoint.read(out / "checkpoint.safetensors", recipe=recorded(recipe)).state.adapter.tensors()
+    expected, loss_nats = by_hand(recipe)
+    assert len(found) == len(expected)
+    for name, tensor in expected.items():
+        layer, _, factor = name.partition(".lora_")
+        torch.testing.assert_close(found[f"{layer}.{factor[0]}"], tensor, rtol=1e-5, atol=1e-5)
+    assert summary["loss"] == pytest.approx(loss_nats, rel=1e-5)
+
+
+def test_two_rounds_of_fedit_are_the_plain_script_s(tmp_path):
+    model, questions = save_chat_model(tmp_path / "model"), save_questions(tmp_path / "questions.jsonl")
+    require_equal(chat_recipe(model, questions), tmp_path / "run")
+
+
+def test_answers_that_are_cut_are_learnt_as_far_as_they_go(tmp_path):
+    model, questions = save_chat_model(tmp_path / "model"), save_questions(tmp_path / "questions.jsonl")
+    require_equal(chat_recipe(model, questions, "model.max_tokens=27", "train.steps=4"), tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_packaged_questions_on_two_layers_of_the_packaged_model_are_the_plain_script_s(tmp_path):
+    whole = locate("smollm2")
+    AutoModelForCausalLM.from_pretrained(whole, num_hidden_layers=2).save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(whole).save_pretrained(tmp_path / "model")
+    recipe = chat_recipe(str(tmp_path / "model"), "faq", "model.max_tokens=96", "train.lr=0.004")
+    require_equal(recipe, tmp_path / "run")
