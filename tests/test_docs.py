@@ -14,6 +14,7 @@ from fedlora.cli import COMMANDS, load_command
 from fedlora.config import Recipe, load
 from fedlora.settings import parse
 from strategies.compatibility import case_of, require_compatible
+from strategies.registry import STRATEGIES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -32,6 +33,11 @@ def test_every_file_of_the_readmes_map_exists():
         if not path.exists():
             missing.append(str(path))
     assert not missing
+
+
+def test_every_strategy_has_its_row_in_the_readme():
+    table = README.split("| strategy | trains | exact |")[1].split("\n\n")[0]
+    assert [name for name in STRATEGIES if f"`{name}`" not in table] == [], "a row in README.md's table of strategies"
 
 
 def fedlora_lines() -> list[str]:

@@ -16,6 +16,7 @@ import time
 import tracemalloc
 import zlib
 from collections import Counter
+from typing import get_args
 
 import torch
 
@@ -28,7 +29,7 @@ HEADER = Header("update", "run", 3, "site", "fedit", b"b" * 16)
 EXPECTED = Expected("update", "run", 3, b"b" * 16, max_norm=1e4)
 SHAPES = {"a.A": (4, 40), "a.B": (33, 4), "empty": (0,), "head/bias": (3,)}
 LEAST = kernels.LEAST
-CODECS: tuple[CodecName, ...] = ("fp32", "fp16", "bf16", "int8", "int4", "sign")
+CODECS: tuple[CodecName, ...] = get_args(CodecName)
 
 
 def honest() -> list[bytes]:

@@ -54,6 +54,7 @@ SAID = {
 def test_what_a_strategy_says_of_itself(name):
     """Written out: other tests and refusals take their cases from these, and a case that is not there fails nothing."""
     said = built(name).traits
+    assert name in SAID, f"write out in SAID what {name!r} says of itself"
     assert said.example_level_dp
     assert SAID[name] == (
         said.exact, said.unequal_ranks, said.linear_uploads, said.moves_base, said.fixed_coordinates, said.redraws,

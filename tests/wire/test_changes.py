@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given
@@ -16,7 +18,7 @@ from fedlora.wire.message import WireError, state_hash
 from fedlora.wire.packing import CodecName
 from strategies.fedsvd import refactored
 
-CODECS: tuple[CodecName, ...] = ("fp32", "fp16", "bf16", "int8", "int4", "sign")
+CODECS: tuple[CodecName, ...] = get_args(CodecName)
 
 
 def adapter(seed: int, *, like: Adapter | None = None) -> Adapter:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,13 +13,37 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedlora.config.wire import WireSettings
 from fedlora.wire.indices import IndexCodeError, code_bytes, decode_indices, encode_indices
+from fedlora.wire.message import CODECS as CODEC_NUMBERS
 from fedlora.wire.packing import CodecName
 from fedlora.wire.topk import top_k, top_k_by_sorting
 from fedlora.wire.values import ValueCodeError, decode_values, encode_values, value_bytes
 
-CODECS: list[CodecName] = ["fp32", "fp16", "bf16", "int8", "int4", "sign"]
+ROOT = Path(__file__).resolve().parents[2]
+CODECS: tuple[CodecName, ...] = get_args(CodecName)
+BOUND = {"fp32": 0.0, "fp16": 1e-3, "bf16": 8e-3, "int8": 0.51 / 127, "int4": 0.51 / 7, "sign": 2.0}
+"""Largest error of a value, as a share of the largest value."""
+BYTES = {
+    "fp32": "840aa1b473e6b09a",
+    "fp16": "c93c6426e692c082",
+    "bf16": "9c89d3d802fb13c6",
+    "int8": "4d3fa5517026986a",
+    "int4": "8bbccb08da83233b",
+    "sign": "0a78c7d97ae79df8",
+}
+"""Fingerprints of one series of values in format 1."""
 floats = st.floats(-1e3, 1e3, width=32)
+
+
+def test_every_codec_has_a_number_a_setting_and_its_cases_here():
+    known = set(CODECS)
+    assert known == CODEC_NUMBERS.keys(), "a number in update.proto, and a line in CODECS of fedlora/wire/message.py"
+    chosen = (get_args(WireSettings.model_fields[field].annotation) for field in ("codec", "download_codec"))
+    assert all(known == set(names) - {"auto"} for names in chosen), "a name at `codec` in fedlora/config/wire.py, twice"
+    assert known == BOUND.keys() == BYTES.keys(), "a codec needs its largest error in BOUND, its fingerprint in BYTES"
+    table = (ROOT / "docs/wire.md").read_text(encoding="utf-8").split("| `wire.codec` |")[1].split("\n\n")[0]
+    assert [codec for codec in CODECS if f"`{codec}`" not in table] == [], "a row in the table of docs/wire.md"
 
 
 @st.composite
@@ -74,26 +100,15 @@ def test_values_round_trip_within_the_codecs_error(numbers, codec):
     assert len(code) == value_bytes(codec, len(values))
     found = decode_values(code, codec, len(values))
     largest = float(values.abs().max()) if numbers else 0.0
-    bound = {"fp32": 0.0, "fp16": 1e-3, "bf16": 8e-3, "int8": 0.51 / 127, "int4": 0.51 / 7, "sign": 2.0}[codec]
     assert found.dtype == torch.float32
-    assert torch.all((found - values).abs() <= bound * largest + (3e-8 if codec == "fp16" else 1e-40))
+    assert torch.all((found - values).abs() <= BOUND[codec] * largest + (3e-8 if codec == "fp16" else 1e-40))
 
 
 def fingerprint(code: bytes) -> str:
     return hashlib.sha256(code).hexdigest()[:16]
 
 
-@pytest.mark.parametrize(
-    ("codec", "bytes_of_format_1"),
-    [
-        ("fp32", "840aa1b473e6b09a"),
-        ("fp16", "c93c6426e692c082"),
-        ("bf16", "9c89d3d802fb13c6"),
-        ("int8", "4d3fa5517026986a"),
-        ("int4", "8bbccb08da83233b"),
-        ("sign", "0a78c7d97ae79df8"),
-    ],
-)
+@pytest.mark.parametrize(("codec", "bytes_of_format_1"), BYTES.items())
 def test_the_bytes_of_values_are_those_that_other_sites_read(codec, bytes_of_format_1):
     """Two sides that change together round-trip whatever they do: blocks, bounds and order are part of the format."""
     values = ((37 * torch.arange(1500)) % 211 - 105) / 64

@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from fedlora.privacy.signing import load_or_create_key
 from fedlora.updates import Adapter, LowRank, add
 from fedlora.wire import update_pb2 as pb
 from fedlora.wire.message import CHUNK, Expected, Header, Schema, WireError, decode, encode, largest_bytes, state_hash
+from fedlora.wire.packing import CodecName
 from fedlora.wire.state import decode_state, encode_state
 
 HEADER = Header("update", "run-1", 3, "site", "ffa", b"b" * 16)
@@ -51,7 +53,7 @@ def test_what_is_longer_than_any_message_of_the_schema_is_refused_unread():
     assert code_of(bytes(longest)) != "too-large"
 
 
-@pytest.mark.parametrize("codec", ["fp32", "fp16", "bf16", "int8", "int4", "sign"])
+@pytest.mark.parametrize("codec", get_args(CodecName))
 @pytest.mark.parametrize("density", [1.0, 0.25, 1 / 16, 1 / 64, 1e-9])
 def test_a_message_round_trips_and_keeps_the_largest_values(codec, density):
     given_tensors = tensors()

@@ -6,8 +6,10 @@ import html
 import json
 import re
 import time
+from pathlib import Path
 
 import pytest
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from nicegui import core
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -17,6 +19,7 @@ from fedlora import __version__
 from fedlora.tasks.metric import LOSS
 from server.dashboard.doors.access import Access, Role
 from server.dashboard.doors.gate import PUBLIC, Auth
+from server.dashboard.pages import shell
 from server.dashboard.pages.events import EXPORT
 from server.dashboard.pages.sites import coordinator_in, who_may
 from server.dashboard.serve import build
@@ -33,6 +36,8 @@ from tests.store.examples import client as client_record
 PASSWORD = "correct horse battery"
 RUN = "r" * 32
 EVIL = "<img src=x onerror=alert(1)>"
+PAGES = ("/", "/start", "/run/{name}", "/privacy", "/sites", "/events")
+"""Written out: a page that is not listed is not looked at here."""
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +92,7 @@ def addresses(routes, prefix=""):
 
 def test_nothing_answers_without_a_login(app, client):
     found = sorted(set(addresses([*app.routes, *core.app.routes])))
-    ours = {"/", "/start", "/run/x", "/privacy", "/sites", "/events"}
-    assert ours <= set(found)
+    assert {path.format(name="x") for path in PAGES} <= set(found)
     for path in found:
         if not path.startswith(PUBLIC):
             answer = client.get(path)
@@ -96,7 +100,15 @@ def test_nothing_answers_without_a_login(app, client):
             assert client.post(path).status_code in (401, 403), path
 
 
-@pytest.mark.parametrize("path", ["/", "/start", f"/run/{RUN}", "/privacy", "/sites", "/events"])
+def test_every_page_is_looked_at_here_and_in_the_document(app):
+    served = {route.path for route in core.app.routes if isinstance(route, APIRoute) and "nicegui" not in route.path}
+    assert served == set(PAGES), "an address of pages/addresses.py belongs in PAGES, and the other way round"
+    document = (Path(__file__).resolve().parents[3] / "docs/dashboard.md").read_text(encoding="utf-8")
+    missing = [title for _, title in shell.PAGES if f"| {title} |" not in document]
+    assert missing == [], "each page of the navigation has a row in docs/dashboard.md"
+
+
+@pytest.mark.parametrize("path", [path.format(name=RUN) for path in PAGES])
 def test_a_page_is_whole_escaped_and_its_inline_scripts_have_the_nonce(inside, path):
     answer = inside.get(path)
     assert answer.status_code == 200

@@ -8,7 +8,8 @@ import torch
 from fedlora.config import Recipe
 from fedlora.settings import parse
 from fedlora.updates import Factor, Update
-from server.stages.base import Round, through
+from server.stages import listing
+from server.stages.base import Round, Stage, through
 from server.stages.client_level import ClientLevel
 from server.stages.listing import stages_of
 from server.stages.robust.stage import Robust
@@ -22,15 +23,22 @@ def recipe(**sections: object) -> Recipe:
     return parse(Recipe, {"name": "r", "data": data, "strategy": {"name": "ffa"}, **sections})
 
 
-@pytest.mark.parametrize(
-    ("sections", "kinds", "mean"),
-    [
-        ({}, [], True),
-        ({"robust": {"norm_bound": 1.0}}, [Robust], True),
-        ({"robust": {"rule": "median", "attackers": 1}}, [Robust], False),
-        ({"privacy": CLIENT_LEVEL}, [ClientLevel], False),
-    ],
-)
+CASES: list[tuple[dict[str, object], list[type], bool]] = [
+    ({}, [], True),
+    ({"robust": {"norm_bound": 1.0}}, [Robust], True),
+    ({"robust": {"rule": "median", "attackers": 1}}, [Robust], False),
+    ({"privacy": CLIENT_LEVEL}, [ClientLevel], False),
+]
+"""Sections of a recipe, the stages that they ask for, and whether what is served can be compared with the mean."""
+
+
+def test_every_stage_of_the_listing_is_asked_for_here():
+    known = {kind for kind in vars(listing).values() if isinstance(kind, type) and hasattr(kind, "arrive")} - {Stage}
+    tried = {kind for _, kinds, _ in CASES for kind in kinds}
+    assert known == tried, "a row in CASES: the settings that ask for the stage"
+
+
+@pytest.mark.parametrize(("sections", "kinds", "mean"), CASES)
 def test_a_recipe_s_stages_and_whether_an_error_against_the_mean_means_anything(sections, kinds, mean):
     stages = stages_of(recipe(**sections))
     assert [type(stage) for stage in stages] == kinds
