@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from transformers import DebertaV2Config, DebertaV2Model
+from transformers import AutoTokenizer, DebertaV2Config, DebertaV2Model
 
 import client.deployed as deployed
 import client.own_rows as own_rows
@@ -87,7 +87,7 @@ def kinds(state: Path) -> list[str]:
 
 @pytest.fixture
 def recorder(monkeypatch) -> Iterator[Recorder]:
-    seen, load = Recorder(), models.AutoTokenizer.from_pretrained
+    seen, load = Recorder(), AutoTokenizer.from_pretrained
 
     def recording(*given, **options):
         tokenizer = load(*given, **options)
@@ -104,7 +104,7 @@ def recorder(monkeypatch) -> Iterator[Recorder]:
         tokenizer.__class__ = Recording
         return tokenizer
 
-    monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", recording)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", recording)
     forget()
     yield seen
     forget()

@@ -15,6 +15,7 @@ from strategies.compatibility import RULES, case_of, refusals
 from strategies.registry import STRATEGIES
 from tests.chats import save_chat_model
 from tests.federations import save_messages, save_tiny_model, tiny_recipe
+from tests.pictures import save_vit
 
 STARTS = {
     "plain": (),
@@ -65,12 +66,14 @@ def recipe(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def chats(tmp_path_factory):
-    return save_chat_model(tmp_path_factory.mktemp("chats") / "model")
+def others(tmp_path_factory):
+    """A model for each task that is not of the texts."""
+    folder = tmp_path_factory.mktemp("others")
+    return {"causal-lm": save_chat_model(folder / "chats"), "image-classification": save_vit(folder / "vit")}
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_every_pair_of_settings_is_refused_by_the_table_or_begun(recipe, chats, tmp_path, start):
+def test_every_pair_of_settings_is_refused_by_the_table_or_begun(recipe, others, tmp_path, start):
     begun = refused = 0
     for number, pair in enumerate(pairs()):
         try:
@@ -81,8 +84,9 @@ def test_every_pair_of_settings_is_refused_by_the_table_or_begun(recipe, chats, 
             assert all(line.endswith((".", ")")) for line in said), said
             refused += 1
             continue
-        if asked.model.task == "causal-lm":
-            asked = asked.model_copy(update={"model": asked.model.model_copy(update={"id": chats})})
+        if asked.model.task in others:
+            own = asked.model.model_copy(update={"id": others[asked.model.task]})
+            asked = asked.model_copy(update={"model": own})
         home = loaded_model(asked.model, asked.adapter, ("bad", "good"))
         needs = Coordination(
             home, tmp_path / str(number), ("bad", "good"), evaluate=lambda state: None, site_of=lambda node: "blue"

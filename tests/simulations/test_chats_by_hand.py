@@ -102,6 +102,7 @@ def test_answers_that_are_cut_are_learnt_as_far_as_they_go(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_packaged_questions_on_two_layers_of_the_packaged_model_are_the_plain_script_s(tmp_path):
     whole = locate("smollm2")

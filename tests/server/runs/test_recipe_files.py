@@ -168,7 +168,7 @@ def test_the_folder_of_files_holds_neither_store_nor_accounts_nor_keys(tmp_path)
         with pytest.raises(SettingsError, match=rf"--files .* contains .*{held}, which no recipe may read"):
             pad_for(store, Starting(simulations=True, files=folder), elsewhere)
     initialise(tmp_path / "coordinator", name="net", address="localhost:9092")
-    with pytest.raises(SettingsError, match=r"holds .*coordinator"):
+    with pytest.raises(SettingsError, match=r"contains .*coordinator"):
         pad_for(str(tmp_path / "coordinator" / "store.db"), Starting(files=tmp_path / "coordinator"), elsewhere)
     with pytest.raises(SettingsError, match=r"--files .*nowhere is not a folder"):
         pad_for(store, Starting(simulations=True, files=tmp_path / "nowhere"), elsewhere)
