@@ -10,6 +10,7 @@ alone: every task is told the same, and asking again tells nothing new.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -73,10 +74,18 @@ def _version(file: Path | None, form: Form) -> object:
     if file is None:
         return None
     return tuple(
-        (str(path), found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size)
+        (str(path), *((found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size) if found else ()))
         for path in files_behind(str(file), form)
-        for found in [path.stat()]
+        for found in [_found(path)]
     )
+
+
+def _found(path: Path) -> os.stat_result | None:
+    """None for a link that leads nowhere and a file that is gone: one of a folder must not be in the way of all."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 @lru_cache(maxsize=2)

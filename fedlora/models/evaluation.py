@@ -21,18 +21,19 @@ AT_ONCE = 64
 """Examples in a batch, where the machine does not take fewer."""
 
 
-def evaluate_examples(model: nn.Module, examples: Examples, *, by: Computed) -> Evaluation:
+def evaluate_examples(model: nn.Module, examples: Examples, *, by: Computed, each: bool = False) -> Evaluation:
     """Quality on all examples, as this machine computes: `by` is a recipe or a task that is placed on it.
 
-    SettingsError where no example has a loss.
+    SettingsError where no example has a loss. With `each`, one that the model cannot compute is ignored.
     """
+    examples = examples.usable_by(model) if each else examples
     if not examples.measurable:
         raise SettingsError(
             f"there is nothing to measure on the {len(examples)} test examples: in none of them is anything left to "
             f"learn once it is cut at model.max_tokens={by.model.max_tokens}; raise it, or test on others."
         )
     size = min(AT_ONCE, by.train.microbatch_size or AT_ONCE)
-    examples = referred(model, examples, on=by.model, at_once=size)
+    examples = referred(model, examples, on=by.model, at_once=size, each=each)
     return evaluate(model, examples.evaluation_batches(size, device=by.model.device), on=by.model)
 
 

@@ -84,20 +84,26 @@ class Pass:
     def together(self, indices: Sequence[int], length: int) -> Iterator[tuple[int, Item]]:
         """What fails with others is tried by itself, and what fails by itself is ignored, where `each` says so."""
         items = [self.examples.items[index] for index in indices]
+        found = self.constants_or_none(items, length)
+        if found is None and len(items) > 1:
+            for index in indices:
+                yield from self.together([index], length)
+            return
+        if found is None:
+            items = [self.examples.task.ignored(items[0])]
+            found = self.constants(items, 0)  # of its own length: what failed may have been too long
+        for place, index in enumerate(indices):
+            yield index, self.completed(items[place], {name: values[place] for name, values in found.items()})
+
+    def constants_or_none(self, items: Sequence[Item], length: int) -> dict[str, Tensor] | None:
+        """None where they cannot be computed and `each` says that this is no failure. Nothing of the failure stays."""
         try:
-            found = self.constants(items, length)
+            return self.constants(items, length)
         except Exception:
             if not self.each:
                 raise
             log.warning("no reference for %d example(s)", len(items), exc_info=len(items) == 1)
-            if len(items) > 1:
-                for index in indices:
-                    yield from self.together([index], length)
-                return
-            items = [self.examples.task.ignored(items[0])]
-            found = self.constants(items, length)
-        for place, index in enumerate(indices):
-            yield index, self.completed(items[place], {name: values[place] for name, values in found.items()})
+        return None
 
     def constants(self, items: Sequence[Item], length: int) -> dict[str, Tensor]:
         """Of a batch of these (b, ...), on the CPU."""

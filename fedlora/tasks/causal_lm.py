@@ -138,16 +138,17 @@ def require_plain_logits(model: nn.Module, *, longest: int) -> None:
 
 
 def item_of(ids: Sequence[int], learned: Sequence[bool]) -> Item:
-    """One example: its tokens, and which of them are learnt (the first never is: nothing stands before it)."""
-    input_ids = torch.tensor(ids, dtype=torch.long)
-    labels = input_ids.where(torch.tensor(learned, dtype=torch.bool), IGNORED)
+    """One example: its tokens, and which of them are learnt (the first never is: nothing stands before it). Of no
+    token at all, which some tokenizers make of some texts, one that is not learnt."""
+    input_ids = torch.tensor(ids or [0], dtype=torch.long)
+    labels = input_ids.where(torch.tensor(learned or [False], dtype=torch.bool), IGNORED)
     labels[:1] = IGNORED
     return {"input_ids": input_ids, "labels": labels}
 
 
 def learned_ids(row: Row, tokenizer: PreTrainedTokenizerBase, *, longest: int) -> tuple[list[int], list[bool]]:
     """The row's tokens, at most `longest`, and which of them lie wholly in what is learnt."""
-    return learned_ids_of(learned_text(row, tokenizer), tokenizer, longest=longest)
+    return learned_ids_of(learned_text(row, tokenizer, longest=longest), tokenizer, longest=longest)
 
 
 def learned_ids_of(

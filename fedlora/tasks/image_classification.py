@@ -113,9 +113,12 @@ class ImageClassification(Pretrained):
     def _item(self, row: Row, number: int, processor: Any, numbers: Mapping[str, int], each: bool) -> Item:
         try:
             pixels = pixels_of(image_of(row.image("image")), processor)
-        except ImageError as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
             if not each:
-                raise SettingsError(f"example {number} cannot be used: it is {error.what}; {error.remedy}.") from None
+                why = f"it is {error.what}; {error.remedy}" if isinstance(error, ImageError) else type(error).__name__
+                raise SettingsError(f"example {number} cannot be used: {why}.") from None
             return {"pixel_values": torch.zeros(3, *sides_of(processor)), "labels": torch.tensor(IGNORED)}
         return {"pixel_values": pixels, "labels": torch.tensor(numbers.get(row["label"], IGNORED))}
 

@@ -43,10 +43,10 @@ class LearnedText:
     """Whether every special token is written in the text already."""
 
 
-def learned_text(row: Row, tokenizer: PreTrainedTokenizerBase) -> LearnedText:
+def learned_text(row: Row, tokenizer: PreTrainedTokenizerBase, *, longest: int) -> LearnedText:
     """ValueError, without content, for a row of which no text can be made."""
     if row.form == MESSAGES:
-        return chat(messages_in(row["messages"]), tokenizer)
+        return chat(messages_in(row["messages"]), tokenizer, longest=longest)
     end = str(tokenizer.eos_token or "")
     prompt = row["prompt"] if row.form == PROMPT_AND_COMPLETION else ""
     answer = row["completion"] if row.form == PROMPT_AND_COMPLETION else row["text"]
@@ -70,9 +70,12 @@ def listed_messages(cell: str) -> list[dict[str, Any]]:
     return [{name: value for name, value in one.items() if value is not None} for one in found]
 
 
-def chat(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, *, read: int = 0) -> LearnedText:
+def chat(
+    messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, *, longest: int, read: int = 0
+) -> LearnedText:
     """The whole conversation, as far as the assistant's last turn. `read`: so many messages are not learnt."""
-    last = max(number for number, one in enumerate(messages) if one["role"] == ASSISTANT)
+    turns = [number for number, one in enumerate(messages) if one["role"] == ASSISTANT and number >= read]
+    last = turns[:longest][-1]  # a turn has a token at least, so that further ones are cut: each is rendered once more
     text, learned = "", []
     for number, one in enumerate(messages[: last + 1]):
         if number < read or one["role"] != ASSISTANT:

@@ -17,12 +17,14 @@ from fedlora.tasks.learned_text import LearnedText, chat, learned_text, listed_m
 SIDES = ("chosen", "rejected")
 
 
-def pair_of_texts(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[LearnedText, LearnedText]:
+def pair_of_texts(row: Row, tokenizer: PreTrainedTokenizerBase, *, longest: int) -> tuple[LearnedText, LearnedText]:
     """Prompt with the chosen and prompt with the rejected answer; ValueError, without content, where there are none."""
     if row.form == PREFERENCE_MESSAGES:
         prompt = listed_messages(row["prompt"])
-        one, other = (chat([*prompt, *messages_in(row[side])], tokenizer, read=len(prompt)) for side in SIDES)
+        one, other = (
+            chat([*prompt, *messages_in(row[side])], tokenizer, longest=longest, read=len(prompt)) for side in SIDES
+        )
     else:
         answers = (Row(PROMPT_AND_COMPLETION, (row["prompt"], row[side])) for side in SIDES)
-        one, other = (learned_text(answer, tokenizer) for answer in answers)
+        one, other = (learned_text(answer, tokenizer, longest=longest) for answer in answers)
     return one, other

@@ -90,7 +90,10 @@ class Preference(Pretrained, OverTokens):
 
     def _item(self, row: Row, number: int, processor: PreTrainedTokenizerBase, longest: int, each: bool) -> Item:
         try:
-            sides = [learned_ids_of(text, processor, longest=longest) for text in pair_of_texts(row, processor)]
+            sides = [
+                learned_ids_of(text, processor, longest=longest)
+                for text in pair_of_texts(row, processor, longest=longest)
+            ]
             found = pair_of(*(item_of(*side) for side in sides))
         except (KeyboardInterrupt, SystemExit, SettingsError):
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fedlora.models.loaded_model import loaded_model
 from fedlora.protocol.task import Task
 from fedlora.updates import Factor
 from fedlora.wire.state import encode_state
-from tests.chats import save_chat_model, turns
+from tests.chats import save_chat_model, tokenizer_with, turns
 from tests.privacy.tasks import task
 
 ADAPTER = AdapterSettings(r=2, alpha=2)
@@ -86,3 +87,20 @@ def test_without_privacy_such_a_row_ends_the_task_and_its_words_stay_at_the_site
     report, blob = respond(*asked_for(model, privacy={}), settings)
     assert (report.outcome, report.code, blob) == ("failed", "settings", None)
     assert SECRET not in report.model_dump_json()
+
+
+def test_a_test_row_with_a_token_that_the_model_lacks_fails_no_private_task_that_tells_figures(model, tmp_path):
+    wider = tmp_path / "wider"
+    shutil.copytree(model, wider)
+    tokenizer = tokenizer_with()
+    tokenizer.add_tokens(["<zz>"])
+    tokenizer.save_pretrained(wider)
+    settings = site(tmp_path / "site", str(wider), policy="allow_metrics: true\n")
+    tests = [json.dumps({"messages": turns(f"{n}-{n}?", "0")}) for n in range(5)]
+    (tmp_path / "test.jsonl").write_text("\n".join([*tests, json.dumps({"messages": turns("q", "<zz> a")})]) + "\n")
+    data = settings.data.model_copy(update={"test": tmp_path / "test.jsonl"})
+    asked = asked_for(str(wider), privacy={"epsilon": 3.0, "report_metrics": True})
+    report, blob = respond(*asked, settings.model_copy(update={"data": data}))
+    assert (report.outcome, report.code) == ("trained", None)
+    assert report.received is not None
+    assert blob

@@ -15,7 +15,9 @@ from fedlora.data.form import IMAGE_AND_LABEL
 from fedlora.data.row import Row
 from fedlora.models.base import load_base, load_processor
 from fedlora.settings import SettingsError
+from fedlora.tasks import image_classification
 from fedlora.tasks.base import IGNORED
+from fedlora.tasks.registry import task_named
 from tests.pictures import CLASSES, png, save_pictures, save_vit
 from tests.privacy.rounds import first_task
 
@@ -121,3 +123,26 @@ def test_an_ignored_image_is_one_of_zeros_without_a_class(model):
     assert not ignored["pixel_values"].any()
     assert int(ignored["labels"]) == IGNORED
     assert not kind.task.usable(load_base(model, CLASSES).model)({"pixel_values": torch.tensor([float("nan")])})
+
+
+def test_a_link_that_leads_nowhere_and_an_image_like_a_thread_cost_themselves_alone(tmp_path):
+    save_pictures(tmp_path / "train", per_class=20, clients=())
+    before = examples(site(tmp_path))
+    (tmp_path / "train/dark/nowhere.png").symlink_to("/nowhere")
+    (tmp_path / "train/dark/loop.png").symlink_to("loop.png")
+    (tmp_path / "train/dark/thread.png").write_bytes(png(3, size=(1000, 1)))
+    assert examples(site(tmp_path)) == before
+    said = str(own_rows(site(tmp_path)).counts)
+    assert "1 with an image more than 100 times as long as it is wide" in said
+
+
+def test_whatever_a_processor_raises_on_one_image_it_is_ignored_under_privacy(model, monkeypatch):
+    def failing(image, processor):
+        raise MemoryError
+
+    monkeypatch.setattr(image_classification, "pixels_of", failing)
+    rows, processor = [Row(IMAGE_AND_LABEL, (png(3), CLASSES[0]))], load_processor(model)
+    (item,) = task_named(model.task).encode(rows, processor, CLASSES, longest=2, padding=0, each=True)
+    assert item["labels"] == IGNORED
+    with pytest.raises(SettingsError, match=r"example 1 cannot be used: MemoryError\."):
+        task_named(model.task).encode(rows, processor, CLASSES, longest=2, padding=0, each=False)

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MOST_PIXELS = 89_478_485
 """Pillow's own: a quarter of a GiB at three bytes a pixel. Pillow only warns, up to twice as many."""
+LARGEST_RATIO = 100
+"""Of the longer side to the shorter: a processor that scales the shorter one makes the longer as many times larger."""
 UNREADABLE = "no image that can be read"
 TOO_LARGE = f"an image of more than {MOST_PIXELS} pixels"
+TOO_NARROW = f"an image more than {LARGEST_RATIO} times as long as it is wide"
 TOO_DEEP = "an image of more than eight bits a channel"
 
 
@@ -60,5 +63,7 @@ def _require_sensible(opened: Image) -> None:
     """From the header alone: no pixel was decoded yet."""
     if opened.width * opened.height > MOST_PIXELS:
         raise ImageError(TOO_LARGE, "make it smaller")
+    if max(opened.size) > LARGEST_RATIO * min(opened.size):
+        raise ImageError(TOO_NARROW, "cut it")
     if opened.mode.startswith(("I", "F")):
         raise ImageError(TOO_DEEP, "save it with eight")

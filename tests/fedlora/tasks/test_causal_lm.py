@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, PreTrainedTokenizer
 from fedlora.data.form import MESSAGES, PROMPT_AND_COMPLETION, TEXT
 from fedlora.data.row import Row
 from fedlora.settings import SettingsError
-from fedlora.tasks import token_loss
+from fedlora.tasks import learned_text, token_loss
 from fedlora.tasks.base import IGNORED
 from fedlora.tasks.causal_lm import head_of, hidden_of, item_of, learned_ids
 from fedlora.tasks.registry import task_named
@@ -170,3 +170,16 @@ def test_an_adapted_output_matrix_is_refused():
     with pytest.raises(SettingsError, match=r"names the model's output matrix"):
         head_of(model)
     assert hidden_of(model, {"input_ids": torch.ones(1, 3, dtype=torch.long)}).shape[:2] == (1, 3)
+
+
+def test_of_a_conversation_no_more_turns_are_rendered_than_can_be_read(monkeypatch):
+    seen, plain = [], learned_text.rendered
+    monkeypatch.setattr(learned_text, "rendered", lambda *given, **how: seen.append(1) or plain(*given, **how))
+    row = messages(*[("user", "a"), ("assistant", "b")] * 500)
+    (item,) = TASK.encode([row], tokenizer_with(), (), longest=20, padding=0, each=False)
+    assert (len(item["input_ids"]), len(seen)) == (20, 40)
+
+
+def test_of_no_token_at_all_there_is_one_that_is_not_learnt():
+    item = item_of([], [])
+    assert (item["input_ids"].tolist(), item["labels"].tolist()) == ([0], [IGNORED])

@@ -33,7 +33,7 @@ def test_of_every_row_that_is_shown_is_learnt_what_the_page_says(tmp_path, numbe
     (tmp_path / "rows.jsonl").write_text(blocks("json")[number])
     columns = columns_for(DataSettings(format=form), "causal-lm", client="team")
     (row,) = read_rows(str(tmp_path / "rows.jsonl"), columns)
-    found = learned_text(row, tokenizer_with())
+    found = learned_text(row, tokenizer_with(), longest=1000)
     assert "".join(found.text[first:last] for first, last in found.learned) == LEARNT[form]
     assert row.client == "north"
 
