@@ -22,6 +22,7 @@ from client.round import answer
 from client.settings import ClientSettings, load_client
 from client.site import Parts, Site
 from fedlora.config import ModelSettings
+from fedlora.data.chosen_columns import columns_for
 from fedlora.data.examples import Examples, encoded
 from fedlora.data.row import Row
 from fedlora.models.base import Base
@@ -31,6 +32,7 @@ from fedlora.protocol.machine import Machine
 from fedlora.protocol.task import Report, Task
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Processor
+from fedlora.tasks.registry import task_named
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +128,10 @@ class Files:
     def require_declared(self, task: Task) -> None:
         require_task(self.settings, task.model.task)
         require_classes(self.settings, task.labels)
+
+    def require_readable(self, base: Base, task: Task) -> None:
+        data = self.settings.data
+        task_named(data.task).require_readable(columns_for(data, data.task).form, base.processor)
 
     def ready(self, *, private: bool) -> FileRows:
         own = own_rows(self.settings)

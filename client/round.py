@@ -83,6 +83,7 @@ def admit(task: Task, blob: bytes, site: Site) -> Work | Answer:
         return finished
     placed = site.compute.placed(task)
     home, start = prepared(placed, blob, site, guard)
+    site.data.require_readable(home.base, task)
     rows = site.data.ready(private=task.privacy.enabled)
     try:
         grant = guard.authorise(task, blob, examples=len(rows))  # charged and on the disk from here on

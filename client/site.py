@@ -27,6 +27,10 @@ class Data(Protocol):
         """Refuse a task that does not go with what the site has declared of its data. Opens no file."""
         ...
 
+    def require_readable(self, base: Base, task: Task) -> None:
+        """SettingsError where this base's processor makes nothing of rows of this site's form. Opens no file."""
+        ...
+
     def ready(self, *, private: bool) -> Rows:
         """What would be trained on, read once, after the site's own checks of its files; Refusal or SettingsError. The
         same for every task."""
@@ -54,6 +58,9 @@ class Parts:
 
     def require_declared(self, task: Task) -> None:
         """Simulated sites declare nothing."""
+
+    def require_readable(self, base: Base, task: Task) -> None:
+        """They are encoded already."""
 
     def ready(self, *, private: bool) -> Parts:
         return self

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from fedlora.data.form import Form
 from fedlora.data.row import Row
 from fedlora.tasks.metric import Metric
 from fedlora.tasks.usage import Usage
@@ -99,6 +100,10 @@ class TaskKind(Protocol):
 
     def prepare(self, model: nn.Module, *, longest: int, outputs: int) -> None:
         """Try the model at full length and add what the task needs beside it; TooLongError where it cannot be read."""
+        ...
+
+    def require_readable(self, form: Form, processor: Processor) -> None:
+        """SettingsError where nothing can be made of any row of this form, whatever is in it: known before a charge."""
         ...
 
     def encode(

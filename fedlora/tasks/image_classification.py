@@ -10,7 +10,7 @@ Shapes: b images, s positions, d hidden units, c classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,17 +18,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel
 
-from fedlora.data.images.decoding import ImageError, image_of
-from fedlora.data.row import Row, labels_in
+from fedlora.data.images.decoding import image_of
+from fedlora.data.row import Row
 from fedlora.settings import SettingsError
-from fedlora.tasks.base import IGNORED, SAMPLES, Batch, Item, Loaded, Mean
-from fedlora.tasks.guessing import ACCURACY, Guessing
-from fedlora.tasks.metric import Metric
+from fedlora.tasks.base import IGNORED, SAMPLES, Batch, Item, Loaded
+from fedlora.tasks.by_itself import by_itself
+from fedlora.tasks.classes import HEAD, OverClasses, numbers_of
 from fedlora.tasks.pixels import image_processor, pixels_of, sides_of
 from fedlora.tasks.pretrained import Pretrained
 from fedlora.tasks.usage import Usage
 
-HEAD = "head"
 USAGE = Usage(
     auto="AutoModel",
     imports=(
@@ -50,16 +49,13 @@ print([labels[number] for number in logits.argmax(-1).tolist()])
 )
 
 
-class ImageClassification(Pretrained):
+class ImageClassification(OverClasses, Pretrained):
     """The model is any that `AutoModel` loads and that gives (b, s, d) for images, with `head` beside its own layers.
 
     Batches are pixel_values (b, channels, height, width) and labels (b,). No image is varied by chance.
     """
 
-    dense: tuple[str, ...] = (HEAD,)
     zeros: tuple[str, ...] = (HEAD,)
-    compare_by = ACCURACY
-    metrics: tuple[Metric, ...] = (ACCURACY,)
     usage = USAGE
 
     auto = AutoModel
@@ -104,23 +100,16 @@ class ImageClassification(Pretrained):
     ) -> list[Item]:
         """SettingsError on a class that is not in `labels`, and on what is no image; with `each`, such a row is
         ignored."""
-        numbers = {label: number for number, label in enumerate(labels)}
-        unknown = sorted(set(labels_in(rows)) - numbers.keys())
-        if unknown and not each:
-            raise SettingsError(f"the label {unknown[0]!r} is not one of the run's classes: {', '.join(labels)}.")
-        return [self._item(row, number, processor, numbers, each) for number, row in enumerate(rows, start=1)]
+        numbers = numbers_of(rows, labels, each=each)
 
-    def _item(self, row: Row, number: int, processor: Any, numbers: Mapping[str, int], each: bool) -> Item:
-        try:
+        def make(row: Row) -> Item:
             pixels = pixels_of(image_of(row.image("image")), processor)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            if not each:
-                why = f"it is {error.what}; {error.remedy}" if isinstance(error, ImageError) else type(error).__name__
-                raise SettingsError(f"example {number} cannot be used: {why}.") from None
+            return {"pixel_values": pixels, "labels": torch.tensor(numbers.get(row["label"], IGNORED))}
+
+        def nothing() -> Item:
             return {"pixel_values": torch.zeros(3, *sides_of(processor)), "labels": torch.tensor(IGNORED)}
-        return {"pixel_values": pixels, "labels": torch.tensor(numbers.get(row["label"], IGNORED))}
+
+        return by_itself(rows, make, nothing, each=each)
 
     def collate(self, items: Sequence[Item], *, padding: int, length: int = 0) -> Batch:
         return {name: torch.stack([item[name] for item in items]) for name in ("pixel_values", "labels")}
@@ -133,20 +122,8 @@ class ImageClassification(Pretrained):
         with torch.no_grad():
             return int(self._hidden(model).shape[1])
 
-    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Cross-entropy of every image's class."""
-        return functional.cross_entropy(logits_of(model, batch), batch["labels"], reduction="none")
-
-    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
-        """Cross-entropy, and the share of images whose most likely class is theirs."""
-        logits_bc, labels_b = logits_of(model, batch), batch["labels"]
-        loss_b = functional.cross_entropy(logits_bc, labels_b, reduction="none")
-        right = int((logits_bc.argmax(-1) == labels_b).sum())
-        return {"loss": Mean(float(loss_b.sum()), len(labels_b)), ACCURACY.name: Mean(right, len(labels_b))}
-
-    def judge(self, items: Sequence[Item], labels: Sequence[str]) -> Guessing:
-        """Against answering always with the largest class."""
-        return Guessing.on((int(item["labels"]) for item in items), classes=len(labels))
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        return logits_of(model, batch)
 
     def _hidden(self, model: nn.Module) -> Tensor:
         """Of one image of nobody."""

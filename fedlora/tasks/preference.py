@@ -21,18 +21,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from fedlora.config.preference import PreferenceSettings
 from fedlora.data.row import Row
-from fedlora.settings import SettingsError
+from fedlora.tasks.answers import OverAnswers, head_of, item_of, learned_ids_of, learned_tokens
 from fedlora.tasks.base import IGNORED, Batch, Item, Mean
-from fedlora.tasks.causal_lm import USAGE, head_of, item_of, learned_ids_of, learned_tokens, require_plain_logits
 from fedlora.tasks.guessing import Guessing
-from fedlora.tasks.learned_text import require_template
 from fedlora.tasks.metric import SHARE, Metric
 from fedlora.tasks.pairs import pair_of_texts
-from fedlora.tasks.pretrained import Pretrained
 from fedlora.tasks.token_loss import token_nats
 from fedlora.tasks.tokens import OverTokens, filled, invented_texts, padded, vocabulary_of
 
@@ -49,59 +46,27 @@ SIDES: tuple[Side, Side] = ("", "rejected_")
 """What stands before the names of a side's tensors: the chosen answer has those of every task of token ids."""
 
 
-class Preference(Pretrained, OverTokens):
+class Preference(OverAnswers):
     """Pairs of answers; the model is any that `AutoModelForCausalLM` loads.
 
     Batches are input_ids, attention_mask, labels (b, t), the same with `rejected_` before them, and reference (b, 2):
     ln π_ref of both.
     """
 
-    dense: tuple[str, ...] = ()
     compare_by = REWARD_ACCURACY
     metrics: tuple[Metric, ...] = (REWARD_ACCURACY, REWARD_MARGIN)
-    usage = USAGE
-
-    auto = AutoModelForCausalLM
 
     def __init__(self, settings: PreferenceSettings | None = None) -> None:
         self.settings = settings or PreferenceSettings()
 
-    def prepare(self, model: nn.Module, *, longest: int, outputs: int) -> None:
-        """SettingsError for a model whose logits are not its output matrix times its last hidden state."""
-        require_plain_logits(model, longest=longest)
-
-    def encode(
-        self,
-        rows: Sequence[Row],
-        processor: PreTrainedTokenizerBase,
-        labels: Sequence[str],
-        *,
-        longest: int,
-        padding: int,
-        each: bool,
-    ) -> list[Item]:
-        """With `each`, a row of which nothing can be made is ignored; otherwise SettingsError says its number. A pair
-        whose answers are cut away, or cut to the same tokens, says nothing and is ignored in either case."""
-        if not processor.is_fast:
-            raise SettingsError(f"{type(processor).__name__} is a slow tokenizer; choose a model with a fast one.")
-        for form in {row.form for row in rows}:
-            require_template(form, processor)
-        return [self._item(row, number, processor, longest, each) for number, row in enumerate(rows, start=1)]
-
-    def _item(self, row: Row, number: int, processor: PreTrainedTokenizerBase, longest: int, each: bool) -> Item:
-        try:
-            sides = [
-                learned_ids_of(text, processor, longest=longest)
-                for text in pair_of_texts(row, processor, longest=longest)
-            ]
-            found = pair_of(*(item_of(*side) for side in sides))
-        except (KeyboardInterrupt, SystemExit, SettingsError):
-            raise
-        except BaseException as error:
-            if each:
-                return pair_of(item_of([0], [False]), item_of([0], [False]))
-            raise SettingsError(f"example {number} cannot be used: {error}.") from None
+    def item(self, row: Row, processor: PreTrainedTokenizerBase, *, longest: int) -> Item:
+        """A pair whose answers are cut away, or cut to the same tokens, says nothing and is ignored."""
+        texts = pair_of_texts(row, processor, longest=longest)
+        found = pair_of(*(item_of(*learned_ids_of(text, processor, longest=longest)) for text in texts))
         return found if says_something(found) else self.ignored(found)
+
+    def nothing(self) -> Item:
+        return pair_of(item_of([], []), item_of([], []))
 
     def length(self, item: Item) -> int:
         """Of the longer side."""

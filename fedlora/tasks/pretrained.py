@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedlora.tasks.base import Loaded
+from fedlora.data.form import Form
+from fedlora.tasks.base import Loaded, Processor
 
 
 class Pretrained:
@@ -24,3 +25,6 @@ class Pretrained:
         with torch.device("meta"):
             model: nn.Module = self.auto.from_config(config)
         return model
+
+    def require_readable(self, form: Form, processor: Processor) -> None:
+        """Whatever processor the model has, it reads the rows of most tasks."""

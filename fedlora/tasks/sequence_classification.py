@@ -7,21 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import AutoModel, PreTrainedTokenizerBase
 
-from fedlora.data.row import Row, labels_in
+from fedlora.data.row import Row
 from fedlora.settings import SettingsError
-from fedlora.tasks.base import IGNORED, Batch, Item, Loaded, Mean
-from fedlora.tasks.guessing import ACCURACY, Guessing
-from fedlora.tasks.metric import Metric
+from fedlora.tasks.base import IGNORED, Batch, Item, Loaded
+from fedlora.tasks.classes import HEAD, OverClasses, numbers_of
 from fedlora.tasks.positions import try_full_length
 from fedlora.tasks.pretrained import Pretrained
 from fedlora.tasks.texts import ids_of_texts
 from fedlora.tasks.tokens import OverTokens, invented_texts, padded, vocabulary_of
 from fedlora.tasks.usage import Usage
 
-HEAD = "head"
 USAGE = Usage(
     auto="AutoModel",
     imports=("from safetensors.torch import load_file", "from transformers import AutoTokenizer"),
@@ -44,16 +41,13 @@ print([labels[number] for number in logits.argmax(-1).tolist()])
 )
 
 
-class SequenceClassification(Pretrained, OverTokens):
+class SequenceClassification(OverClasses, Pretrained, OverTokens):
     """logits (b, classes) = head(mean over the tokens of the model's last hidden state).
 
     Batches are input_ids (b, t), attention_mask (b, t), labels (b,). The model is any encoder or decoder that
     `AutoModel` loads, with the linear layer `head` beside its own.
     """
 
-    dense: tuple[str, ...] = (HEAD,)
-    compare_by = ACCURACY
-    metrics: tuple[Metric, ...] = (ACCURACY,)
     usage = USAGE
 
     auto = AutoModel
@@ -83,10 +77,7 @@ class SequenceClassification(Pretrained, OverTokens):
         each: bool,
     ) -> list[Item]:
         """SettingsError on a class that is not in `labels`; with `each`, such a row is ignored."""
-        numbers = {label: number for number, label in enumerate(labels)}
-        unknown = sorted(set(labels_in(rows)) - numbers.keys())
-        if unknown and not each:
-            raise SettingsError(f"the label {unknown[0]!r} is not one of the run's classes: {', '.join(labels)}.")
+        numbers = numbers_of(rows, labels, each=each)
         ids = ids_of_texts([row["text"] for row in rows], processor, longest=longest, each=each)
         return [
             {
@@ -100,20 +91,8 @@ class SequenceClassification(Pretrained, OverTokens):
         labels_b = torch.stack([item["labels"] for item in items])
         return {**padded(items, padding=padding, length=length), "labels": labels_b}
 
-    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Cross-entropy of every example's class."""
-        return functional.cross_entropy(logits_of(model, batch), batch["labels"], reduction="none")
-
-    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
-        """Cross-entropy, and the share of texts whose most likely class is theirs."""
-        logits_bc, labels_b = logits_of(model, batch), batch["labels"]
-        loss_b = functional.cross_entropy(logits_bc, labels_b, reduction="none")
-        right = int((logits_bc.argmax(-1) == labels_b).sum())
-        return {"loss": Mean(float(loss_b.sum()), len(labels_b)), ACCURACY.name: Mean(right, len(labels_b))}
-
-    def judge(self, items: Sequence[Item], labels: Sequence[str]) -> Guessing:
-        """Against answering always with the largest class."""
-        return Guessing.on((int(item["labels"]) for item in items), classes=len(labels))
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        return logits_of(model, batch)
 
     def sample(self, model: nn.Module, *, longest: int, padding: int) -> list[Item]:
         texts = invented_texts(vocabulary_of(model), longest=longest, padding=padding)

@@ -104,3 +104,11 @@ def test_a_test_row_with_a_token_that_the_model_lacks_fails_no_private_task_that
     assert (report.outcome, report.code) == ("trained", None)
     assert report.received is not None
     assert blob
+
+
+def test_a_base_without_a_chat_template_is_found_out_before_the_charge(model, tmp_path):
+    bare = save_chat_model(tmp_path / "bare", template=None)
+    settings = site(tmp_path / "site", bare)
+    report, blob = respond(*asked_for(bare), settings)
+    assert (report.outcome, report.code, blob) == ("failed", "settings", None)
+    assert not list(settings.state.rglob("ledger.jsonl"))

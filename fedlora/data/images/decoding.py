@@ -35,6 +35,9 @@ class ImageError(ValueError):
         super().__init__(what)
         self.what, self.remedy = what, remedy
 
+    def __str__(self) -> str:
+        return f"it is {self.what}; {self.remedy}"
+
 
 def image_of(content: bytes) -> Image:
     """The (first) image in RGB, decoded whole; ImageError for anything else, whatever Pillow raises.

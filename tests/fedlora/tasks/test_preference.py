@@ -24,8 +24,8 @@ from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError, parse
+from fedlora.tasks.answers import item_of
 from fedlora.tasks.base import IGNORED, Item
-from fedlora.tasks.causal_lm import item_of
 from fedlora.tasks.preference import Preference, pair_of, says_something, side_of
 from fedlora.tasks.registry import task_of
 from fedlora.updates import Factor

@@ -23,8 +23,8 @@ from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError, parse
+from fedlora.tasks.answers import item_of
 from fedlora.tasks.base import SAMPLES, Item, TaskKind
-from fedlora.tasks.causal_lm import item_of
 from fedlora.tasks.preference import Preference, pair_of
 from fedlora.tasks.registry import TASKS, task_named
 from fedlora.tasks.tokens import vocabulary_of

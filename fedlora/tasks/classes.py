@@ -1,0 +1,54 @@
+"""What tasks of one class an example share: their loss, their figures, and the numbers of their classes.
+
+Shapes: b examples, c classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedlora.data.row import Row, labels_in
+from fedlora.settings import SettingsError
+from fedlora.tasks.base import Batch, Item, Mean
+from fedlora.tasks.guessing import ACCURACY, Guessing
+from fedlora.tasks.metric import Metric
+
+HEAD = "head"
+
+
+class OverClasses:
+    """Judged by accuracy, against always answering with the largest class. A task says its logits."""
+
+    dense: tuple[str, ...] = (HEAD,)
+    compare_by = ACCURACY
+    metrics: tuple[Metric, ...] = (ACCURACY,)
+
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(b, c), in float32."""
+        raise NotImplementedError
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Cross-entropy of every example's class."""
+        return functional.cross_entropy(self.logits(model, batch), batch["labels"], reduction="none")
+
+    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
+        """Cross-entropy, and the share of examples whose most likely class is theirs."""
+        logits_bc, labels_b = self.logits(model, batch), batch["labels"]
+        loss_b = functional.cross_entropy(logits_bc, labels_b, reduction="none")
+        right = int((logits_bc.argmax(-1) == labels_b).sum())
+        return {"loss": Mean(float(loss_b.sum()), len(labels_b)), ACCURACY.name: Mean(right, len(labels_b))}
+
+    def judge(self, items: Sequence[Item], labels: Sequence[str]) -> Guessing:
+        return Guessing.on((int(item["labels"]) for item in items), classes=len(labels))
+
+
+def numbers_of(rows: Sequence[Row], labels: Sequence[str], *, each: bool) -> Mapping[str, int]:
+    """The number of each class; SettingsError for a row of another one, unless `each` row stands for itself."""
+    numbers = {label: number for number, label in enumerate(labels)}
+    unknown = sorted(set(labels_in(rows)) - numbers.keys())
+    if unknown and not each:
+        raise SettingsError(f"the label {unknown[0]!r} is not one of the run's classes: {', '.join(labels)}.")
+    return numbers
