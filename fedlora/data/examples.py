@@ -14,7 +14,7 @@ from torch import nn
 from fedlora.config import ModelSettings
 from fedlora.data.row import Row
 from fedlora.tasks.base import IGNORED, Batch, Item, Processor, TaskKind
-from fedlora.tasks.padding import public_length
+from fedlora.tasks.inputs.padding import public_length
 from fedlora.tasks.registry import task_of
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from fedlora.models.location import not_to_be_had
 from fedlora.models.quiet import quiet_transformers as quiet_transformers
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Processor
-from fedlora.tasks.positions import TooLongError
+from fedlora.tasks.inputs.positions import TooLongError
 from fedlora.tasks.registry import task_named
 
 

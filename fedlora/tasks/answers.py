@@ -18,11 +18,11 @@ from fedlora.data.form import Form
 from fedlora.data.row import Row
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, Batch, Item
-from fedlora.tasks.by_itself import by_itself
-from fedlora.tasks.learned_text import LearnedText, require_template
-from fedlora.tasks.positions import try_full_length
+from fedlora.tasks.inputs.by_itself import by_itself
+from fedlora.tasks.inputs.learned_text import LearnedText, require_template
+from fedlora.tasks.inputs.positions import try_full_length
+from fedlora.tasks.inputs.tokens import OverTokens
 from fedlora.tasks.pretrained import Pretrained
-from fedlora.tasks.tokens import OverTokens
 from fedlora.tasks.usage import Usage
 
 USAGE = Usage(

@@ -151,7 +151,7 @@ class TaskKind(Protocol):
         """`SAMPLES` examples of nobody, to try the model on before it sees any data.
 
         The first three are short, the others what the longest of the data will be; the three of one kind have one
-        public length (`fedlora.tasks.padding.public_length`), and not all the same number of tokens.
+        public length (`fedlora.tasks.inputs.padding.public_length`), and not all the same number of tokens.
         """
         ...
 

@@ -22,9 +22,9 @@ from fedlora.data.images.decoding import image_of
 from fedlora.data.row import Row
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, SAMPLES, Batch, Item, Loaded
-from fedlora.tasks.by_itself import by_itself
 from fedlora.tasks.classes import HEAD, OverClasses, numbers_of
-from fedlora.tasks.pixels import image_processor, pixels_of, sides_of
+from fedlora.tasks.inputs.by_itself import by_itself
+from fedlora.tasks.inputs.pixels import image_processor, pixels_of, sides_of
 from fedlora.tasks.pretrained import Pretrained
 from fedlora.tasks.usage import Usage
 

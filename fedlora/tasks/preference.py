@@ -28,10 +28,10 @@ from fedlora.data.row import Row
 from fedlora.tasks.answers import OverAnswers, head_of, item_of, learned_ids_of, learned_tokens
 from fedlora.tasks.base import IGNORED, Batch, Item, Mean
 from fedlora.tasks.guessing import Guessing
+from fedlora.tasks.inputs.pairs import pair_of_texts
+from fedlora.tasks.inputs.tokens import OverTokens, filled, invented_texts, padded, vocabulary_of
 from fedlora.tasks.metric import SHARE, Metric
-from fedlora.tasks.pairs import pair_of_texts
 from fedlora.tasks.token_loss import token_nats
-from fedlora.tasks.tokens import OverTokens, filled, invented_texts, padded, vocabulary_of
 
 REWARD_ACCURACY = Metric("reward_accuracy", unit=SHARE)
 """The share of pairs with z > 0: the chosen answer gained more on the base than the rejected one."""

@@ -13,10 +13,10 @@ from fedlora.data.row import Row
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, Batch, Item, Loaded
 from fedlora.tasks.classes import HEAD, OverClasses, numbers_of
-from fedlora.tasks.positions import try_full_length
+from fedlora.tasks.inputs.positions import try_full_length
+from fedlora.tasks.inputs.texts import ids_of_texts
+from fedlora.tasks.inputs.tokens import OverTokens, invented_texts, padded, vocabulary_of
 from fedlora.tasks.pretrained import Pretrained
-from fedlora.tasks.texts import ids_of_texts
-from fedlora.tasks.tokens import OverTokens, invented_texts, padded, vocabulary_of
 from fedlora.tasks.usage import Usage
 
 USAGE = Usage(

@@ -42,7 +42,7 @@ ATTACKS = (
         "positions",
         "a RoBERTa at more tokens than it has positions: every draw fails, the site is charged and trains on noise.",
         "charged; 41 of 41 draws dropped, and nothing said",
-        ("tests/fedlora/tasks/test_positions.py", "tests/privacy/test_rehearsal.py"),
+        ("tests/fedlora/tasks/inputs/test_positions.py", "tests/privacy/test_rehearsal.py"),
         on_messages.no_positions,
     ),
     Attack(

@@ -99,7 +99,7 @@ def deployment(tmp_path_factory) -> Iterator[Deployment]:
     with made:
         made.start_all()
         for name in ("server", *made.sites):
-            made.wait_ready(name, timeout_s=300)
+            made.wait_ready(name)
         for site in made.sites:
             made.wait_let_in(site)
         yield made

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedlora.data.examples import COMPANIES, Examples
-from fedlora.tasks.padding import public_length
+from fedlora.tasks.inputs.padding import public_length
 from tests.token_examples import CLASSIFICATION, Words, token_examples, token_ids
 
 

@@ -12,7 +12,7 @@ from client.settings import SiteData
 from fedlora.config import DataSettings
 from fedlora.data.chosen_columns import columns_for
 from fedlora.data.rows import read_rows
-from fedlora.tasks.learned_text import learned_text
+from fedlora.tasks.inputs.learned_text import learned_text
 from server.settings import HeldOut
 from tests.chats import tokenizer_with
 

@@ -25,9 +25,9 @@ from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError, parse
 from fedlora.tasks.answers import item_of
 from fedlora.tasks.base import SAMPLES, Item, TaskKind
+from fedlora.tasks.inputs.tokens import vocabulary_of
 from fedlora.tasks.preference import Preference, pair_of
 from fedlora.tasks.registry import TASKS, task_named
-from fedlora.tasks.tokens import vocabulary_of
 from fedlora.tasks.usage import Loading
 from fedlora.tasks.verdict import STANDINGS
 from fedlora.updates import Factor

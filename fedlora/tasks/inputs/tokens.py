@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from fedlora.models.quiet import quiet_transformers
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, Item
-from fedlora.tasks.padding import public_length
+from fedlora.tasks.inputs.padding import public_length
 
 
 class OverTokens:

@@ -9,7 +9,7 @@ from torch import nn
 from fedlora.config import ModelSettings
 from fedlora.models.base import load_base
 from fedlora.settings import SettingsError
-from fedlora.tasks.positions import TooLongError, try_full_length
+from fedlora.tasks.inputs.positions import TooLongError, try_full_length
 from fedlora.tasks.registry import task_named
 from tests.privacy.architectures import save
 

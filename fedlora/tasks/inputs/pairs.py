@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fedlora.data.form import PREFERENCE_MESSAGES, PROMPT_AND_COMPLETION
 from fedlora.data.row import Row
-from fedlora.tasks.learned_text import LearnedText, chat, learned_text, listed_messages, messages_in
+from fedlora.tasks.inputs.learned_text import LearnedText, chat, learned_text, listed_messages, messages_in
 
 SIDES = ("chosen", "rejected")
 
