@@ -27,7 +27,10 @@ before = [threading.Thread(target=time.sleep, args=(0.1,)) for _ in range(8)]
 for thread in before:
     thread.start()
 for thread in before:
-    thread.join()  # their stacks are kept for those that follow: a thread is made, and has no room for its first frame
+    thread.join()
+while len(os.listdir("/proc/self/task")) > 3:
+    time.sleep(0.01)  # they are gone for the kernel too: a stack is kept for those that follow once its thread is
+# A thread that follows is made, on such a stack, and has no room for its first frame.
 new = [threading.Thread(target=time.sleep, args=(0.1,)) for _ in range(8)]
 lines = open("/proc/self/status").read().splitlines()
 taken = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
