@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from fedlora.config import Recipe, override
 from fedlora.settings import parse
 from strategies.compatibility.case import Place, case_of
+from strategies.compatibility.places import PLACE
 from strategies.compatibility.rule import Rule
-from strategies.compatibility.table import PLACE, PRIVACY, ROBUST, STRATEGY
+from strategies.compatibility.table import PRIVACY, ROBUST, STRATEGY
 from strategies.compatibility.without_effect import WITHOUT_EFFECT
 
 BEGINNING = """# What goes with what
