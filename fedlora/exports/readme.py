@@ -11,7 +11,7 @@ from fedlora.tasks.usage import Loading
 
 ADAPTER = """# A fine-tuned adapter
 
-Made by fedlora; loads with plain transformers and PEFT. In this folder:
+Made by fedlora; loads with {by}. In this folder:
 
 ```python
 {script}```
@@ -50,7 +50,8 @@ def adapter_readme(about: About, change: Uniform, *, beside: Sequence[str] = (),
     loading = adapter_loading(about, beside=beside)
     script = about.usage.script(loading, labels=about.labels, max_tokens=about.max_tokens)
     said = remarks(about, change, beside=beside, inside=inside)
-    text = ADAPTER.format(script=script, whereabouts=about.base.whereabouts, rank=change.rank, remarks=said)
+    by = "transformers and PEFT, and fedlora for the base" if about.base.is_converted else "plain transformers and PEFT"
+    text = ADAPTER.format(by=by, script=script, whereabouts=about.base.whereabouts, rank=change.rank, remarks=said)
     return text + privacy_section(about)
 
 

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedlora.tasks.metric import Metric
+from server.record.before import read_before
 from server.record.lines import read_records
 from server.record.records import RoundRecord
 
@@ -24,11 +25,14 @@ Curves = npt.NDArray[np.float64]
 
 
 def draw_curves(folder: Path, metric: Metric, *, title: str) -> None:
-    """curves.png: quality, aggregation error and bytes of one run, round by round."""
+    """curves.png: quality, aggregation error and bytes of one run, round by round; quality from the base on, where it is
+    known."""
     rounds = list(read_records(folder))
     figure = Figure(figsize=(11, 3.4))  # laid out by hand: to measure every label takes longer than to draw them
     quality, error, traffic = figure.subplots(1, 3, gridspec_kw=MARGINS)
     evaluated = [(record.round, record.evaluation.value(metric.name)) for record in rounds if record.evaluation]
+    if before := read_before(folder):
+        evaluated.insert(0, (0, before.value(metric.name)))
     numbers = [record.round for record in rounds]
     quality.plot([number for number, _ in evaluated], [value for _, value in evaluated], "o-", color="tab:blue")
     label(quality, f"{metric.words} on the shared test set", "round")

@@ -1,13 +1,17 @@
 """A causal language model through whole runs: every strategy, under privacy, resumed, with no head anywhere."""
 
 import json
+from unittest import mock
 
 import pytest
+from matplotlib.figure import Figure
 from safetensors.torch import load_file
 
 from fedlora.settings import SettingsError
+from fedlora.tasks.metric import LOSS
 from server.record.lines import read_records
 from simulations.run import prepare, simulate
+from simulations.terminal.pictures import draw_curves
 from strategies.registry import STRATEGIES
 from tests.chats import chat_recipe, save_chat_model, save_questions, turns
 
@@ -53,12 +57,22 @@ def test_rows_that_no_task_reads_are_refused_before_a_model_is_loaded(tmp_path):
         prepare(chat_recipe(save_chat_model(tmp_path / "m"), str(source), "data.partition=label", "data.clients=2"))
 
 
+def curve_of(folder):
+    """The first point of the curve of quality in the picture."""
+    drawn = []
+    with mock.patch.object(Figure, "savefig", lambda figure, *given, **how: drawn.append(figure)):
+        draw_curves(folder, LOSS, title="")
+    line = drawn[0].axes[0].lines[0]
+    return line.get_xdata()[0], line.get_ydata()[0]
+
+
 def test_a_run_is_judged_against_the_model_as_it_came_also_when_it_goes_on(place, tmp_path):
     recipe, out = chat_recipe(*place), tmp_path / "run"
     first = simulate(prepare(recipe), out, watch=lambda event: None)
     before = json.loads((out / "before.json").read_text())
     assert before["loss"] > first["loss"]
     assert f"is better than at first: that was {before['loss']:.4g}" in first["verdict"][0]
+    assert curve_of(out) == (0, before["loss"])
     longer = chat_recipe(*place, "rounds.count=3")
     assert (
         f"{before['loss']:.4g}" in simulate(prepare(longer), out, watch=lambda event: None, resume=True)["verdict"][0]
