@@ -25,7 +25,7 @@ Curves = npt.NDArray[np.float64]
 
 
 def draw_curves(folder: Path, metric: Metric, *, title: str) -> None:
-    """curves.png: quality, aggregation error and bytes of one run, round by round; of the base too, where it is known."""
+    """curves.png: quality, aggregation error and bytes of one run, round by round; the base first, where known."""
     rounds = list(read_records(folder))
     figure = Figure(figsize=(11, 3.4))  # laid out by hand: to measure every label takes longer than to draw them
     quality, error, traffic = figure.subplots(1, 3, gridspec_kw=MARGINS)
