@@ -8,7 +8,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help install demo test test-slow test-long test-all check fix bench fuzz chaos chaos-slow attack audit deploy-demo sbom clean
+.PHONY: help install demo test test-slow test-long test-all check fix bench fuzz chaos chaos-slow attack audit deploy-demo docs sbom clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ fix: $(STAMP)  ## Format and mend what can be mended
 
 bench: $(STAMP)  ## Measure: every section prints a table
 	for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python -m tests.bench.$$(basename $$file .py) || exit 1; done
+
+docs: $(STAMP)  ## The documents as a site, with pages made of the code: runs/site/site/index.html
+	$(BIN)/python -m docs.site.build runs/site
 
 fuzz: $(STAMP)  ## Five minutes of mutants against the wire, then new examples for every property
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -q tests/wire tests/server/replies/test_messages.py

@@ -112,6 +112,9 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 def main() -> None:
     """Entry point. What the person can mend is printed without a traceback: exit status 2 for settings and for files
     that cannot be used, 1 for a run."""
+    if sys.platform == "win32":
+        typer.secho("error: Windows has no POSIX file locks, on which the ledger rests; use WSL 2.", err=True)
+        sys.exit(2)
     add_units_to_path()
     try:
         app()

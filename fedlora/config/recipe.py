@@ -88,3 +88,12 @@ class Recipe(Settings):
         """How many of the connected clients a round asks; under client-level privacy never more than are expected."""
         asked, expected = self.rounds.asked(connected), self.expected_clients
         return asked if expected is None else min(asked, expected)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, with which an editor completes, explains and underlines.
+
+    What it refuses `fedlora config check` refuses as well; a combination of settings is for the check alone.
+    """
+    schema = {**Recipe.model_json_schema(), "title": "A recipe of fedlora"}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

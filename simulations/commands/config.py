@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
 
 from fedlora.config import load
 from fedlora.config.former import former_remarks, recipe_text
+from fedlora.config.recipe import recipe_schema
 from simulations.commands.recipes import show
 from strategies.compatibility import case_of, require_sensible
 from strategies.fit import remarks
@@ -28,3 +30,9 @@ def check(
     for remark in [*former_remarks(resolved), *remarks(resolved, case.strategy)]:
         typer.secho(f"note: {remark}", fg="yellow", err=True)
     typer.echo(recipe_text(resolved), nl=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes: `fedlora config schema > recipe.schema.json`, and point your editor to it."""
+    typer.echo(json.dumps(recipe_schema(), indent=1, ensure_ascii=False))
