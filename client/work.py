@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from client.site import Parts, Site
 from client.state.base_cache import CachedBase
+from client.training import Learned
 from fedlora.models.loaded_model import LoadedModel
 from fedlora.privacy.guard import Grant, Guard
 from fedlora.protocol.task import Evaluation, Task
@@ -44,13 +45,17 @@ class Work:
         """Whether figures about the data leave: without privacy, or where recipe and policy both say so."""
         return self.grant.mechanism is None or self.task.privacy.report_metrics
 
+    @property
+    def weighs_tokens(self) -> bool:
+        """Whether the number of learnt tokens is told: without privacy, where the task weighs by it."""
+        return self.grant.mechanism is None and self.task.weigh_by == "tokens"
+
 
 @dataclass(frozen=True)
 class Trained:
     """What came of the local steps."""
 
     adapter: Adapter
-    loss: float | None
-    """Mean loss of the steps, in nats; with privacy it is not private itself."""
+    learned: Learned
     received: Evaluation | None
     """The received adapter on the site's own test examples; None where no figure leaves, or there is none."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from client.training import shuffled_batches
+from client.steps.order import shuffled_batches
 from fedlora.config import Recipe
 from fedlora.data.rows import read_rows
 from fedlora.models.base import locate
