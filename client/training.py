@@ -221,7 +221,7 @@ def require_moving(
                 scheduled = "" if least == 1.0 else ", the smallest of the schedule,"
                 raise Refusal(
                     Code.UNSUPPORTED_MODEL,
-                    f"a learning rate of {rate}{scheduled} with privacy.clip {clip} does not change the weights in "
+                    f"a learning rate of {rate:g}{scheduled} with privacy.clip {clip} does not change the weights in "
                     "float32, or is not finite; set another train.lr or train.head_lr.",
                 )
 

@@ -43,7 +43,7 @@ class Moments:
         """Store the moments after a round beside those before it. Done before the answer is recorded."""
         started = self.before(after_round, private=private)
         tensors = {f"before/{name}": tensor for name, tensor in started.items()}
-        tensors |= {f"after/{name}": tensor.contiguous() for name, tensor in {**started, **moments}.items()}
+        tensors |= {f"after/{name}": tensor.clone() for name, tensor in {**started, **moments}.items()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         about = {"round": str(after_round), "private": "yes" if private else "no"}
         write_atomically(self._path, save(tensors, metadata=about))
