@@ -14,7 +14,8 @@ KINDS: Mapping[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
     torch.optim.SGD: ("momentum_buffer",),
 }
-"""What each remembers of a parameter. AdamW's `step` is a number, the others have the parameter's shape."""
+"""What each remembers of a parameter. AdamW's `step` is a number, the others have the parameter's shape. Of another
+optimiser nothing is known, and nothing kept."""
 
 
 def make_optimizer(
@@ -37,7 +38,7 @@ def state_of(optimizer: torch.optim.Optimizer, live: Mapping[str, nn.Parameter])
     return {
         f"{kind}/{name}": optimizer.state[parameter][kind].detach().to("cpu", copy=True)
         for name, parameter in live.items()
-        for kind in KINDS[type(optimizer)]
+        for kind in KINDS.get(type(optimizer), ())
         if optimizer.state.get(parameter, {}).get(kind) is not None
     }
 
@@ -47,8 +48,8 @@ def with_state(
 ) -> torch.optim.Optimizer:
     """The optimiser, going on from `state`: afresh for a parameter of which not all is there, or of another shape."""
     for name, parameter in live.items():
-        found = {kind: state.get(f"{kind}/{name}") for kind in KINDS[type(optimizer)]}
-        if all(_fits(kind, tensor, parameter) for kind, tensor in found.items()):
+        found = {kind: state.get(f"{kind}/{name}") for kind in KINDS.get(type(optimizer), ())}
+        if found and all(_fits(kind, tensor, parameter) for kind, tensor in found.items()):
             optimizer.state[parameter] = {
                 kind: tensor.clone() if kind == "step" else tensor.to(parameter, copy=True)
                 for kind, tensor in found.items()
