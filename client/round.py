@@ -104,7 +104,7 @@ def finish(work: Work, trained: Trained) -> tuple[Report, bytes]:
         examples=grant.public_examples or len(work.parts.train),
         tokens=work.parts.train.learnt_tokens if work.weighs_tokens else None,
         received=trained.received,
-        train_loss=trained.learned.loss if work.tells else None,
+        train_loss=trained.steps.loss if work.tells else None,
         base_version=task.base_version,
         receipt=grant.receipt,
         packing=packing,
@@ -162,7 +162,7 @@ def outward(work: Work, trained: Trained) -> tuple[bytes, Packing]:
         own = trained.adapter.tensors(task.keeps)
         Personal(site.folder, task.run).keep(own, received=received, after_round=task.round, private=private)
     if task.train.optimizer_state == "keep":
-        Moments(site.folder, task.run).keep(trained.learned.moments, after_round=task.round, private=private)
+        Moments(site.folder, task.run).keep(trained.steps.moments, after_round=task.round, private=private)
     delta = subtract(trained.adapter.tensors(task.trains), received.tensors(task.trains))
     return pack(task, delta, received, site, private=private)
 

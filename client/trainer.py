@@ -14,8 +14,8 @@ import torch
 from client.state.moments import Moments
 from client.steps.stepper import Pace
 from client.steps.turn import Turn
-from client.training import Learned, Protection, train_adapter, train_adapter_privately
-from client.work import Start, Trained, Work
+from client.training import Protection, train_adapter, train_adapter_privately
+from client.work import Start, Steps, Trained, Work
 from fedlora.adapters import read, set_trainable, write
 from fedlora.adapters.live import parameters_of
 from fedlora.models.evaluation import evaluate_examples
@@ -39,8 +39,8 @@ class OneByOne:
         for work in works:
             serve(work.home, work.task.run, work.start)
             quality = measured(work) if work.tells and work.parts.test.measurable else None
-            learned = take_steps(work)
-            yield Trained(read(work.home.model), learned, quality)
+            steps = take_steps(work)
+            yield Trained(read(work.home.model), steps, quality)
 
 
 def measured(work: Work) -> Evaluation | None:
@@ -62,7 +62,7 @@ def serve(home: LoadedModel, run: str, start: Start) -> None:
     write(home.model, start.own)
 
 
-def take_steps(work: Work) -> Learned:
+def take_steps(work: Work) -> Steps:
     """Local steps; every random draw but privacy's is addressed by run seed, client and round."""
     task, model, grant = work.placed, work.home.model, work.grant
     factors = (*task.trains, *task.keeps)

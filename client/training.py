@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +17,7 @@ from client.limits import OUT_OF_MEMORY, code_of
 from client.steps.optimizer import make_optimizer
 from client.steps.order import batches_of
 from client.steps.stepper import Live, Pace, Stepper
+from client.work import Steps
 from fedlora.adapters import set_trainable
 from fedlora.adapters.inject import ADAPTER, adapted_layers
 from fedlora.config import ModelSettings, TrainSettings
@@ -33,16 +34,6 @@ from fedlora.schedule import schedule_of
 from fedlora.updates import Factor
 
 
-@dataclass(frozen=True)
-class Learned:
-    """What a round's steps leave besides the parameters; with privacy none of it is private by itself, but moments."""
-
-    loss: float | None
-    """Mean loss per example, in nats; None if no example was drawn."""
-    moments: Mapping[str, Tensor]
-    """The optimiser's state (`client.steps.optimizer`): a function of gradients as they were used, noise included."""
-
-
 def train_adapter(
     model: nn.Module,
     live: Live,
@@ -51,7 +42,7 @@ def train_adapter(
     *,
     on: ModelSettings,
     pace: Pace,
-) -> Learned:
+) -> Steps:
     """Take a round's optimiser steps on what is `live`, each on the rows that `client.steps.order` gives it."""
     batches = batches_of(settings, len(examples), pace.turn)
     drawn, size = itertools.chain.from_iterable(batches), largest_microbatch(settings)
@@ -64,7 +55,7 @@ def train_adapter(
         loss_nats += share * accumulate(model, examples, indices, settings, on=on)
         weight += share
         stepper.step(most_norm=settings.max_grad_norm)
-    return Learned(loss_nats / weight, stepper.moments)
+    return Steps(loss_nats / weight, stepper.moments)
 
 
 @dataclass(frozen=True)
@@ -86,7 +77,7 @@ def train_adapter_privately(
     on: ModelSettings,
     protection: Protection,
     pace: Pace,
-) -> Learned:
+) -> Steps:
     """Take the steps of the mechanism; what they leave in `live` is differentially private, and so are the moments.
 
     The loss is private, for whoever may see it. Rates and terms depend on no example, and come after the noise.
@@ -106,7 +97,7 @@ def train_adapter_privately(
         for _ in range(steps):
             engine.step(loss_per_example)
             stepper.step()
-    return Learned(float(torch.cat(losses).mean()) if losses else None, stepper.moments)
+    return Steps(float(torch.cat(losses).mean()) if losses else None, stepper.moments)
 
 
 @contextmanager

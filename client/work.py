@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from client.site import Parts, Site
 from client.state.base_cache import CachedBase
-from client.training import Learned
 from fedlora.models.loaded_model import LoadedModel
 from fedlora.privacy.guard import Grant, Guard
 from fedlora.protocol.task import Evaluation, Task
@@ -52,10 +54,21 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """What a round's steps leave besides the parameters."""
+
+    loss: float | None
+    """Mean loss per example, in nats; with privacy it is not private itself, and None where no example was drawn."""
+    moments: Mapping[str, Tensor] = field(default_factory=dict)
+    """The optimiser's state (`client.steps.optimizer`), where it is kept: a function of gradients as they were used,
+    noise included."""
+
+
+@dataclass(frozen=True)
 class Trained:
     """What came of the local steps."""
 
     adapter: Adapter
-    learned: Learned
+    steps: Steps
     received: Evaluation | None
     """The received adapter on the site's own test examples; None where no figure leaves, or there is none."""
