@@ -22,6 +22,7 @@ from client.limits import code_of
 from client.site import Site
 from client.state.base_cache import hold
 from client.state.feedback import Feedback, Occasion
+from client.state.moments import Moments
 from client.state.personal import Personal
 from client.state.state_cache import StateCache
 from client.trainer import OneByOne, serve
@@ -101,8 +102,9 @@ def finish(work: Work, trained: Trained) -> tuple[Report, bytes]:
         outcome="trained",
         round=task.round,
         examples=grant.public_examples or len(work.parts.train),
+        tokens=work.parts.train.learnt_tokens if work.weighs_tokens else None,
         received=trained.received,
-        train_loss=trained.loss if work.tells else None,
+        train_loss=trained.steps.loss if work.tells else None,
         base_version=task.base_version,
         receipt=grant.receipt,
         packing=packing,
@@ -134,6 +136,7 @@ def prepared(task: Task, blob: bytes, site: Site, guard: Guard) -> tuple[LoadedM
             on=task.model,
             privacy=task.privacy,
             padding=home.base.padding,
+            rounds=task.planned_rounds,
         )
     return home, start
 
@@ -158,6 +161,8 @@ def outward(work: Work, trained: Trained) -> tuple[bytes, Packing]:
     if task.keeps:
         own = trained.adapter.tensors(task.keeps)
         Personal(site.folder, task.run).keep(own, received=received, after_round=task.round, private=private)
+    if task.train.optimizer_state == "keep":
+        Moments(site.folder, task.run).keep(trained.steps.moments, after_round=task.round, private=private)
     delta = subtract(trained.adapter.tensors(task.trains), received.tensors(task.trains))
     return pack(task, delta, received, site, private=private)
 

@@ -11,13 +11,17 @@ from typing import Protocol
 
 import torch
 
+from client.state.moments import Moments
+from client.steps.stepper import Pace
+from client.steps.turn import Turn
 from client.training import Protection, train_adapter, train_adapter_privately
-from client.work import Start, Trained, Work
+from client.work import Start, Steps, Trained, Work
 from fedlora.adapters import read, set_trainable, write
+from fedlora.adapters.live import parameters_of
 from fedlora.models.evaluation import evaluate_examples
 from fedlora.models.loaded_model import LoadedModel
 from fedlora.protocol.task import Evaluation
-from fedlora.randomness import generator, seed_of
+from fedlora.randomness import seed_of
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +39,8 @@ class OneByOne:
         for work in works:
             serve(work.home, work.task.run, work.start)
             quality = measured(work) if work.tells and work.parts.test.measurable else None
-            loss = take_steps(work)
-            yield Trained(read(work.home.model), loss, quality)
+            steps = take_steps(work)
+            yield Trained(read(work.home.model), steps, quality)
 
 
 def measured(work: Work) -> Evaluation | None:
@@ -58,18 +62,25 @@ def serve(home: LoadedModel, run: str, start: Start) -> None:
     write(home.model, start.own)
 
 
-def take_steps(work: Work) -> float | None:
-    """Local steps; every random draw but privacy's is addressed by run seed, client and round. Returns the mean loss
-    in nats, None where no example was drawn."""
+def take_steps(work: Work) -> Steps:
+    """Local steps; every random draw but privacy's is addressed by run seed, client and round."""
     task, model, grant = work.placed, work.home.model, work.grant
-    parameters = set_trainable(model, (*task.trains, *task.keeps))
-    address = ("client", work.site.name, "round", task.round)
+    factors = (*task.trains, *task.keeps)
+    set_trainable(model, factors)
+    live, pace = parameters_of(model, factors), pace_of(work)
     with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
-        torch.manual_seed(seed_of(task.seed, *address, "dropout"))
-        if grant.mechanism is not None:
-            protection = Protection(grant.mechanism, grant.source(), task.privacy.engine)
-            return train_adapter_privately(
-                model, parameters, work.parts.train, task.train, on=task.model, protection=protection
-            )
-        stream = generator(task.seed, *address, "batches")
-        return train_adapter(model, parameters, work.parts.train, task.train, on=task.model, stream=stream)
+        torch.manual_seed(seed_of(task.seed, *pace.turn.address, "dropout"))
+        if grant.mechanism is None:
+            return train_adapter(model, live, work.parts.train, task.train, on=task.model, pace=pace)
+        protection = Protection(grant.mechanism, grant.source(), task.privacy.engine)
+        return train_adapter_privately(
+            model, live, work.parts.train, task.train, on=task.model, protection=protection, pace=pace
+        )
+
+
+def pace_of(work: Work) -> Pace:
+    """What the round's steps are besides their gradients."""
+    task, private = work.placed, work.grant.mechanism is not None
+    keeps = task.train.optimizer_state == "keep"
+    moments = Moments(work.site.folder, task.run).before(task.round, private=private) if keeps else {}
+    return Pace(Turn.of(task, work.site.name), frozenset(parameters_of(work.home.model, task.trains)), moments)

@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from client.limits import OUT_OF_MEMORY, code_of
+from client.steps.optimizer import make_optimizer
+from client.steps.order import batches_of
+from client.steps.stepper import Live, Pace, Stepper
+from client.work import Steps
 from fedlora.adapters import set_trainable
-from fedlora.adapters.dense import dense_parameters
 from fedlora.adapters.inject import ADAPTER, adapted_layers
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.config.privacy import PrivacySettings
@@ -27,35 +30,32 @@ from fedlora.privacy.engine import LossPerExample, PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SecureSource, Source
 from fedlora.privacy.refusal import Code, Refusal
+from fedlora.schedule import schedule_of
 from fedlora.updates import Factor
 
 
 def train_adapter(
     model: nn.Module,
-    parameters: Sequence[nn.Parameter],
+    live: Live,
     examples: Examples,
     settings: TrainSettings,
     *,
     on: ModelSettings,
-    stream: torch.Generator,
-) -> float:
-    """Take `settings.steps` optimiser steps on `parameters`; returns the mean loss per example, in nats.
-
-    The optimiser starts afresh; batches walk through shuffled epochs drawn from `stream`.
-    """
-    batches = list(shuffled_batches(len(examples), settings.batch_size, settings.steps, stream))
+    pace: Pace,
+) -> Steps:
+    """Take a round's optimiser steps on what is `live`, each on the rows that `client.steps.order` gives it."""
+    batches = batches_of(settings, len(examples), pace.turn)
     drawn, size = itertools.chain.from_iterable(batches), largest_microbatch(settings)
     examples = referred(model, examples, on=on, at_once=size, only=drawn)
-    optimizer = make_optimizer(model, parameters, settings)
+    stepper = Stepper(model, live, settings, pace, steps=len(batches))
     model.train()
-    loss_nats = 0.0
+    loss_nats = weight = 0.0
     for indices in batches:
-        loss_nats += accumulate(model, examples, indices, settings, on=on)
-        if settings.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return loss_nats / settings.steps
+        share = len(indices) / len(batches[0])
+        loss_nats += share * accumulate(model, examples, indices, settings, on=on)
+        weight += share
+        stepper.step(most_norm=settings.max_grad_norm)
+    return Steps(loss_nats / weight, stepper.moments)
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,21 @@ class Protection:
 
 def train_adapter_privately(
     model: nn.Module,
-    parameters: Sequence[nn.Parameter],
+    live: Live,
     examples: Examples,
     settings: TrainSettings,
     *,
     on: ModelSettings,
     protection: Protection,
-) -> float | None:
-    """Take the steps of the mechanism; what they leave in `parameters` is differentially private, the result is not.
+    pace: Pace,
+) -> Steps:
+    """Take the steps of the mechanism; what they leave in `live` is differentially private, and so are the moments.
 
-    Returns the mean loss per drawn example, in nats: private, for whoever may see it; None if no example was drawn.
+    The loss is private, for whoever may see it. Rates and terms depend on no example, and come after the noise.
     Nothing in the data makes it fail: whether a task fails is seen by the coordinator, and no noise covers it.
     """
-    optimizer = make_optimizer(model, parameters, settings)
+    steps = protection.mechanism.steps
+    stepper = Stepper(model, live, settings, pace, steps=steps)
     losses: list[Tensor] = []
     private = private_steps(model, examples, settings, on=on, protection=protection)
     with private as (engine, loss_of):
@@ -92,11 +94,10 @@ def train_adapter_privately(
             losses.append(losses_n.detach())
             return losses_n
 
-        for _ in range(protection.mechanism.steps):
+        for _ in range(steps):
             engine.step(loss_per_example)
-            optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return float(torch.cat(losses).mean()) if losses else None
+            stepper.step()
+    return Steps(float(torch.cat(losses).mean()) if losses else None, stepper.moments)
 
 
 @contextmanager
@@ -134,10 +135,13 @@ def rehearse_task(
     on: ModelSettings,
     privacy: PrivacySettings,
     padding: int,
+    rounds: int,
 ) -> None:
-    """Raise a Refusal where private steps on these factors would do nothing, or are refused: needs no data."""
+    """Raise a Refusal where private steps on these factors would do nothing, in any of the recipe's rounds, or are
+    refused: needs no data."""
     parameters = set_trainable(model, factors)
-    require_moving(model, parameters, settings, clip=privacy.clip)
+    schedule = schedule_of(settings, rounds=rounds, steps=settings.counted_steps)
+    require_moving(model, parameters, settings, clip=privacy.clip, least=schedule.least)
     with torch.random.fork_rng(devices=[]):
         rehearse_privately(model, parameters, settings, on=on, padding=padding, gradients=privacy.engine)
 
@@ -195,17 +199,20 @@ def rehearse_privately(
 
 
 def require_moving(
-    model: nn.Module, parameters: Sequence[nn.Parameter], settings: TrainSettings, *, clip: float
+    model: nn.Module, parameters: Sequence[nn.Parameter], settings: TrainSettings, *, clip: float, least: float = 1.0
 ) -> None:
     """Refuse a learning rate that is not finite, or with which a step of C (of AdamW: of 1) leaves a parameter as it is
-    in float32. What is then released would be nothing, and paid for."""
+    in float32, at the `least` share of it that the run comes to. What is then released would be nothing, and paid
+    for."""
     for group in make_optimizer(model, parameters, settings).param_groups:
-        step = group["lr"] * (1.0 if settings.optimizer == "adamw" else clip)
+        rate = least * group["lr"]
+        step = rate * (1.0 if settings.optimizer == "adamw" else clip)
         for parameter in group["params"]:
             if not math.isfinite(step) or torch.equal(parameter.detach() + step, parameter):
+                scheduled = "" if least == 1.0 else ", the smallest of the schedule,"
                 raise Refusal(
                     Code.UNSUPPORTED_MODEL,
-                    f"a learning rate of {group['lr']} with privacy.clip {clip} does not change the weights in "
+                    f"a learning rate of {rate:g}{scheduled} with privacy.clip {clip} does not change the weights in "
                     "float32, or is not finite; set another train.lr or train.head_lr.",
                 )
 
@@ -251,33 +258,3 @@ def accumulate(
         torch.autograd.backward(total)
         loss_nats += float(total.detach())
     return loss_nats
-
-
-def make_optimizer(
-    model: nn.Module, parameters: Sequence[nn.Parameter], settings: TrainSettings
-) -> torch.optim.Optimizer:
-    """The local optimiser; what trains whole has its own learning rate where one is set."""
-    dense = {id(parameter) for parameter in dense_parameters(model).values()}
-    groups = [
-        {"params": [p for p in parameters if id(p) not in dense], "lr": settings.lr},
-        {"params": [p for p in parameters if id(p) in dense], "lr": settings.head_lr or settings.lr},
-    ]
-    used = [group for group in groups if group["params"]]
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(used, lr=settings.lr, weight_decay=settings.weight_decay)
-    return torch.optim.SGD(used, lr=settings.lr, momentum=settings.momentum)
-
-
-def shuffled_batches(examples: int, size: int, steps: int, stream: torch.Generator) -> Iterator[list[int]]:
-    """`steps` batches of `size` indices (or all, where there are fewer), epoch after epoch in fresh orders.
-
-    >>> [len(batch) for batch in shuffled_batches(5, 2, 4, torch.Generator().manual_seed(0))]
-    [2, 2, 2, 2]
-    """
-    waiting: list[int] = []
-    size = min(size, examples)
-    for _ in range(steps):
-        if len(waiting) < size:
-            waiting = torch.randperm(examples, generator=stream).tolist()
-        yield waiting[:size]
-        waiting = waiting[size:]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from client.site import Parts, Site
 from client.state.base_cache import CachedBase
@@ -44,13 +47,28 @@ class Work:
         """Whether figures about the data leave: without privacy, or where recipe and policy both say so."""
         return self.grant.mechanism is None or self.task.privacy.report_metrics
 
+    @property
+    def weighs_tokens(self) -> bool:
+        """Whether the number of learnt tokens is told: without privacy, where the task weighs by it."""
+        return self.grant.mechanism is None and self.task.weigh_by == "tokens"
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What a round's steps leave besides the parameters."""
+
+    loss: float | None
+    """Mean loss per example, in nats; with privacy it is not private itself, and None where no example was drawn."""
+    moments: Mapping[str, Tensor] = field(default_factory=dict)
+    """The optimiser's state (`client.steps.optimizer`), where it is kept: a function of gradients as they were used,
+    noise included."""
+
 
 @dataclass(frozen=True)
 class Trained:
     """What came of the local steps."""
 
     adapter: Adapter
-    loss: float | None
-    """Mean loss of the steps, in nats; with privacy it is not private itself."""
+    steps: Steps
     received: Evaluation | None
     """The received adapter on the site's own test examples; None where no figure leaves, or there is none."""

@@ -27,7 +27,10 @@ KEY_CHARS = 200
 KNOWN_CHARS = 600
 
 OTHER_WORDS = {
-    "learning_rate": "lr", "epochs": "steps", "num_train_epochs": "steps", "max_steps": "steps", "local_steps": "steps",
+    "learning_rate": "lr", "epochs": "local_epochs", "num_train_epochs": "local_epochs", "max_steps": "steps",
+    "local_steps": "steps", "gradient_accumulation_steps": "batch_size", "lr_scheduler_type": "schedule",
+    "lr_scheduler": "schedule", "warmup_ratio": "warmup", "warmup_steps": "warmup", "warmup_rounds": "warmup",
+    "mu": "proximal_mu",
     "per_device_train_batch_size": "batch_size", "num_rounds": "count", "rank": "r", "lora_alpha": "alpha",
     "lora_dropout": "dropout", "target_modules": "targets", "max_length": "max_tokens", "max_seq_length": "max_tokens",
     "model_name_or_path": "id", "num_clients": "clients", "noise": "noise_multiplier", "max_grad_norm": "clip",
@@ -35,6 +38,12 @@ OTHER_WORDS = {
     "optim": "optimizer", "fraction_fit": "fraction", "bf16": "dtype",
 }  # fmt: skip
 """Names that Flower, PEFT, transformers, TRL and Opacus use for a setting, with the name here."""
+
+OTHERWISE = {
+    "gradient_accumulation_steps": "It is how many examples a step takes in all; how many of them a machine has in "
+    "memory at once is its own: --microbatch, or `microbatch` in client.yaml.",
+}
+"""Of such a name whose setting here is not the same thing: what is different."""
 
 DECIMAL_COMMA = re.compile(r"[-+]?[0-9]*,[0-9]+([eE][-+]?[0-9]+)?")
 THOUSANDS = re.compile(r"[-+]?[1-9][0-9]{0,2}(,[0-9]{3})+")
@@ -188,7 +197,7 @@ def _explain(model: type[Settings], item: Any, prefix: str) -> str:
     if item["type"] == "extra_forbidden":
         parent = ".".join([prefix, *path[:-1]] if prefix else path[:-1])
         here = _fields_at(model, path[:-1])
-        word = OTHER_WORDS.get(path[-1], path[-1])
+        word, more = OTHER_WORDS.get(path[-1], path[-1]), [OTHERWISE[path[-1]]] if path[-1] in OTHERWISE else []
         start = f"{prefix}." if prefix else ""
         elsewhere = [place for place in _places(model, start) if place.rpartition(".")[2] in (path[-1], word)]
         if word in here:
@@ -199,7 +208,7 @@ def _explain(model: type[Settings], item: Any, prefix: str) -> str:
             close = nearest(path[-1], here)
             near = elsewhere[:3] if close is None else [f"{parent}.{close}" if parent else close]
         if near:
-            return f"unknown setting {key}; did you mean {' or '.join(near)}?"
+            return " ".join([f"unknown setting {key}; did you mean {' or '.join(near)}?", *more])
         return f"unknown setting {key}; known here: {shortened(', '.join(sorted(here)), KNOWN_CHARS)}."
     if item["type"] == "missing":
         return f"{key} is missing; it is required."

@@ -22,7 +22,8 @@ def gradient_recipe(recipe: Recipe, width: int) -> Recipe:
     train = recipe.train.model_copy(
         update={
             "optimizer": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "max_grad_norm": None,
-            "head": "frozen", "steps": 1, "batch_size": first.batch_size,
+            "head": "frozen", "steps": 1, "batch_size": first.batch_size, "schedule": "constant", "warmup": 0.0,
+            "optimizer_state": "reset", "proximal_mu": 0.0, "local_epochs": None,
         }
     )  # fmt: skip
     private = {"epsilon": first.epsilon, "noise_multiplier": None, "clip": first.clip, "spare_rounds": 0, "adapt": None}

@@ -28,6 +28,7 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from fedlora.config import Recipe
 from fedlora.protocol.task import Evaluation
 from fedlora.randomness import chooser
+from fedlora.schedule import rate_of_round
 from fedlora.tasks.registry import task_named
 from server.orders import NoControl, RunControl
 from server.record.checkpoint import Progress
@@ -183,6 +184,7 @@ class Rounds(FlowerStrategy):
             evaluation=self._evaluate(intake, state),
             base_version=state.base_version,
             download_left_out=downlink.left_out if downlink else None,
+            lr=rate_of_round(self.recipe, server_round),
             seconds=time.monotonic() - started,
         )
         self.progress = replace(

@@ -41,6 +41,8 @@ HERE = ComputeSettings(device="cpu")
 """Nothing is trained: a plan needs no accelerator."""
 SHARE, ACCURACY = 2 / 3, 0.8125
 """A measured loss has as many digits in JSON as the first; an accuracy, of few examples, fewer."""
+TOKENS = 10_000
+"""Learnt tokens of a client: five digits, as a hundred to a thousand answers have."""
 RECEIPT = "0" * 908
 """A site's signed receipt, JSON inside JSON: 899 to 917 characters with its escaped quotes (834 to 852 without), in two
 rounds of FFA and FedIT at four clients."""
@@ -139,8 +141,9 @@ def _round(recipe: Recipe, sent: TrainRequest, update: Tensors) -> Round:
         base_version=sent.task.base_version,
         packing=packing_of(choice, update, update if exact else {name: SHARE * t for name, t in update.items()}),
         receipt=RECEIPT if recipe.privacy.enabled else None,
+        tokens=TOKENS if recipe.strategy.weighs_tokens else None,
     )
-    said = len(report.model_dump_json(exclude={"seconds"}))
+    said = len(recorded_json(report, without=["seconds"]))
     return Round(len(blob) + said, len(sent.blob) + len(recorded_json(sent.task)), choice.codec, choice.density)
 
 

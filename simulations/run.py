@@ -15,7 +15,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedlora.adapters.shape import require_ranks
-from fedlora.config import Recipe
+from fedlora.config import Recipe, TrainSettings
 from fedlora.config.compute import OWN, ComputeSettings
 from fedlora.config.former import former_remarks, recipe_text
 from fedlora.data.examples import concatenate
@@ -83,14 +83,18 @@ def prepare(recipe: Recipe, *, compute: ComputeSettings = OWN, say: Callable[[st
             concatenate([client.train for client in data.clients.values()]),
             concatenate([client.test for client in data.clients.values()]),
         )
-        steps = recipe.train.steps * len(data.clients)  # as many steps as the clients of a federation take together
-        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": steps})})
+        recipe = recipe.model_copy(update={"train": pooled(recipe.train, clients=len(data.clients))})
         data = replace(data, clients={"pooled": whole})
     placed = compute.placed(recipe)
     home = loaded_model(placed.model, recipe.adapter, data.labels)
     require_ranks(home.template, recipe.adapter)
     require_private_training(placed, home)
     return Simulation(recipe, data, home, compute)
+
+
+def pooled(train: TrainSettings, *, clients: int) -> TrainSettings:
+    """As many steps as the clients of a federation take together: of epochs over everybody's rows, the same."""
+    return train if train.steps is None else train.model_copy(update={"steps": train.steps * clients})
 
 
 def simulate(

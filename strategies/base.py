@@ -10,7 +10,7 @@ from fedlora.lowrank import Product
 from fedlora.settings import Settings
 from fedlora.updates import Adapter, Factor, Tensors, Update
 
-Weighting = Literal["examples", "uniform"]
+Weighting = Literal["examples", "tokens", "uniform"]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ class StrategySettings(Settings):
     strategies do. A strategy's file says what it does otherwise."""
 
     weighting: Weighting = "examples"
-    """Weights w_k: `examples` is N_k over the participants' total, `uniform` is 1/K."""
+    """Weights w_k: `examples` is N_k over the participants' total, `tokens` the same with the learnt tokens of those
+    examples (of causal-lm, and not under privacy), `uniform` is 1/K."""
 
     def init(self, adapter: Adapter) -> State:
         """The coordinator's initial adapter as it is."""

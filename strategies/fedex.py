@@ -29,7 +29,7 @@ from torch import Tensor
 from fedlora.lowrank import Product, as_product, stack, truncate, zero
 from fedlora.updates import Adapter, Factor, LowRank, Update
 from strategies.base import Combined, Payload, Recipient, State, StrategySettings, Traits
-from strategies.mean import factor_mean, in_dtype_of
+from strategies.mean import factor_mean, in_dtype_of, weight_of
 from strategies.versions import missing, moved
 
 
@@ -61,7 +61,7 @@ class FedExLoRA(StrategySettings):
 
     def _observed(self, updates: Iterable[Update], spread: ResidualAccumulator) -> Iterator[Update]:
         for update in updates:
-            spread.add(update, update.weight if self.weighting == "examples" else 1.0)
+            spread.add(update, weight_of(update, self.weighting))
             yield update
 
     def step(self, state: State, combined: Combined) -> State:

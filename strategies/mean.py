@@ -40,7 +40,7 @@ def _mean(
     first: dict[str, Tensor] = {}
     clients, total = 0, 0.0
     for update in updates:
-        weight = update.weight if weighting == "examples" else 1.0
+        weight = weight_of(update, weighting)
         if not 0 < weight < float("inf"):
             raise ValueError(f"the weight of {update.client} is {weight}; it must be positive and finite.")
         first = first or update.adapter.tensors()
@@ -60,6 +60,11 @@ def _mean(
     for name, tensor in sums.items():
         means[name] = tensor.add_(first[name], alpha=unchanged[name]).div_(total)
     return template.with_tensors(means), clients, total
+
+
+def weight_of(update: Update, weighting: Weighting) -> float:
+    """What an update counts: as it says (its examples, or their learnt tokens), or as much as every other."""
+    return 1.0 if weighting == "uniform" else update.weight
 
 
 def in_dtype_of(state: Adapter, mean: Adapter) -> Adapter:

@@ -16,6 +16,7 @@ from torch import Tensor
 from fedlora.lowrank import Sum
 from fedlora.updates import Adapter, LowRank, Update
 from strategies.base import Combined, RankAllocation, Weighting
+from strategies.mean import weight_of
 
 
 def portion(adapter: Adapter, shares: Mapping[str, RankAllocation] | None) -> Adapter:
@@ -44,7 +45,7 @@ def mean_over_holders(updates: Iterable[Update], weighting: Weighting) -> Combin
     head: dict[str, Tensor] = {}
     clients, total = 0, 0.0
     for update in updates:
-        weight = update.weight if weighting == "examples" else 1.0
+        weight = weight_of(update, weighting)
         if not 0 < weight < float("inf"):
             raise ValueError(f"the weight of {update.client} is {weight}; it must be positive and finite.")
         holding = {name: layer for name, layer in update.adapter.layers.items() if layer.rank > 0}

@@ -56,19 +56,23 @@ def write(model: nn.Module, adapter: Adapter) -> None:
 
 def set_trainable(model: nn.Module, factors: Iterable[Factor]) -> list[nn.Parameter]:
     """Let only these factors train; returns their parameters, adapted layers first, what is dense last."""
-    chosen = frozenset(factors)
     model.requires_grad_(False)
-    trainable = [
-        parameter
-        for _, layer in adapted_layers(model)
-        for factor, parameter in _weights(layer).items()
-        if factor in chosen and parameter.numel() > 0
-    ]
-    if Factor.DENSE in chosen:
-        trainable += dense_parameters(model).values()
+    trainable = list(parameters_of(model, factors).values())
     for parameter in trainable:
         parameter.requires_grad_(True)
     return trainable
+
+
+def parameters_of(model: nn.Module, factors: Iterable[Factor]) -> dict[str, nn.Parameter]:
+    """The live parameters of these factors by flat name, in the order of `set_trainable`; none of rank 0."""
+    chosen = frozenset(factors)
+    found = {
+        f"{name}.{factor}": parameter
+        for name, layer in adapted_layers(model)
+        for factor, parameter in _weights(layer).items()
+        if factor in chosen and parameter.numel() > 0
+    }
+    return found | (dense_parameters(model) if Factor.DENSE in chosen else {})
 
 
 def _weights(layer: LoraLayer) -> dict[Factor, nn.Parameter]:

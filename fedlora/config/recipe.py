@@ -35,6 +35,11 @@ class StrategySettings(Settings):
         return "fedit" if name.lower() == "fedavg" else name  # of A and of B: what FedIT is
 
     @property
+    def weighs_tokens(self) -> bool:
+        """Whether a client counts by its learnt tokens."""
+        return self.options.get("weighting") == "tokens"
+
+    @property
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
 

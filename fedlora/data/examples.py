@@ -13,7 +13,7 @@ from torch import nn
 
 from fedlora.config import ModelSettings
 from fedlora.data.row import Row
-from fedlora.tasks.base import IGNORED, Batch, Item, Processor, TaskKind
+from fedlora.tasks.base import IGNORED, Batch, CountsTokens, Item, Processor, TaskKind
 from fedlora.tasks.inputs.padding import public_length
 from fedlora.tasks.registry import task_of
 
@@ -49,6 +49,12 @@ class Examples:
     def lengths(self) -> list[int]:
         """In tokens."""
         return [self.task.length(item) for item in self.items]
+
+    @property
+    def learnt_tokens(self) -> int | None:
+        """Of all examples together; None where the task has none."""
+        task = self.task
+        return sum(map(task.learnt_tokens, self.items)) if isinstance(task, CountsTokens) else None
 
     @property
     def measurable(self) -> bool:

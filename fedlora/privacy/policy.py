@@ -153,6 +153,7 @@ def require_allowed(policy: Policy, task: Task, *, dataset: str) -> None:
             )
     else:
         _require_no_dropout(task)
+        _require_no_count(task)
         _require_nothing_leaks(policy, asked)
         _require_noise(policy, asked, policy.dataset(dataset))
     _require_named_base(policy, task)
@@ -214,6 +215,21 @@ def _require_no_dropout(task: Task) -> None:
             Code.DROPOUT,
             f"adapter.dropout is {task.adapter.dropout}, but private steps train without dropout: masks depend on the "
             "place in the batch, so one more example would change those of others. Set adapter.dropout=0.",
+        )
+
+
+def _require_no_count(task: Task) -> None:
+    if task.train.local_epochs is not None:
+        raise Refusal(
+            Code.PRIVATE_COUNT,
+            f"train.local_epochs is {task.train.local_epochs}, but the number of private steps must not depend on the "
+            "number of rows: a charge would tell it. Set train.steps.",
+        )
+    if task.weigh_by == "tokens":
+        raise Refusal(
+            Code.PRIVATE_COUNT,
+            "strategy.weighting is tokens, and how many tokens this site's rows have is private; use examples, which "
+            "counts the public size.",
         )
 
 

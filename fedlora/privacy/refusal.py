@@ -15,6 +15,9 @@ class Code(StrEnum):
     DROPOUT = "private-dropout"
     """The task sets dropout in the adapter: its masks make an example's gradient depend on the other examples drawn."""
 
+    PRIVATE_COUNT = "private-count"
+    """The task asks for a number that follows from the site's rows: steps by epochs, or its tokens as a weight."""
+
     TOO_MANY_STEPS = "private-steps-exceeded"
     """More steps were asked of the engine than were charged."""
 

@@ -70,7 +70,7 @@ def order_of(entries: Iterable[Entry], task: Task, mechanism: Mechanism, *, targ
     for entry in entries:
         if entry.kind == "charge" and entry.fields["run"] == task.run and "filter_order" in entry.fields:
             return float(entry.fields["filter_order"])
-    steps = task.rounds * task.train.steps
+    steps = task.rounds * task.train.counted_steps
     if target is not None:
         return filter_order(target, delta=task.privacy.delta, rate=mechanism.rate, steps=steps)
     planned = Event(rate=mechanism.rate, noise_multiplier=mechanism.noise_multiplier, steps=steps)

@@ -44,10 +44,10 @@ def mechanism_for(
     rate = min(1.0, train.batch_size / size)
     sigma = max(privacy.noise_multiplier or 0.0, least_sigma)
     if target is not None:
-        steps = most_charges * train.steps
+        steps = most_charges * train.counted_steps
         sigma = max(sigma, noise_multiplier_for(target, delta=privacy.delta, rate=rate, steps=steps))
     return Mechanism(
-        rate=rate, noise_multiplier=sigma, clip=privacy.clip, steps=train.steps, expected_batch=rate * size
+        rate=rate, noise_multiplier=sigma, clip=privacy.clip, steps=train.counted_steps, expected_batch=rate * size
     )
 
 

@@ -15,6 +15,7 @@ from fedlora.config.privacy import PrivacySettings
 from fedlora.config.wire import WireSettings
 from fedlora.factor import Factor
 from fedlora.protocol.machine import Machine
+from fedlora.protocol.versions import Since
 from fedlora.settings import Settings
 from fedlora.wire.packing import Packing
 
@@ -75,6 +76,14 @@ class Task(Settings):
 
     coordinator: str = "local"
     """Name of the coordinator, for the site's policy."""
+
+    weigh_by: Annotated[Literal["examples", "tokens"], Since(2)] = "examples"
+    """What the site counts for the weight of its update."""
+
+    @property
+    def planned_rounds(self) -> int:
+        """How many rounds the recipe has, by which learning rates change."""
+        return max(1, self.rounds - self.privacy.spare_rounds)
 
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
@@ -139,6 +148,9 @@ class Report(Settings):
     round: int
     examples: int = Field(0, ge=0, le=LARGEST_COUNT)
     """N_k, or its public bucket under privacy: the weight of this update."""
+
+    tokens: Annotated[int | None, Since(2)] = Field(None, ge=0, le=LARGEST_COUNT)
+    """Learnt tokens of those examples together, where the task weighs by them; never under privacy."""
 
     received: Evaluation | None = None
     """The received adapter on the client's own test examples (None under privacy, unless the recipe asks)."""

@@ -63,9 +63,9 @@ def agreed(model: BaseModel) -> dict[str, Any]:
     return _without(values, [tuple(name.split(".")) for name in ignorable(model)])
 
 
-def recorded_json(model: BaseModel) -> str:
-    """The same as JSON text."""
-    return model.model_dump_json(exclude=_left_out(model))
+def recorded_json(model: BaseModel, *, without: Collection[str] = ()) -> str:
+    """The same as JSON text, `without` some of the fields."""
+    return model.model_dump_json(exclude=_left_out(model) | dict.fromkeys(without, True))
 
 
 def sparse_json(model: BaseModel, *, known: int) -> str:

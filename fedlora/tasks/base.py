@@ -175,3 +175,12 @@ class TakesReference(Protocol):
     def reference(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Constants of every example (b, ...), by the names that they have in an item, of the model as it stands."""
         ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A task whose examples have learnt tokens, by which clients may be weighted."""
+
+    def learnt_tokens(self, item: Item) -> int:
+        """How many tokens of an example have a loss."""
+        ...

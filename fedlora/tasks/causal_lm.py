@@ -46,6 +46,9 @@ class CausalLM(OverAnswers):
         labels = filled([item["labels"] for item in items], IGNORED, length=length)
         return {**padded(items, padding=padding, length=length), "labels": labels}
 
+    def learnt_tokens(self, item: Item) -> int:
+        return int((item["labels"] != IGNORED).sum())
+
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean over an example's learnt tokens; zero for one that has none."""
         row_n, next_n, hidden_nd = learned_tokens(model, batch)

@@ -52,7 +52,7 @@ def started_from(gradients: Mapping[str, Tensor], adapter: Adapter, recipe: Reci
 
     The sign makes their scale irrelevant: a sum, a mean and a weighted mean of means start the same run.
     """
-    step = recipe.train.lr / (recipe.rounds.count * recipe.train.steps)
+    step = recipe.train.lr / (recipe.rounds.count * recipe.train.counted_steps)
     layers = {
         name: stepped(layer, -step * gradients[name].sign(), seed=seed_of(recipe.seed, "first-step", name))
         for name, layer in adapter.layers.items()

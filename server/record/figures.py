@@ -39,6 +39,8 @@ def metrics(record: RoundRecord) -> MetricRecord:
     }
     if record.aggregation_error is not None:
         values["aggregation-error"] = record.aggregation_error
+    if record.lr is not None:
+        values["lr"] = record.lr
     if record.evaluation is not None:
         values |= {**record.evaluation.metrics, "loss": record.evaluation.loss}
     return MetricRecord(values)

@@ -48,10 +48,11 @@ WRITTEN: Mapping[type[Settings], Callable[[Any], dict[str, Any]]] = {
 def line_of(record: RoundRecord) -> dict[str, Any]:
     """The record, and its bytes in sum for whoever reads the file."""
     clients = [_plain(client) for client in record.clients]
-    for client in clients:
-        if client["why"] is None:
-            del client["why"]
-    return {**_plain(record), "clients": clients, "bytes_up": record.bytes_up, "bytes_down": record.bytes_down}
+    whole = {**_plain(record), "clients": clients, "bytes_up": record.bytes_up, "bytes_down": record.bytes_down}
+    for values, rare in ((whole, "lr"), *((client, name) for client in clients for name in ("why", "tokens"))):
+        if values[rare] is None:
+            del values[rare]
+    return whole
 
 
 def record_of(line: Mapping[str, Any]) -> RoundRecord:

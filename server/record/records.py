@@ -36,6 +36,8 @@ class ClientRecord:
     seconds: float = 0.0
     received: Evaluation | None = None
     """The adapter as received, on the client's own test examples."""
+    tokens: int | None = None
+    """Learnt tokens of its examples, where clients are weighted by them."""
     train_loss: float | None = None
     packing: Packing | None = None
     """How its update was packed and what that lost, as reported by the client."""
@@ -66,6 +68,10 @@ class RoundRecord:
     seconds: float
     download_left_out: float | None = None
     """Under `wire.download: changes`: share of the change that a lossy codec left out, to come with later ones."""
+
+    lr: float | None = None
+    """The learning rate with which the round began; None where it is `train.lr` in all rounds, or known to sites
+    alone."""
 
     @property
     def bytes_up(self) -> int:

@@ -12,7 +12,7 @@ from flwr.app import Message
 from fedlora.config import Recipe
 from fedlora.privacy.digest import task_digest
 from fedlora.privacy.receipt import Receipt, ReceiptError, require_receipt, signature_in
-from fedlora.protocol.task import Report
+from fedlora.protocol.task import Report, Task
 from fedlora.protocol.versions import recorded_json
 from fedlora.tasks.registry import task_named
 from fedlora.updates import Adapter, Update
@@ -145,6 +145,7 @@ class ReplyValidator:
             if reply.blob is not None and reply.report.base_version != self._sent[node].task.base_version:
                 raise BadReplyError("wrong-base-version")
             require_own_metrics(reply.report, self._recipe)
+            require_weight(reply.report, self._sent[node].task)
         except BadReplyError as error:
             self._records[node] = ClientRecord(
                 self._name(node), node, "failed", error.code, bytes_up=content_bytes(message), bytes_down=down
@@ -173,6 +174,7 @@ class ReplyValidator:
             bytes_down=down,
             seconds=report.seconds,
             received=report.received,
+            tokens=report.tokens,
             train_loss=report.train_loss,
             packing=report.packing,
             resources=report.resources,
@@ -199,8 +201,9 @@ class ReplyValidator:
         return receipt
 
     def _weight(self, reply: Reply) -> float:
-        """N_k as reported, up to rounds.max_weight: the strategy decides whether it is used."""
-        claimed, most = reply.report.examples, self._recipe.rounds.max_weight
+        """N_k as reported (or the learnt tokens), up to rounds.max_weight: the strategy decides whether it is used."""
+        report, most = reply.report, self._recipe.rounds.max_weight
+        claimed = report.examples if report.tokens is None else report.tokens
         return float(claimed if most is None else min(claimed, most))
 
     def _decode(self, node: int, reply: Reply) -> Adapter:
@@ -231,3 +234,14 @@ def require_own_metrics(report: Report, recipe: Recipe) -> None:
     own = {metric.name for metric in task_named(recipe.model.task).metrics}
     if report.received is not None and report.received.metrics.keys() != own:
         raise BadReplyError("malformed-report")
+
+
+def require_weight(report: Report, task: Task) -> None:
+    """BadReplyError for an update without the count that it was asked to weigh by, with one that nobody asked for, or
+    with more tokens than so many examples can have: like more examples than there can be, they would own the mean."""
+    if report.outcome != "trained":
+        return
+    if (report.tokens is not None) != (task.weigh_by == "tokens"):
+        raise BadReplyError("malformed-report")
+    if report.tokens is not None and not 1 <= report.tokens <= report.examples * task.model.max_tokens:
+        raise BadReplyError("tokens-out-of-range")

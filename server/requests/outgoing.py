@@ -166,4 +166,5 @@ def common_task(
         wire=recipe.wire,
         base_version=progress.state.base_version,
         coordinator=brief.coordinator,
+        weigh_by="tokens" if recipe.strategy.weighs_tokens else "examples",
     )

@@ -109,7 +109,7 @@ def planned_epsilon(recipe: Recipe, *, examples: int) -> float | None:
         return None
     own, train = min(examples, recipe.data.max_examples or examples), recipe.train
     if recipe.mode == "pooled":
-        train = train.model_copy(update={"steps": train.steps * _clients(recipe)})
+        train = train.model_copy(update={"steps": train.counted_steps * _clients(recipe)})
     try:
         return epsilon_at_most(own, privacy=recipe.privacy, train=train, rounds=recipe.rounds.count)
     except ValueError as error:  # UnreachableError is one

@@ -90,7 +90,7 @@ def trials(simulation: Simulation, rates: Sequence[float]) -> list[Tried]:
 
 
 def small(simulation: Simulation, *, rounds: int, examples: int) -> Simulation:
-    """The same with fewer examples, clients and steps, tested on what clients keep apart."""
+    """The same with fewer examples, clients and steps, at one rate, tested on what clients keep apart."""
     recipe, data = simulation.recipe, simulation.data
     tested = -(-MOST_TESTED // len(data.clients))
     few = {
@@ -101,7 +101,12 @@ def small(simulation: Simulation, *, rounds: int, examples: int) -> Simulation:
     settings = recipe.rounds.model_copy(
         update={"count": rounds, "evaluate_every": 1, "fraction": min(recipe.rounds.fraction, asked / len(few))}
     )
-    train = recipe.train.model_copy(update={"steps": min(recipe.train.steps, MOST_STEPS)})
+    train = recipe.train.model_copy(
+        update={
+            "steps": min(recipe.train.steps or MOST_STEPS, MOST_STEPS), "local_epochs": None,
+            "schedule": "constant", "warmup": 0.0,
+        }
+    )  # fmt: skip
     return replace(
         simulation,
         recipe=recipe.model_copy(update={"rounds": settings, "train": train, "mode": "federated"}),

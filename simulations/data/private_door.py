@@ -30,6 +30,7 @@ def require_private_training(recipe: Recipe, home: LoadedModel) -> None:
             on=recipe.model,
             privacy=recipe.privacy,
             padding=home.base.padding,
+            rounds=recipe.rounds.count,
         )
     except Refusal as refusal:
         kind = type(home.model).__name__

@@ -8,6 +8,7 @@ from typing import Literal
 from fedlora.config import Recipe
 from fedlora.data.chosen_columns import columns_for
 from fedlora.factor import Factor
+from fedlora.tasks.base import CountsTokens
 from fedlora.tasks.metric import Metric
 from fedlora.tasks.registry import task_named
 from strategies.base import Strategy, Traits
@@ -61,6 +62,37 @@ class Case:
     def starts_closed(self) -> bool:
         """Whether the task's head starts at zero, and lets no gradient through before it has trained."""
         return bool(task_named(self.recipe.model.task).zeros)
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether the task's examples have learnt tokens."""
+        return isinstance(task_named(self.recipe.model.task), CountsTokens)
+
+    @property
+    def units(self) -> int | None:
+        """How many rounds, or steps, `train.schedule_over` has; None where only sites know."""
+        rounds, train = self.recipe.rounds.count, self.recipe.train
+        if train.schedule_over == "rounds":
+            return rounds
+        return None if train.steps is None else rounds * train.steps
+
+    @property
+    def steady(self) -> bool:
+        """Whether learning rates do not fall."""
+        return self.recipe.train.schedule == "constant"
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the local optimiser has no state."""
+        return self.recipe.train.optimizer == "sgd" and not self.recipe.train.momentum
+
+    @property
+    def goes_on_nowhere(self) -> str | None:
+        """The settings by which no round has rows that the next could go on from; None if there are none."""
+        if self.recipe.privacy.enabled:
+            return "privacy: every step draws its rows by chance"
+        epochs = self.recipe.train.local_epochs
+        return None if epochs is None else f"train.local_epochs={epochs}: every round goes through all rows"
 
     @property
     def keeps(self) -> str:

@@ -13,6 +13,7 @@ from strategies.compatibility.case import Place, case_of
 from strategies.compatibility.places import PLACE
 from strategies.compatibility.rule import Rule
 from strategies.compatibility.table import PRIVACY, ROBUST, STRATEGY
+from strategies.compatibility.training import TRAINING
 from strategies.compatibility.without_effect import WITHOUT_EFFECT
 
 BEGINNING = """# What goes with what
@@ -25,6 +26,7 @@ Conflicts within one section, such as `privacy.adapt` without `privacy.epsilon`,
 """
 CHAPTERS = {
     "Strategies": STRATEGY,
+    "Training": TRAINING,
     "Privacy": PRIVACY,
     "Robust rules": ROBUST,
     "Simulations, deployments, attacks": PLACE,

@@ -13,6 +13,7 @@ from fedlora.tasks.metric import SHARE
 from strategies.compatibility.case import Place
 from strategies.compatibility.places import PLACE
 from strategies.compatibility.rule import Rule
+from strategies.compatibility.training import TRAINING
 
 CLIENT_LEVEL = "privacy.client_level={clip: 1.0, noise_multiplier: 1.0, clients: 4}"
 FROM_CLIENTS = ("strategy.name=fedsb", "adapter.kind=lora_xs", "adapter.init=client-gradients")
@@ -237,4 +238,4 @@ ROBUST = (
     ),
 )
 
-RULES = (*STRATEGY, *PRIVACY, *ROBUST, *PLACE)
+RULES = (*STRATEGY, *TRAINING, *PRIVACY, *ROBUST, *PLACE)

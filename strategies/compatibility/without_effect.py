@@ -5,7 +5,7 @@ Refused when a user starts a run. A run that has started is not stopped by them.
 
 from __future__ import annotations
 
-from fedlora.config import DataSettings
+from fedlora.config import DataSettings, TrainSettings
 from fedlora.config.preference import PreferenceSettings
 from fedlora.data.packaged import PACKAGED
 from fedlora.tasks.registry import has_classes
@@ -62,6 +62,48 @@ TRAINING = (
         example=("train.head_lr=0.1", "train.head=frozen"),
     ),
     _idle(
+        "train.optimizer_state=keep",
+        lambda c: c.recipe.train.optimizer_state == "keep" and c.forgets,
+        beside="train.optimizer=sgd without train.momentum, which remembers nothing",
+        instead="train.optimizer=adamw",
+        example=("train.optimizer_state=keep", "train.optimizer=sgd", "strategy.name=fedit"),
+    ),
+    _idle(
+        "train.schedule={c.recipe.train.schedule}",
+        lambda c: c.recipe.train.schedule != "constant" and c.units == 1,
+        beside="one of the {c.recipe.train.schedule_over} alone",
+        instead="train.schedule_over=steps, or more rounds",
+        example=("train.schedule=cosine", "rounds.count=1"),
+    ),
+    _idle(
+        "train.schedule_over={c.recipe.train.schedule_over}",
+        lambda c: c.recipe.train.schedule_over != "rounds" and c.steady and not c.recipe.train.warmup,
+        beside="train.schedule=constant and no train.warmup",
+        instead="train.schedule=cosine",
+        example=("train.schedule_over=steps", "train.schedule=constant"),
+    ),
+    _idle(
+        "train.min_lr_rate={c.recipe.train.min_lr_rate:g}",
+        lambda c: c.steady and c.recipe.train.min_lr_rate != TrainSettings.model_fields["min_lr_rate"].default,
+        beside="train.schedule=constant",
+        instead="train.schedule=cosine",
+        example=("train.min_lr_rate=0.5", "train.schedule=constant"),
+    ),
+    _idle(
+        "train.order=continue",
+        lambda c: c.recipe.train.order == "continue" and c.goes_on_nowhere,
+        beside="{c.goes_on_nowhere}",
+        instead="train.steps without privacy",
+        example=("train.order=continue", "privacy.epsilon=3"),
+    ),
+    _idle(
+        "train.proximal_mu={c.recipe.train.proximal_mu:g}",
+        lambda c: c.recipe.train.proximal_mu and c.recipe.train.steps == 1 and c.recipe.mode != "pooled",
+        beside="train.steps=1: a round's first step starts at what was received",
+        instead="more train.steps",
+        example=("train.proximal_mu=0.1", "train.steps=1"),
+    ),
+    _idle(
         "model.preference",
         lambda c: c.recipe.model.preference != PreferenceSettings() and c.recipe.model.task != "preference",
         beside="model.task={c.recipe.model.task}",
@@ -91,6 +133,13 @@ FEDERATION = (
         beside="strategy.name={c.name} and train.head={c.recipe.train.head}: no client sends it",
         instead="settings that train it",
         example=("wire.densities.A=0.5", "strategy.name=fedsvd"),
+    ),
+    _idle(
+        "strategy.weighting=tokens",
+        lambda c: c.recipe.strategy.weighs_tokens and c.alike is not None,
+        beside="{c.alike}: clients are not weighted by what they have",
+        instead="a mean that is weighted",
+        example=("strategy.weighting=tokens", "model.task=causal-lm", "robust.norm_bound=1"),
     ),
     _idle(
         "rounds.max_weight={c.recipe.rounds.max_weight}",

@@ -31,7 +31,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from transformers import AutoModel
 
 from client import trainer as client_trainer
-from client.training import shuffled_batches
+from client.steps.order import shuffled_batches
 from fedlora.config import Recipe
 from fedlora.models.base import locate
 from fedlora.settings import parse

@@ -66,6 +66,8 @@ ATTEMPTS = {
     "another strategy": (task(strategy="fedit"), Code.STRATEGY_NOT_ALLOWED),
     "another base model": (task(model=ModelSettings(id="hub/evil")), Code.BASE_NOT_ALLOWED),
     "dropout in the adapter": (task(adapter=AdapterSettings(dropout=0.1)), Code.DROPOUT),
+    "steps by the number of rows": (task(train={"steps": None, "local_epochs": 1}), Code.PRIVATE_COUNT),
+    "how many tokens its rows have": (task(weigh_by="tokens"), Code.PRIVATE_COUNT),
     "another coordinator": (task(coordinator="somebody"), Code.COORDINATOR_NOT_ALLOWED),
     "very many steps": (task(privacy={"noise_multiplier": 0.6}, train={"steps": 100_000}), Code.BUDGET_EXHAUSTED),
     "a huge batch": (

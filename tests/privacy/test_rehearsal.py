@@ -8,18 +8,23 @@ import pytest
 import torch
 from torch import nn
 
+from client.steps.stepper import Pace
+from client.steps.turn import Turn
 from client.training import Protection, rehearse_privately, require_moving, train_adapter_privately
+from fedlora.adapters.live import parameters_of
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.models.base import load_base
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.settings import SettingsError
+from fedlora.updates import Factor
 from tests.privacy.architectures import loaded, save
 from tests.privacy.shipped import PRIVATE_RECIPES, shipped
 from tests.token_examples import token_examples
 
 TRAIN = TrainSettings(optimizer="sgd", lr=0.1, batch_size=4, steps=2)
+PACE = Pace(Turn(seed=0, client="a", number=1, rounds=1), sent=frozenset(), moments={})
 
 
 def rehearse(model, parameters, on, *, train=TRAIN, padding=1, **options) -> None:
@@ -113,6 +118,8 @@ def test_a_learning_rate_that_moves_nothing_is_refused_before_a_charge(train, tm
         require_moving(model, parameters, TRAIN.model_copy(update=train), clip=1.0)
     with refused("does not change the weights"):
         require_moving(model, parameters, TRAIN, clip=1e-12)
+    with refused(r"1e-10, the smallest of the schedule, with privacy\.clip 1\.0 does not change the weights"):
+        require_moving(model, parameters, TRAIN, clip=1.0, least=1e-9)
 
 
 class Breaks(nn.Module):
@@ -181,6 +188,7 @@ def test_after_a_rehearsal_not_every_draw_can_count_as_zero(tmp_path):
     mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=1, expected_batch=5.0)
     examples = token_examples(rows, torch.tensor([0, 1, 0, 1, 0]), 1)
     protection = Protection(mechanism, SeededSource(0))
-    loss = train_adapter_privately(model, parameters, examples, TRAIN, on=on, protection=protection)
-    assert loss is not None
-    assert 0 < loss < 10
+    live = parameters_of(model, (Factor.A, Factor.B, Factor.DENSE))
+    learned = train_adapter_privately(model, live, examples, TRAIN, on=on, protection=protection, pace=PACE)
+    assert learned.loss is not None
+    assert 0 < learned.loss < 10

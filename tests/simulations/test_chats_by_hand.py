@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from client.training import shuffled_batches
+from client.steps.order import shuffled_batches
 from fedlora.config import Recipe
 from fedlora.data.rows import read_rows
 from fedlora.models.base import locate
@@ -64,6 +64,11 @@ def by_hand(recipe: Recipe) -> tuple[dict[str, Tensor], float]:
         drawn = torch.rand(parameter.shape, generator=generator(seed, "adapter", layer, "A"))
         parameter.data = (2 * drawn - 1) / parameter.shape[1] ** 0.5 if factor[0] == "A" else torch.zeros_like(drawn)
     state = {name: parameter.detach().clone() for name, parameter in live.items()}
+
+    def weight(train: list[int]) -> int:
+        answers = sum(examples[index][0].shape[1] - examples[index][1] for index in train)
+        return answers if recipe.strategy.weighs_tokens else len(train)
+
     for number in range(1, recipe.rounds.count + 1):
         sums = {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in state.items()}
         for client, (train, _) in clients.items():
@@ -71,8 +76,8 @@ def by_hand(recipe: Recipe) -> tuple[dict[str, Tensor], float]:
             stream = generator(seed, "client", client, "round", number, "batches")
             trained_by_hand(model.train(), [examples[index] for index in train], recipe, stream)
             for name, parameter in live.items():
-                sums[name] += len(train) * parameter.detach()
-        everybody = sum(len(train) for train, _ in clients.values())
+                sums[name] += weight(train) * parameter.detach()
+        everybody = sum(weight(train) for train, _ in clients.values())
         state = {name: (total / everybody).float() for name, total in sums.items()}
     model.load_state_dict({START + name: tensor for name, tensor in state.items()}, strict=False)
     with torch.no_grad():
@@ -94,6 +99,11 @@ def require_equal(recipe: Recipe, out) -> None:
 def test_two_rounds_of_fedit_are_the_plain_script_s(tmp_path):
     model, questions = save_chat_model(tmp_path / "model"), save_questions(tmp_path / "questions.jsonl")
     require_equal(chat_recipe(model, questions), tmp_path / "run")
+
+
+def test_clients_are_weighted_by_the_tokens_of_their_answers_where_a_recipe_says_so(tmp_path):
+    model, questions = save_chat_model(tmp_path / "model"), save_questions(tmp_path / "questions.jsonl")
+    require_equal(chat_recipe(model, questions, "strategy.weighting=tokens"), tmp_path / "run")
 
 
 def test_answers_that_are_cut_are_learnt_as_far_as_they_go(tmp_path):

@@ -91,6 +91,9 @@ def test_a_site_is_asked_in_the_recipes_own_name_and_everything_lossy_is_off(rec
     assert (asked.train.optimizer, asked.train.lr, asked.train.momentum, asked.train.steps) == ("sgd", 1.0, 0.0, 1)
     assert not asked.wire.lossy
     assert (asked.privacy.epsilon, asked.privacy.clip, asked.rounds.count) == (2.0, 0.5, 1)
+    moved = ("train.schedule=cosine", "train.warmup=1", "train.proximal_mu=0.1")
+    step = gradient_recipe(recipe(*SB, *PRIVATE, *moved), 16).train
+    assert (step.schedule, step.warmup, step.proximal_mu, step.optimizer_state) == ("constant", 0.0, 0.0, "reset")
     adapting = recipe(*SB, *PRIVATE, "privacy.adapt={below: 0.8}")
     assert gradient_recipe(adapting, 16).privacy.adapt is None, "before the first round there is no accuracy to follow"
 
