@@ -58,6 +58,13 @@ class Case:
         return task_named(self.recipe.model.task).compare_by
 
     @property
+    def preference_loss(self) -> str | None:
+        """The loss of preference training; None where the task is another."""
+        if self.recipe.model.task == "unpaired-preference":
+            return "kto"
+        return self.recipe.model.preference.loss if self.recipe.model.task == "preference" else None
+
+    @property
     def starts_closed(self) -> bool:
         """Whether the task's head starts at zero, and lets no gradient through before it has trained."""
         return bool(task_named(self.recipe.model.task).zeros)

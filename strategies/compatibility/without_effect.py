@@ -8,11 +8,12 @@ from __future__ import annotations
 from fedlora.config import DataSettings
 from fedlora.config.preference import PreferenceSettings
 from fedlora.data.packaged import PACKAGED
-from fedlora.tasks.registry import has_classes
+from fedlora.tasks.registry import TASKS, has_classes
 from strategies.compatibility.case import Case
 from strategies.compatibility.rule import Holds, Rule
 
 COLUMNS = ("text", "label", "client_column")
+OF_KTO = ("desirable_weight", "undesirable_weight", "reference_point")
 
 
 def _idle(setting: str, when: Holds, *, beside: str, instead: str, example: tuple[str, ...]) -> Rule:
@@ -30,6 +31,11 @@ def _idle(setting: str, when: Holds, *, beside: str, instead: str, example: tupl
 def _named(case: Case, column: str) -> bool:
     """Whether `data` says which column it is."""
     return bool(getattr(case.recipe.data, column) != DataSettings.model_fields[column].default)
+
+
+def _chosen(case: Case, setting: str) -> bool:
+    """Whether `model.preference` says what it is."""
+    return bool(getattr(case.recipe.model.preference, setting) != PreferenceSettings.model_fields[setting].default)
 
 
 TRAINING = (
@@ -63,10 +69,36 @@ TRAINING = (
     ),
     _idle(
         "model.preference",
-        lambda c: c.recipe.model.preference != PreferenceSettings() and c.recipe.model.task != "preference",
+        lambda c: c.recipe.model.preference != PreferenceSettings() and not TASKS[c.recipe.model.task].takes_settings,
         beside="model.task={c.recipe.model.task}",
         instead="model.task=preference",
         example=("model.preference.beta=0.5", "model.task=sequence-classification"),
+    ),
+    _idle(
+        "model.preference.loss=orpo",
+        lambda c: c.recipe.model.preference.loss == "orpo" and c.recipe.model.task == "unpaired-preference",
+        beside="model.task=unpaired-preference: it compares two answers, and those stand alone",
+        instead="model.task=preference",
+        example=("model.preference.loss=orpo", "model.task=unpaired-preference"),
+    ),
+    _idle(
+        "model.preference.label_smoothing={c.recipe.model.preference.label_smoothing:g}",
+        lambda c: c.recipe.model.preference.label_smoothing and c.preference_loss in ("orpo", "kto"),
+        beside="the loss {c.preference_loss}",
+        instead="model.preference.loss=dpo",
+        example=("model.preference.label_smoothing=0.1", "model.task=preference", "model.preference.loss=orpo"),
+    ),
+    *(
+        _idle(
+            f"model.preference.{setting}={{c.recipe.model.preference.{setting}:g}}",
+            lambda c, setting=setting: (  # type: ignore[misc]
+                _chosen(c, setting) and c.preference_loss in ("dpo", "orpo")
+            ),
+            beside="the loss {c.preference_loss}",
+            instead="model.preference.loss=kto",
+            example=(f"model.preference.{setting}=2", "model.task=preference"),
+        )
+        for setting in OF_KTO
     ),
     _idle(
         "adapter.public",
