@@ -30,6 +30,7 @@ from fedlora.processes.json_logs import JsonLines
 from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError
+from server.answers import answered, sentence
 from server.coordinate import Coordination, coordinate, load_state
 from server.orders import StoppedError
 from server.record.before import course
@@ -113,6 +114,9 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     summary = {**summary_of(recipe, progress, folder), "name": folder.name}  # a coordinator's runs share recipes
     if judge is not None:
         summary |= judge.verdict(course(folder, read_records(folder)))
+        answers = answered(rows, progress.state, placed=placed, loaded_model=home, folder=folder)
+        summary |= answers
+        summary["verdict"] += [sentence(found) for found in answers.values()]
     write_atomically(folder / "summary.json", json.dumps(summary, indent=2).encode())
 
 

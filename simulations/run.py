@@ -25,6 +25,7 @@ from fedlora.models.base import usable_device
 from fedlora.models.loaded_model import loaded_model
 from fedlora.protocol.versions import recorded
 from fedlora.tasks.registry import task_named
+from server.answers import answered, sentence
 from server.coordinate import Coordination, coordinate
 from server.record import checkpoint
 from server.record.checkpoint import Progress
@@ -123,7 +124,9 @@ def simulate(
                     keep_partial(simulation, folder)
                 raise
             outcomes.append(outcome)
-    summary = summarise(simulation, outcomes, out, seconds=time.monotonic() - started)
+    answers = answers_of(simulation, outcomes[0])
+    summary = summarise(simulation, outcomes, out, seconds=time.monotonic() - started) | answers
+    summary["verdict"] += [sentence(found) for found in answers.values()]
     write_atomically(out / "config.yaml", recipe_text(simulation.recipe).encode())
     for outcome in outcomes:
         title = f"{simulation.recipe.name}: {', '.join(outcome.clients)}"
@@ -176,6 +179,17 @@ def federate(
     if keeps_personal(recipe):
         export_personal(simulation, names, progress, folder)
     return Outcome(tuple(names), progress, by_client(simulation, names, progress, folder), folder)
+
+
+def answers_of(simulation: Simulation, outcome: Outcome) -> dict[str, Any]:
+    """What the final state answers to questions of the shared test set, where the recipe asks."""
+    return answered(
+        simulation.data.held_out_rows,
+        outcome.progress.state,
+        placed=simulation.placed,
+        loaded_model=simulation.loaded_model,
+        folder=outcome.folder,
+    )
 
 
 def keep_partial(simulation: Simulation, folder: Path) -> None:

@@ -13,6 +13,12 @@ from fedlora.tasks.registry import task_named
 from strategies.base import Strategy, Traits
 from strategies.registry import SERVER_OPTIMIZER, build
 
+OWN_SETTINGS = {
+    "dpo": ("label_smoothing",),
+    "kto": ("desirable_weight", "undesirable_weight", "reference_point"),
+}
+"""Settings of `model.preference` that one loss alone has."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -63,6 +69,14 @@ class Case:
         if self.recipe.model.task == "unpaired-preference":
             return "kto"
         return self.recipe.model.preference.loss if self.recipe.model.task == "preference" else None
+
+    @property
+    def idle_preferences(self) -> str:
+        """The settings of `model.preference` that belong to another loss than the task's."""
+        given = self.recipe.model.preference.model_dump(exclude_defaults=True)
+        others = [name for loss, names in OWN_SETTINGS.items() if loss != self.preference_loss for name in names]
+        idle = [name for name in others if name in given] if self.preference_loss else []
+        return " and ".join(f"model.preference.{name}" for name in idle)
 
     @property
     def starts_closed(self) -> bool:

@@ -13,7 +13,6 @@ from strategies.compatibility.case import Case
 from strategies.compatibility.rule import Holds, Rule
 
 COLUMNS = ("text", "label", "client_column")
-OF_KTO = ("desirable_weight", "undesirable_weight", "reference_point")
 
 
 def _idle(setting: str, when: Holds, *, beside: str, instead: str, example: tuple[str, ...]) -> Rule:
@@ -31,11 +30,6 @@ def _idle(setting: str, when: Holds, *, beside: str, instead: str, example: tupl
 def _named(case: Case, column: str) -> bool:
     """Whether `data` says which column it is."""
     return bool(getattr(case.recipe.data, column) != DataSettings.model_fields[column].default)
-
-
-def _chosen(case: Case, setting: str) -> bool:
-    """Whether `model.preference` says what it is."""
-    return bool(getattr(case.recipe.model.preference, setting) != PreferenceSettings.model_fields[setting].default)
 
 
 TRAINING = (
@@ -82,23 +76,11 @@ TRAINING = (
         example=("model.preference.loss=orpo", "model.task=unpaired-preference"),
     ),
     _idle(
-        "model.preference.label_smoothing={c.recipe.model.preference.label_smoothing:g}",
-        lambda c: c.recipe.model.preference.label_smoothing and c.preference_loss in ("orpo", "kto"),
+        "{c.idle_preferences}",
+        lambda c: c.idle_preferences,
         beside="the loss {c.preference_loss}",
-        instead="model.preference.loss=dpo",
+        instead="another model.preference.loss",
         example=("model.preference.label_smoothing=0.1", "model.task=preference", "model.preference.loss=orpo"),
-    ),
-    *(
-        _idle(
-            f"model.preference.{setting}={{c.recipe.model.preference.{setting}:g}}",
-            lambda c, setting=setting: (  # type: ignore[misc]
-                _chosen(c, setting) and c.preference_loss in ("dpo", "orpo")
-            ),
-            beside="the loss {c.preference_loss}",
-            instead="model.preference.loss=kto",
-            example=(f"model.preference.{setting}=2", "model.task=preference"),
-        )
-        for setting in OF_KTO
     ),
     _idle(
         "adapter.public",
@@ -116,7 +98,37 @@ TRAINING = (
     ),
 )
 
+GENERATE = "rounds.generate={examples: 4}"
+
 FEDERATION = (
+    _idle(
+        "rounds.generate",
+        lambda c: c.recipe.rounds.generate and c.recipe.model.task != "causal-lm",
+        beside="model.task={c.recipe.model.task}",
+        instead="model.task=causal-lm",
+        example=(GENERATE, "model.task=sequence-classification"),
+    ),
+    _idle(
+        "rounds.generate",
+        lambda c: c.recipe.rounds.generate and c.recipe.data.format == "text",
+        beside="data.format=text: a text asks nothing",
+        instead="data.format=messages or prompt-completion",
+        example=(GENERATE, "model.task=causal-lm", "data.format=text"),
+    ),
+    _idle(
+        "rounds.generate",
+        lambda c: c.recipe.rounds.generate and c.traits.keeps,
+        beside="strategy.name={c.name}, which has no global model",
+        instead="a strategy with one",
+        example=(GENERATE, "model.task=causal-lm", "strategy.name=fedsa"),
+    ),
+    _idle(
+        "rounds.generate",
+        lambda c: c.recipe.rounds.generate and c.recipe.mode == "alone",
+        beside="mode=alone, which has a model for every client",
+        instead="mode=federated",
+        example=(GENERATE, "model.task=causal-lm", "mode=alone"),
+    ),
     _idle(
         "{c.idle_densities}",
         lambda c: c.idle_densities,
