@@ -79,6 +79,15 @@ class Case:
         return " and ".join(f"model.preference.{name}" for name in idle)
 
     @property
+    def answers_nothing(self) -> str | None:
+        """The setting by which there is no model, or not one, that could write answers; None if there is none."""
+        if self.recipe.model.task != "causal-lm":
+            return f"model.task={self.recipe.model.task}"
+        if self.recipe.mode == "alone":
+            return "mode=alone, which has a model for every client"
+        return f"strategy.name={self.name}, which has no global model" if self.traits.keeps else None
+
+    @property
     def starts_closed(self) -> bool:
         """Whether the task's head starts at zero, and lets no gradient through before it has trained."""
         return bool(task_named(self.recipe.model.task).zeros)

@@ -98,36 +98,13 @@ TRAINING = (
     ),
 )
 
-GENERATE = "rounds.generate={examples: 4}"
-
 FEDERATION = (
     _idle(
         "rounds.generate",
-        lambda c: c.recipe.rounds.generate and c.recipe.model.task != "causal-lm",
-        beside="model.task={c.recipe.model.task}",
-        instead="model.task=causal-lm",
-        example=(GENERATE, "model.task=sequence-classification"),
-    ),
-    _idle(
-        "rounds.generate",
-        lambda c: c.recipe.rounds.generate and c.recipe.data.format == "text",
-        beside="data.format=text: a text asks nothing",
-        instead="data.format=messages or prompt-completion",
-        example=(GENERATE, "model.task=causal-lm", "data.format=text"),
-    ),
-    _idle(
-        "rounds.generate",
-        lambda c: c.recipe.rounds.generate and c.traits.keeps,
-        beside="strategy.name={c.name}, which has no global model",
-        instead="a strategy with one",
-        example=(GENERATE, "model.task=causal-lm", "strategy.name=fedsa"),
-    ),
-    _idle(
-        "rounds.generate",
-        lambda c: c.recipe.rounds.generate and c.recipe.mode == "alone",
-        beside="mode=alone, which has a model for every client",
-        instead="mode=federated",
-        example=(GENERATE, "model.task=causal-lm", "mode=alone"),
+        lambda c: c.recipe.rounds.generate and c.answers_nothing,
+        beside="{c.answers_nothing}",
+        instead="a run of causal-lm that ends with one model",
+        example=("rounds.generate={examples: 4}", "model.task=sequence-classification"),
     ),
     _idle(
         "{c.idle_densities}",

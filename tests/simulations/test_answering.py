@@ -98,12 +98,26 @@ def test_a_run_that_does_not_ask_generates_nothing_and_one_that_cannot_is_refuse
         (TASKS["orpo"], "no effect with model.task=preference"),
         (("strategy.name=fedsa",), "which has no global model"),
         (("mode=alone",), "a model for every client"),
-        (("data.format=text",), "a text asks nothing"),
     ):
         with pytest.raises(SettingsError, match=said):
             prepare(chat_recipe(*place, generate, *other))
-    with pytest.raises(SettingsError, match="but there is none: set held_out in server.yaml"):
+    with pytest.raises(SettingsError, match="but there is none: set held_out"):
         require_compatible(case_of(chat_recipe(*place, generate), Place(engine="sites", evaluates=False)))
+
+
+def test_what_cannot_be_asked_is_known_before_a_round(place, tmp_path):
+    (tmp_path / "texts.jsonl").write_text(
+        "\n".join(json.dumps({"text": f"{n} is a number", "client": CLIENTS[n % 4]}) for n in range(48))
+    )
+    texts = chat_recipe(place[0], str(tmp_path / "texts.jsonl"), "data.format=text", "rounds.generate.examples=2")
+    long = chat_recipe(place[0], save_questions(tmp_path / "q.jsonl"), "rounds.generate.max_new_tokens=30")
+    for recipe, said in (
+        (texts, r"no row of the test set is a question"),
+        (long, r"max_tokens=40 and 30 new tokens are more than the 64 positions"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            run(recipe, tmp_path / "run")
+        assert not (tmp_path / "run" / "rounds.jsonl").exists()
 
 
 def test_a_setting_of_another_loss_is_refused(place):
