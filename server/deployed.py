@@ -30,6 +30,7 @@ from fedlora.processes.json_logs import JsonLines
 from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError
+from server.answers import answered, questions, sentence
 from server.coordinate import Coordination, coordinate, load_state
 from server.orders import StoppedError
 from server.record.before import course
@@ -90,6 +91,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     judge = examples.task.judge(examples.items, labels) if examples else None
     placed = settings.compute.placed(recipe)
     home = loaded_model(placed.model, placed.adapter, labels)
+    asked = questions(rows, placed=placed, loaded_model=home)
     store = open_or_go_without(settings)
     recorder = Recorder(store, name=folder.name, kind="deployment", coordinator=settings.name) if store else None
     sites = LastRegistry(settings)
@@ -113,6 +115,9 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     summary = {**summary_of(recipe, progress, folder), "name": folder.name}  # a coordinator's runs share recipes
     if judge is not None:
         summary |= judge.verdict(course(folder, read_records(folder)))
+        answers = answered(asked, progress.state, placed=placed, loaded_model=home, folder=folder)
+        summary |= answers
+        summary["verdict"] += [sentence(found) for found in answers.values()]
     write_atomically(folder / "summary.json", json.dumps(summary, indent=2).encode())
 
 

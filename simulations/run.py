@@ -25,6 +25,7 @@ from fedlora.models.base import usable_device
 from fedlora.models.loaded_model import loaded_model
 from fedlora.protocol.versions import recorded
 from fedlora.tasks.registry import task_named
+from server.answers import answered, questions, sentence
 from server.coordinate import Coordination, coordinate
 from server.record import checkpoint
 from server.record.checkpoint import Progress
@@ -112,7 +113,23 @@ def simulate(
     In mode `alone` every client is a federation of its own, in a folder of its own; the summary has their means.
     `faults` are injected into the local grid. `store`: URL or file of a store that the run is written to.
     """
-    started, how = time.monotonic(), Execution(watch, resume, engine, faults)
+    started, placed, home = time.monotonic(), simulation.placed, simulation.loaded_model
+    asked = questions(simulation.data.held_out_rows, placed=placed, loaded_model=home)
+    outcomes = federations(simulation, out, how=Execution(watch, resume, engine, faults), store=store)
+    first = outcomes[0]  # the only one, where anything is asked
+    answers = answered(asked, first.progress.state, placed=placed, loaded_model=home, folder=first.folder)
+    summary = summarise(simulation, outcomes, out, seconds=time.monotonic() - started) | answers
+    summary["verdict"] += [sentence(found) for found in answers.values()]
+    write_atomically(out / "config.yaml", recipe_text(simulation.recipe).encode())
+    for outcome in outcomes:
+        title = f"{simulation.recipe.name}: {', '.join(outcome.clients)}"
+        draw_curves(outcome.folder, simulation.metric, title=title)
+    write_atomically(out / "summary.json", json.dumps(summary, indent=2).encode())
+    return summary
+
+
+def federations(simulation: Simulation, out: Path, *, how: Execution, store: str | None) -> list[Outcome]:
+    """One of all clients, or in mode `alone` one of each, one after the other."""
     names = tuple(simulation.data.clients)
     alone = simulation.recipe.mode == "alone"
     groups = {out / folder_name(name): (name,) for name in names} if alone else {out: names}
@@ -127,13 +144,7 @@ def simulate(
                     keep_partial(simulation, folder)
                 raise
             outcomes.append(outcome)
-    summary = summarise(simulation, outcomes, out, seconds=time.monotonic() - started)
-    write_atomically(out / "config.yaml", recipe_text(simulation.recipe).encode())
-    for outcome in outcomes:
-        title = f"{simulation.recipe.name}: {', '.join(outcome.clients)}"
-        draw_curves(outcome.folder, simulation.metric, title=title)
-    write_atomically(out / "summary.json", json.dumps(summary, indent=2).encode())
-    return summary
+    return outcomes
 
 
 def federate(

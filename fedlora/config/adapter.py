@@ -26,7 +26,8 @@ class PublicDataSettings(Settings):
 
     format: Annotated[str | None, Since(2)] = None
     """What the rows look like, where the task reads several formats: of causal-lm `prompt-completion`, `messages` or
-    `text`, of preference `preference` or `preference-messages`. Its first when not given."""
+    `text`; of preference, unpaired-preference and multiple-choice texts (`preference`, `unpaired-preference`,
+    `choices`) or, with `-messages` behind it, messages. The task's first when not given."""
 
     columns: Annotated[ColumnNames | None, Since(2)] = None
     """What the file calls the format's columns, where it is another name: {prompt: question, completion: answer}."""

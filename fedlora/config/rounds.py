@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from pydantic import Field
 
+from fedlora.protocol.versions import Since
 from fedlora.settings import Settings
+
+
+class GenerateSettings(Settings):
+    """Answers that the run's model writes by itself, to be compared with those of the test set."""
+
+    examples: int = Field(24, ge=1)
+    """Questions of the test set; all of them where there are fewer."""
+
+    max_new_tokens: int = Field(64, ge=1, le=4096)
+    """Longest answer, in tokens."""
 
 
 class RoundSettings(Settings):
@@ -46,6 +58,10 @@ class RoundSettings(Settings):
 
     evaluate_every: int = Field(1, ge=1)
     """Evaluate the global adapter on the shared test set every this many rounds (and after the last)."""
+
+    generate: Annotated[GenerateSettings | None, Since(2)] = None
+    """Of causal-lm: generate answers to questions of the shared test set when the run is over, by its model and by the
+    base; exact match and ROUGE-L go into summary.json, the answers into answers.jsonl. Not done when not given."""
 
     def asked(self, connected: int) -> int:
         """How many of the connected clients a round asks."""

@@ -39,6 +39,11 @@ MESSAGES = Form("messages", ("messages",), nested=("messages",))
 TEXT = Form("text", ("text",))
 PREFERENCE = Form("preference", ("prompt", "chosen", "rejected"))
 PREFERENCE_MESSAGES = Form("preference-messages", PREFERENCE.columns, nested=PREFERENCE.columns)
+UNPAIRED = Form("unpaired-preference", ("prompt", "completion", "label"))
+"""The label says whether the completion is a good one, and is no class: nothing is sorted."""
+UNPAIRED_MESSAGES = Form("unpaired-preference-messages", UNPAIRED.columns, nested=("prompt", "completion"))
+CHOICES = Form("choices", ("prompt", "choices", "answer"), nested=("choices",))
+CHOICES_MESSAGES = Form("choices-messages", CHOICES.columns, nested=("prompt", "choices"))
 IMAGE_AND_LABEL = Form("image-label", ("image", "label"), key="image", label="label", images=("image",), noun="image")
 
 

@@ -104,5 +104,5 @@ def whole_items(rows: Sequence[Row], tokenizer: Processor, task: str, *, ignore_
 
 
 def learnt(item: Item) -> int:
-    """How many labels of an example have a loss: of its tokens, or its one class."""
-    return int((item["labels"] != IGNORED).sum())
+    """How many labels of an example have a loss: of the tokens of all its answers, or its one class."""
+    return sum(int((item[name] != IGNORED).sum()) for name in item if name.endswith("labels"))

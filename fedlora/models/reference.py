@@ -48,7 +48,7 @@ def referred(
     `only`: the indices that the caller will ask for; the others may have none.
     """
     task = examples.task
-    if not isinstance(task, TakesReference):
+    if not isinstance(task, TakesReference) or not task.takes_reference:
         return examples
     kept = examples.referred.setdefault(model, {}).setdefault((on, each), {})
     wanted = range(len(examples)) if only is None else sorted(set(only))

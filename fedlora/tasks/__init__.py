@@ -3,7 +3,8 @@
 base.py                       what a task answers for
 registry.py                   name in a recipe -> task, and the forms of rows that it reads
 sequence_classification.py image_classification.py    one class a text, an image; classes.py is what they share
-causal_lm.py preference.py    the next token of an answer; which of two answers is better (DPO); answers.py is shared
+causal_lm.py preference.py    the next token of an answer; which of two answers is better; answers.py is shared
+answering/                    more of models that write answers: choices, single answers, losses, generation
 token_loss.py                 the loss of single tokens, without all logits
 pretrained.py                 models through transformers' Auto classes
 metric.py verdict.py guessing.py    a figure: its name, its direction; what a run's figures mean

@@ -170,7 +170,12 @@ class TaskKind(Protocol):
 
 @runtime_checkable
 class TakesReference(Protocol):
-    """A task whose loss looks at what the base model makes of an example, too (`fedlora.models.reference`)."""
+    """A task whose loss may look at what the base model makes of an example, too (`fedlora.models.reference`)."""
+
+    @property
+    def takes_reference(self) -> bool:
+        """Whether it does, with its settings."""
+        ...
 
     def reference(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Constants of every example (b, ...), by the names that they have in an item, of the model as it stands."""

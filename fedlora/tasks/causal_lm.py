@@ -50,18 +50,10 @@ class CausalLM(OverAnswers):
         return int((item["labels"] != IGNORED).sum())
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Mean over an example's learnt tokens; zero for one that has none."""
-        row_n, next_n, hidden_nd = learned_tokens(model, batch)
-        nats_n = token_nats(hidden_nd, *head_of(model), next_n)
-        counts_b = torch.bincount(row_n, minlength=len(batch["labels"])).clamp(min=1)
-        return nats_n.new_zeros(len(counts_b)).index_add(0, row_n, nats_n) / counts_b
+        return mean_nats(model, batch)
 
     def measure(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
-        """Nats a learnt token, and the share of them that are the likeliest."""
-        _, next_n, hidden_nd = learned_tokens(model, batch)
-        nats_n = token_nats(hidden_nd, *head_of(model), next_n)
-        right = int((likeliest(hidden_nd, *head_of(model)) == next_n).sum())
-        return {"loss": Mean(float(nats_n.sum()), len(next_n)), TOKEN_ACCURACY.name: Mean(right, len(next_n))}
+        return token_figures(model, batch)
 
     def judge(self, items: Sequence[Item], labels: Sequence[str]) -> Course:
         return Course(LOSS, len(items))
@@ -69,6 +61,22 @@ class CausalLM(OverAnswers):
     def sample(self, model: nn.Module, *, longest: int, padding: int) -> list[Item]:
         texts = invented_texts(vocabulary_of(model), longest=longest, padding=padding)
         return [item_of(ids.tolist(), [False, *[True] * (len(ids) - 1)]) for ids in texts]
+
+
+def mean_nats(model: nn.Module, batch: Batch) -> Tensor:
+    """Mean over an example's learnt tokens; zero for one that has none."""
+    row_n, next_n, hidden_nd = learned_tokens(model, batch)
+    nats_n = token_nats(hidden_nd, *head_of(model), next_n)
+    counts_b = torch.bincount(row_n, minlength=len(batch["labels"])).clamp(min=1)
+    return nats_n.new_zeros(len(counts_b)).index_add(0, row_n, nats_n) / counts_b
+
+
+def token_figures(model: nn.Module, batch: Batch) -> dict[str, Mean]:
+    """Nats a learnt token, and the share of them that are the likeliest."""
+    _, next_n, hidden_nd = learned_tokens(model, batch)
+    nats_n = token_nats(hidden_nd, *head_of(model), next_n)
+    right = int((likeliest(hidden_nd, *head_of(model)) == next_n).sum())
+    return {"loss": Mean(float(nats_n.sum()), len(next_n)), TOKEN_ACCURACY.name: Mean(right, len(next_n))}
 
 
 def learned_ids(row: Row, tokenizer: PreTrainedTokenizerBase, *, longest: int) -> tuple[list[int], list[bool]]:

@@ -1,11 +1,7 @@
-"""Preference training: which of two answers to a prompt is the better one. DPO (Rafailov et al., arXiv 2305.18290).
+"""Preference training: which of two answers to a prompt is the better one, by DPO, ORPO or KTO (`answering/`).
 
-    z_i = β [ (ln π(chosen) - ln π_ref(chosen)) - (ln π(rejected) - ln π_ref(rejected)) ]
-    ℓ_i = -(1 - ε) ln σ(z_i) - ε ln σ(-z_i)
-
-ln π sums over an answer's learnt tokens; ε is cDPO's label smoothing (Mitchell, "A note on DPO with noisy preferences",
-2023). π_ref is the base model as it was loaded, with the adapter off: constants of an example (`reference`), computed
-before the first step (`fedlora.models.reference`) and never differentiated.
+ln π sums over an answer's learnt tokens. π_ref is the base model as it was loaded, with the adapter off: constants of
+an example (`reference`), computed before the first step (`fedlora.models.reference`) and never differentiated.
 
 A pair is one example, and what privacy protects is a pair. The model reads its two answers in two passes of b rows, so
 that the first dimension is the examples' in every layer: the private engine adds up a layer's uses (its leaves are
@@ -20,11 +16,14 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from fedlora.config.preference import PreferenceSettings
 from fedlora.data.row import Row
+from fedlora.tasks.answering.dpo import Dpo
+from fedlora.tasks.answering.kto import kto_of
+from fedlora.tasks.answering.objective import Likelihoods, Objective
+from fedlora.tasks.answering.orpo import Orpo
 from fedlora.tasks.answers import OverAnswers, head_of, item_of, learned_ids_of, learned_tokens
 from fedlora.tasks.base import IGNORED, Batch, Item, Mean
 from fedlora.tasks.guessing import Guessing
@@ -32,14 +31,16 @@ from fedlora.tasks.inputs.pairs import pair_of_texts
 from fedlora.tasks.inputs.tokens import OverTokens, filled, invented_texts, padded, vocabulary_of
 from fedlora.tasks.metric import SHARE, Metric
 from fedlora.tasks.token_loss import token_nats
+from fedlora.tasks.verdict import Course, Judge
 
 REWARD_ACCURACY = Metric("reward_accuracy", unit=SHARE)
-"""The share of pairs with z > 0: the chosen answer gained more on the base than the rejected one."""
+"""The share of pairs whose margin z is above zero: of DPO and KTO, the chosen answer gained more on the base than the
+rejected one; of ORPO, it has the larger odds."""
 REWARD_MARGIN = Metric("reward_margin", unit="nats")
 """The mean z."""
 
 TIE = 1e-4
-"""Nats: a smaller z is rounding (before the first step every z is 0), and counts as half a pair."""
+"""Nats: a smaller z is rounding (of DPO and KTO every z is 0 before the first step), and counts as half a pair."""
 
 Side = Literal["", "rejected_"]
 SIDES: tuple[Side, Side] = ("", "rejected_")
@@ -50,7 +51,7 @@ class Preference(OverAnswers):
     """Pairs of answers; the model is any that `AutoModelForCausalLM` loads.
 
     Batches are input_ids, attention_mask, labels (b, t), the same with `rejected_` before them, and reference (b, 2):
-    ln π_ref of both.
+    ln π_ref of both, where the loss takes it.
     """
 
     compare_by = REWARD_ACCURACY
@@ -58,6 +59,11 @@ class Preference(OverAnswers):
 
     def __init__(self, settings: PreferenceSettings | None = None) -> None:
         self.settings = settings or PreferenceSettings()
+        self.objective = objective_of(self.settings)
+
+    @property
+    def takes_reference(self) -> bool:
+        return self.objective.refers
 
     def item(self, row: Row, processor: PreTrainedTokenizerBase, *, longest: int) -> Item:
         """A pair whose answers are cut away, or cut to the same tokens, says nothing and is ignored."""
@@ -99,33 +105,31 @@ class Preference(OverAnswers):
         return {"reference": torch.stack([log_likelihoods(model, batch, side) for side in SIDES], 1)}
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
-        """DPO's loss of every pair; zero, without a gradient, for one that is ignored."""
-        losses_b: Tensor = self.losses_of(self.margins(model, batch)).where(counted(batch), 0.0)
+        """Of every pair; zero, without a gradient, for one that is ignored."""
+        losses_b: Tensor = self.objective.losses(self.likelihoods(model, batch)).where(counted(batch), 0.0)
         return losses_b
 
     def measure(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
         """The loss, the share of pairs that are the right way round, and by how much; means over pairs."""
-        chosen_b = counted(batch)
-        margins_n = self.margins(model, batch)[chosen_b]
-        right_n = (margins_n > TIE) + 0.5 * (margins_n.abs() <= TIE)
-        of_pairs = {"loss": self.losses_of(margins_n), REWARD_ACCURACY.name: right_n, REWARD_MARGIN.name: margins_n}
-        return {name: Mean(float(values_n.sum()), len(values_n)) for name, values_n in of_pairs.items()}
+        found, chosen_b = self.likelihoods(model, batch), counted(batch)
+        return figures_of(self.objective.losses(found)[chosen_b], self.objective.margins(found)[chosen_b])
 
-    def losses_of(self, margins_b: Tensor) -> Tensor:
-        smoothing = self.settings.label_smoothing
-        return -(1 - smoothing) * functional.logsigmoid(margins_b) - smoothing * functional.logsigmoid(-margins_b)
+    def likelihoods(self, model: nn.Module, batch: Batch) -> Likelihoods:
+        chosen_b, rejected_b = (log_likelihoods(model, batch, side) for side in SIDES)
+        chosen_tokens_b, rejected_tokens_b = (learnt_tokens(batch, side) for side in SIDES)
+        return Likelihoods(chosen_b, rejected_b, chosen_tokens_b, rejected_tokens_b, batch.get("reference"))
 
     def margins(self, model: nn.Module, batch: Batch) -> Tensor:
         """z of every pair (b,), in nats."""
-        chosen_b, rejected_b = (log_likelihoods(model, batch, side) for side in SIDES)
-        before_b = batch["reference"][:, 0] - batch["reference"][:, 1]
-        return self.settings.beta * (chosen_b - rejected_b - before_b)
+        return self.objective.margins(self.likelihoods(model, batch))
 
-    def judge(self, items: Sequence[Item], labels: Sequence[str]) -> Guessing:
-        """Against choosing by chance, which knows ln 2 nats less than everything."""
+    def judge(self, items: Sequence[Item], labels: Sequence[str]) -> Judge:
+        """DPO against choosing by chance, which knows ln 2 nats less than everything; others against their start."""
         pairs = sum(map(says_something, items))
         if not pairs:
             raise ValueError("a test set without pairs says nothing of guessing.")
+        if not self.objective.starts_at_chance:
+            return Course(REWARD_ACCURACY, pairs)
         return Guessing(0.5, pairs, 2, metric=REWARD_ACCURACY, by="choosing by chance")
 
     def sample(self, model: nn.Module, *, longest: int, padding: int) -> list[Item]:
@@ -136,6 +140,24 @@ class Preference(OverAnswers):
             {**pair_of(item_of(ids, learns), item_of(ids[::-1], learns)), "reference": torch.zeros(2)}
             for ids, learns in zip(texts, learnt, strict=True)
         ]
+
+
+def objective_of(settings: PreferenceSettings) -> Objective:
+    """The loss that a recipe asks for."""
+    match settings.loss:
+        case "dpo":
+            return Dpo(settings.beta, settings.label_smoothing)
+        case "orpo":
+            return Orpo(settings.beta)
+        case "kto":
+            return kto_of(settings)
+
+
+def figures_of(losses_n: Tensor, margins_n: Tensor) -> dict[str, Mean]:
+    """Of examples that count: their mean loss, the share of margins above zero, the mean margin."""
+    right_n = (margins_n > TIE) + 0.5 * (margins_n.abs() <= TIE)
+    of_each = {"loss": losses_n, REWARD_ACCURACY.name: right_n, REWARD_MARGIN.name: margins_n}
+    return {name: Mean(float(values_n.sum()), len(values_n)) for name, values_n in of_each.items()}
 
 
 def pair_of(*sides: Item) -> Item:
@@ -157,8 +179,13 @@ def says_something(item: Item) -> bool:
 
 def counted(batch: Batch) -> Tensor:
     """Which pairs of the batch are not ignored (b,)."""
-    chosen_b, rejected_b = ((batch[f"{side}labels"] != IGNORED).any(1) for side in SIDES)
+    chosen_b, rejected_b = (learnt_tokens(batch, side) > 0 for side in SIDES)
     return chosen_b & rejected_b
+
+
+def learnt_tokens(batch: Batch, side: Side) -> Tensor:
+    """How many tokens of every example's answer are learnt (b,)."""
+    return (batch[f"{side}labels"] != IGNORED).sum(1)
 
 
 def log_likelihoods(model: nn.Module, batch: Batch, side: Side) -> Tensor:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedlora.data.form import (
+    CHOICES,
+    CHOICES_MESSAGES,
     IMAGE_AND_LABEL,
     MESSAGES,
     PREFERENCE,
@@ -15,6 +17,8 @@ from fedlora.data.form import (
     PROMPT_AND_COMPLETION,
     TEXT,
     TEXT_AND_LABEL,
+    UNPAIRED,
+    UNPAIRED_MESSAGES,
     Form,
 )
 from fedlora.nearest import nearest
@@ -32,32 +36,42 @@ class Known:
     """File and class. Imported when asked for: a recipe is checked without loading transformers."""
     forms: tuple[Form, ...]
     """The kinds of rows that it reads; the first where `data.format` chooses none."""
+    takes_settings: bool = False
+    """Whether its loss depends on `model.preference`."""
 
 
 TASKS = {
     "causal-lm": Known("causal_lm.CausalLM", (PROMPT_AND_COMPLETION, MESSAGES, TEXT)),
     "image-classification": Known("image_classification.ImageClassification", (IMAGE_AND_LABEL,)),
-    "preference": Known("preference.Preference", (PREFERENCE, PREFERENCE_MESSAGES)),
+    "multiple-choice": Known("answering.multiple_choice.MultipleChoice", (CHOICES, CHOICES_MESSAGES)),
+    "preference": Known("preference.Preference", (PREFERENCE, PREFERENCE_MESSAGES), takes_settings=True),
     "sequence-classification": Known("sequence_classification.SequenceClassification", (TEXT_AND_LABEL,)),
+    "unpaired-preference": Known(
+        "answering.unpaired_preference.UnpairedPreference", (UNPAIRED, UNPAIRED_MESSAGES), takes_settings=True
+    ),
 }
 
 
 @cache
 def task_named(name: str) -> TaskKind:
     """The task; KeyError for a name that is not in `TASKS`."""
-    module, _, kind = TASKS[name].kind.partition(".")
-    task: TaskKind = getattr(import_module(f"fedlora.tasks.{module}"), kind)()
+    task: TaskKind = class_of(name)()
     return task
 
 
 @cache
 def task_of(model: ModelSettings) -> TaskKind:
     """The task with the settings that the recipe has of it, which its loss needs: the one to compute with."""
-    if model.task != "preference":
+    if not TASKS[model.task].takes_settings:
         return task_named(model.task)
-    from fedlora.tasks.preference import Preference
+    task: TaskKind = class_of(model.task)(model.preference)
+    return task
 
-    return Preference(model.preference)
+
+def class_of(name: str) -> Any:
+    """What makes the task."""
+    module, _, kind = TASKS[name].kind.rpartition(".")
+    return getattr(import_module(f"fedlora.tasks.{module}"), kind)
 
 
 def has_classes(name: str) -> bool:

@@ -47,6 +47,8 @@ class Federation:
     clients: Mapping[str, ClientExamples]
     held_out: Examples
     """The shared test set, no text of which is at any client."""
+    held_out_rows: tuple[Row, ...]
+    """The same as the source has it."""
     found: DataSummary
     """What the source holds."""
 
@@ -69,7 +71,8 @@ def federation(settings: DataSettings, *, model: ModelSettings, seed: int) -> Fe
     shared, clients = assign(corpus.read.rows, settings, seed=seed)
     take = corpus.examples.take
     parts = {name: ClientExamples(take(train), take(test)) for name, (train, test) in clients.items()}
-    return Federation(corpus.labels, parts, take(shared), corpus.found)
+    rows = tuple(corpus.read.rows[index] for index in shared)
+    return Federation(corpus.labels, parts, take(shared), rows, corpus.found)
 
 
 def columns_of(settings: DataSettings, task: str) -> Columns:

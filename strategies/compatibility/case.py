@@ -14,6 +14,12 @@ from fedlora.tasks.registry import task_named
 from strategies.base import Strategy, Traits
 from strategies.registry import SERVER_OPTIMIZER, build
 
+OWN_SETTINGS = {
+    "dpo": ("label_smoothing",),
+    "kto": ("desirable_weight", "undesirable_weight", "reference_point"),
+}
+"""Settings of `model.preference` that one loss alone has."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -57,6 +63,30 @@ class Case:
     def metric(self) -> Metric:
         """The main metric of its task."""
         return task_named(self.recipe.model.task).compare_by
+
+    @property
+    def preference_loss(self) -> str | None:
+        """The loss of preference training; None where the task is another."""
+        if self.recipe.model.task == "unpaired-preference":
+            return "kto"
+        return self.recipe.model.preference.loss if self.recipe.model.task == "preference" else None
+
+    @property
+    def idle_preferences(self) -> str:
+        """The settings of `model.preference` that belong to another loss than the task's."""
+        given = self.recipe.model.preference.model_dump(exclude_defaults=True)
+        others = [name for loss, names in OWN_SETTINGS.items() if loss != self.preference_loss for name in names]
+        idle = [name for name in others if name in given] if self.preference_loss else []
+        return " and ".join(f"model.preference.{name}" for name in idle)
+
+    @property
+    def answers_nothing(self) -> str | None:
+        """The setting by which there is no model, or not one, that could write answers; None if there is none."""
+        if self.recipe.model.task != "causal-lm":
+            return f"model.task={self.recipe.model.task}"
+        if self.recipe.mode == "alone":
+            return "mode=alone, which has a model for every client"
+        return f"strategy.name={self.name}, which has no global model" if self.traits.keeps else None
 
     @property
     def starts_closed(self) -> bool:

@@ -20,6 +20,15 @@ PLACE = (
         where=SITES,
     ),
     Rule(
+        name="answers are to questions",
+        when=lambda c: c.recipe.rounds.generate,
+        unless=lambda c: c.place.evaluates,
+        because="rounds.generate asks questions of the coordinator's own test set, but there is none:",
+        instead="set held_out in server.yaml, or remove rounds.generate.",
+        example=("rounds.generate={examples: 4}", "model.task=causal-lm"),
+        where=Place(engine="sites", evaluates=False),
+    ),
+    Rule(
         name="real sites do not lie",
         when=lambda c: c.recipe.attack and c.place.engine == "sites",
         because="attack is for `fedlora simulate` only: real sites cannot be told to lie.",

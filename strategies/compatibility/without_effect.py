@@ -8,7 +8,7 @@ from __future__ import annotations
 from fedlora.config import DataSettings, TrainSettings
 from fedlora.config.preference import PreferenceSettings
 from fedlora.data.packaged import PACKAGED
-from fedlora.tasks.registry import has_classes
+from fedlora.tasks.registry import TASKS, has_classes
 from strategies.compatibility.case import Case
 from strategies.compatibility.rule import Holds, Rule
 
@@ -105,10 +105,24 @@ TRAINING = (
     ),
     _idle(
         "model.preference",
-        lambda c: c.recipe.model.preference != PreferenceSettings() and c.recipe.model.task != "preference",
+        lambda c: c.recipe.model.preference != PreferenceSettings() and not TASKS[c.recipe.model.task].takes_settings,
         beside="model.task={c.recipe.model.task}",
         instead="model.task=preference",
         example=("model.preference.beta=0.5", "model.task=sequence-classification"),
+    ),
+    _idle(
+        "model.preference.loss=orpo",
+        lambda c: c.recipe.model.preference.loss == "orpo" and c.recipe.model.task == "unpaired-preference",
+        beside="model.task=unpaired-preference: it compares two answers, and those stand alone",
+        instead="model.task=preference",
+        example=("model.preference.loss=orpo", "model.task=unpaired-preference"),
+    ),
+    _idle(
+        "{c.idle_preferences}",
+        lambda c: c.idle_preferences,
+        beside="the loss {c.preference_loss}",
+        instead="another model.preference.loss",
+        example=("model.preference.label_smoothing=0.1", "model.task=preference", "model.preference.loss=orpo"),
     ),
     _idle(
         "adapter.public",
@@ -127,6 +141,13 @@ TRAINING = (
 )
 
 FEDERATION = (
+    _idle(
+        "rounds.generate",
+        lambda c: c.recipe.rounds.generate and c.answers_nothing,
+        beside="{c.answers_nothing}",
+        instead="a run of causal-lm that ends with one model",
+        example=("rounds.generate={examples: 4}", "model.task=sequence-classification"),
+    ),
     _idle(
         "{c.idle_densities}",
         lambda c: c.idle_densities,

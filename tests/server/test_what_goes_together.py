@@ -69,7 +69,8 @@ def recipe(tmp_path_factory):
 def others(tmp_path_factory):
     """A model for each task that is not of the texts."""
     folder = tmp_path_factory.mktemp("others")
-    return {"causal-lm": save_chat_model(folder / "chats"), "image-classification": save_vit(folder / "vit")}
+    writes = dict.fromkeys(("causal-lm", "preference", "unpaired-preference"), save_chat_model(folder / "chats"))
+    return {**writes, "image-classification": save_vit(folder / "vit")}
 
 
 @pytest.mark.parametrize("start", STARTS)

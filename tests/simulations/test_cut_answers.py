@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,37 @@ def test_answers_that_lose_their_end_and_answers_that_are_gone_are_counted(model
     whole = said(chat_recipe(model, questions))
     assert "none is cut at model.max_tokens=40\n" in whole
     assert "nothing left to learn" not in whole
+
+
+def lines(folder: Path, rows: list[dict[str, object]]) -> str:
+    """A file of these rows, dealt to the clients in turn."""
+    whole = [json.dumps({**row, "client": CLIENTS[number % len(CLIENTS)]}) for number, row in enumerate(rows)]
+    (folder / "rows.jsonl").write_text("\n".join(whole))
+    return str(folder / "rows.jsonl")
+
+
+def test_of_a_pair_either_answer_that_is_cut_is_counted(model, tmp_path):
+    """The longer answer ends at 15 tokens with its end token, of every third pair at 18; it is the rejected one."""
+    rows = [
+        {"prompt": f"{n % 10}+{n // 10}=", "chosen": "yes", "rejected": "no no no n" + "o, " * (n % 3 == 0)}
+        for n in range(48)
+    ]
+    pairs = ("model.task=preference", "data.format=preference", "model.max_tokens=16")
+    text = said(chat_recipe(model, lines(tmp_path, rows), *pairs))
+    assert "16 of 48 (33 %) are cut at model.max_tokens=16, 16 (33 %) in what is to be learnt" in text
+    single = [{"prompt": row["prompt"], "completion": row["rejected"], "label": True} for row in rows]
+    alone = ("model.task=unpaired-preference", "data.format=unpaired-preference", "model.max_tokens=16")
+    text = said(chat_recipe(model, lines(tmp_path, single), *alone))
+    assert "16 of 48 (33 %) are cut at model.max_tokens=16, 16 (33 %) in what is to be learnt" in text
+
+
+def test_of_a_question_the_prompt_is_cut_and_no_choice_unless_it_does_not_fit(model, tmp_path):
+    rows = [{"prompt": "why is it? " * 2 + str(n), "choices": [" so", " no"], "answer": 0} for n in range(24)]
+    rows += [{"prompt": f"{n}", "choices": [" so", " " + "no" * 10], "answer": 0} for n in range(12)]
+    asked = ("model.task=multiple-choice", "data.format=choices", "model.max_tokens=20")
+    text = said(chat_recipe(model, lines(tmp_path, rows), *asked))
+    assert "24 of 36 (67 %) are cut at model.max_tokens=20\n" in text
+    assert "12 of 36 texts have nothing left to learn" in text
 
 
 def test_a_client_whose_answers_are_all_cut_away_has_no_figures_and_ends_no_round(model, tmp_path):

@@ -23,6 +23,8 @@ from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError, parse
+from fedlora.tasks.answering.multiple_choice import chosen_of
+from fedlora.tasks.answering.unpaired_preference import UnpairedPreference, judged
 from fedlora.tasks.answers import item_of
 from fedlora.tasks.base import SAMPLES, Item, TaskKind
 from fedlora.tasks.inputs.tokens import vocabulary_of
@@ -58,6 +60,17 @@ def preferred(model: nn.Module) -> list[Item]:
     return [pair_of(one, other) for one, other in zip(sides, [*sides[2:], *sides[:2]], strict=True)]
 
 
+def judged_alone(model: nn.Module) -> list[Item]:
+    """Good and bad answers in turn."""
+    return [judged(item, good=number % 2 == 0) for number, item in enumerate(answered(model))]
+
+
+def chosen(model: nn.Module) -> list[Item]:
+    """Questions with two choices or three."""
+    sides = [ids.tolist() for ids in texts(vocabulary_of(model))]
+    return [chosen_of(sides[n], sides[n - 1], *sides[: n % 2], answer=n % 2) for n in range(len(sides))]
+
+
 def pictures(model: nn.Module) -> list[Item]:
     draw = torch.Generator().manual_seed(1)
     images = torch.randn(5, model.config.num_channels, 16, 16, generator=draw)
@@ -82,6 +95,22 @@ CASES = {
         Preference(parse(PreferenceSettings, {"beta": 0.5, "label_smoothing": 0.1})),
         lambda: AutoModelForCausalLM.from_config(CONFIGS["llama"]),
         preferred,
+    ),
+    **{
+        f"preference, {loss}": Case(
+            Preference(parse(PreferenceSettings, {"beta": 0.5, "loss": loss})),
+            lambda: AutoModelForCausalLM.from_config(CONFIGS["llama"]),
+            preferred,
+        )
+        for loss in ("orpo", "kto")
+    },
+    "unpaired-preference": Case(
+        UnpairedPreference(parse(PreferenceSettings, {"beta": 0.5, "undesirable_weight": 1.5, "reference_point": 0.2})),
+        lambda: AutoModelForCausalLM.from_config(CONFIGS["llama"]),
+        judged_alone,
+    ),
+    "multiple-choice": Case(
+        task_named("multiple-choice"), lambda: AutoModelForCausalLM.from_config(CONFIGS["llama"]), chosen
     ),
     "image-classification": Case(task_named("image-classification"), lambda: AutoModel.from_config(VIT), pictures),
     "image-classification, dropped in": Case(
