@@ -25,6 +25,8 @@ class Form:
     split, and the noise of one example would not cover it."""
     label: str | None = None
     """The column of the class; None where rows have none."""
+    of_words: bool = False
+    """Whether a cell of that column is a list of classes, one for each word."""
     nested: tuple[str, ...] = ()
     """Columns whose cells are lists or objects of JSON; in a table of texts, JSON written as text."""
     images: tuple[str, ...] = ()
@@ -39,6 +41,9 @@ MESSAGES = Form("messages", ("messages",), nested=("messages",))
 TEXT = Form("text", ("text",))
 PREFERENCE = Form("preference", ("prompt", "chosen", "rejected"))
 PREFERENCE_MESSAGES = Form("preference-messages", PREFERENCE.columns, nested=PREFERENCE.columns)
+TOKENS_AND_TAGS = Form(
+    "tokens-tags", ("tokens", "tags"), key="tokens", label="tags", of_words=True, nested=("tokens", "tags")
+)
 IMAGE_AND_LABEL = Form("image-label", ("image", "label"), key="image", label="label", images=("image",), noun="image")
 
 

@@ -3,6 +3,7 @@
 base.py                       what a task answers for
 registry.py                   name in a recipe -> task, and the forms of rows that it reads
 sequence_classification.py image_classification.py    one class a text, an image; classes.py is what they share
+token_classification.py       a tag a word: entities; tags/ is what they are and how they are counted
 causal_lm.py preference.py    the next token of an answer; which of two answers is better (DPO); answers.py is shared
 token_loss.py                 the loss of single tokens, without all logits
 pretrained.py                 models through transformers' Auto classes

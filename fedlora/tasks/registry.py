@@ -15,6 +15,7 @@ from fedlora.data.form import (
     PROMPT_AND_COMPLETION,
     TEXT,
     TEXT_AND_LABEL,
+    TOKENS_AND_TAGS,
     Form,
 )
 from fedlora.nearest import nearest
@@ -39,6 +40,7 @@ TASKS = {
     "image-classification": Known("image_classification.ImageClassification", (IMAGE_AND_LABEL,)),
     "preference": Known("preference.Preference", (PREFERENCE, PREFERENCE_MESSAGES)),
     "sequence-classification": Known("sequence_classification.SequenceClassification", (TEXT_AND_LABEL,)),
+    "token-classification": Known("token_classification.TokenClassification", (TOKENS_AND_TAGS,)),
 }
 
 

@@ -42,7 +42,7 @@ def classes_of(settings: ServerSettings, recipe: Recipe, seen: Sequence[str]) ->
             "classes."
         )
     if not declared and own is not None:
-        require_classes(labels, own.label, str(own.file))
+        require_classes(labels, columns_for(own, own.task), str(own.file))
     return labels
 
 

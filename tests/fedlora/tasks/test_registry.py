@@ -9,7 +9,12 @@ import pytest
 import torch
 from peft.auto import MODEL_TYPE_TO_PEFT_MODEL_MAPPING
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageClassification
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForTokenClassification,
+)
 
 from fedlora.adapters import initial_adapter, inject, read, set_trainable, write
 from fedlora.adapters.dense import mark_dense
@@ -24,7 +29,7 @@ from fedlora.privacy.noise import SeededSource
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError, parse
 from fedlora.tasks.answers import item_of
-from fedlora.tasks.base import SAMPLES, Item, TaskKind
+from fedlora.tasks.base import IGNORED, SAMPLES, Item, TaskKind
 from fedlora.tasks.inputs.tokens import vocabulary_of
 from fedlora.tasks.preference import Preference, pair_of
 from fedlora.tasks.registry import TASKS, task_named
@@ -58,6 +63,17 @@ def preferred(model: nn.Module) -> list[Item]:
     return [pair_of(one, other) for one, other in zip(sides, [*sides[2:], *sides[:2]], strict=True)]
 
 
+def tagged(model: nn.Module) -> list[Item]:
+    """Words of one piece and of two, under the tags O, B and I."""
+    items = []
+    for ids in texts(vocabulary_of(model)):
+        place = torch.arange(len(ids))
+        labels = (ids % 3).where((place % 3 != 1) & (place > 0), IGNORED)
+        items.append({"input_ids": ids, "labels": labels, "codes": torch.arange(3)})
+    items[4]["labels"][1] = 1
+    return items
+
+
 def pictures(model: nn.Module) -> list[Item]:
     draw = torch.Generator().manual_seed(1)
     images = torch.randn(5, model.config.num_channels, 16, 16, generator=draw)
@@ -82,6 +98,11 @@ CASES = {
         Preference(parse(PreferenceSettings, {"beta": 0.5, "label_smoothing": 0.1})),
         lambda: AutoModelForCausalLM.from_config(CONFIGS["llama"]),
         preferred,
+    ),
+    "token-classification": Case(
+        task_named("token-classification"),
+        lambda: AutoModelForTokenClassification.from_config(CONFIGS["bert"]),
+        tagged,
     ),
     "image-classification": Case(task_named("image-classification"), lambda: AutoModel.from_config(VIT), pictures),
     "image-classification, dropped in": Case(
