@@ -48,8 +48,7 @@ class Row:
 
     @property
     def label(self) -> str | None:
-        """Its class, or those of its words as one text; None where rows have none. Rows of one key that differ in it are
-        in conflict."""
+        """Its class, or those of its words as one text; None where rows have none."""
         return None if self.form.label is None else self[self.form.label]
 
     @property

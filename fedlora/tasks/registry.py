@@ -67,6 +67,11 @@ def has_classes(name: str) -> bool:
     return all(form.label is not None for form in TASKS[name].forms)
 
 
+def has_tags(name: str) -> bool:
+    """Whether its classes are the tags of words (`fedlora.tasks.tags.scheme`)."""
+    return all(form.of_words for form in TASKS[name].forms)
+
+
 def known_task(name: str) -> str:
     """The name; ValueError with the nearest where there is no such task."""
     if name not in TASKS:

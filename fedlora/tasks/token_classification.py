@@ -47,14 +47,14 @@ USAGE = Usage(
     lines="""tokenizer = AutoTokenizer.from_pretrained(base{at})
 words = text.split()
 batch = tokenizer(text, truncation=True, max_length={max_tokens}, return_offsets_mapping=True, return_tensors="pt")
-starts = [start for start, end in batch.pop("offset_mapping")[0].tolist()]
+ends = [end for start, end in batch.pop("offset_mapping")[0].tolist()]
 ids, mask = batch["input_ids"], batch["attention_mask"]
 with torch.inference_mode():
     numbers = model(input_ids=ids, attention_mask=mask).logits[0].argmax(-1).tolist()
 labels, tags, place = {labels}, [], 0
 for word in words:  # a word's tag is that of its first piece
     place = text.index(word, place)
-    piece = next((n for n, start in enumerate(starts) if n and start >= place), None)
+    piece = next((piece for piece, end in enumerate(ends) if end > place), None)
     tags.append("O" if piece is None else labels[numbers[piece]])
     place += len(word)
 print(list(zip(words, tags)))
@@ -108,7 +108,7 @@ class TokenClassification(Pretrained, OverTokens):
     ) -> list[Item]:
         """SettingsError for classes that are no tags, and for a row with another tag, or with not as many tags as
         words; with `each`, such a row is ignored."""
-        codes, numbers = codes_of(labels), numbers_of(rows, labels, each=each)
+        codes, numbers = torch.tensor(codes_of(labels)), numbers_of(rows, labels, each=each)
         for form in {row.form for row in rows}:
             self.require_readable(form, processor)
 

@@ -9,7 +9,8 @@ from fedlora.config import Recipe
 from fedlora.data.chosen_columns import columns_for
 from fedlora.factor import Factor
 from fedlora.tasks.metric import Metric
-from fedlora.tasks.registry import task_named
+from fedlora.tasks.registry import has_tags, task_named
+from fedlora.tasks.tags.scheme import untagged
 from strategies.base import Strategy, Traits
 from strategies.registry import SERVER_OPTIMIZER, build
 
@@ -61,6 +62,11 @@ class Case:
     def starts_closed(self) -> bool:
         """Whether the task's head starts at zero, and lets no gradient through before it has trained."""
         return bool(task_named(self.recipe.model.task).zeros)
+
+    @property
+    def untagged(self) -> str:
+        """What is wrong with data.labels where they have to be tags of words; empty where nothing is."""
+        return untagged(self.recipe.data.labels or ()) if has_tags(self.recipe.model.task) else ""
 
     @property
     def keeps(self) -> str:

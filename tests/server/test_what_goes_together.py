@@ -69,7 +69,11 @@ def recipe(tmp_path_factory):
 def others(tmp_path_factory):
     """A model for each task that is not of the texts."""
     folder = tmp_path_factory.mktemp("others")
-    return {"causal-lm": save_chat_model(folder / "chats"), "image-classification": save_vit(folder / "vit")}
+    return {
+        "causal-lm": save_chat_model(folder / "chats"),
+        "image-classification": save_vit(folder / "vit"),
+        "token-classification": save_tiny_model(folder / "tags"),
+    }
 
 
 @pytest.mark.parametrize("start", STARTS)

@@ -11,10 +11,7 @@ are numbered in the order of their names.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from collections.abc import Iterable, Sequence
 
 from fedlora.settings import SettingsError
 
@@ -32,22 +29,26 @@ def types_in(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted({label[2:] for label in labels if label != "O"}))
 
 
-def codes_of(labels: Sequence[str]) -> Tensor:
-    """The code of every class (c,); SettingsError for a class that is no tag.
+def codes_of(labels: Sequence[str]) -> list[int]:
+    """The code of every class; SettingsError for a class that is no tag.
 
-    >>> codes_of(("O", "I-PLACE", "B-PLACE", "B-TIME")).tolist()
+    >>> codes_of(("O", "I-PLACE", "B-PLACE", "B-TIME"))
     [0, 2, 1, 3]
     """
     number = {name: index for index, name in enumerate(types_in(labels))}
-    codes = [OUTSIDE if label == "O" else 2 * number[label[2:]] + "BI".index(label[0]) + 1 for label in labels]
-    return torch.tensor(codes, dtype=torch.long)
+    return [OUTSIDE if label == "O" else 2 * number[label[2:]] + "BI".index(label[0]) + 1 for label in labels]
 
 
 def require_tags(labels: Sequence[str]) -> None:
     """SettingsError for a class that is no tag, with what it may have been meant for."""
+    if wrong := untagged(labels):
+        raise SettingsError(wrong)
+
+
+def untagged(labels: Iterable[str]) -> str:
+    """What is wrong with the first of these classes that is no tag, and the way out; empty where all are tags."""
     wrong = next((label for label in labels if not TAG.fullmatch(label)), None)
-    if wrong is not None:
-        raise SettingsError(f"the class {wrong!r} is no tag: tags are O, B-TYPE and I-TYPE. {_way_out(wrong)}")
+    return "" if wrong is None else f"the class {wrong!r} is no tag, which are O, B-TYPE and I-TYPE. {_way_out(wrong)}"
 
 
 def _way_out(label: str) -> str:
