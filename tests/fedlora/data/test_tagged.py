@@ -56,7 +56,9 @@ def test_the_same_rows_come_from_every_kind_of_file(tmp_path, save):
 
 
 def test_a_file_of_the_shared_tasks_has_further_fields_beginnings_of_documents_and_windows_ends(tmp_path):
-    text = "-DOCSTART- -X- O O\r\n\r\n# text = EU rejects\r\nEU NNP B-NP B-ORG\r\nrejects\tVBZ\tO\r\n\r\n\r\nlate RB O\r\n"
+    text = (
+        "-DOCSTART- -X- O O\r\n\r\n# text = EU rejects\r\nEU NNP B-NP B-ORG\r\nrejects\tVBZ\tO\r\n\r\n\r\nlate RB O\r\n"
+    )
     (tmp_path / "eng.bio").write_bytes(text.encode())
     rows = read_rows(str(tmp_path / "eng.bio"), COLUMNS)
     assert [words_and_tags(row) for row in rows] == [(("EU", "rejects"), ("B-ORG", "O")), (("late",), ("O",))]
@@ -118,7 +120,11 @@ def test_the_packaged_entities_are_those_of_six_airlines_and_every_row_has_one()
     assert {row.client for row in rows} == set(AIRLINES)
     assert all(set(row.classes) - {"O"} for row in rows)
     kinds = ("ACCOUNT", "DURATION", "FLIGHT", "MONEY", "PLACE", "TIME")
-    assert labels_in(rows) == (*(f"B-{kind}" for kind in kinds), *(f"I-{kind}" for kind in kinds if kind != "FLIGHT"), "O")
+    assert labels_in(rows) == (
+        *(f"B-{kind}" for kind in kinds),
+        *(f"I-{kind}" for kind in kinds if kind != "FLIGHT"),
+        "O",
+    )
     assert not any(mark in word for row in rows[:500] for word in words_and_tags(row)[0] for mark in "@#$:")
     assert all(word == word.lower() for row in rows[:500] for word in words_and_tags(row)[0])
 
