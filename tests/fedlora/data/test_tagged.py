@@ -7,8 +7,10 @@ import json
 import pytest
 
 from fedlora.config import DataSettings
+from fedlora.data.choose_columns import choose
 from fedlora.data.chosen_columns import columns_for
 from fedlora.data.classes import require_classes
+from fedlora.data.columns import columns_in
 from fedlora.data.form import TOKENS_AND_TAGS, Columns
 from fedlora.data.packaged import AIRLINES, PACKAGED
 from fedlora.data.row import Row, labels_in
@@ -112,6 +114,15 @@ def test_too_many_tags_are_taken_for_a_mistake_by_the_column_s_own_name():
     columns = Columns(TOKENS_AND_TAGS, (("tags", "ner"),))
     with pytest.raises(SettingsError, match=r"data\.columns\.tags='ner': it has 201 different values in it"):
         require_classes([f"B-{number}" for number in range(201)], columns, "it")
+
+
+@pytest.mark.parametrize("save", [save_jsonl, save_conll])
+def test_where_columns_are_guessed_words_with_tags_are_named_with_what_to_write(tmp_path, save):
+    source = str(save(tmp_path))
+    with pytest.raises(
+        SettingsError, match=r"has words with tags .* by hand: model: {task: token-classification}, and"
+    ):
+        choose(columns_in(source), source)
 
 
 def test_the_packaged_entities_are_those_of_six_airlines_and_every_row_has_one():
