@@ -32,7 +32,8 @@ from fedlora.protocol.machine import Machine
 from fedlora.protocol.task import Report, Task
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Processor
-from fedlora.tasks.registry import task_named
+from fedlora.tasks.registry import has_tags, task_named
+from fedlora.tasks.tags.scheme import require_tags
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +128,8 @@ class Files:
 
     def require_declared(self, task: Task) -> None:
         require_task(self.settings, task.model.task)
+        if has_tags(task.model.task):
+            require_tags(task.labels)
         require_classes(self.settings, task.labels)
 
     def require_readable(self, base: Base, task: Task) -> None:

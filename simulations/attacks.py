@@ -26,6 +26,7 @@ from fedlora.config.attack import FLIPS_LABELS, AttackSettings
 from fedlora.data.examples import Examples
 from fedlora.protocol.task import Report, Task
 from fedlora.randomness import chooser
+from fedlora.tasks.base import IGNORED
 from fedlora.updates import Adapter, Factor, Tensors, subtract
 from fedlora.wire.message import Expected, Schema, decode, state_hash
 from fedlora.wire.state import decode_state
@@ -59,7 +60,10 @@ def corrupted(site: Site, hostile: Attackers | None, *, classes: int) -> Site:
 
 
 def reversed_classes(examples: Examples, classes: int) -> Examples:
-    return replace(examples, items=[{**item, "labels": classes - 1 - item["labels"]} for item in examples.items])
+    """What has no loss keeps having none."""
+    labels = [item["labels"] for item in examples.items]
+    reversed_ = [found.where(found == IGNORED, classes - 1 - found) for found in labels]
+    return replace(examples, items=[{**i, "labels": r} for i, r in zip(examples.items, reversed_, strict=True)])
 
 
 def app_of(find_site: Callable[[Context], Site], hostile: Attackers | None) -> ClientApp:

@@ -65,11 +65,12 @@ def classes_of(recipe: Recipe) -> tuple[str, ...]:
     if recipe.data.labels is not None:
         return recipe.data.labels
     try:
-        rows = read_source(recipe.data.source, columns_of(recipe.data, recipe.model.task)).rows
+        columns = columns_of(recipe.data, recipe.model.task)
+        rows = read_source(recipe.data.source, columns).rows
     except SettingsError as error:
         raise SettingsError(f"{error}\nA plan needs the classes: set data.labels, or give --classes.") from None
     labels = labels_in(rows)
-    require_classes(labels, recipe.data.label, recipe.data.source)
+    require_classes(labels, columns, recipe.data.source)
     return labels
 
 

@@ -68,7 +68,7 @@ def data(settings: ClientSettings) -> Finding:
 def classes(settings: ClientSettings) -> Finding:
     """The classes with their shares; names that differ only where nobody looks. Said here, and to nobody else."""
     rows = rows_of(settings)
-    seen = Counter(row.label for row in (*rows.train, *rows.test) if row.label is not None)
+    seen = Counter(name for row in (*rows.train, *rows.test) for name in row.classes)
     whole, most = sum(seen.values()), seen.most_common(MOST_LISTED)
     said = ", ".join(f"{label} {count} ({percent(count, whole)})" for label, count in most)
     said += f", and {len(seen) - len(most)} more" if len(seen) > len(most) else ""

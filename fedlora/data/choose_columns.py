@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from fedlora.data.classes import MOST_CLASSES
 from fedlora.data.columns import Column
+from fedlora.data.form import TOKENS_AND_TAGS
 from fedlora.data.rows import files_of
 from fedlora.data.told_by_words import Told, told_in
 from fedlora.settings import SettingsError, nearest
@@ -36,6 +37,11 @@ ROWS_A_CLIENT = 20
 """A client with fewer has next to nothing to train and to test on."""
 NAMED = 2.5
 """A column that is called like classes counts for so many others, where the text's words tell both."""
+TAGGED = (
+    "{source} has words with tags (columns tokens and tags); this looks for texts with a class. Write the recipe by "
+    "hand: model: {{task: token-classification}}, and data: {{source: {source}}} with a column client, a file for each "
+    "client in a folder, or partition: iid and clients: 4."
+)
 MOST_OTHERS = 5
 """Columns that are named as what else could be meant."""
 
@@ -71,6 +77,8 @@ def choose(
     if columns and not any(column.cells or column.trouble for column in columns):
         names = ", ".join(column.name for column in columns)
         raise SettingsError(f"{source} has columns ({names}) and nothing in them: save it again with its rows.")
+    if text is None and {column.name for column in columns} >= set(TOKENS_AND_TAGS.columns):
+        raise SettingsError(TAGGED.format(source=source))
     given = {"--text": text, "--label": label, "--client": client}
     named = {option: _named(columns, option, name, source) for option, name in given.items() if name is not None}
     taken = [column.name for column in named.values()]

@@ -7,17 +7,19 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from fedlora.data.form import Columns, setting_of
 from fedlora.settings import SettingsError
 
 MOST_CLASSES = 200
 """A column with more different values is not taken for one of classes, unless somebody lists them."""
 
 
-def require_classes(labels: Sequence[str], column: str, source: str) -> None:
+def require_classes(labels: Sequence[str], columns: Columns, source: str) -> None:
     """SettingsError for a column that holds something else than classes: times, identifiers, free text."""
     if len(labels) > MOST_CLASSES:
+        setting = setting_of(columns.form.label or "label")
         raise SettingsError(
-            f"data.label={column!r}: {source} has {len(labels)} different values in it, such as "
+            f"{setting}={columns.label!r}: {source} has {len(labels)} different values in it, such as "
             f"{', '.join(repr(label[:40]) for label in labels[:3])}. Are these classes? If they are, list them in "
             f"data.labels; more than {MOST_CLASSES} are taken for a mistake otherwise."
         )

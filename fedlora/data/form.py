@@ -25,6 +25,8 @@ class Form:
     split, and the noise of one example would not cover it."""
     label: str | None = None
     """The column of the class; None where rows have none."""
+    of_words: bool = False
+    """Whether a cell of that column is a list of classes, one for each word."""
     nested: tuple[str, ...] = ()
     """Columns whose cells are lists or objects of JSON; in a table of texts, JSON written as text."""
     images: tuple[str, ...] = ()
@@ -44,6 +46,9 @@ UNPAIRED = Form("unpaired-preference", ("prompt", "completion", "label"))
 UNPAIRED_MESSAGES = Form("unpaired-preference-messages", UNPAIRED.columns, nested=("prompt", "completion"))
 CHOICES = Form("choices", ("prompt", "choices", "answer"), nested=("choices",))
 CHOICES_MESSAGES = Form("choices-messages", CHOICES.columns, nested=("prompt", "choices"))
+TOKENS_AND_TAGS = Form(
+    "tokens-tags", ("tokens", "tags"), key="tokens", label="tags", of_words=True, nested=("tokens", "tags")
+)
 IMAGE_AND_LABEL = Form("image-label", ("image", "label"), key="image", label="label", images=("image",), noun="image")
 
 

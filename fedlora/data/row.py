@@ -48,8 +48,16 @@ class Row:
 
     @property
     def label(self) -> str | None:
-        """Its class; None where rows have none."""
+        """Its class, or those of its words as one text; None where rows have none."""
         return None if self.form.label is None else self[self.form.label]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What a head has outputs for, of all that it names: its class, or each word's; none of a cell that is no list
+        of them."""
+        if self.label is None:
+            return ()
+        return (listed(self.label) or ()) if self.form.of_words else (self.label,)
 
 
 def fingerprint(content: bytes) -> str:
@@ -64,4 +72,19 @@ def text_row(text: str, label: str, client: str = "") -> Row:
 
 def labels_in(rows: Iterable[Row]) -> tuple[str, ...]:
     """The classes of these rows, sorted; none where rows have no classes."""
-    return tuple(sorted({row.label for row in rows if row.label is not None}))
+    return tuple(sorted({name for row in rows for name in row.classes}))
+
+
+def listed(cell: str) -> tuple[str, ...] | None:
+    """The texts of a cell that is a list of JSON; None for any other. A number stands for its digits.
+
+    >>> listed('["at", 7]'), listed('"at"'), listed('[["at"]]')
+    (('at', '7'), None, None)
+    """
+    try:
+        found = json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, list) or not all(type(one) in (str, int) for one in found):
+        return None
+    return tuple(map(str, found))

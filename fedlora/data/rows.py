@@ -79,7 +79,8 @@ def read_whole(source: str, columns: Columns, *, labels: Collection[str] | None 
 def _read(source: str, files: Sequence[File], columns: Columns, labels: Collection[str] | None) -> Read:
     found: list[Row | Complaint] = list(packaged_rows(source, columns)) if source in PACKAGED else []
     found += [row for file in files for row in file.rows(columns)]
-    usable = [row for row in found if isinstance(row, Row) and (labels is None or row.label in labels)]
+    known = frozenset(labels or ())
+    usable = [row for row in found if isinstance(row, Row) and (labels is None or known.issuperset(row.classes))]
     unusable = Counter(row.what for row in found if isinstance(row, Complaint))
     other = sum(isinstance(row, Row) for row in found) - len(usable)
     if other:

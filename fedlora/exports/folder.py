@@ -56,7 +56,11 @@ def write_for_peft(folder: Path, change: Uniform, dense: Tensors, about: About) 
 
 
 def write_config(folder: Path, change: Uniform, about: About, *, modules_to_save: tuple[str, ...] = ()) -> None:
-    """adapter_config.json. `lora_alpha` is a whole number: Ollama reads no other."""
+    """adapter_config.json. `lora_alpha` is a whole number: Ollama reads no other.
+
+    PEFT's own class for a task looks for what trained whole in the folder, so the task is named only where it is there.
+    """
+    task = about.usage.peft_task if modules_to_save or not about.usage.owns_dense else None
     LoraConfig(
         r=change.rank,
         lora_alpha=change.rank,
@@ -65,8 +69,8 @@ def write_config(folder: Path, change: Uniform, about: About, *, modules_to_save
         fan_in_fan_out=about.transposed,
         base_model_name_or_path=about.base.place,
         revision=about.base.revision,
-        task_type=about.usage.peft_task,
-        auto_mapping=None if about.usage.peft_task else dict(about.architecture),
+        task_type=task,
+        auto_mapping=None if task else dict(about.architecture),
         inference_mode=True,
     ).save_pretrained(str(folder))
 

@@ -53,6 +53,9 @@ def settle_dense(model: nn.Module, source: Source) -> dict[str, dict[str, Tensor
     if source.about.usage.owns_dense:
         for path, parameters in modules.items():
             model.get_submodule(path).load_state_dict(parameters)
+        plain: Any = model
+        plain.config.id2label = dict(enumerate(source.about.labels))
+        plain.config.label2id = {label: number for number, label in enumerate(source.about.labels)}
         return {}
     for path in modules:
         parent, _, name = path.rpartition(".")

@@ -75,10 +75,11 @@ def adapter_loading(about: About, *, beside: Sequence[str]) -> Loading:
     """The base, what trained whole where the base has a place for it, and the adapter on top."""
     base, auto = about.base, about.usage.auto
     own = list(beside) if about.usage.owns_dense else []
+    own_arguments = about.usage.arguments.format(outputs=len(about.labels))
     lines = [
         'folder = "."',
         base.line,
-        f"model = {auto}.from_pretrained(base, dtype=torch.{base.load_dtype}{base.at})",
+        f"model = {auto}.from_pretrained(base, dtype=torch.{base.load_dtype}{base.at}{own_arguments})",
         *(
             f'model.get_submodule("{path}").load_state_dict(load_file(f"{{folder}}/{path}.safetensors"))'
             for path in own

@@ -39,15 +39,16 @@ class Mean:
 
     total: float
     weight: float
-    """How many examples (or tokens) the total is of."""
+    """How many examples (or tokens, or entities) the total is of."""
+    of_nothing: float = float("nan")
+    """The value where nothing was measured."""
 
     def __add__(self, other: Mean) -> Mean:
-        return Mean(self.total + other.total, self.weight + other.weight)
+        return Mean(self.total + other.total, self.weight + other.weight, other.of_nothing)
 
     @property
     def value(self) -> float:
-        """nan where nothing was measured."""
-        return self.total / self.weight if self.weight else float("nan")
+        return self.total / self.weight if self.weight else self.of_nothing
 
 
 @dataclass(frozen=True)

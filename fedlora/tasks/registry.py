@@ -19,6 +19,7 @@ from fedlora.data.form import (
     TEXT_AND_LABEL,
     UNPAIRED,
     UNPAIRED_MESSAGES,
+    TOKENS_AND_TAGS,
     Form,
 )
 from fedlora.nearest import nearest
@@ -49,6 +50,7 @@ TASKS = {
     "unpaired-preference": Known(
         "answering.unpaired_preference.UnpairedPreference", (UNPAIRED, UNPAIRED_MESSAGES), takes_settings=True
     ),
+    "token-classification": Known("token_classification.TokenClassification", (TOKENS_AND_TAGS,)),
 }
 
 
@@ -77,6 +79,11 @@ def class_of(name: str) -> Any:
 def has_classes(name: str) -> bool:
     """Whether the task sorts examples into classes, which a run has to know before it begins."""
     return all(form.label is not None for form in TASKS[name].forms)
+
+
+def has_tags(name: str) -> bool:
+    """Whether its classes are the tags of words (`fedlora.tasks.tags.scheme`)."""
+    return all(form.of_words for form in TASKS[name].forms)
 
 
 def known_task(name: str) -> str:

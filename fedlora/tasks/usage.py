@@ -34,6 +34,9 @@ class Usage:
     owns_dense: bool = False
     """Whether the modules that train whole are the Auto class's own, so that PEFT's `modules_to_save` can hold them."""
 
+    arguments: str = ""
+    """Further arguments of the Auto class, for `str.format`: {outputs} is the number of classes."""
+
     language_servers: bool = False
     """Whether vLLM, llama.cpp and Ollama compute what the task computes."""
 

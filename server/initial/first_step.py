@@ -65,7 +65,7 @@ def public_examples(public: PublicDataSettings, recipe: Recipe, labels: tuple[st
     rows = [
         row
         for row in read_whole(public.source, columns_for(public, recipe.model.task, source=public.source)).rows
-        if (row.label is None or row.label in labels) and public.client in (None, row.client)
+        if set(row.classes) <= set(labels) and public.client in (None, row.client)
     ]
     if not rows:
         raise SettingsError(

@@ -10,7 +10,8 @@ from fedlora.data.classes import require_classes
 from fedlora.data.row import labels_in
 from fedlora.data.rows import Read, read_whole
 from fedlora.settings import SettingsError
-from fedlora.tasks.registry import has_classes
+from fedlora.tasks.registry import has_classes, has_tags
+from fedlora.tasks.tags.scheme import require_tags
 from server.settings import ServerSettings
 
 
@@ -23,8 +24,8 @@ def held_out(settings: ServerSettings) -> Read | None:
 def classes_of(settings: ServerSettings, recipe: Recipe, seen: Sequence[str]) -> tuple[str, ...]:
     """The recipe's classes, the coordinator's, or those `seen` in its test set; none for a task without classes.
 
-    SettingsError where a task has none, or hundreds that nobody has declared, and where the test set is for another
-    task.
+    SettingsError where a task has none, hundreds that nobody has declared, or others than it can have, and where the
+    test set is for another task.
     """
     own, task = settings.held_out, recipe.model.task
     if own is not None and own.task != task:
@@ -41,8 +42,10 @@ def classes_of(settings: ServerSettings, recipe: Recipe, seen: Sequence[str]) ->
             "set data.labels in the recipe, or labels or held_out in server.yaml: the model's head needs the list of "
             "classes."
         )
+    if has_tags(task):
+        require_tags(labels)
     if not declared and own is not None:
-        require_classes(labels, own.label, str(own.file))
+        require_classes(labels, columns_for(own, own.task), str(own.file))
     return labels
 
 

@@ -31,7 +31,7 @@ def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
     require_sensible(case_of(recipe, place_of(settings)))
     load_processor(recipe.model)  # a model that is not here ends every attempt
     read = held_out(settings)
-    seen = Counter(row.label for row in read.rows if row.label is not None) if read else Counter[str]()
+    seen = Counter(name for row in read.rows for name in row.classes) if read else Counter[str]()
     labels = classes_of(settings, recipe, tuple(seen))
     unknown = sorted(seen.keys() - set(labels))
     if unknown:
@@ -43,7 +43,8 @@ def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
         )
     said = [("classes", ", ".join(labels))] if labels else []
     if read is not None:
-        shares = ", ".join(f"{label} {seen[label]} ({percent(seen[label], len(read.rows))})" for label in labels)
+        whole = seen.total()
+        shares = ", ".join(f"{label} {seen[label]} ({percent(seen[label], whole)})" for label in labels)
         said.append(("test set", f"{read.counts}: {shares}" if labels else str(read.counts)))
     said += [("note", remark) for remark in former_remarks(recipe)]
     said += [("careful", doubt) for doubt in doubts(settings, recipe, labels, has_test_set=read is not None)]

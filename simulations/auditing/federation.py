@@ -17,12 +17,13 @@ from client.settings import ClientSettings
 from fedlora.config import Recipe
 from fedlora.config.quotas import QuotaSettings
 from fedlora.config.robust import RobustSettings
+from fedlora.data.form import TEXT_AND_LABEL
 from fedlora.models.loaded_model import loaded_model
 from fedlora.privacy.gaussian_audit import Claim
 from fedlora.privacy.ledger import LedgerFiles, inspect_ledger
 from fedlora.protocol.task import Task
 from fedlora.settings import SettingsError
-from fedlora.tasks.registry import has_classes
+from fedlora.tasks.registry import TASKS
 from fedlora.updates import Factor
 from server.coordinate import Coordination, begin
 from server.record.journal import Journal
@@ -51,10 +52,10 @@ def require_auditable(recipe: Recipe) -> None:
     require_compatible(case_of(recipe))
     if not recipe.privacy.enabled:
         raise SettingsError("the recipe is not private; set privacy.epsilon, for example --set privacy.epsilon=6.")
-    if not has_classes(recipe.model.task):
+    if TEXT_AND_LABEL not in TASKS[recipe.model.task].forms:
         raise SettingsError(
-            f"the audit's canaries are texts with a class, and model.task={recipe.model.task} has none: it cannot be "
-            "audited yet."
+            f"the audit's canaries are texts with a class, and model.task={recipe.model.task} reads none: it "
+            "cannot be audited yet."
         )
     if recipe.adapter.init == "client-gradients":
         raise SettingsError(

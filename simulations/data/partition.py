@@ -132,7 +132,7 @@ def tokenised(
     if columns.label is not None:
         require_two(found, read, source)
         if labels is None:
-            require_classes(found, columns.label, source)
+            require_classes(found, columns, source)
     processor = load_processor(model)
     examples = encoded(read.rows, found, processor, on=model)
     extent = extent_of(read.rows, examples, processor, on=model)
@@ -165,12 +165,13 @@ def partition(rows: Sequence[Row], settings: DataSettings, *, seed: int) -> dict
     if count > len(rows):
         raise SettingsError(f"data.clients={count} is more than the {len(rows)} examples that there are.")
     places = [place(row.key, key_of(seed), "client") for row in rows]
-    labels = [row.label for row in rows if row.label is not None]
+    labels = [row.label for row in rows if row.label is not None and not row.form.of_words]
     if settings.partition == "iid":
         chosen = iid(places, count)
     elif not labels:
         raise SettingsError(
-            f"data.partition={settings.partition} deals rows by their class, and these have none; use iid or natural."
+            f"data.partition={settings.partition} deals rows by their class, and these have none of their own; use "
+            "iid or natural."
         )
     elif settings.partition == "dirichlet":
         chosen = dirichlet(labels, places, count, settings.alpha, seed=seed)

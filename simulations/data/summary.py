@@ -27,7 +27,7 @@ class DataSummary:
     source: str
     counts: Counts
     classes: Mapping[str, int]
-    """Rows of every class; none of one that is declared and not there."""
+    """Rows (or words) of every class; none of one that is declared and not there."""
     lengths: Lengths | Sides
     noun: str
     """What people call an example."""
@@ -42,7 +42,8 @@ def summary_of_data(
     for row in rows:
         by_text.setdefault(row.key, set()).add(row.label)
     disputed = sum(len(classes) > 1 for classes in by_text.values())
-    seen, noun = Counter(row.label for row in rows), next((row.form.noun for row in rows), "text")
+    seen = Counter(name for row in rows for name in row.classes)
+    noun = next((row.form.noun for row in rows), "text")
     return DataSummary(source, counts, {label: seen[label] for label in labels}, lengths, noun, disputed)
 
 

@@ -10,7 +10,8 @@ from fedlora.data.chosen_columns import columns_for
 from fedlora.factor import Factor
 from fedlora.tasks.base import CountsTokens
 from fedlora.tasks.metric import Metric
-from fedlora.tasks.registry import task_named
+from fedlora.tasks.registry import has_tags, task_named
+from fedlora.tasks.tags.scheme import untagged
 from strategies.base import Strategy, Traits
 from strategies.registry import SERVER_OPTIMIZER, build
 
@@ -123,6 +124,11 @@ class Case:
             return "privacy: every step draws its rows by chance"
         epochs = self.recipe.train.local_epochs
         return None if epochs is None else f"train.local_epochs={epochs}: every round goes through all rows"
+
+    @property
+    def untagged(self) -> str:
+        """What is wrong with data.labels where they have to be tags of words; empty where nothing is."""
+        return untagged(self.recipe.data.labels or ()) if has_tags(self.recipe.model.task) else ""
 
     @property
     def keeps(self) -> str:

@@ -63,6 +63,13 @@ PLACE = (
         example=("attack.kind=scaled", "model.task=causal-lm"),
     ),
     Rule(
+        name="classes of words are tags",
+        when=lambda c: c.untagged,
+        because="data.labels, model.task={c.recipe.model.task}: {c.untagged}",
+        instead="Or remove data.labels: the tags of the rows are then taken.",
+        example=("data.labels=[O, PLACE]", "model.task=token-classification"),
+    ),
+    Rule(
         name="liars are among others",
         when=lambda c: c.recipe.attack and c.recipe.mode != "federated",
         because="attack.clients={c.attackers} needs more clients than attackers, but "

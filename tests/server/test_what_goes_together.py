@@ -70,7 +70,11 @@ def others(tmp_path_factory):
     """A model for each task that is not of the texts."""
     folder = tmp_path_factory.mktemp("others")
     writes = dict.fromkeys(("causal-lm", "preference", "unpaired-preference"), save_chat_model(folder / "chats"))
-    return {**writes, "image-classification": save_vit(folder / "vit")}
+    return {
+        **writes,
+        "image-classification": save_vit(folder / "vit"),
+        "token-classification": save_tiny_model(folder / "tags"),
+    }
 
 
 @pytest.mark.parametrize("start", STARTS)

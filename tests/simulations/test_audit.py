@@ -110,3 +110,9 @@ def test_the_command_ends_with_two_where_it_could_not_tell(recipe, tmp_path):
     done = CliRunner().invoke(privacy_commands.app, few)
     assert done.exit_code == 2
     assert "would have missed" in done.output
+
+
+@pytest.mark.parametrize("task", ["causal-lm", "image-classification", "token-classification"])
+def test_a_task_that_reads_no_texts_with_a_class_is_refused(recipe, task):
+    with pytest.raises(SettingsError, match=rf"with a class, and model\.task={task} reads none: it cannot be audited"):
+        audit(recipe(f"model.task={task}"), FEW)

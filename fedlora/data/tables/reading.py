@@ -7,12 +7,15 @@ from pathlib import Path
 
 from fedlora.data.images.cells import ImageColumns
 from fedlora.data.tables.columnar import parquet_rows
+from fedlora.data.tables.conll import conll_rows
 from fedlora.data.tables.delimited import delimited
 from fedlora.data.tables.json_rows import json_rows
 from fedlora.data.tables.table import Table
 from fedlora.settings import SettingsError
 
 READERS: Mapping[str, Callable[[Path, Sequence[str], Collection[str], ImageColumns], Table]] = {
+    ".bio": conll_rows,
+    ".conll": conll_rows,
     ".csv": delimited,
     ".json": json_rows,
     ".jsonl": json_rows,

@@ -9,7 +9,12 @@ import pytest
 import torch
 from peft.auto import MODEL_TYPE_TO_PEFT_MODEL_MAPPING
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageClassification
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForTokenClassification,
+)
 
 from fedlora.adapters import initial_adapter, inject, read, set_trainable, write
 from fedlora.adapters.dense import mark_dense
@@ -26,7 +31,7 @@ from fedlora.settings import SettingsError, parse
 from fedlora.tasks.answering.multiple_choice import chosen_of
 from fedlora.tasks.answering.unpaired_preference import UnpairedPreference, judged
 from fedlora.tasks.answers import item_of
-from fedlora.tasks.base import SAMPLES, Item, TaskKind
+from fedlora.tasks.base import IGNORED, SAMPLES, Item, TaskKind
 from fedlora.tasks.inputs.tokens import vocabulary_of
 from fedlora.tasks.preference import Preference, pair_of
 from fedlora.tasks.registry import TASKS, task_named
@@ -71,6 +76,17 @@ def chosen(model: nn.Module) -> list[Item]:
     return [chosen_of(sides[n], sides[n - 1], *sides[: n % 2], answer=n % 2) for n in range(len(sides))]
 
 
+def tagged(model: nn.Module) -> list[Item]:
+    """Words of one piece and of two, under the tags O, B and I."""
+    items = []
+    for ids in texts(vocabulary_of(model)):
+        place = torch.arange(len(ids))
+        labels = (ids % 3).where((place % 3 != 1) & (place > 0), IGNORED)
+        items.append({"input_ids": ids, "labels": labels, "codes": torch.arange(3)})
+    items[4]["labels"][1] = 1
+    return items
+
+
 def pictures(model: nn.Module) -> list[Item]:
     draw = torch.Generator().manual_seed(1)
     images = torch.randn(5, model.config.num_channels, 16, 16, generator=draw)
@@ -111,6 +127,11 @@ CASES = {
     ),
     "multiple-choice": Case(
         task_named("multiple-choice"), lambda: AutoModelForCausalLM.from_config(CONFIGS["llama"]), chosen
+    ),
+    "token-classification": Case(
+        task_named("token-classification"),
+        lambda: AutoModelForTokenClassification.from_config(CONFIGS["bert"]),
+        tagged,
     ),
     "image-classification": Case(task_named("image-classification"), lambda: AutoModel.from_config(VIT), pictures),
     "image-classification, dropped in": Case(
