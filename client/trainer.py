@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from client.training import Protection, train_adapter, train_adapter_privately
-from client.work import Start, Trained, Work
+from client.work import Start, Steps, Trained, Work
 from fedlora.adapters import read, set_trainable, write
 from fedlora.models.evaluation import evaluate_examples
 from fedlora.models.loaded_model import LoadedModel
@@ -35,8 +35,8 @@ class OneByOne:
         for work in works:
             serve(work.home, work.task.run, work.start)
             quality = measured(work) if work.tells and work.parts.test.measurable else None
-            loss = take_steps(work)
-            yield Trained(read(work.home.model), loss, quality)
+            steps = take_steps(work)
+            yield Trained(read(work.home.model), steps, quality)
 
 
 def measured(work: Work) -> Evaluation | None:
@@ -58,9 +58,8 @@ def serve(home: LoadedModel, run: str, start: Start) -> None:
     write(home.model, start.own)
 
 
-def take_steps(work: Work) -> float | None:
-    """Local steps; every random draw but privacy's is addressed by run seed, client and round. Returns the mean loss
-    in nats, None where no example was drawn."""
+def take_steps(work: Work) -> Steps:
+    """Local steps; every random draw but privacy's is addressed by run seed, client and round."""
     task, model, grant = work.placed, work.home.model, work.grant
     parameters = set_trainable(model, (*task.trains, *task.keeps))
     address = ("client", work.site.name, "round", task.round)
@@ -68,8 +67,10 @@ def take_steps(work: Work) -> float | None:
         torch.manual_seed(seed_of(task.seed, *address, "dropout"))
         if grant.mechanism is not None:
             protection = Protection(grant.mechanism, grant.source(), task.privacy.engine)
-            return train_adapter_privately(
-                model, parameters, work.parts.train, task.train, on=task.model, protection=protection
+            return Steps(
+                train_adapter_privately(
+                    model, parameters, work.parts.train, task.train, on=task.model, protection=protection
+                )
             )
         stream = generator(task.seed, *address, "batches")
         return train_adapter(model, parameters, work.parts.train, task.train, on=task.model, stream=stream)

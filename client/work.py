@@ -46,11 +46,25 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """What is to be told of local steps."""
+
+    loss: float | None
+    """Mean loss of the steps that were taken, in nats; with privacy it is not private itself, and None where no example
+    was drawn."""
+    skipped: int = 0
+    """Steps whose loss or gradient was not finite. Without privacy: with it, such an example counts as zero."""
+
+
+class NotFiniteError(Exception):
+    """No local step could be taken."""
+
+
+@dataclass(frozen=True)
 class Trained:
     """What came of the local steps."""
 
     adapter: Adapter
-    loss: float | None
-    """Mean loss of the steps, in nats; with privacy it is not private itself."""
+    steps: Steps
     received: Evaluation | None
     """The received adapter on the site's own test examples; None where no figure leaves, or there is none."""

@@ -34,6 +34,9 @@ PARTS: Mapping[str, type[Settings]] = {
 }
 """Fields that are models of their own."""
 
+SELDOM = ("why", "skipped_steps")
+"""Fields of a client that stand in its line only where they say something."""
+
 WHOLE = (Receipt, Signature, Evaluation)
 """Read with all that stands there: a signature is over it, or each key is a metric's."""
 
@@ -49,8 +52,8 @@ def line_of(record: RoundRecord) -> dict[str, Any]:
     """The record, and its bytes in sum for whoever reads the file."""
     clients = [_plain(client) for client in record.clients]
     for client in clients:
-        if client["why"] is None:
-            del client["why"]
+        for name in [name for name in SELDOM if client[name] in (None, 0)]:
+            del client[name]
     return {**_plain(record), "clients": clients, "bytes_up": record.bytes_up, "bytes_down": record.bytes_down}
 
 

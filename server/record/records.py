@@ -37,6 +37,8 @@ class ClientRecord:
     received: Evaluation | None = None
     """The adapter as received, on the client's own test examples."""
     train_loss: float | None = None
+    skipped_steps: int = 0
+    """Its local steps that were not finite and changed nothing."""
     packing: Packing | None = None
     """How its update was packed and what that lost, as reported by the client."""
     resources: DeviceSettings | None = None

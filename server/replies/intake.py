@@ -174,6 +174,7 @@ class ReplyValidator:
             seconds=report.seconds,
             received=report.received,
             train_loss=report.train_loss,
+            skipped_steps=report.skipped_steps,
             packing=report.packing,
             resources=report.resources,
             machine=report.machine,

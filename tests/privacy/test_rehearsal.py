@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from client.training import Protection, rehearse_privately, require_moving, train_adapter_privately
+from client.steps.rehearsed import rehearse_privately, require_moving
+from client.training import Protection, train_adapter_privately
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.models.base import load_base
 from fedlora.privacy.mechanism import Mechanism

@@ -1,0 +1,1 @@
+"""What goes with a site's local steps (`client.training`): what is tried before they are charged."""
