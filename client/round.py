@@ -24,8 +24,8 @@ from client.state.base_cache import hold
 from client.state.feedback import Feedback, Occasion
 from client.state.personal import Personal
 from client.state.state_cache import StateCache
-from client.trainer import OneByOne, serve
 from client.steps.rehearsed import rehearse_task
+from client.trainer import OneByOne, serve
 from client.work import NotFiniteError, Start, Trained, Work
 from fedlora.adapters import shaped
 from fedlora.lowrank import Product

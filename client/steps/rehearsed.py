@@ -54,8 +54,9 @@ def rehearse_privately(
     """Try, before a site is charged, everything that its private steps can fail by: on invented examples, none of it.
 
     Forward and backward in the mode that trains, on texts of `on.max_tokens`, and once a process and model in the
-    largest microbatch, or the largest that fits in memory: steps take what was found here. Raises Refusal; the values that `parameters` have are tried too, so call it with the adapter of
-    the round. What is left to fail afterwards is an example by itself, and counts as zero.
+    largest microbatch, or the largest that fits in memory: steps begin with what was found here. Raises Refusal; the
+    values that `parameters` have are tried too, so call it with the adapter of the round. What is left to fail
+    afterwards is an example by itself, and counts as zero.
     """
     require_no_dropout(adapter_dropout(model))
     texts = invented(model, on=on, padding=padding)

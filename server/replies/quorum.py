@@ -9,7 +9,6 @@ from fedlora.config import Recipe
 from fedlora.settings import RunError
 from server.replies.intake import ReplyValidator
 
-
 ADVICE = {
     "not-finite": "No step of theirs had a finite loss and gradient: lower train.lr, or set train.max_grad_norm. ",
     "norm-out-of-range": "Their change is longer than rounds.max_update_norm: lower train.lr. ",
@@ -37,6 +36,6 @@ def too_few(intake: ReplyValidator, recipe: Recipe, also: str = "") -> QuorumErr
     return QuorumError(
         f"round {intake.number}: {intake.accepted} of {intake.size} clients sent a valid update, needed "
         f"{quorum_of(recipe, intake.size)} (rounds.quorum={recipe.rounds.quorum}): "
-        f"{why or 'no other client was asked'}. {advice}{also}Nothing was changed; fix these clients, then continue with "
-        "--resume."
+        f"{why or 'no other client was asked'}. {advice}{also}Nothing was changed; fix these clients, then "
+        "continue with --resume."
     )
