@@ -60,14 +60,19 @@ def with_what_fits(model: nn.Module, work: Hashable, attempt: Callable[[int], T]
 def make_room() -> None:
     """Give back what a failed attempt has left to torch's allocators."""
     gc.collect()
-    if torch.cuda.is_initialized():
+    if on_cuda():
         torch.cuda.empty_cache()
+
+
+def on_cuda() -> bool:
+    """Whether this process computes there: asking otherwise would begin to."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]  # torch does not annotate it
 
 
 def draws_kept() -> Callable[[], None]:
     """What sets torch's generators back to what they are now."""
     cpu = torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    cuda = torch.cuda.get_rng_state_all() if on_cuda() else []
 
     def as_before() -> None:
         torch.set_rng_state(cpu)

@@ -12,7 +12,10 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -30,6 +33,8 @@ from fedlora.updates import Factor
 from tests.bench.bench_privacy import peak_bytes
 
 Step = Callable[[], None]
+WEIGHTS_BYTES = 4 * 134_515_008
+"""Of SmolLM2 in float32; both steps hold them once."""
 
 
 def examples_of(rows: int, tokens: int, *, padding: int) -> Examples:
@@ -40,31 +45,54 @@ def examples_of(rows: int, tokens: int, *, padding: int) -> Examples:
     return Examples(items, task_named("causal-lm"), padding)
 
 
-def plain(
-    model: nn.Module, parameters: list[nn.Parameter], examples: Examples, train: TrainSettings, on: ModelSettings
-) -> Step:
-    optimizer = make_optimizer(model, parameters, train)
+@dataclass(frozen=True)
+class Setting:
+    """What both steps are of."""
+
+    on: ModelSettings
+    train: TrainSettings
+    targets: Literal["attention", "all-linear"]
+
+    def model(self) -> tuple[nn.Module, list[nn.Parameter], Examples]:
+        """A model of its own for each step: an engine keeps the one that it has entered."""
+        base = load_base(self.on, ())
+        inject(base.model, AdapterSettings(r=8, targets=self.targets))
+        for name, parameter in base.model.named_parameters():
+            if "lora_B" in name:
+                nn.init.normal_(parameter, std=0.02)
+        examples = examples_of(self.train.batch_size, self.on.max_tokens, padding=base.padding)
+        return base.model.train(), set_trainable(base.model, (Factor.A, Factor.B)), examples
+
+
+def ordinary(setting: Setting) -> Step:
+    model, parameters, examples = setting.model()
+    optimizer = make_optimizer(model, parameters, setting.train)
 
     def step() -> None:
-        accumulate(model, examples, range(len(examples)), train, on=on)
+        accumulate(model, examples, range(len(examples)), setting.train, on=setting.on)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     return step
 
 
-def figures(
-    ordinary: Step, private: Callable[[Callable[[Step], float]], float], turns: int
-) -> tuple[list[float], list[float]]:
-    """CPU seconds of every turn."""
-    taken: tuple[list[float], list[float]] = ([], [])
-    for turn in range(turns):
-        for which in (0, 1) if turn % 2 == 0 else (1, 0):
-            taken[which].append(private(timed) if which else timed(ordinary))
-    return taken
+@contextmanager
+def private(setting: Setting) -> Iterator[Step]:
+    model, parameters, examples = setting.model()
+    optimizer, rows = make_optimizer(model, parameters, setting.train), len(examples)
+    mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=10**6, expected_batch=rows)
+    protection = Protection(mechanism, SecureSource())
+    with private_steps(model, examples, setting.train, on=setting.on, protection=protection) as (engine, loss):
+
+        def step() -> None:
+            engine.step(loss)
+            optimizer.step()
+
+        yield step
 
 
 def timed(step: Step) -> float:
+    """CPU seconds."""
     started = time.process_time()
     step()
     return time.process_time() - started
@@ -79,39 +107,23 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     on = ModelSettings(id="smollm2", task="causal-lm", max_tokens=chosen.tokens)
-    base = load_base(on, ())
-    inject(base.model, AdapterSettings(r=8, targets=chosen.targets))
-    for name, parameter in base.model.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(parameter, std=0.02)
-    parameters = set_trainable(base.model, (Factor.A, Factor.B))
-    examples = examples_of(chosen.rows, chosen.tokens, padding=base.padding)
     train = TrainSettings(optimizer="sgd", lr=0.01, batch_size=chosen.rows)
-    mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=10**6, expected_batch=chosen.rows)
-    ordinary = plain(base.model.train(), parameters, examples, train, on)
-    optimizer, protection = make_optimizer(base.model, parameters, train), Protection(mechanism, SecureSource())
-
-    def private(measured: Callable[[Step], float]) -> float:
-        """One step, measured; entering the engine and its rehearsal are not: they are a round's."""
-        with private_steps(base.model, examples, train, on=on, protection=protection) as (engine, loss):
-
-            def step() -> None:
-                engine.step(loss)
-                optimizer.step()
-
-            step()  # the first one looks at whether every parameter moves
-            return measured(step)
-
-    ordinary()
-    held = sum(p.numel() * p.element_size() for p in base.model.parameters())
-    memory = [held + peak_bytes(ordinary), held + private(peak_bytes)]
-    taken = figures(ordinary, private, chosen.turns)
+    setting = Setting(on, train, chosen.targets)
+    without = ordinary(setting)
+    with private(setting) as within:
+        for step in (without, within, within):  # the second private one has looked at whether every parameter moves
+            step()
+        memory = [WEIGHTS_BYTES + peak_bytes(step) for step in (without, within)]
+        taken: tuple[list[float], list[float]] = ([], [])
+        for turn in range(chosen.turns):
+            for which in (0, 1) if turn % 2 == 0 else (1, 0):
+                taken[which].append(timed((without, within)[which]))
     ratios = sorted(mine / theirs for theirs, mine in zip(*taken, strict=True))
     print(
         f"SmolLM2, 30 layers, {chosen.targets}, {chosen.rows} rows x {chosen.tokens} tokens: a private step takes "
         f"{statistics.median(ratios):.3f} of the CPU time (turns {ratios[0]:.2f} to {ratios[-1]:.2f}; "
         f"{statistics.median(taken[0]):.1f} s without privacy) and {memory[1] / memory[0]:.3f} of the memory "
-        f"({memory[0] / 1e6:.0f} MB without)"
+        f"({memory[0] / 1e6:.0f} MB without, weights included)"
     )
 
 
