@@ -24,6 +24,7 @@ from client.site import Parts, Site
 from fedlora.config import ModelSettings
 from fedlora.data.chosen_columns import columns_for
 from fedlora.data.examples import Examples, encoded
+from fedlora.data.lengths import said_of_cutting
 from fedlora.data.row import Row
 from fedlora.models.base import Base
 from fedlora.privacy.policy import Policy, load_policy
@@ -188,7 +189,10 @@ def tokenised(
     def read(part: Sequence[Row]) -> Examples:
         return encoded(part, labels, processor, on=on, ignore_unusable=ignore_unusable)
 
-    return Parts(read(train), read(test))
+    parts = Parts(read(train), read(test))
+    if train and not train[0].form.images:
+        log.info("texts to train on: %s", said_of_cutting(train, parts.train, processor, on=on))
+    return parts
 
 
 def require_both(settings: ClientSettings, own: OwnRows) -> None:

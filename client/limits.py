@@ -11,12 +11,11 @@ import sys
 from pathlib import Path
 
 from client.settings import Limits
+from fedlora.processes.memory import ran_out_of_memory
 from fedlora.settings import SettingsError
 
 MIB = 1024 * 1024
 OUT_OF_MEMORY = "out-of-memory"
-CUDA_FAILED = "OutOfMemoryError"  # torch's; this file is read before torch is, so it goes by the name
-ALLOCATION_FAILED = "can't allocate memory"  # torch's CPU allocator raises a plain RuntimeError
 
 
 def limit_memory(limits: Limits) -> None:
@@ -43,5 +42,4 @@ def data_bytes() -> int:
 
 def code_of(error: Exception) -> str:
     """The code for an exception: `out-of-memory`, otherwise `internal-error` and nothing more."""
-    short = isinstance(error, MemoryError) or type(error).__name__ == CUDA_FAILED or ALLOCATION_FAILED in str(error)
-    return OUT_OF_MEMORY if short else "internal-error"
+    return OUT_OF_MEMORY if ran_out_of_memory(error) else "internal-error"

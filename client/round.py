@@ -25,9 +25,9 @@ from client.state.feedback import Feedback, Occasion
 from client.state.moments import Moments
 from client.state.personal import Personal
 from client.state.state_cache import StateCache
+from client.steps.rehearsed import rehearse_task
 from client.trainer import OneByOne, serve
-from client.training import rehearse_task
-from client.work import Start, Trained, Work
+from client.work import NotFiniteError, Start, Trained, Work
 from fedlora.adapters import shaped
 from fedlora.lowrank import Product
 from fedlora.models.loaded_model import LoadedModel, loaded_model
@@ -56,6 +56,9 @@ def answer(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes | None]:
         report, update = Report(client=site.name, outcome="refused", code=refusal.code, round=task.round), None
     except WireError as error:
         report, update = Report(client=site.name, outcome="failed", code=error.code, round=task.round), None
+    except NotFiniteError:
+        log.exception("round %d taught nothing", task.round)
+        report, update = Report(client=site.name, outcome="failed", code="not-finite", round=task.round), None
     except SettingsError:
         log.exception("the task of round %d is not possible with this site's settings", task.round)
         report, update = Report(client=site.name, outcome="failed", code="settings", round=task.round), None
@@ -105,6 +108,7 @@ def finish(work: Work, trained: Trained) -> tuple[Report, bytes]:
         tokens=work.parts.train.learnt_tokens if work.weighs_tokens else None,
         received=trained.received,
         train_loss=trained.steps.loss if work.tells else None,
+        skipped_steps=trained.steps.skipped,
         base_version=task.base_version,
         receipt=grant.receipt,
         packing=packing,

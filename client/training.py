@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from client.limits import OUT_OF_MEMORY, code_of
-from client.steps.optimizer import make_optimizer
 from client.steps.order import batches_of
 from client.steps.stepper import Live, Pace, Stepper
-from client.work import Steps
-from fedlora.adapters import set_trainable
+from client.work import NotFiniteError, Steps
 from fedlora.adapters.inject import ADAPTER, adapted_layers
 from fedlora.config import ModelSettings, TrainSettings
-from fedlora.config.privacy import PrivacySettings
 from fedlora.data.examples import COMPANIES, Examples, invented
 from fedlora.models.base import autocast, computes_in
+from fedlora.models.memory import fitting, with_what_fits
 from fedlora.models.reference import referred
 from fedlora.privacy.dropout import require_no_dropout
 from fedlora.privacy.engine import LossPerExample, PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
-from fedlora.privacy.noise import SecureSource, Source
-from fedlora.privacy.refusal import Code, Refusal
-from fedlora.schedule import schedule_of
-from fedlora.updates import Factor
+from fedlora.privacy.noise import Source
+
+log = logging.getLogger(__name__)
 
 
 def train_adapter(
@@ -43,19 +39,47 @@ def train_adapter(
     on: ModelSettings,
     pace: Pace,
 ) -> Steps:
-    """Take a round's optimiser steps on what is `live`, each on the rows that `client.steps.order` gives it."""
+    """Take a round's optimiser steps on what is `live`, each on the rows that `client.steps.order` gives it.
+
+    A step whose loss or gradient is not finite is skipped and counted. NotFiniteError where no step was left to take.
+    """
     batches = batches_of(settings, len(examples), pace.turn)
     drawn, size = itertools.chain.from_iterable(batches), largest_microbatch(settings)
     examples = referred(model, examples, on=on, at_once=size, only=drawn)
     stepper = Stepper(model, live, settings, pace, steps=len(batches))
     model.train()
     loss_nats = weight = 0.0
+    skipped = 0
     for indices in batches:
+        batch_nats = accumulate(model, examples, indices, settings, on=on)
+        if not finite(batch_nats, live.values()):
+            stepper.skip()
+            skipped += 1
+            continue
         share = len(indices) / len(batches[0])
-        loss_nats += share * accumulate(model, examples, indices, settings, on=on)
+        loss_nats += share * batch_nats
         weight += share
         stepper.step(most_norm=settings.max_grad_norm)
-    return Steps(loss_nats / weight, stepper.moments)
+    tell_of_skipped(skipped, settings, of=len(batches))
+    return Steps(loss_nats / weight, stepper.moments, skipped)
+
+
+def tell_of_skipped(skipped: int, settings: TrainSettings, *, of: int) -> None:
+    """Say in the log how many steps were skipped; NotFiniteError if all were."""
+    if skipped == of:
+        raise NotFiniteError(
+            f"no step of {of} had a finite loss and gradient, so that nothing was learnt: train.lr={settings.lr:g} "
+            "is too large for this model, or the adapter that was received has grown without bound. Lower train.lr, "
+            "set train.max_grad_norm, or compute in float32 (model.dtype)."
+        )
+    if skipped:
+        log.warning("%d of %d steps skipped: their loss or gradient was not finite", skipped, of)
+
+
+def finite(loss_nats: float, parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether the loss is finite, and every number of the gradient."""
+    each = [parameter.grad.isfinite().all() for parameter in parameters if parameter.grad is not None]
+    return math.isfinite(loss_nats) and (not each or bool(torch.stack(each).all()))
 
 
 @dataclass(frozen=True)
@@ -116,7 +140,7 @@ def private_steps(
         protection.mechanism,
         examples=len(examples),
         source=protection.source,
-        microbatch=largest_microbatch(settings),
+        microbatch=private_microbatch(model, settings, on),
         gradients=protection.gradients,
         shapes=examples.shapes(most=on.max_tokens),
         computes_in=computes_in(on),
@@ -125,100 +149,6 @@ def private_steps(
     with engine:
         engine.rehearse(loss_on(model, invented(model, on=on, padding=examples.padding), on), COMPANIES[:1])
         yield engine, loss_on(model, examples.usable_by(model), on)
-
-
-def rehearse_task(
-    model: nn.Module,
-    factors: Iterable[Factor],
-    settings: TrainSettings,
-    *,
-    on: ModelSettings,
-    privacy: PrivacySettings,
-    padding: int,
-    rounds: int,
-) -> None:
-    """Raise a Refusal where private steps on these factors would do nothing, in any of the recipe's rounds, or are
-    refused: needs no data."""
-    parameters = set_trainable(model, factors)
-    schedule = schedule_of(settings, rounds=rounds, steps=settings.counted_steps)
-    require_moving(model, parameters, settings, clip=privacy.clip, least=schedule.least)
-    with torch.random.fork_rng(devices=[]):
-        rehearse_privately(model, parameters, settings, on=on, padding=padding, gradients=privacy.engine)
-
-
-def rehearse_privately(
-    model: nn.Module,
-    parameters: Sequence[nn.Parameter],
-    settings: TrainSettings,
-    *,
-    on: ModelSettings,
-    padding: int,
-    gradients: Literal["fedlora", "opacus"] = "fedlora",
-) -> None:
-    """Try, before a site is charged, everything that its private steps can fail by: on invented examples, none of it.
-
-    Forward and backward in the mode that trains, on texts of `on.max_tokens`, and once a process and model in the
-    largest microbatch. Raises Refusal; the values that `parameters` have are tried too, so call it with the adapter of
-    the round. What is left to fail afterwards is an example by itself, and counts as zero.
-    """
-    require_no_dropout(adapter_dropout(model))
-    texts = invented(model, on=on, padding=padding)
-    if not texts.task.pads_with(model, padding):
-        raise Refusal(
-            Code.UNSUPPORTED_MODEL,
-            f"the tokenizer pads with token {padding}, which is not in the model's vocabulary, so "
-            "batches cannot be padded; use a tokenizer whose pad_token is one of the model's own.",
-        )
-    mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=1, expected_batch=1.0)  # no step is taken
-    size = largest_microbatch(settings)
-    tried = (on, gradients, size, tuple(parameter.shape for parameter in parameters))
-    engine = PrivateEngine(
-        model, mechanism, examples=len(texts), source=SecureSource(), gradients=gradients,
-        computes_in=computes_in(on),
-    )  # fmt: skip
-    try:
-        with engine:
-            loss = loss_on(model, texts, on)
-            engine.rehearse(loss, COMPANIES)
-            if tried not in _TRIED.setdefault(model, set()):
-                engine.rehearse_whole_batch(loss, [COMPANIES[1][0], *[COMPANIES[1][1]] * (size - 1)])
-                _TRIED[model].add(tried)
-    except Refusal:
-        raise
-    except Exception as error:
-        if code_of(error) == OUT_OF_MEMORY:
-            raise
-        raise Refusal(
-            Code.UNSUPPORTED_MODEL,
-            f"the model cannot be trained on texts of {on.max_tokens} tokens: {type(error).__name__}: {error}; lower "
-            "model.max_tokens, or choose another model.",
-        ) from error
-    finally:
-        for parameter in parameters:
-            parameter.grad = None
-
-
-def require_moving(
-    model: nn.Module, parameters: Sequence[nn.Parameter], settings: TrainSettings, *, clip: float, least: float = 1.0
-) -> None:
-    """Refuse a learning rate that is not finite, or with which a step of C (of AdamW: of 1) leaves a parameter as it is
-    in float32, at the `least` share of it that the run comes to. What is then released would be nothing, and paid
-    for."""
-    for group in make_optimizer(model, parameters, settings).param_groups:
-        rate = least * group["lr"]
-        step = rate * (1.0 if settings.optimizer == "adamw" else clip)
-        for parameter in group["params"]:
-            if not math.isfinite(step) or torch.equal(parameter.detach() + step, parameter):
-                scheduled = "" if least == 1.0 else ", the smallest of the schedule,"
-                raise Refusal(
-                    Code.UNSUPPORTED_MODEL,
-                    f"a learning rate of {rate:g}{scheduled} with privacy.clip {clip} does not change the weights in "
-                    "float32, or is not finite; set another train.lr or train.head_lr.",
-                )
-
-
-_TRIED: WeakKeyDictionary[nn.Module, set[tuple[object, ...]]] = WeakKeyDictionary()
-"""The largest microbatches that went through: their memory does not depend on values, so once a process is enough."""
 
 
 def loss_on(model: nn.Module, examples: Examples, on: ModelSettings) -> LossPerExample:
@@ -239,6 +169,16 @@ def largest_microbatch(settings: TrainSettings) -> int:
     return settings.microbatch_size or settings.batch_size
 
 
+def private_microbatch(model: nn.Module, settings: TrainSettings, on: ModelSettings) -> int:
+    """The same, or less where memory ended: as the rehearsal found on invented examples, and no example of a site."""
+    return fitting(model, private_work(on), asked=largest_microbatch(settings))
+
+
+def private_work(on: ModelSettings) -> tuple[str, ModelSettings]:
+    """What `fedlora.models.memory` knows private steps by."""
+    return "private steps", on
+
+
 def adapter_dropout(model: nn.Module) -> float:
     """The largest probability of dropout in front of an adapter's A."""
     layers = adapted_layers(model)
@@ -248,13 +188,23 @@ def adapter_dropout(model: nn.Module) -> float:
 def accumulate(
     model: nn.Module, examples: Examples, indices: Sequence[int], settings: TrainSettings, *, on: ModelSettings
 ) -> float:
-    """Add the gradient of the batch's mean loss, microbatch by microbatch; returns that loss."""
-    size = settings.microbatch_size or len(indices)
-    loss_nats = 0.0
-    for start in range(0, len(indices), size):
-        batch = examples.batch(indices[start : start + size], device=on.device)
-        with autocast(on):
-            total = examples.task.losses(model, batch).sum() / len(indices)
-        torch.autograd.backward(total)
-        loss_nats += float(total.detach())
-    return loss_nats
+    """Add the gradient of the batch's mean loss, microbatch by microbatch; returns that loss.
+
+    A batch that memory is too small for begins again in smaller pieces: what was added of it is taken back.
+    """
+    before = {p: None if p.grad is None else p.grad.clone() for p in model.parameters() if p.requires_grad}
+
+    def in_pieces(size: int) -> float:
+        loss_nats = 0.0
+        for parameter, gradient in before.items():
+            parameter.grad = None if gradient is None else gradient.clone()
+        for start in range(0, len(indices), size):
+            batch = examples.batch(indices[start : start + size], device=on.device)
+            with autocast(on):
+                total = examples.task.losses(model, batch).sum() / len(indices)
+            torch.autograd.backward(total)
+            loss_nats += float(total.detach())
+        return loss_nats
+
+    asked = min(settings.microbatch_size or len(indices), len(indices))
+    return with_what_fits(model, ("steps", on), in_pieces, asked=asked)

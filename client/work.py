@@ -58,10 +58,17 @@ class Steps:
     """What a round's steps leave besides the parameters."""
 
     loss: float | None
-    """Mean loss per example, in nats; with privacy it is not private itself, and None where no example was drawn."""
+    """Mean loss per example of the steps that were taken, in nats; with privacy it is not private itself, and None
+    where no example was drawn."""
     moments: Mapping[str, Tensor] = field(default_factory=dict)
     """The optimiser's state (`client.steps.optimizer`), where it is kept: a function of gradients as they were used,
     noise included."""
+    skipped: int = 0
+    """Steps whose loss or gradient was not finite. Without privacy: with it, such an example counts as zero."""
+
+
+class NotFiniteError(Exception):
+    """No local step could be taken."""
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,8 @@ def log_event(event: Event) -> None:
             log.info(
                 "client answered",
                 extra={"round": event.round, "client": record.client, "outcome": record.outcome, "code": record.code}
-                | ({} if record.why is None else {"why": record.why}),
+                | ({} if record.why is None else {"why": record.why})
+                | ({"skipped_steps": record.skipped_steps} if record.skipped_steps else {}),
             )
         case RoundFinished():
             finished = event.record

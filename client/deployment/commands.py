@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from client.deployment.wanted import LoadDtype
 from fedlora.deployment.asking import Fingerprint, Yes, agree
 from fedlora.deployment.enrolment import authorities_in, certificate_fingerprint, fingerprint, read_grant
 from fedlora.nearest import did_you_mean
@@ -139,10 +140,16 @@ def restore(
 def doctor(
     config: Config = Path("client.yaml"),
     model: Annotated[str | None, typer.Option(help="The base model that a run will need: id or folder.")] = None,
+    load_dtype: Annotated[
+        LoadDtype, typer.Option(help="As the run holds it (model.load_dtype): another fingerprint.")
+    ] = "float32",
+    max_tokens: Annotated[int | None, typer.Option(help="Where the run cuts texts (model.max_tokens).")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check this site; every finding has its remedy. Exit status 1 if something must be mended."""
     from client.deployment.doctor import examine
+    from client.deployment.wanted import Wanted
     from fedlora.deployment.findings import report
 
-    raise typer.Exit(report(examine(config, model=model), console, as_json=json_output))
+    wanted = Wanted(model, load_dtype, max_tokens)
+    raise typer.Exit(report(examine(config, wanted=wanted), console, as_json=json_output))

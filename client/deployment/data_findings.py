@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from client.deployment.declared import two_digits
+from client.deployment.wanted import Wanted
 from client.own_rows import OwnRows, require_usable, rows_in
 from client.settings import ClientSettings
 from fedlora.config import ModelSettings
 from fedlora.data.classes import MOST_CLASSES, alike
-from fedlora.data.lengths import learnt, percent, whole_items
+from fedlora.data.lengths import learnt, percent, percentiles, whole_items
 from fedlora.data.membership import KEY_BYTES
 from fedlora.data.row import Row, labels_in
 from fedlora.data.rows import MOST_SHOWN
@@ -87,7 +88,7 @@ def classes(settings: ClientSettings) -> Finding:
     return good("classes", said)
 
 
-def texts(settings: ClientSettings, model: str | None) -> Finding:
+def texts(settings: ClientSettings, wanted: Wanted) -> Finding:
     """How long the texts are, and which of them the base model's own tokenizer makes nothing of, where it is here; of
     images, how large the files."""
     rows, task = rows_of(settings), settings.data.task
@@ -96,20 +97,28 @@ def texts(settings: ClientSettings, model: str | None) -> Finding:
         return good("images", f"{len(found)}, of at most {max(sum(map(len, row.cells)) for row in found)} bytes")
     longest = max((len(row.text) for row in found), default=0)
     in_characters = f"the longest has {longest} characters"
-    if model is None or not found:
+    if wanted.model is None or not found:
         return good("texts", in_characters)
     try:
-        tokenizer = load_processor(ModelSettings(id=model, task=settings.data.task))
+        tokenizer = load_processor(ModelSettings(id=wanted.model, task=task))
     except SettingsError:  # said of the base model already
         return doubtful("texts", in_characters, "Mend the base model to know it in tokens.")
     items = whole_items(found, tokenizer, task, ignore_unusable=True)
-    counted = max(map(task_named(task).length, items))
-    said = f"the longest has {counted} tokens; a run cuts what is above its model.max_tokens"
+    lengths = [task_named(task).length(item) for item in items]
+    said = f"the longest has {max(lengths)} tokens, {percentiles(lengths)}; {cutting(lengths, wanted.max_tokens)}"
     empty = [row for row, item in zip(found, items, strict=True) if not learnt(item)]
     if not empty:
         return good("texts", said)
     lines = [f"{said}; {len(empty)} of {len(found)} teach nothing", *reasons(empty[:MOST_SHOWN], tokenizer, task)]
     return doubtful("texts", "\n".join(lines), "Mend these rows: a private task ignores them, and any other one fails.")
+
+
+def cutting(lengths: Sequence[int], limit: int | None) -> str:
+    """How many a run cuts at `limit`."""
+    if limit is None:
+        return "a run cuts what is above its model.max_tokens (--max-tokens N says how many)"
+    longer = sum(length > limit for length in lengths)
+    return f"{longer} of {len(lengths)} ({percent(longer, len(lengths))}) are cut at model.max_tokens={limit}"
 
 
 def reasons(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, task: str) -> Iterator[str]:

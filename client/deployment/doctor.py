@@ -11,6 +11,7 @@ from pathlib import Path
 from client.deployed import policy_of
 from client.deployment import data_findings
 from client.deployment.agent import require_ready
+from client.deployment.wanted import NOTHING, Wanted
 from client.flower.clock import CHECK, against_coordinator
 from client.flower.identity import certificate_for, load_node_key
 from client.offline import stay_offline
@@ -29,8 +30,8 @@ ROLL_DAYS = 120
 """An authority that ends is followed by a new one long before, and every site needs a grant of it."""
 
 
-def examine(config: Path, *, model: str | None = None) -> list[Finding]:
-    """All findings; with an unreadable client.yaml there is only one. `model`: the base model that a run will need."""
+def examine(config: Path, *, wanted: Wanted = NOTHING) -> list[Finding]:
+    """All findings; with an unreadable client.yaml there is only one. `wanted`: what a run will need."""
     try:
         settings = load_client(config)
     except SettingsError as error:
@@ -50,10 +51,10 @@ def examine(config: Path, *, model: str | None = None) -> list[Finding]:
             (CHECK, lambda: against_coordinator(settings)),
             ("disk", lambda: checks.disk(settings.folder)),
             ("device", lambda: checks.device(settings.device or "cpu")),
-            ("base model", lambda: base_model(settings, model)),
+            ("base model", lambda: base_model(settings, wanted)),
             ("data", lambda: data_findings.data(settings)),
             *([("classes", lambda: data_findings.classes(settings))] if has_classes(settings.data.task) else []),
-            ("texts", lambda: data_findings.texts(settings, model)),
+            ("texts", lambda: data_findings.texts(settings, wanted)),
             ("dataset", lambda: data_findings.own_name(settings)),
             ("public size", lambda: data_findings.public_size(settings, policy_of(settings))),
             ("policy", lambda: policy(settings)),
@@ -108,27 +109,30 @@ def startable(settings: ClientSettings) -> Finding:
     return good("settings", f"{settings.site}: warm executor, configuration-only bundles")
 
 
-def base_model(settings: ClientSettings, model: str | None) -> Finding:
+def base_model(settings: ClientSettings, wanted: Wanted) -> Finding:
     """The base model that was asked for, or the first that the policy names by id, is here and allowed."""
     allowed = policy_of(settings).base_models
     if allowed == "any":
         remedy = "Write in policy.yaml which ones: fedlora client doctor --model ID prints the line."
         return doubtful("base model", "any that a task names is loaded", remedy)
-    named = model or next((entry for entry in allowed if not FINGERPRINT.fullmatch(entry)), None)
+    named = wanted.model or next((entry for entry in allowed if not FINGERPRINT.fullmatch(entry)), None)
     if named is None and not allowed:
         remedy = "fedlora client doctor --model ID prints the line for policy.yaml."
         return doubtful("base model", "policy.yaml lists none: every task is refused", remedy)
     if named is None:
         return good("base model", "policy.yaml lists fingerprints; --model ID compares a model with them")
-    found = checks.base_model(ModelSettings(id=named, task=settings.data.task))
-    fingerprint = found.said.rpartition(" ")[2]
-    if found.grade == "good" and named not in allowed and (fingerprint not in allowed or names_a_folder(named)):
+    asked = ModelSettings(id=named, task=settings.data.task, load_dtype=wanted.load_dtype)
+    base = checks.base_here(asked)
+    if isinstance(base, Finding):
+        return base
+    said, fingerprint = checks.said_of_base(asked, base), base.fingerprint
+    if named not in allowed and (fingerprint not in allowed or names_a_folder(named)):
         line = allowing(named, fingerprint, already=allowed)
-        return bad("base model", f"{found.said}, not among base_models in policy.yaml", f"To allow it, write: {line}")
-    if found.grade == "good" and settings.download_models and fingerprint not in allowed:
+        return bad("base model", f"{said}, not among base_models in policy.yaml", f"To allow it, write: {line}")
+    if settings.download_models and fingerprint not in allowed:
         line = allowing(named, fingerprint, already=[entry for entry in allowed if entry != named])
-        return doubtful("base model", f"{found.said}; a hub may change what {named} is", f"Pin it: {line}")
-    return found
+        return doubtful("base model", f"{said}; a hub may change what {named} is", f"Pin it: {line}")
+    return good("base model", said)
 
 
 def allowing(model_id: str, fingerprint: str, *, already: Iterable[str]) -> str:

@@ -1,1 +1,1 @@
-"""Local steps: in what order rows come, at what rate the optimiser moves, and from what state it begins."""
+"""Local steps: what is tried before they are charged, the order of rows, the rate of the optimiser and its state."""

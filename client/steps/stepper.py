@@ -44,7 +44,7 @@ class Stepper:
         self._terms: list[Term] = terms_of(settings, [p for name, p in live.items() if name in pace.sent])
         self._optimizer = with_state(make_optimizer(model, list(live.values()), settings), live, pace.moments)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
-        self._taken = 0
+        self._at = 0
 
     def step(self, *, most_norm: float | None = None) -> None:
         """`most_norm`: clip the gradient to it, terms included."""
@@ -53,12 +53,16 @@ class Stepper:
         if most_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._live.values(), most_norm)
         turn = self._turn
-        share = share_at(self._settings, number=turn.number, rounds=turn.rounds, step=self._taken, steps=self._steps)
+        share = share_at(self._settings, number=turn.number, rounds=turn.rounds, step=self._at, steps=self._steps)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = share * rate
         self._optimizer.step()
+        self.skip()
+
+    def skip(self) -> None:
+        """Leave this step's gradient and go on to the next."""
         self._optimizer.zero_grad(set_to_none=True)
-        self._taken += 1
+        self._at += 1
 
     @property
     def moments(self) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ No model is needed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,6 +76,36 @@ def extent_of(rows: Sequence[Row], examples: Examples, processor: Processor, *, 
         channels, height, width = examples.items[0]["pixel_values"].shape
         return Sides(len(rows), channels, height, width)
     return lengths_of(rows, examples, processor, on=on)
+
+
+SHARES = (50, 90, 95, 99)
+
+
+def percentiles(lengths: Sequence[int]) -> str:
+    """How long most are, for people.
+
+    >>> percentiles([*range(1, 101)]), percentiles([7])
+    ('50/90/95/99 % have at most 50/90/95/99 tokens', '50/90/95/99 % have at most 7/7/7/7 tokens')
+    """
+    ordered = sorted(lengths)
+    places = [max(0, math.ceil(share * len(ordered) / 100) - 1) for share in SHARES]
+    return f"{'/'.join(map(str, SHARES))} % have at most {'/'.join(str(ordered[place]) for place in places)} tokens"
+
+
+def said_of_cutting(rows: Sequence[Row], cut: Examples, tokenizer: Processor, *, on: ModelSettings) -> str:
+    """How long a site's texts are and how many its run cuts: for the site's own log. No text is read further than one
+    token beyond the limit, however long it is, and none makes it fail."""
+    lengths = cut.lengths
+    reached = [rows[index] for index, length in enumerate(lengths) if length >= on.max_tokens]
+    further = cut.task.encode(
+        reached, tokenizer, labels_in(reached), longest=on.max_tokens + 1, padding=cut.padding, each=True
+    )
+    longer = sum(cut.task.length(item) > on.max_tokens for item in further)
+    unlearnt = sum(not learnt(item) for item in cut.items)
+    return (
+        f"{percentiles(lengths)}; {longer} of {len(lengths)} ({percent(longer, len(lengths))}) are cut at "
+        f"model.max_tokens={on.max_tokens}; {unlearnt} have nothing to learn"
+    )
 
 
 def percent(part: int, whole: int) -> str:

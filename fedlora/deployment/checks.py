@@ -9,6 +9,7 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 
@@ -17,6 +18,9 @@ from fedlora.config import ModelSettings
 from fedlora.deployment.findings import Finding, bad, doubtful, good
 from fedlora.deployment.private_files import require_private
 from fedlora.settings import SettingsError
+
+if TYPE_CHECKING:
+    from fedlora.models.base import Base  # with torch, which a coordinator's doctor needs not
 
 FLOWER = "1.39"
 PYTHON = (3, 11)
@@ -131,15 +135,27 @@ def device(name: str) -> Finding:
 
 
 def base_model(wanted: ModelSettings) -> Finding:
-    """The base model is here and whole; its fingerprint is what the other side must have too. It is that of the model
-    as its task loads it, and as `load_dtype` holds it."""
+    """The base model is here and whole; its fingerprint is what the other side must have too."""
+    base = base_here(wanted)
+    return base if isinstance(base, Finding) else good("base model", said_of_base(wanted, base))
+
+
+def base_here(wanted: ModelSettings) -> Base | Finding:
+    """The base as its task loads it and as `load_dtype` holds it, or why it cannot be loaded."""
     from fedlora.models.base import load_base
 
     try:
-        base = load_base(wanted.model_copy(update={"max_tokens": 8, "device": "cpu"}), ("a", "b"))  # no text is read
+        return load_base(wanted.model_copy(update={"max_tokens": 8, "device": "cpu"}), ("a", "b"))  # no text is read
     except SettingsError as error:
         return bad("base model", str(error), "Put the folder there, or fetch it once: hf download ID")
-    return good("base model", f"{wanted.id}: fingerprint {base.fingerprint}")
+
+
+def said_of_base(wanted: ModelSettings, base: Base) -> str:
+    """Its fingerprint, how it is held, and what two people compare where their fingerprints differ."""
+    parts = ", ".join(f"{name} {digest}" for name, digest in base.parts.items())
+    return (
+        f"{wanted.id}: fingerprint {base.fingerprint}, held in {wanted.load_dtype} ({parts}; the rest is its weights)"
+    )
 
 
 def clock() -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from fedlora.adapters.dense import mark_dense, mark_zero
 from fedlora.config import ModelSettings
-from fedlora.models.fingerprint import fingerprint_of
+from fedlora.models.fingerprint import fingerprint_of, parts_of
 from fedlora.models.location import locate as locate
 from fedlora.models.location import not_to_be_had
 from fedlora.models.quiet import quiet_transformers as quiet_transformers
@@ -33,6 +33,8 @@ class Base:
     source: str
     fingerprint: str
     """Of what was loaded, processor included (`fedlora.models.fingerprint`)."""
+    parts: Mapping[str, str]
+    """What it is of besides the weights, each by itself: for people who look for what differs."""
     processor: Processor
     """The very one that the fingerprint is of."""
     padding: int
@@ -62,11 +64,11 @@ def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
     require_complete(loaded.missing, model_id=settings.id)
     if settings.gradient_checkpointing:
         recompute_activations(model, model_id=settings.id)
-    fingerprint = fingerprint_of(model, config.to_dict(), processor)
+    fingerprint, parts = fingerprint_of(model, config.to_dict(), processor), parts_of(config.to_dict(), processor)
     prepare(model.to(device).eval(), settings, outputs=len(labels))
     mark_dense(model, task.dense)
     mark_zero(model, task.zeros)
-    return Base(model.to(device).eval(), source, fingerprint, processor, task.padding(processor))
+    return Base(model.to(device).eval(), source, fingerprint, parts, processor, task.padding(processor))
 
 
 def outline(settings: ModelSettings) -> nn.Module:

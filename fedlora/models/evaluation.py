@@ -11,6 +11,7 @@ from fedlora.config import ModelSettings
 from fedlora.config.compute import Computed
 from fedlora.data.examples import Examples
 from fedlora.models.base import autocast
+from fedlora.models.memory import with_what_fits
 from fedlora.models.reference import referred
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import SettingsError
@@ -33,8 +34,12 @@ def evaluate_examples(model: nn.Module, examples: Examples, *, by: Computed, eac
             f"learn once it is cut at model.max_tokens={by.model.max_tokens}; raise it, or test on others."
         )
     size = min(AT_ONCE, by.train.microbatch_size or AT_ONCE)
-    examples = referred(model, examples, on=by.model, at_once=size, each=each)
-    return evaluate(model, examples.evaluation_batches(size, device=by.model.device), on=by.model)
+    ready = referred(model, examples, on=by.model, at_once=size, each=each)
+
+    def in_batches(most: int) -> Evaluation:
+        return evaluate(model, ready.evaluation_batches(most, device=by.model.device), on=by.model)
+
+    return with_what_fits(model, ("evaluation", by.model), in_batches, asked=min(size, len(ready)))
 
 
 @torch.inference_mode()

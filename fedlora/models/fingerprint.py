@@ -41,6 +41,19 @@ def fingerprint_of(encoder: nn.Module, config: Mapping[str, Any], processor: Pro
     return digest.hexdigest()
 
 
+def parts_of(config: Mapping[str, Any], processor: Processor) -> dict[str, str]:
+    """What else than weights a fingerprint is of, 8 hexadecimal digits each: two sides with unlike fingerprints compare
+    these, and where all are equal it is the weights."""
+    reads = reading(processor)
+    template = reads.pop("chat template", None)
+    kind = "tokenizer" if isinstance(processor, PreTrainedTokenizerBase) else "image processor"
+    named = {"configuration": described(config), kind: reads, "chat template": template}
+    digests = {
+        name: hashlib.blake2b(_canonical(part), digest_size=4).hexdigest() for name, part in named.items() if part
+    }
+    return digests
+
+
 def reading(processor: Processor) -> dict[str, Any]:
     """Everything that decides how this loaded processor makes of a row what the model reads."""
     return _of_tokenizer(processor) if isinstance(processor, PreTrainedTokenizerBase) else _of_images(processor)
@@ -99,5 +112,5 @@ def described(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _canonical(values: Mapping[str, Any]) -> bytes:
+def _canonical(values: object) -> bytes:
     return json.dumps(values, sort_keys=True, default=str).encode()

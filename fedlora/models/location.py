@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from huggingface_hub.constants import HF_HUB_CACHE
+
 from fedlora.models.from_gguf import SUFFIX, folder_of_gguf
 from fedlora.models.from_onnx import SUFFIX as ONNX_SUFFIX
 from fedlora.models.from_onnx import folder_of_onnx
 from fedlora.models.packaged import PACKAGED, packaged_file, packaged_names
 from fedlora.nearest import did_you_mean
 from fedlora.settings import SettingsError
+
+NOT_CACHED = (
+    "couldn't find them in the cached files",
+    "couldn't find it in the cached files",
+    "offline mode is enabled",
+)
+"""How transformers and the hub's client say so."""
 
 
 def locate(model_id: str) -> str:
@@ -53,6 +62,17 @@ def not_to_be_had(model_id: str, error: Exception) -> SettingsError:
         return SettingsError(
             f"model.id={model_id!r} is gated: accept its terms at https://huggingface.co/{model_id}, then run `hf auth "
             "login` and `hf download` where it is loaded; or give a local folder."
+        )
+    if "trust_remote_code" in str(error):
+        return SettingsError(
+            f"model.id={model_id!r} comes with code of its own, and fedlora runs nobody's: it would run beside a "
+            "site's data, on the word of whoever named the model. Choose an architecture that transformers has."
+        )
+    if any(said in str(error) for said in NOT_CACHED):
+        return SettingsError(
+            f"model.id={model_id!r} is not in this machine's cache ({HF_HUB_CACHE}), and it does not ask a hub for it, "
+            f"or cannot: run `hf download {model_id}` where it can, as the same user (HF_HOME moves the cache); or "
+            f"give a local folder, a GGUF file, {packaged_names()}."
         )
     return SettingsError(
         f"cannot load model.id={model_id!r}: {reason} Give a Hugging Face id (with network access), a local folder, a "

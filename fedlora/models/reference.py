@@ -28,6 +28,7 @@ from fedlora.data.examples import Examples
 from fedlora.models.base import autocast
 from fedlora.privacy.masks import every_mask_made
 from fedlora.privacy.quiet import without_randomness
+from fedlora.processes.memory import ran_out_of_memory
 from fedlora.tasks.base import Item, TakesReference
 
 log = logging.getLogger(__name__)
@@ -96,11 +97,12 @@ class Pass:
             yield index, self.completed(items[place], {name: values[place] for name, values in found.items()})
 
     def constants_or_none(self, items: Sequence[Item], length: int) -> dict[str, Tensor] | None:
-        """None where they cannot be computed and `each` says that this is no failure. Nothing of the failure stays."""
+        """None where they cannot be computed and `each` says that this is no failure, or where memory is there for
+        fewer at once. Nothing of the failure stays."""
         try:
             return self.constants(items, length)
-        except Exception:
-            if not self.each:
+        except Exception as error:
+            if not self.each and not (len(items) > 1 and ran_out_of_memory(error)):
                 raise
             log.warning("no reference for %d example(s)", len(items), exc_info=len(items) == 1)
         return None

@@ -42,6 +42,7 @@ from typing import Literal, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from fedlora.models.memory import make_room
 from fedlora.privacy import hooks, linears
 from fedlora.privacy.ghost_norms import squares, weighted, without
 from fedlora.privacy.masks import every_mask_made
@@ -52,6 +53,7 @@ from fedlora.privacy.quiet import require_quiet, without_randomness
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.rehearsal import PerSample, examples_are_alone, not_finite, require_whole_batch
 from fedlora.privacy.supported import FrozenWeightsCheck, require_supported
+from fedlora.processes.memory import ran_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -185,23 +187,32 @@ class PrivateEngine:
             yield from torch.split(indices[shapes_n == shape], size)
 
     def _computable(self, piece: Tensor, loss_per_example: LossPerExample) -> Iterator[PerSample]:
-        """The gradients of a microbatch; where it fails after a rehearsal, of each example by itself that does not."""
+        """The gradients of a microbatch; where it fails after a rehearsal, of each example by itself that does not.
+
+        Where memory is short, whoever has rehearsed or not, of halves of it. What that teaches is forgotten: another
+        microbatch, of this step or a later one, is tried as it would have been.
+        """
         gradients: PerSample | None = None
+        short = False
         try:
             gradients = self._gradients(piece, loss_per_example)
         except Refusal:
             raise
-        except Exception:
-            if not self._rehearsed:
+        except Exception as error:
+            short = len(piece) > 1 and ran_out_of_memory(error)
+            if not self._rehearsed and not short:
                 raise
             log.warning("%d example(s) failed together", len(piece), exc_info=len(piece) == 1)
         if gradients is not None:
             yield gradients
+            return
+        if short:
+            make_room()
         elif len(piece) == 1:
             self.nonfinite_examples += 1
-        else:
-            for one in torch.split(piece, 1):
-                yield from self._computable(one, loss_per_example)
+            return
+        for part in torch.split(piece, len(piece) // 2 if short else 1):
+            yield from self._computable(part, loss_per_example)
 
     def _release(self, totals: Sums, stream: Stream) -> None:
         flat = torch.cat([totals[parameter].flatten() for parameter in self._trained])

@@ -22,14 +22,14 @@ class OpacusHooks:
 
     def __init__(self) -> None:
         self._hooks: Any = None
+        self._modules: list[nn.Linear] = []
         self._parameters: list[nn.Parameter] = []
 
     def attach(self, model: nn.Module) -> list[nn.Parameter]:
         from opacus.grad_sample import GradSampleHooks  # slow to import: only who chooses Opacus waits
 
-        self._parameters = [
-            p for module in trained_linears(model) for p in module.parameters(recurse=False) if p.requires_grad
-        ]
+        self._modules = trained_linears(model)
+        self._parameters = [p for module in self._modules for p in module.parameters(recurse=False) if p.requires_grad]
         self._hooks = GradSampleHooks(model, batch_first=True, loss_reduction="sum", strict=False)
         self._hooks.disable_hooks()
         return self._parameters
@@ -40,12 +40,22 @@ class OpacusHooks:
         self._hooks = None
 
     def begin(self, batch: int) -> None:
-        for parameter in self._parameters:
-            parameter.grad_sample = None  # type: ignore[attr-defined]  # the attribute is Opacus' interface
+        self._forget()
         self._hooks.enable_hooks()
         self._quiet = warnings.catch_warnings()
         self._quiet.__enter__()
         warnings.filterwarnings("ignore", message="Full backward hook is firing")  # first layers have frozen inputs
+
+    def _forget(self) -> None:
+        """What a microbatch that failed in its backward pass has left behind: the next one would be taken for a part
+        of it."""
+        for parameter in self._parameters:
+            parameter.grad_sample = None  # type: ignore[attr-defined]  # the attributes are Opacus' interface
+            parameter._forward_counter = 0  # type: ignore[attr-defined]
+            parameter.__dict__.pop("_current_grad_sample", None)
+        for module in self._modules:
+            module.__dict__.pop("activations", None)
+            module.__dict__.pop("max_batch_len", None)
 
     def end(self) -> dict[Tensor, Gradients]:
         """What the hooks found; p.grad is left in place, for the engine to refuse, where they did not find it all."""

@@ -168,8 +168,9 @@ def require_loaded_base(policy: Policy, task: Task, *, fingerprint: str) -> None
         raise Refusal(
             Code.WRONG_BASE,
             f"{task.model.id!r} on this machine has the fingerprint {fingerprint}, but the coordinator's has "
-            f"{task.fingerprint!r}: weights, configuration, tokenizer or chat template differ. Use the same copy on "
-            "both sides.",
+            f"{task.fingerprint!r}: weights, configuration, tokenizer or chat template differ, both being held in "
+            f"{task.model.load_dtype}. Use the same copy on both sides; `fedlora client doctor --model ID --load-dtype "
+            f"{task.model.load_dtype}` and `fedlora server doctor` say which part it is.",
         )
     if policy.base_models != "any" and task.model.id not in _ids(policy) and fingerprint not in policy.base_models:
         raise _base_refused(policy, task)

@@ -158,6 +158,10 @@ class Report(Settings):
     train_loss: float | None = None
     """Mean loss over the local steps (None under privacy, unless the recipe asks)."""
 
+    skipped_steps: Annotated[int, Since(2)] = Field(0, ge=0, le=LARGEST_COUNT)
+    """Local steps whose loss or gradient was not finite, and which changed nothing. With privacy there are none: such
+    an example counts as zero."""
+
     base_version: int = Field(0, ge=0, le=LARGEST_COUNT)
     """Version of the base that the client now holds."""
 

@@ -17,9 +17,9 @@ from fedlora.data.form import (
     PROMPT_AND_COMPLETION,
     TEXT,
     TEXT_AND_LABEL,
+    TOKENS_AND_TAGS,
     UNPAIRED,
     UNPAIRED_MESSAGES,
-    TOKENS_AND_TAGS,
     Form,
 )
 from fedlora.nearest import nearest

@@ -34,6 +34,9 @@ PARTS: Mapping[str, type[Settings]] = {
 }
 """Fields that are models of their own."""
 
+SELDOM = ("why", "tokens", "skipped_steps")
+"""Fields of a client that stand in its line only where they say something."""
+
 WHOLE = (Receipt, Signature, Evaluation)
 """Read with all that stands there: a signature is over it, or each key is a metric's."""
 
@@ -48,10 +51,12 @@ WRITTEN: Mapping[type[Settings], Callable[[Any], dict[str, Any]]] = {
 def line_of(record: RoundRecord) -> dict[str, Any]:
     """The record, and its bytes in sum for whoever reads the file."""
     clients = [_plain(client) for client in record.clients]
+    for client in clients:
+        for name in [name for name in SELDOM if client[name] in (None, 0)]:
+            del client[name]
     whole = {**_plain(record), "clients": clients, "bytes_up": record.bytes_up, "bytes_down": record.bytes_down}
-    for values, rare in ((whole, "lr"), *((client, name) for client in clients for name in ("why", "tokens"))):
-        if values[rare] is None:
-            del values[rare]
+    if whole["lr"] is None:
+        del whole["lr"]
     return whole
 
 

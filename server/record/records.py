@@ -39,6 +39,8 @@ class ClientRecord:
     tokens: int | None = None
     """Learnt tokens of its examples, where clients are weighted by them."""
     train_loss: float | None = None
+    skipped_steps: int = 0
+    """Its local steps that were not finite and changed nothing."""
     packing: Packing | None = None
     """How its update was packed and what that lost, as reported by the client."""
     resources: DeviceSettings | None = None

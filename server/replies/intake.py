@@ -176,6 +176,7 @@ class ReplyValidator:
             received=report.received,
             tokens=report.tokens,
             train_loss=report.train_loss,
+            skipped_steps=report.skipped_steps,
             packing=report.packing,
             resources=report.resources,
             machine=report.machine,

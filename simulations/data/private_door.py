@@ -6,7 +6,7 @@ it is every site, and nothing of this has seen any data.
 
 from __future__ import annotations
 
-from client.training import rehearse_task
+from client.steps.rehearsed import rehearse_task
 from fedlora.adapters import write
 from fedlora.config import Recipe
 from fedlora.models.loaded_model import LoadedModel

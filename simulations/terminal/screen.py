@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -112,7 +111,7 @@ def figures(metric: Metric, score: str, loss: str) -> str:
 
 
 def line(record: RoundRecord, metric: Metric) -> str:
-    """One round as a line of the table; who did not train follows with its reason."""
+    """One round as a line of the table; who did not train, or not in every step, follows with the reason."""
     quality = record.evaluation
     score, loss = (f"{quality.value(metric.name):.4f}", f"{quality.loss:.4f}") if quality else ("-", "-")
     error = "-" if record.aggregation_error is None else f"{record.aggregation_error:.1e}"
@@ -120,5 +119,6 @@ def line(record: RoundRecord, metric: Metric) -> str:
     traffic = f"{record.bytes_up / 1e6:>7.2f}  {record.bytes_down / 1e6:>7.2f}"
     told = f"{record.round:>5}  {figures(metric, score, loss)}"
     text = f"{told}  {clients}  {error:>10}  {traffic}  {record.seconds:>6.1f}"
-    missing = Counter(f"{c.client} {c.outcome}: {c.code}" for c in record.clients if c.outcome != "trained")
-    return text + "".join(f"\n         {reason}" for reason in sorted(missing))
+    missing = {f"{c.client} {c.outcome}: {c.code}" for c in record.clients if c.outcome != "trained"}
+    skipped = {f"{c.client} skipped {c.skipped_steps} steps: not finite" for c in record.clients if c.skipped_steps}
+    return text + "".join(f"\n         {reason}" for reason in sorted(missing | skipped))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,13 @@ def test_a_site_hears_of_its_conversations_and_of_the_base_as_its_task_loads_it(
     _, site, model = sides
     found = findings(client, site / "client.yaml", "--model", model)
     assert "class" not in " ".join(f"{item['check']} {item['said']} {item['remedy']}" for item in found.values())
-    assert (found["base model"]["grade"], found["base model"]["said"]) == (
-        "good", f"{model}: fingerprint {fingerprint(model)}",
+    base = found["base model"]
+    assert (base["grade"], base["said"].partition(" (")[0]) == (
+        "good", f"{model}: fingerprint {fingerprint(model)}, held in float32",
     )  # fmt: skip
+    assert re.search(r"\(configuration \w{8}, tokenizer \w{8}, chat template \w{8}; the rest is", base["said"])
+    held = findings(client, site / "client.yaml", "--model", model, "--load-dtype", "bfloat16")["base model"]["said"]
+    assert held.startswith(f"{model}: fingerprint {fingerprint(model, 'bfloat16')}, held in bfloat16 (")
     assert found["texts"]["grade"] == "doubtful"
     assert "1 of 121 teach nothing" in found["texts"]["said"]
     assert "anybody?" in found["texts"]["said"]
@@ -84,7 +89,8 @@ def test_a_coordinator_hears_of_its_test_set_and_of_the_fingerprint_that_sites_m
     found = findings(server, config)
     assert "classes" not in found
     assert (found["test set"]["grade"], found["test set"]["said"]) == ("doubtful", "none")
-    assert found["base model of first"]["said"].endswith(fingerprint(model, load_dtype))
+    said = found["base model of first"]["said"]
+    assert f"fingerprint {fingerprint(model, load_dtype)}, held in {load_dtype} (" in said
     declare(config, held_out={"file": str(tmp_path / "chats.jsonl"), "task": "causal-lm", "format": "messages"})
     assert findings(server, config)["test set"]["said"] == "121 examples to test on"
     said = look_before(load_server(config), recipe)

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from client.deployed import policy_of
 from client.deployment.doctor import examine
 from client.deployment.enroll import accept, ask
+from client.deployment.wanted import Wanted
 from client.own_rows import own_rows, require_own_name
 from client.settings import load_client
 from fedlora.cli import load_command
@@ -86,8 +87,10 @@ def test_the_doctor_says_the_classes_with_their_shares_and_those_that_are_writte
 def test_the_doctor_says_how_long_texts_are_by_a_models_tokenizer(grant, tmp_path, tiny_model):
     accept(tmp_path / "site", grant, train=write(tmp_path / "train.csv", [*lines(50), "the flight " * 30 + ",yes"]))
     assert "the longest has 330 characters" in finding(tmp_path / "site", "texts").said
-    found = examine(tmp_path / "site" / "client.yaml", model=tiny_model)
-    assert "the longest has 62 tokens" in next(one.said for one in found if one.check == "texts")
+    found = examine(tmp_path / "site" / "client.yaml", wanted=Wanted(tiny_model, max_tokens=16))
+    said = next(one.said for one in found if one.check == "texts")
+    assert "the longest has 62 tokens, 50/90/95/99 % have at most " in said
+    assert said.endswith("1 of 51 (2 %) are cut at model.max_tokens=16")
 
 
 def test_who_takes_a_grant_is_told_which_rows_are_malformed(grant, tmp_path):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.training import Protection, private_steps, rehearse_privately
+from client.steps.rehearsed import rehearse_privately
+from client.training import Protection, private_steps
 from fedlora.adapters import initial_adapter, set_trainable, write
 from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
 from fedlora.data.examples import Examples, concatenate, encoded

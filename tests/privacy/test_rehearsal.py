@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from client.steps.rehearsed import rehearse_privately, require_moving
 from client.steps.stepper import Pace
 from client.steps.turn import Turn
-from client.training import Protection, rehearse_privately, require_moving, train_adapter_privately
+from client.training import Protection, train_adapter_privately
 from fedlora.adapters.live import parameters_of
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.models.base import load_base

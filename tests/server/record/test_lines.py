@@ -37,7 +37,7 @@ PACKINGS = st.builds(
 CLIENTS = st.builds(
     ClientRecord, client=st.text(min_size=1), node=COUNTS, code=st.none() | st.text(), why=st.none() | st.text(),
     examples=COUNTS, bytes_up=COUNTS, bytes_down=COUNTS, seconds=NUMBERS, received=st.none() | EVALUATIONS,
-    train_loss=st.none() | NUMBERS, packing=st.none() | PACKINGS,
+    train_loss=st.none() | NUMBERS, skipped_steps=COUNTS, packing=st.none() | PACKINGS,
     resources=st.none() | st.builds(DeviceSettings, r=st.none() | st.integers(1, 99), transfer_s=st.floats(1, 99)),
     machine=st.none() | MACHINES, receipt=st.none() | RECEIPTS, signature=st.none() | st.builds(Signature),
     change_norm=st.none() | NUMBERS,

@@ -1,0 +1,22 @@
+"""What a run will need of a site, as its administrator was told: `fedlora client doctor` looks at the site for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+LoadDtype = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Settings of a recipe's `model`; without an id, what policy.yaml allows is looked at."""
+
+    model: str | None = None
+    load_dtype: LoadDtype = "float32"
+    """It decides the fingerprint, as the id does."""
+    max_tokens: int | None = None
+    """Where a run cuts; None where nobody has said."""
+
+
+NOTHING = Wanted()
