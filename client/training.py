@@ -22,6 +22,7 @@ from fedlora.config.privacy import PrivacySettings
 from fedlora.data.examples import COMPANIES, Examples, invented
 from fedlora.models.base import autocast, computes_in
 from fedlora.models.reference import referred
+from fedlora.plugins.optimizers import plug_in_optimizer
 from fedlora.privacy.dropout import require_no_dropout
 from fedlora.privacy.engine import LossPerExample, PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
@@ -200,7 +201,8 @@ def require_moving(
     """Refuse a learning rate that is not finite, or with which a step of C (of AdamW: of 1) leaves a parameter as it is
     in float32. What is then released would be nothing, and paid for."""
     for group in make_optimizer(model, parameters, settings).param_groups:
-        step = group["lr"] * (1.0 if settings.optimizer == "adamw" else clip)
+        longest = {"adamw": 1.0, "sgd": clip}.get(settings.optimizer, max(1.0, clip))
+        step = group["lr"] * longest
         for parameter in group["params"]:
             if not math.isfinite(step) or torch.equal(parameter.detach() + step, parameter):
                 raise Refusal(
@@ -263,6 +265,8 @@ def make_optimizer(
         {"params": [p for p in parameters if id(p) in dense], "lr": settings.head_lr or settings.lr},
     ]
     used = [group for group in groups if group["params"]]
+    if settings.has_own_optimizer:
+        return plug_in_optimizer(used, settings)
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(used, lr=settings.lr, weight_decay=settings.weight_decay)
     return torch.optim.SGD(used, lr=settings.lr, momentum=settings.momentum)

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from fedlora import __version__
 from fedlora.nearest import did_you_mean
+from fedlora.plugins.gate import open_to
 from fedlora.settings import RunError, SettingsError
 from fedlora.units_path import add_units_to_path
 
@@ -45,10 +46,13 @@ COMMANDS = {
     "admin": ("server.commands.admin:admin", "Set up a coordinator; approve, list and revoke sites; back up."),
     "client": ("client.deployment.commands:app", "Set up and run a site: enroll, accept, up, doctor."),
     "dashboard": ("server.dashboard.commands:app", "Watch and control runs in a browser; users and API tokens."),
+    "plugins": ("fedlora.plugins.commands:plugins", "List what installed packages add, and how a site allows it."),
     "config": ("simulations.commands.config:app", "Check a recipe, or explain every setting."),
 }
 
 
+SERVICES = ("server", "admin", "client", "dashboard")
+"""Commands that act on other people's recipes and messages: whose code they may load, their own settings say."""
 SLOW_TO_LOAD = ("init", "simulate", "find-lr", "compare")
 """Commands that import torch, transformers and Flower, which takes seconds: a message tells the user."""
 
@@ -71,6 +75,8 @@ class LazyGroup(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if name in SLOW_TO_LOAD and sys.stderr.isatty() and "--help" not in args:
             typer.secho(f"fedlora {__version__}: loading ...", fg="bright_black", err=True)
+        if name not in SERVICES:
+            open_to("any")
         return name, command and load_command(str(name)), rest
 
 

@@ -23,6 +23,7 @@ from fedlora.files import write_atomically
 from fedlora.folder_names import folder_name
 from fedlora.models.base import usable_device
 from fedlora.models.loaded_model import loaded_model
+from fedlora.plugins.gate import open_to
 from fedlora.protocol.versions import recorded
 from fedlora.tasks.registry import task_named
 from server.coordinate import Coordination, coordinate
@@ -69,6 +70,7 @@ def prepare(recipe: Recipe, *, compute: ComputeSettings = OWN, say: Callable[[st
 
     `say` hears what is in the data before the model is loaded.
     """
+    open_to("any")  # this process is a person's own, and so are its data
     require_sensible(case_of(recipe))
     usable_device(compute.placed(recipe).model.device)
     for remark in former_remarks(recipe):

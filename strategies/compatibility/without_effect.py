@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fedlora.config import DataSettings
 from fedlora.config.preference import PreferenceSettings
-from fedlora.data.packaged import PACKAGED
+from fedlora.data.packaged import is_packaged
 from fedlora.tasks.registry import has_classes
 from strategies.compatibility.case import Case
 from strategies.compatibility.rule import Holds, Rule
@@ -105,7 +105,7 @@ DATA = (
     *(
         _idle(
             f"data.{column}={{c.recipe.data.{column}}}",
-            lambda c, column=column: c.recipe.data.source in PACKAGED and _named(c, column),  # type: ignore[misc]
+            lambda c, column=column: is_packaged(c.recipe.data.source) and _named(c, column),  # type: ignore[misc]
             beside="data.source={c.recipe.data.source}, which is a packaged corpus",
             instead="data.source with the path of your own file",
             example=(f"data.{column}=tweet", "data.source=airlines"),
