@@ -30,6 +30,12 @@ COMMANDS = {
     "find-lr": ("simulations.commands.find_lr:find_lr", "Find a learning rate for a recipe by short runs."),
     "compare": ("simulations.commands.simulate:compare", "Compare finished or new runs: table, CSV, picture."),
     "export": ("fedlora.exports.commands:export", "Export a run for PEFT, vLLM, llama.cpp, Ollama, or merged."),
+    "predict": ("fedlora.results.commands:predict", "Answer the rows of a file with a run's result."),
+    "eval": (
+        "fedlora.results.commands:evaluate",
+        "Measure a run's result on a file: by class, by client, by its base.",
+    ),
+    "chat": ("fedlora.results.commands:chat", "Talk to a language model that a run made, beside its base."),
     "strategies": ("strategies.commands:strategies", "List the strategies: what each trains, sends and guarantees."),
     "probe": ("strategies.commands:probe_adapters", "Is averaging a PEFT adapter type exact?"),
     "wire": ("simulations.commands.wire:app", "Show a message's contents; plan the bytes a recipe will send."),
