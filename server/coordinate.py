@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from server.initial.first_step import first_step
 from server.record.before import write_before
 from server.record.checkpoint import Progress
 from server.record.journal import Journal
-from server.record.records import Event, EventCallback
+from server.record.records import Event, EventCallback, RoundFinished
 from server.replies.intake import SiteOf, Verify
 from server.requests.declared import Declared, planned_for
 from server.requests.outgoing import RunConstants
@@ -81,7 +81,11 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     shape = shape_of(needs.loaded_model.model, needs.loaded_model.template, recipe)
     ranks = planned(planned_for(recipe, needs.declared, shape), shape, needs.site_of)
     brief = replace(constants(needs), ranks=ranks)
-    rounds = Rounds(recipe, brief, strategy, progress, run_context(journal, needs))
+    context, running = run_context(journal, needs), list[Rounds]()
+    if recipe.rounds.export_every is not None:
+        context = replace(context, watch=exporting(running, recipe, needs, journal, watch=context.watch))
+    rounds = Rounds(recipe, brief, strategy, progress, context)
+    running.append(rounds)
     with recorded(rounds, recipe, needs, journal):
         try:
             rounds.start(grid)
@@ -160,6 +164,21 @@ def export(folder: Path, state: State, recipe: Recipe, needs: Coordination, *, s
         max_tokens=recipe.model.max_tokens,
         privacy=privacy_note(recipe, spent),
     )
+
+
+def exporting(
+    running: Sequence[Rounds], recipe: Recipe, needs: Coordination, journal: Journal, *, watch: EventCallback
+) -> EventCallback:
+    """`watch`, and before it the folder peft_N of every round N that `rounds.export_every` names, and of the last."""
+    every, last = recipe.rounds.export_every or 1, recipe.rounds.count
+
+    def watched(event: Event) -> None:
+        if isinstance(event, RoundFinished) and (event.record.round % every == 0 or event.record.round == last):
+            state, number = running[0].progress.state, event.record.round
+            export(needs.folder / f"peft_{number}", state, recipe, needs, spent=journal.spent())
+        watch(event)
+
+    return watched
 
 
 def load_state(loaded_model: LoadedModel, run: str, state: State) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from pydantic import Field
 
+from fedlora.protocol.versions import Since
 from fedlora.settings import Settings
 
 
@@ -46,6 +48,10 @@ class RoundSettings(Settings):
 
     evaluate_every: int = Field(1, ge=1)
     """Evaluate the global adapter on the shared test set every this many rounds (and after the last)."""
+
+    export_every: Annotated[int | None, Since(2)] = Field(None, ge=1)
+    """Write the adapter of every so many rounds, and of the last, to a folder of its own, `peft_N` in the run's. None:
+    the newest alone, in `adapter`."""
 
     def asked(self, connected: int) -> int:
         """How many of the connected clients a round asks."""
