@@ -65,7 +65,11 @@ def read_whole(source: str, columns: Columns, *, labels: Collection[str] | None 
     For whoever has the files before them: simulations, a coordinator's test set. Whether it raises depends on single
     rows, so a site that trains under privacy never asks this.
     """
-    files = read_files(source, columns)
+    return whole(source, read_files(source, columns), columns, labels=labels)
+
+
+def whole(source: str, files: Sequence[File], columns: Columns, *, labels: Collection[str] | None = None) -> Read:
+    """`read_whole` of tables that are in memory."""
     for file in files:
         require_columns(file.table.absent, columns, file)
     read = _read(source, files, columns, labels)
@@ -114,6 +118,8 @@ class File:
     path: Path
     table: Table
     client: str | None = None
+    lines: bool = True
+    """Whether a row is known by its line; otherwise by its number."""
 
     def rows(self, columns: Columns) -> Iterator[Row | Complaint]:
         """The form's cells, and the client: the column's, or the file's."""
@@ -135,9 +141,9 @@ class File:
 
     def _place(self, line: int) -> str:
         suffix = self.path.suffix.lower()
-        if suffix not in READERS:  # an image, which is a row by itself
+        if suffix not in READERS and self.lines:  # an image, which is a row by itself
             return str(self.path)
-        return f"{self.path} row {line}" if suffix == ".parquet" else f"{self.path}:{line}"
+        return f"{self.path} row {line}" if suffix == ".parquet" or not self.lines else f"{self.path}:{line}"
 
 
 def read_files(source: str, columns: Columns) -> list[File]:
