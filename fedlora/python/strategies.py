@@ -40,4 +40,11 @@ def about(strategy: object, name: str) -> About:
     """Of a strategy that is built (`strategies.base.Strategy`)."""
     traits, trained = strategy.traits, strategy.trains(1)  # type: ignore[attr-defined]  # found by name, not imported
     said = (type(strategy).__doc__ or "").strip().partition("\n")[0]
-    return About(name, tuple(sorted(trained)), traits.exact, traits.example_level_dp, traits.paper, said)
+    return About(
+        name,
+        tuple(sorted(factor.value for factor in trained)),
+        traits.exact,
+        traits.example_level_dp,
+        traits.paper,
+        said,
+    )

@@ -25,7 +25,7 @@ from fedlora.data.tables.table import Complaint
 from fedlora.nearest import did_you_mean, nearest
 from fedlora.results.base import Results
 from fedlora.settings import SettingsError
-from fedlora.tasks.registry import TASKS
+from fedlora.tasks.registry import forms_of
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Naming:
 
     def forms(self) -> tuple[Form, ...]:
         """Those that the source may have: the chosen one, or any that the task reads."""
-        return TASKS[self.task].forms if self.data.format is None else (form_for(self.data.format, self.task),)
+        return forms_of(self.task) if self.data.format is None else (form_for(self.data.format, self.task),)
 
     def columns(self, form: Form, source: str) -> Columns:
         known = {column: name for column, name in (self.data.columns or {}).items() if column in form.columns}
