@@ -9,6 +9,7 @@ from fedlora.plugins.names import Kind, is_plug_in, registered, target_of
 from fedlora.settings import SettingsError, parse
 from fedlora.tasks.base import TaskKind
 from fedlora.tasks.registry import NEEDED
+from simulations.commands.recipes import settings_of
 from strategies.registry import build
 from tests.plugins.places import installed
 
@@ -79,3 +80,10 @@ def test_what_a_task_of_others_must_have_is_what_the_protocol_lists():
 
 def test_registrations_are_those_of_this_python():
     assert all("boom" not in registered(kind) for kind in Kind)
+
+
+def test_the_manual_of_a_setting_names_what_is_installed_for_it(tmp_path, monkeypatch):
+    with installed(monkeypatch, tmp_path, {"fedlora.optimizers": {"calm-adam": "fedlora_calm:calm_adam"}}):
+        meanings = {key: meaning for key, _, meaning in settings_of(Recipe)}
+    assert meanings["train.optimizer"].endswith("Installed here: calm-adam.")
+    assert "Installed here" not in meanings["train.lr"]
