@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,8 +76,9 @@ class Federated:
         self._continuity = continuity
         self._policy = policy
         self._name = name
-        self._own_folder = None if folder else tempfile.TemporaryDirectory(prefix="fedlora-")
-        self._folder = Path(folder or self._own_folder.name)  # type: ignore[union-attr]  # one of the two is there
+        self._folder = Path(folder or tempfile.mkdtemp(prefix="fedlora-"))
+        if folder is None:
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._turns = Turns()
         self._received: Received | None = None
         self._loss = math.nan
