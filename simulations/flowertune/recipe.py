@@ -17,7 +17,6 @@ from simulations.flowertune.settings import Found, mapped
 DROPOUT, CLIP, LEAST_NODES = 0.075, 1.0, 2
 """What the app's models.py, transformers' Trainer and Flower's FedAvg have where nobody sets it."""
 TESTED = 0.05
-CLIENTS = 20
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,8 @@ def clients_in(flower: Mapping[str, Any]) -> int | None:
 
 def recipe_of(app: App, source: str, *, faithful: bool, clients: int | None) -> tuple[Recipe, str]:
     """The recipe, and its text as a file: only what is set, and why. SettingsError where a value cannot be."""
+    if clients is None and app.clients is None:
+        raise SettingsError("--clients is missing: pyproject.toml names no federation with options.num-supernodes.")
     steps, batch = app.found.settings["train.steps"], app.found.settings["train.batch_size"]
     dotted: dict[str, Any] = {
         "name": app.name,
@@ -71,7 +72,7 @@ def recipe_of(app: App, source: str, *, faithful: bool, clients: int | None) -> 
         "data.source": source,
         "data.format": "prompt-completion" if faithful else "messages",
         "data.partition": "iid",
-        "data.clients": clients or app.clients or CLIENTS,
+        "data.clients": clients or app.clients,
         "data.held_out": TESTED,
         "data.test_fraction": TESTED,
         "strategy.name": "fedavg",

@@ -47,6 +47,10 @@ PLAIN = {
 """Keys whose one value changes nothing; another one is not mapped."""
 
 
+NEEDED = ("model.name", "train.learning-rate-max", "train.seq-length", "model.lora.peft-lora-r", "num-server-rounds")
+"""What no recipe should have by its own defaults instead."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What became of an app's configuration."""
@@ -84,6 +88,8 @@ def mapped(config: Mapping[str, Any]) -> Found:
             "them: take them out of a copy of pyproject.toml, and set what they stand for in the recipe."
         )
     plain = {key.replace("_", "-"): value for key, value in config.items()}
+    if missing := [key for key in NEEDED if key not in plain]:
+        raise SettingsError(f"the app does not set {', '.join(missing)}: it is no app of FlowerTune's kind.")
     add_batch(found, plain)
     for key, add in SPECIAL.items():
         if key in plain:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,10 @@ from tests.chats import save_chat_model
 from tests.federations import run
 from tests.flowertune.moved import APP
 
-CONFIG = {"model.name": "m", f"{ARGUMENTS}max-steps": 10, BATCH: 16}
+CONFIG = {
+    "model.name": "m", "model.lora.peft-lora-r": 8, "train.learning-rate-max": 1e-4, "train.seq-length": 64,
+    "num-server-rounds": 3, f"{ARGUMENTS}max-steps": 10, BATCH: 16,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -66,7 +70,15 @@ def test_a_key_that_nobody_knows_is_refused_by_name():
 
 def test_epochs_without_steps_are_refused():
     with pytest.raises(SettingsError, match="max-steps is not set"):
-        mapped({"model.name": "m", BATCH: 16})
+        mapped({key: value for key, value in CONFIG.items() if "max-steps" not in key})
+
+
+def test_no_default_of_a_recipe_stands_in_for_what_an_app_leaves_out():
+    with pytest.raises(SettingsError, match=r"does not set train\.learning-rate-max, num-server-rounds"):
+        mapped({key: value for key, value in CONFIG.items() if "rate" not in key and "rounds" not in key})
+    read = replace(app_in(APP), clients=None)
+    with pytest.raises(SettingsError, match="--clients is missing"):
+        recipe_of(read, "rows.jsonl", faithful=True, clients=None)
 
 
 @pytest.mark.parametrize(
