@@ -50,7 +50,7 @@ COMMANDS = {
 }
 
 
-SLOW_TO_LOAD = ("init", "simulate", "find-lr", "compare")
+SLOW_TO_LOAD = ("init", "import-flowertune", "simulate", "find-lr", "compare")
 """Commands that import torch, transformers and Flower, which takes seconds: a message tells the user."""
 
 

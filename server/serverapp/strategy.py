@@ -203,7 +203,7 @@ class OwnApp(FedAvg):
         if (Factor.R in self.strategy.trains(1)) != cored:
             raise SettingsError(
                 f"{type(self).__name__} averages a core R between fixed A and B, which PEFT's LoRA has not: put one in "
-                "with fedlora.adapters.inject (adapter.kind: lora_xs) and send it as lora_R, or run a recipe instead."
+                "on both sides, initial_arrays=ArrayRecord(fedlora.flower.add_core(model))."
                 if not cored
                 else f"the arrays hold a core lora_R, which {type(self).__name__} does not train; take FedSB."
             )

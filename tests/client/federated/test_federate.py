@@ -9,7 +9,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
-from peft import get_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
 from torch import nn
 
 import fedlora.flower
@@ -96,6 +96,25 @@ def test_a_loop_of_ones_own_does_what_the_app_alone_does(tmp_path):
             assert len(seen) == 2
     first, second = (r.arrays.to_torch_state_dict() for r in results)
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_core_in_a_users_own_model_is_averaged_exactly(tmp_path):
+    """Fed-SB: r² numbers a matrix travel up, and what is saved is plain LoRA for the original base."""
+    models = [peft_model() for _ in range(3)]
+    arrays = ArrayRecord(fedlora.flower.add_core(models[2]))
+    for model in models[:2]:
+        fedlora.flower.add_core(model, seed=7)  # replaced by what is received
+    members = [federate(trainer_of(number, tmp_path, models[number])) for number in (0, 1)]
+    result = run(fedlora.flower.FedSB(fraction_evaluate=0.0), members, num_rounds=1, initial_arrays=arrays)
+    before, after = arrays.to_torch_state_dict(), result.arrays.to_torch_state_dict()
+    assert all(torch.equal(after[key], before[key]) != ("lora_R" in key) for key in before)
+    assert result.train_metrics_clientapp[1]["aggregation-error"] < 1e-6
+    folder = fedlora.flower.save(models[2], result.arrays, tmp_path / "saved")
+    receive(models[2], result.arrays)
+    ids = torch.tensor([[1, 2, 3, 4]])
+    loaded = PeftModel.from_pretrained(base_model(), folder)
+    with torch.no_grad():
+        assert torch.allclose(loaded.eval()(ids).logits, models[2].eval()(ids).logits, atol=1e-5)
 
 
 def FedIT1() -> object:
