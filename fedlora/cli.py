@@ -25,6 +25,7 @@ from fedlora.units_path import add_units_to_path
 
 COMMANDS = {
     "init": ("simulations.commands.init:init", "Inspect a data file and write a recipe for it."),
+    "import-flowertune": ("simulations.commands.import_flowertune:import_flowertune", "A FlowerTune app as a recipe."),
     "simulate": ("simulations.commands.simulate:simulate", "Run a recipe: coordinator and clients in one process."),
     "recipes": ("simulations.commands.recipes:recipes", "List the packaged recipes, with a sentence each."),
     "find-lr": ("simulations.commands.find_lr:find_lr", "Find a learning rate for a recipe by short runs."),
@@ -59,7 +60,7 @@ COMMANDS = {
 
 SERVICES = ("server", "admin", "client", "dashboard")
 """Commands that act on other people's recipes and messages: whose code they may load, their own settings say."""
-SLOW_TO_LOAD = ("init", "simulate", "find-lr", "compare")
+SLOW_TO_LOAD = ("init", "import-flowertune", "simulate", "find-lr", "compare")
 """Commands that import torch, transformers and Flower, which takes seconds: a message tells the user."""
 
 

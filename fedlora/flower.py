@@ -3,6 +3,7 @@
     FedIT FFALoRA FedSVD FedExLoRA FLoRA ...   every strategy of the registry, in a ServerApp of one's own
     receive(model, message)                    in the ClientApp, where set_peft_model_state_dict stood
     save(model, arrays, folder)                in evaluate_fn, where model.save_pretrained stood
+    add_core(model), tensors_of(model)         for FedSB: its core in a PeftModel, and arrays with it
     rounds(recipe, model, folder)              the whole loop of a recipe, in a ServerApp of one's own
     client_app(find_site)                      its clients
 
@@ -17,6 +18,8 @@ from typing import Any
 from fedlora.units_path import add_units_to_path
 
 PLACES = {
+    "add_core": "fedlora.own_apps.core",
+    "tensors_of": "fedlora.own_apps.core",
     "receive": "fedlora.own_apps.receive",
     "save": "fedlora.own_apps.save",
     "rounds": "server.serverapp.own_rounds",

@@ -7,14 +7,16 @@
         trainer.train()
 
 In the loop `is_running` waits for a round, loads what was sent into the trainer's model and freezes what does not
-train; its next call sends what was trained. `client.app` is then the messages' way in, in another thread of the process.
+train; its next call sends what was trained. `client.app` is then the messages' way in, in another thread.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,9 +54,9 @@ def federate(
 ) -> Federated:
     """The client of a `transformers.Trainer`, or of one of TRL's, whose model is a PeftModel.
 
-    `between_rounds`: what becomes of optimiser and schedule (`client.federated.rounds`). `policy`: the site's, as a file
-    or the object; Refusal where it trains with privacy only. `folder`: where what a lossy codec drops is kept, which
-    ends with the process when not given. SettingsError for a model without LoRA, and for `privacy`, which no such
+    `between_rounds`: what becomes of optimiser and schedule (`client.federated.rounds`). `policy`: the site's, as a
+    file or the object; Refusal where it trains with privacy only. `folder`: where what a lossy codec drops is kept;
+    it ends with the process when not given. SettingsError for a model without LoRA, and for `privacy`, which no such
     trainer can have.
     """
     refuse_privacy(privacy, trainer)
@@ -74,8 +76,9 @@ class Federated:
         self._continuity = continuity
         self._policy = policy
         self._name = name
-        self._own_folder = None if folder else tempfile.TemporaryDirectory(prefix="fedlora-")
-        self._folder = Path(folder or self._own_folder.name)  # type: ignore[union-attr]  # one of the two is there
+        self._folder = Path(folder or tempfile.mkdtemp(prefix="fedlora-"))
+        if folder is None:
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._turns = Turns()
         self._received: Received | None = None
         self._loss = math.nan
@@ -145,11 +148,11 @@ class Federated:
         order = received.order or plain_order()
         arrays = answer_of(received, order, live.read(self._trainer.model), name=self._name, folder=self._folder)
         record = ArrayRecord({key: Array(a.dtype, a.shape, a.stype, a.data) for key, a in arrays.items()})
-        metrics: dict[str, float | int] = {"num-examples": len(self._trainer.train_dataset)}
+        metrics: dict[str, int | float | list[int] | list[float]] = {"num-examples": len(self._trainer.train_dataset)}
         loss = last_loss(self._trainer, self._loss)
         if math.isfinite(loss):
             metrics["train_loss"] = loss
-        return RecordDict({"arrays": record, "metrics": MetricRecord(metrics)})  # type: ignore[dict-item]
+        return RecordDict({"arrays": record, "metrics": MetricRecord(metrics)})
 
 
 def plain_order() -> Order:
@@ -173,6 +176,6 @@ def last_loss(trainer: Any, known: float) -> float:
     return float(logged[-1]) if logged else known
 
 
-def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+def numbers(metrics: Mapping[str, Any]) -> dict[str, int | float | list[int] | list[float]]:
     """What Flower's MetricRecord takes of a trainer's metrics."""
     return {key: float(value) for key, value in metrics.items() if isinstance(value, int | float)}

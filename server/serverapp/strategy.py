@@ -203,7 +203,7 @@ class OwnApp(FedAvg):
         if (Factor.R in self.strategy.trains(1)) != cored:
             raise SettingsError(
                 f"{type(self).__name__} averages a core R between fixed A and B, which PEFT's LoRA has not: put one in "
-                "with fedlora.adapters.inject (adapter.kind: lora_xs) and send it as lora_R, or run a recipe instead."
+                "on both sides, initial_arrays=ArrayRecord(fedlora.flower.add_core(model))."
                 if not cored
                 else f"the arrays hold a core lora_R, which {type(self).__name__} does not train; take FedSB."
             )
@@ -217,7 +217,8 @@ class OwnApp(FedAvg):
     def _with_order(self, message: Message, order: Order) -> Message:
         node = message.metadata.dst_node_id
         own = order.model_copy(update={"used_round": self._used.get(node, 0)})
-        config = ConfigRecord({**message.content[self.configrecord_key], JSON_KEY: own.model_dump_json()})
+        config = ConfigRecord(dict(message.content.config_records[self.configrecord_key]))
+        config[JSON_KEY] = own.model_dump_json()
         content = RecordDict({**message.content, self.configrecord_key: config})
         return Message(content=content, message_type=message.metadata.message_type, dst_node_id=node)
 
@@ -256,12 +257,11 @@ def recipe_of(name: str, options: Mapping[str, Any], ours: Arguments) -> Recipe:
 
 def common(records: list[RecordDict]) -> list[RecordDict]:
     """Only the metrics that everybody gave, as a number or as a list of one length."""
-    shapes = [{key: kind_of(value) for key, value in record["metrics"].items()} for record in records]  # type: ignore[union-attr]  # a MetricRecord of ours
+    given = [record.metric_records["metrics"] for record in records]
+    shapes = [{key: kind_of(value) for key, value in metrics.items()} for metrics in given]
     shared = {key for key, shape in shapes[0].items() if all(other.get(key) == shape for other in shapes)}
-    return [
-        RecordDict({"metrics": MetricRecord({key: value for key, value in record["metrics"].items() if key in shared})})  # type: ignore[union-attr, arg-type]
-        for record in records
-    ]
+    kept = ({key: value for key, value in metrics.items() if key in shared} for metrics in given)
+    return [RecordDict({"metrics": MetricRecord(metrics)}) for metrics in kept]
 
 
 def kind_of(value: object) -> int:
