@@ -16,7 +16,7 @@ from fedlora.data.form import Columns, Form
 from fedlora.data.images.cells import checked, content_of
 from fedlora.data.images.decoding import ImageError
 from fedlora.data.images.files import images_below
-from fedlora.data.images.folder import ENDINGS, every_image
+from fedlora.data.images.folder import ENDINGS, SPLITS, every_image, images_in
 from fedlora.data.packaged import PACKAGED
 from fedlora.data.row import Row
 from fedlora.data.rows import files_of, packaged_rows, read_files
@@ -107,8 +107,14 @@ def client_column(source: str, naming: Naming, *, asked: str | None) -> str | No
     if source in PACKAGED:
         return name if asked or PACKAGED[source].natural else None
     if naming.forms()[0].images and images_below(source):
-        return name if asked else None
+        return name if asked or has_client_folders(Path(source).expanduser()) else None
     return name if asked or name in names_in(source) else None
+
+
+def has_client_folders(folder: Path) -> bool:
+    """Whether every image lies in a client's folder."""
+    clients = {one.client for one in images_in(folder)} if folder.is_dir() else set()
+    return bool(clients) and None not in clients and not clients <= SPLITS
 
 
 def fitting(source: str, naming: Naming, results: Results | None) -> tuple[Form, Columns]:

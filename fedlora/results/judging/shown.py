@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fedlora.results.evaluation import Evaluated
-from fedlora.results.figures import Figure
+from fedlora.results.judging.evaluation import Evaluated
+from fedlora.results.judging.figures import Figure
 from fedlora.tasks.metric import SHARE, Metric
 
 WIDE = 12

@@ -12,8 +12,8 @@ from typing import Any
 from fedlora.adapters.untouched import untouched
 from fedlora.data.row import Row
 from fedlora.results.base import Judged, Results, Seen
-from fedlora.results.figures import Figure, Measured, difference, figures
 from fedlora.results.given import Given, left_out
+from fedlora.results.judging.figures import Figure, Measured, difference, figures
 from fedlora.results.opened import Opened
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Mean
