@@ -75,8 +75,8 @@ def predict(
                 failed += ERROR in line
                 bar.advance(task)
     if not quiet:
-        unanswered = f"; {failed} of them have no answer, and say why under `{ERROR}`" if failed else ""
-        typer.echo(f"{len(given)} rows{f', written to {out}' if out else ''}{unanswered}.", err=True)
+        unanswered = f"; without an answer: {failed}, and why stands under `{ERROR}`" if failed else ""
+        typer.echo(f"Rows: {len(given)}{f', written to {out}' if out else ''}{unanswered}.", err=True)
 
 
 def evaluate(

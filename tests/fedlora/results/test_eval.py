@@ -136,7 +136,7 @@ def test_rows_with_nothing_in_them_are_left_out_and_counted(texts, tmp_path):
     [
         ("text,label\ngreat crew,fine\n", r"the label 'fine' is not one of the run's classes: bad, good"),
         ('text,label\ngreat "crew,good\n', r"some\.csv:2: a quote inside the cell .*\nMend these rows"),
-        ("text\ngreat crew\n", r"has no column 'label'; It has text\. Say what it is called with --column label=NAME"),
+        ("text\ngreat crew\n", r"has no column 'label'; it has text\. Say what it is called with --column label=NAME"),
         ("text,label\n", r"there is nothing to measure on"),
     ],
 )
@@ -146,6 +146,23 @@ def test_what_cannot_be_measured_is_said_with_the_way_out(texts, tmp_path, conte
     with pytest.raises(SettingsError, match=said):
         typed("eval", texts, file, "--out", tmp_path / "out.json")
     assert not (tmp_path / "out.json").exists()
+
+
+def test_a_column_of_clients_that_is_not_there_is_said(texts, messages):
+    with pytest.raises(
+        SettingsError, match=r"--client-column hospital: .* has no such column; it has text, label, client"
+    ):
+        typed("eval", texts, messages, "--client-column", "hospital")
+
+
+def test_a_file_with_nothing_left_to_learn_is_refused(answers, tmp_path):
+    file = tmp_path / "long.jsonl"
+    turns = [{"role": "user", "content": "a" * 80}, {"role": "assistant", "content": "x"}]
+    file.write_text(json.dumps({"messages": turns}) + "\n")
+    with pytest.raises(
+        SettingsError, match=r"in none of 1 rows is anything left once it is cut at model\.max_tokens=40"
+    ):
+        typed("eval", answers[0], file)
 
 
 def test_a_task_that_nobody_has_answered_for_is_measured_all_the_same(texts, messages, monkeypatch):

@@ -9,7 +9,10 @@ import shutil
 import pytest
 import torch
 
+from fedlora.results.given import Naming, asked_rows
 from fedlora.results.opened import open_result
+from fedlora.results.predicting import predicted
+from fedlora.results.registry import results_of
 from fedlora.settings import SettingsError
 from tests.exported import as_its_readme_says, names_of_its_readme
 from tests.fedlora.results.runs import lines_of, typed
@@ -54,8 +57,8 @@ def test_csv_has_the_same_columns_and_a_row_without_an_answer_says_why(texts, as
     assert (empty["error"], quote["error"]) == ("nothing in column 'text'", "a quote inside the cell of column 'text'")
     assert (whole["row"], whole["text"], whole["error"]) == ("3", ASKED[0], "")
     assert float(whole["p(bad)"]) + float(whole["p(good)"]) == pytest.approx(1)
-    assert "3 rows, written to" in said
-    assert "2 of them have no answer" in said
+    assert "Rows: 3, written to" in said
+    assert "without an answer: 2, and why" in said
 
 
 def test_a_file_that_is_there_is_left_and_one_that_fails_is_not_begun(texts, asked, tmp_path):
@@ -70,6 +73,8 @@ def test_a_file_that_is_there_is_left_and_one_that_fails_is_not_begun(texts, ask
     assert out.read_text() == "mine"
     with pytest.raises(SettingsError, match=r"answers are written as \.csv or \.jsonl; call it out\.jsonl"):
         typed("predict", texts, asked, "--out", tmp_path / "out.xlsx")
+    with pytest.raises(SettingsError, match=r"there is no folder .*nowhere; make it"):
+        typed("predict", texts, asked, "--out", tmp_path / "nowhere" / "out.csv")
 
 
 def test_a_column_of_another_name_is_named(texts, asked, tmp_path):
@@ -78,6 +83,19 @@ def test_a_column_of_another_name_is_named(texts, asked, tmp_path):
     assert lines_of(texts, other, "--column", "text=message") == lines_of(texts, asked)
     with pytest.raises(SettingsError, match=r"--column message: write it as text=NAME"):
         typed("predict", texts, other, "--column", "message")
+    with pytest.raises(
+        SettingsError, match=r"--column msg=\.\.\.: the task sequence-classification has no such column; it"
+    ):
+        typed("predict", texts, other, "--column", "msg=message")
+
+
+def test_rows_of_a_packaged_source_are_answered_whatever_classes_it_has(texts):
+    opened = open_result(texts)
+    naming = Naming.of(None, opened.on.task, renamed={}, form=None)
+    given = asked_rows("airlines", naming, results_of(opened.on.task), stand_in="bad")[:20]
+    found = list(predicted(opened, given, results_of(opened.on.task), most_tokens=1, with_input=False))
+    assert {line.get("label") for line in found} <= {"bad", "good"}
+    assert not any("error" in line for line in found)
 
 
 def test_pictures_of_a_folder_are_named_whether_or_not_a_class_s_folder_holds_them(pictures, tmp_path):
@@ -136,6 +154,21 @@ def test_a_prompt_that_leaves_no_room_says_so(answers, tmp_path):
     long, fits = lines_of(run, file, "--format", "prompt-completion")
     assert long["error"] == "its prompt has 70 tokens, and the model reads 64 with the answer"
     assert fits["tokens"] <= 4
+
+
+def test_rows_of_another_format_are_refused_with_its_name_and_what_is_no_conversation_says_so(answers, tmp_path):
+    file = tmp_path / "asked.csv"
+    file.write_text("prompt\n1+1?\n")
+    with pytest.raises(SettingsError, match=r"has no column 'messages'; it has prompt\. .*--format prompt-completion"):
+        lines_of(answers[0], file)
+    file = tmp_path / "asked.jsonl"
+    rows = [{"messages": "nonsense"}, {"messages": {"a": 1}}, {"messages": [{"role": "assistant", "content": "x"}]}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [line["error"] for line in lines_of(answers[0], file)] == [
+        "messages are a list of objects, and this is not JSON",
+        "messages are a list of objects, each with a role and a content",
+        "there is no message to answer",
+    ]
 
 
 def test_a_pair_s_margin_is_that_of_the_run_s_own_loss(pairs):
