@@ -24,6 +24,7 @@ from fedlora.updates import Adapter
 from server.gradient_recipe import FIRST_STEP, gradient_recipe
 from server.initial.client_gradients import from_clients, width_of
 from server.initial.first_step import first_step
+from server.made import made_in
 from server.record.before import write_before
 from server.record.checkpoint import Progress
 from server.record.journal import Journal
@@ -91,7 +92,7 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
             rounds.start(grid)
         finally:  # also of a run that was stopped or failed: what it had learned by its last whole round
             if rounds.progress.round:
-                export(needs.folder / "adapter", rounds.progress.state, recipe, needs, spent=journal.spent())
+                export(needs.folder / "adapter", rounds.progress, recipe, needs, spent=journal.spent())
     return rounds.progress
 
 
@@ -126,7 +127,7 @@ def recorded(rounds: Rounds, recipe: Recipe, needs: Coordination, journal: Journ
         recipe,
         rounds.progress,
         needs.folder,
-        export=lambda folder: export(folder, rounds.progress.state, recipe, needs, spent=journal.spent()),
+        export=lambda folder: export(folder, rounds.progress, recipe, needs, spent=journal.spent()),
         spent=lambda after: journal.spent(after_round=after),
     )
 
@@ -151,18 +152,21 @@ def begin(grid: Grid, journal: Journal, recipe: Recipe, strategy: Strategy, need
     return progress
 
 
-def export(folder: Path, state: State, recipe: Recipe, needs: Coordination, *, spent: Mapping[str, SiteSpent]) -> None:
-    """The PEFT adapter folder of a state; its README says what it has cost the sites' data so far."""
+def export(
+    folder: Path, progress: Progress, recipe: Recipe, needs: Coordination, *, spent: Mapping[str, SiteSpent]
+) -> None:
+    """The PEFT adapter folder of a run as far as it is; its README says what it has cost the sites' data so far."""
     export_adapter(
         folder,
-        state.adapter,
-        total=total(state),
+        progress.state.adapter,
+        total=total(progress.state),
         base=needs.loaded_model.named,
         model=needs.loaded_model.model,
         task=recipe.model.task,
         labels=needs.labels,
         max_tokens=recipe.model.max_tokens,
         privacy=privacy_note(recipe, spent),
+        made=made_in(recipe, progress, needs.folder, spent, of_packaged=bool(needs.data_digests)),
     )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from fedlora.config import ModelSettings, Recipe, load
 from fedlora.exports.about import FILE, About
 from fedlora.exports.folder import PREFIX, TENSORS
+from fedlora.exports.made import Made
 from fedlora.lowrank import Product
 from fedlora.models.named import NamedBase, named_base, portable
 from fedlora.nearest import did_you_mean
@@ -91,6 +92,8 @@ def source_of(folder: Path, *, base: str | None = None) -> Source:
             architecture=config["auto_mapping"] or {},
             transposed=config["fan_in_fan_out"],
             privacy=about.get("privacy") or privacy_of(folder),
+            made=Made.model_validate(about["made"]) if about.get("made") else None,
+            license=about.get("license"),
         )
         own = ran if ran and (portable(ran.id), ran.task) == (named.id, task) else None
         held = {

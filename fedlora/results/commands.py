@@ -75,8 +75,8 @@ def predict(
                 failed += ERROR in line
                 bar.advance(task)
     if not quiet:
-        unanswered = f"; {failed} of them have no answer, and say why under `{ERROR}`" if failed else ""
-        typer.echo(f"{len(given)} rows{f', written to {out}' if out else ''}{unanswered}.", err=True)
+        unanswered = f"; without an answer: {failed}, and why stands under `{ERROR}`" if failed else ""
+        typer.echo(f"Rows: {len(given)}{f', written to {out}' if out else ''}{unanswered}.", err=True)
 
 
 def evaluate(
@@ -100,12 +100,12 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure the result of RUN on the rows of FILE: its metrics with standard errors, by class and client."""
-    from fedlora.results.evaluation import evaluated
     from fedlora.results.given import client_column as found_column
     from fedlora.results.given import whole_rows
-    from fedlora.results.harness import harness
+    from fedlora.results.judging.evaluation import evaluated
+    from fedlora.results.judging.harness import harness
+    from fedlora.results.judging.shown import said
     from fedlora.results.registry import results_of
-    from fedlora.results.shown import said
     from fedlora.results.writing import new_file
 
     with new_file(out) if out else nullcontext(sys.stdout) as lines:
@@ -132,7 +132,7 @@ def chat(
     device: Device = None,
 ) -> None:
     """Talk to the result of RUN and to its base, side by side. A line is a question; Ctrl-D or Ctrl-C ends it."""
-    from fedlora.results.chat import talk
+    from fedlora.results.writes.chat import talk
 
     try:
         talk(opened_from(run, base, device), max_tokens=max_tokens, system=system, alone=alone)

@@ -16,7 +16,7 @@ from fedlora.data.form import Columns, Form
 from fedlora.data.images.cells import checked, content_of
 from fedlora.data.images.decoding import ImageError
 from fedlora.data.images.files import images_below
-from fedlora.data.images.folder import ENDINGS, every_image
+from fedlora.data.images.folder import ENDINGS, SPLITS, every_image, images_in
 from fedlora.data.packaged import PACKAGED
 from fedlora.data.row import Row
 from fedlora.data.rows import files_of, packaged_rows, read_files
@@ -54,6 +54,11 @@ class Naming:
     def of(cls, data: DataSettings | None, task: str, *, renamed: Mapping[str, str], form: str | None) -> Naming:
         """SettingsError for a format that the task does not read."""
         given = data or DataSettings()
+        known = {column for one in TASKS[task].forms for column in one.columns}
+        if strange := sorted(renamed.keys() - known):
+            raise SettingsError(
+                f"--column {strange[0]}=...: the task {task} has no such column; it has {', '.join(sorted(known))}."
+            )
         if form is not None:
             form_for(form, task)
             given = given.model_copy(update={"format": form, "columns": None})
@@ -76,7 +81,10 @@ def asked_rows(source: str, naming: Naming, results: Results, *, stand_in: str) 
         return pictures_of(pictures, Path(source).expanduser(), naming.forms()[0], stand_in)
     form, columns = fitting(source, naming, results)
     if source in PACKAGED:
-        return numbered(packaged_rows(source, columns))
+        return [
+            replace(one, row=one.row and relabelled(one.row, stand_in))
+            for one in numbered(packaged_rows(source, columns))
+        ]
     asked = tuple(column for column in form.columns if column in results.asks(form))
     part = Form(
         form.name, asked, nested=tuple(set(form.nested) & set(asked)), images=tuple(set(form.images) & set(asked))
@@ -104,11 +112,21 @@ def whole_rows(source: str, naming: Naming, results: Results, *, client: str | N
 def client_column(source: str, naming: Naming, *, asked: str | None) -> str | None:
     """The column that says whose a row is: the one that was asked for, or the recipe's where the source has it."""
     name = asked or naming.data.client_column
+    if asked and source not in PACKAGED and not images_below(source) and asked not in names_in(source):
+        raise SettingsError(
+            f"--client-column {asked}: {source} has no such column; it has {', '.join(names_in(source)) or 'none'}."
+        )
     if source in PACKAGED:
         return name if asked or PACKAGED[source].natural else None
     if naming.forms()[0].images and images_below(source):
-        return name if asked else None
+        return name if asked or has_client_folders(Path(source).expanduser()) else None
     return name if asked or name in names_in(source) else None
+
+
+def has_client_folders(folder: Path) -> bool:
+    """Whether every image lies in a client's folder."""
+    clients = {one.client for one in images_in(folder)} if folder.is_dir() else set()
+    return bool(clients) and None not in clients and not clients <= SPLITS
 
 
 def fitting(source: str, naming: Naming, results: Results | None) -> tuple[Form, Columns]:
@@ -120,25 +138,27 @@ def fitting(source: str, naming: Naming, results: Results | None) -> tuple[Form,
     if forms[0].images and images_below(source):
         return forms[0], naming.columns(forms[0], source)
     names = names_in(source)
-    lacking: list[tuple[str, str]] = []
     for form in forms:
         columns = naming.columns(form, source)
-        own_names = dict(zip(form.columns, columns.names, strict=True))
-        lacks = [
-            (column, own_names[column])
-            for column in (form.columns if results is None else results.asks(form))
-            if own_names[column] not in names
-        ]
-        if not lacks:
+        if not lacking(form, columns, names, results):
             return form, columns
-        lacking = lacking or lacks
-    column, name = lacking[0]
+    others = [form for form in TASKS[naming.task].forms if form not in forms]
+    fit = [form.name for form in others if not lacking(form, Columns(form), names, results)]
+    column, name = lacking(forms[0], naming.columns(forms[0], source), names, results)[0]
     near = nearest(name, names)
     raise SettingsError(
         f"{source} has no column {name!r}; "
-        + (f"did you mean {near!r}? " if near else "")
-        + f"It has {', '.join(names) or 'none'}. Say what it is called with --column {column}=NAME."
+        + (f"did you mean {near!r}? It has " if near else "it has ")
+        + f"{', '.join(names) or 'none'}. Say what it is called with --column {column}=NAME"
+        + (f", or that its rows are of another format with --format {fit[0]}." if fit else ".")
     )
+
+
+def lacking(form: Form, columns: Columns, names: Collection[str], results: Results | None) -> list[tuple[str, str]]:
+    """The form's columns that a source lacks, with what it would call them; without `results`, of all columns."""
+    own = dict(zip(form.columns, columns.names, strict=True))
+    asked = form.columns if results is None else results.asks(form)
+    return [(column, own[column]) for column in asked if own[column] not in names]
 
 
 def names_in(source: str) -> tuple[str, ...]:
@@ -158,6 +178,14 @@ def completed(row: Row, form: Form, stand_in: str) -> Row:
     own = dict(zip(row.form.columns, row.cells, strict=True))
     cells = tuple(own.get(column, stand_in if column == form.label else "") for column in form.columns)
     return Row(form, cells, row.client)
+
+
+def relabelled(row: Row, stand_in: str) -> Row:
+    """The same with the stand-in as its class: that of a packaged row may be none of the run's."""
+    cells = tuple(
+        stand_in if column == row.form.label else cell for column, cell in zip(row.form.columns, row.cells, strict=True)
+    )
+    return Row(row.form, cells, row.client)
 
 
 def pictures_in(source: str) -> list[Path]:

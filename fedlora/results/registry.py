@@ -1,4 +1,4 @@
-"""Which file answers for a task's results. Another task is a file of this folder and a line here.
+"""Which file answers for a task's results. Another task is a file of `by_task` and a line here.
 
 A task without a line is judged all the same, by its own `measure`; it answers nothing.
 """
@@ -25,7 +25,7 @@ def results_of(task: str) -> Results:
     """By the task's name in a recipe."""
     own = RESULTS.get(task) or ("of_classes.OfClasses" if _sorts(task) else "unanswered.Unanswered")
     module, _, kind = own.partition(".")
-    found: Results = getattr(import_module(f"fedlora.results.{module}"), kind)()
+    found: Results = getattr(import_module(f"fedlora.results.by_task.{module}"), kind)()
     return found
 
 

@@ -42,6 +42,8 @@ def new_file(out: Path) -> Iterator[TextIO]:
     """Takes its name at the end; SettingsError where there is such a file already."""
     if out.exists():
         raise SettingsError(f"{out} is there already; remove it, or give another --out.")
+    if not out.absolute().parent.is_dir():
+        raise SettingsError(f"--out {out}: there is no folder {out.parent}; make it, or give another.")
     part = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         with part.open("w", encoding="utf-8", newline="") as file:

@@ -5,6 +5,7 @@ A conversation ends before its last answer, if the assistant has the last word i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,13 +21,21 @@ from fedlora.tasks.inputs.learned_text import ASSISTANT, listed_messages, render
 def prompt_of(row: Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids; ValueError, without content, for a row of which no prompt can be made."""
     if row.form == MESSAGES:
-        messages = listed_messages(row["messages"])
+        messages = messages_of(row["messages"])
         if messages and messages[-1]["role"] == ASSISTANT:
             messages = messages[:-1]
         if not messages:
             raise ValueError("there is no message to answer")
         return conversation(messages, tokenizer)
     return plain(row["prompt"] if row.form == PROMPT_AND_COMPLETION else row["text"], tokenizer)
+
+
+def messages_of(cell: str) -> list[dict[str, Any]]:
+    """`listed_messages`; what is no JSON is no list of messages either."""
+    try:
+        return listed_messages(cell)
+    except json.JSONDecodeError:
+        raise ValueError("messages are a list of objects, and this is not JSON") from None
 
 
 def conversation(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -12,8 +12,8 @@ import re
 import time
 from typing import Any
 
-from fedlora.results.evaluation import Evaluated
-from fedlora.results.figures import Figure
+from fedlora.results.judging.evaluation import Evaluated
+from fedlora.results.judging.figures import Figure
 from fedlora.results.opened import Opened
 from fedlora.tasks.metric import LOSS
 from fedlora.versions import versions

@@ -10,8 +10,8 @@ from fedlora.data.form import Form
 from fedlora.data.row import Row
 from fedlora.models.base import autocast
 from fedlora.results.base import Answer, Judged, Seen, chunks
+from fedlora.results.by_task.unanswered import measured_each
 from fedlora.results.opened import AT_ONCE, Opened, measurable
-from fedlora.results.unanswered import measured_each
 from fedlora.tasks.preference import REWARD_MARGIN, TIE
 
 

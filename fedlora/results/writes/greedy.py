@@ -1,6 +1,6 @@
 """The likeliest token, again and again: what `generate(do_sample=False)` gives, a token at a time.
 
-An own loop because it can be left at any token, and two models can take turns (`fedlora.results.chat`).
+An own loop because it can be left at any token, and two models can take turns (`fedlora.results.writes.chat`).
 """
 
 from __future__ import annotations

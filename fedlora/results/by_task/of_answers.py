@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from fedlora.data.form import PROMPT_AND_COMPLETION, Form
 from fedlora.data.row import Row
 from fedlora.results.base import Answer, Judged, Seen
-from fedlora.results.greedy import greedy, written
+from fedlora.results.by_task.unanswered import measured_each
 from fedlora.results.opened import Opened
-from fedlora.results.prompts import ends_of, prompt_of, room_for
-from fedlora.results.unanswered import measured_each
+from fedlora.results.writes.greedy import greedy, written
+from fedlora.results.writes.prompts import ends_of, prompt_of, room_for
 from fedlora.tasks.inputs.learned_text import require_template
 
 

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from fedlora.results.greedy import greedy, pieces
 from fedlora.results.opened import Opened
-from fedlora.results.prompts import conversation, ends_of, plain, require_writing, room_for
+from fedlora.results.writes.greedy import greedy, pieces
+from fedlora.results.writes.prompts import conversation, ends_of, plain, require_writing, room_for
 
 PROMPT = "> "
 

@@ -12,7 +12,7 @@ from fedlora.data.form import Form
 from fedlora.data.row import Row
 from fedlora.models.base import autocast
 from fedlora.results.base import Answer, Judged, Seen, chunks
-from fedlora.results.class_report import class_report
+from fedlora.results.judging.class_report import class_report
 from fedlora.results.opened import AT_ONCE, Opened, measurable
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Mean

@@ -12,8 +12,8 @@ from typing import Any
 from fedlora.adapters.untouched import untouched
 from fedlora.data.row import Row
 from fedlora.results.base import Judged, Results, Seen
-from fedlora.results.figures import Figure, Measured, difference, figures
 from fedlora.results.given import Given, left_out
+from fedlora.results.judging.figures import Figure, Measured, difference, figures
 from fedlora.results.opened import Opened
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Mean
@@ -78,7 +78,7 @@ def evaluated(
     judged = results.judge(opened, rows, seen=seen)
     places = [place for place, one in enumerate(judged.each) if one is not None]
     if not places:
-        raise SettingsError(f"there is {NOTHING}: {dict(left_out(given)) or f'{len(rows)} rows without a loss'}.")
+        raise nothing_to_measure(opened, given, len(rows))
     ours = measured(judged)
     without = len(rows) - len(places)
     theirs = None
@@ -97,6 +97,13 @@ def evaluated(
         None if theirs is None else figures(theirs),
         None if theirs is None else gained(ours, theirs),
     )
+
+
+def nothing_to_measure(opened: Opened, given: Sequence[Given], rows: int) -> SettingsError:
+    left = "; ".join(f"{count} with {why}" for why, count in left_out(given).items())
+    if rows or not left:
+        left = f"in none of {rows} rows is anything left once it is cut at model.max_tokens={opened.on.max_tokens}"
+    return SettingsError(f"there is {NOTHING}: {left}.")
 
 
 def measured(judged: Judged) -> list[Measured]:

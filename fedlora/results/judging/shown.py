@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fedlora.results.evaluation import Evaluated
-from fedlora.results.figures import Figure
+from fedlora.results.judging.evaluation import Evaluated
+from fedlora.results.judging.figures import Figure
 from fedlora.tasks.metric import SHARE, Metric
 
 WIDE = 12
@@ -20,7 +20,7 @@ def said(found: Evaluated) -> str:
 
 def figures_said(found: Evaluated) -> Iterator[str]:
     left = ", ".join(f"{count} with {why}" for why, count in found.left_out.items())
-    yield f"{found.rows} rows" + (f"; left out: {left}" if left else "")
+    yield f"{found.rows} row{'' if found.rows == 1 else 's'}" + (f"; left out: {left}" if left else "")
     for metric in found.metrics:
         if metric.name not in found.figures:
             continue
