@@ -178,8 +178,8 @@ def exporting(
 
     def watched(event: Event) -> None:
         if isinstance(event, RoundFinished) and (event.record.round % every == 0 or event.record.round == last):
-            state, number = running[0].progress.state, event.record.round
-            export(needs.folder / f"peft_{number}", state, recipe, needs, spent=journal.spent())
+            progress, number = running[0].progress, event.record.round
+            export(needs.folder / f"peft_{number}", progress, recipe, needs, spent=journal.spent())
         watch(event)
 
     return watched

@@ -36,6 +36,7 @@ def test_packages_that_are_installed_are_run_by_name(environment: Path, tmp_path
     named = [
         "strategy.name=steady", "strategy.pace=0.7", "model.task=focal-classification", "data.source=tickets",
         "train.optimizer=calm-adam", f"model.id={model}", "model.max_tokens=16", "rounds.count=2", "train.steps=2",
+        "data.held_out=40",
     ]  # fmt: skip
     settings = [part for name in named for part in ("--set", name)]
     assert "name: steady" in run(command, "config", "check", "six-airlines", *settings, cwd=tmp_path)

@@ -54,7 +54,7 @@ class Naming:
     def of(cls, data: DataSettings | None, task: str, *, renamed: Mapping[str, str], form: str | None) -> Naming:
         """SettingsError for a format that the task does not read."""
         given = data or DataSettings()
-        known = {column for one in TASKS[task].forms for column in one.columns}
+        known = {column for one in forms_of(task) for column in one.columns}
         if strange := sorted(renamed.keys() - known):
             raise SettingsError(
                 f"--column {strange[0]}=...: the task {task} has no such column; it has {', '.join(sorted(known))}."
@@ -142,7 +142,7 @@ def fitting(source: str, naming: Naming, results: Results | None) -> tuple[Form,
         columns = naming.columns(form, source)
         if not lacking(form, columns, names, results):
             return form, columns
-    others = [form for form in TASKS[naming.task].forms if form not in forms]
+    others = [form for form in forms_of(naming.task) if form not in forms]
     fit = [form.name for form in others if not lacking(form, Columns(form), names, results)]
     column, name = lacking(forms[0], naming.columns(forms[0], source), names, results)[0]
     near = nearest(name, names)
