@@ -31,6 +31,7 @@ from client.work import NotFiniteError, Start, Trained, Work
 from fedlora.adapters import shaped
 from fedlora.lowrank import Product
 from fedlora.models.loaded_model import LoadedModel, loaded_model
+from fedlora.plugins.gate import open_to
 from fedlora.privacy.guard import Answer, AnsweredMeanwhile, Guard
 from fedlora.privacy.refusal import Refusal
 from fedlora.protocol.task import Report, Task
@@ -41,7 +42,7 @@ from fedlora.wire.choice import choose, packing_of
 from fedlora.wire.message import Expected, Header, Schema, WireError, decode, encode, state_hash
 from fedlora.wire.packing import Packing
 from fedlora.wire.state import decode_state
-from strategies.asks import require_as_named
+from strategies.asks import require_as_named, require_own_code
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,8 @@ def finish(work: Work, trained: Trained) -> tuple[Report, bytes]:
 def require_allowed(task: Task, site: Site, guard: Guard) -> None:
     """Refuse what policy and site do not allow, before anything that the message names is loaded."""
     guard.require_allowed(task)
+    require_own_code(task, site.policy)
+    open_to(site.policy.plugins)
     if site.policy.strategies is not None:
         require_as_named(task)
     site.data.require_declared(task)

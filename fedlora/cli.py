@@ -19,16 +19,24 @@ from typer.core import TyperGroup
 
 from fedlora import __version__
 from fedlora.nearest import did_you_mean
+from fedlora.plugins.gate import open_to
 from fedlora.settings import RunError, SettingsError
 from fedlora.units_path import add_units_to_path
 
 COMMANDS = {
     "init": ("simulations.commands.init:init", "Inspect a data file and write a recipe for it."),
+    "import-flowertune": ("simulations.commands.import_flowertune:import_flowertune", "A FlowerTune app as a recipe."),
     "simulate": ("simulations.commands.simulate:simulate", "Run a recipe: coordinator and clients in one process."),
     "recipes": ("simulations.commands.recipes:recipes", "List the packaged recipes, with a sentence each."),
     "find-lr": ("simulations.commands.find_lr:find_lr", "Find a learning rate for a recipe by short runs."),
     "compare": ("simulations.commands.simulate:compare", "Compare finished or new runs: table, CSV, picture."),
     "export": ("fedlora.exports.commands:export", "Export a run for PEFT, vLLM, llama.cpp, Ollama, or merged."),
+    "predict": ("fedlora.results.commands:predict", "Answer the rows of a file with a run's result."),
+    "eval": (
+        "fedlora.results.commands:evaluate",
+        "Measure a run's result on a file: by class, by client, by its base.",
+    ),
+    "chat": ("fedlora.results.commands:chat", "Talk to a language model that a run made, beside its base."),
     "strategies": ("strategies.commands:strategies", "List the strategies: what each trains, sends and guarantees."),
     "probe": ("strategies.commands:probe_adapters", "Is averaging a PEFT adapter type exact?"),
     "wire": ("simulations.commands.wire:app", "Show a message's contents; plan the bytes a recipe will send."),
@@ -45,11 +53,14 @@ COMMANDS = {
     "admin": ("server.commands.admin:admin", "Set up a coordinator; approve, list and revoke sites; back up."),
     "client": ("client.deployment.commands:app", "Set up and run a site: enroll, accept, up, doctor."),
     "dashboard": ("server.dashboard.commands:app", "Watch and control runs in a browser; users and API tokens."),
+    "plugins": ("fedlora.plugins.commands:plugins", "List what installed packages add, and how a site allows it."),
     "config": ("simulations.commands.config:app", "Check a recipe, or explain every setting."),
 }
 
 
-SLOW_TO_LOAD = ("init", "simulate", "find-lr", "compare")
+SERVICES = ("server", "admin", "client", "dashboard")
+"""Commands that act on other people's recipes and messages: whose code they may load, their own settings say."""
+SLOW_TO_LOAD = ("init", "import-flowertune", "simulate", "find-lr", "compare")
 """Commands that import torch, transformers and Flower, which takes seconds: a message tells the user."""
 
 
@@ -71,6 +82,8 @@ class LazyGroup(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if name in SLOW_TO_LOAD and sys.stderr.isatty() and "--help" not in args:
             typer.secho(f"fedlora {__version__}: loading ...", fg="bright_black", err=True)
+        if name not in SERVICES:
+            open_to("any")
         return name, command and load_command(str(name)), rest
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,10 +24,11 @@ from fedlora.updates import Adapter
 from server.gradient_recipe import FIRST_STEP, gradient_recipe
 from server.initial.client_gradients import from_clients, width_of
 from server.initial.first_step import first_step
+from server.made import made_in
 from server.record.before import write_before
 from server.record.checkpoint import Progress
 from server.record.journal import Journal
-from server.record.records import Event, EventCallback
+from server.record.records import Event, EventCallback, RoundFinished
 from server.replies.intake import SiteOf, Verify
 from server.requests.declared import Declared, planned_for
 from server.requests.outgoing import RunConstants
@@ -81,13 +82,17 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
     shape = shape_of(needs.loaded_model.model, needs.loaded_model.template, recipe)
     ranks = planned(planned_for(recipe, needs.declared, shape), shape, needs.site_of)
     brief = replace(constants(needs), ranks=ranks)
-    rounds = Rounds(recipe, brief, strategy, progress, run_context(journal, needs))
+    context, running = run_context(journal, needs), list[Rounds]()
+    if recipe.rounds.export_every is not None:
+        context = replace(context, watch=exporting(running, recipe, needs, journal, watch=context.watch))
+    rounds = Rounds(recipe, brief, strategy, progress, context)
+    running.append(rounds)
     with recorded(rounds, recipe, needs, journal):
         try:
             rounds.start(grid)
         finally:  # also of a run that was stopped or failed: what it had learned by its last whole round
             if rounds.progress.round:
-                export(needs.folder / "adapter", rounds.progress.state, recipe, needs, spent=journal.spent())
+                export(needs.folder / "adapter", rounds.progress, recipe, needs, spent=journal.spent())
     return rounds.progress
 
 
@@ -122,7 +127,7 @@ def recorded(rounds: Rounds, recipe: Recipe, needs: Coordination, journal: Journ
         recipe,
         rounds.progress,
         needs.folder,
-        export=lambda folder: export(folder, rounds.progress.state, recipe, needs, spent=journal.spent()),
+        export=lambda folder: export(folder, rounds.progress, recipe, needs, spent=journal.spent()),
         spent=lambda after: journal.spent(after_round=after),
     )
 
@@ -147,19 +152,37 @@ def begin(grid: Grid, journal: Journal, recipe: Recipe, strategy: Strategy, need
     return progress
 
 
-def export(folder: Path, state: State, recipe: Recipe, needs: Coordination, *, spent: Mapping[str, SiteSpent]) -> None:
-    """The PEFT adapter folder of a state; its README says what it has cost the sites' data so far."""
+def export(
+    folder: Path, progress: Progress, recipe: Recipe, needs: Coordination, *, spent: Mapping[str, SiteSpent]
+) -> None:
+    """The PEFT adapter folder of a run as far as it is; its README says what it has cost the sites' data so far."""
     export_adapter(
         folder,
-        state.adapter,
-        total=total(state),
+        progress.state.adapter,
+        total=total(progress.state),
         base=needs.loaded_model.named,
         model=needs.loaded_model.model,
         task=recipe.model.task,
         labels=needs.labels,
         max_tokens=recipe.model.max_tokens,
         privacy=privacy_note(recipe, spent),
+        made=made_in(recipe, progress, needs.folder, spent, of_packaged=bool(needs.data_digests)),
     )
+
+
+def exporting(
+    running: Sequence[Rounds], recipe: Recipe, needs: Coordination, journal: Journal, *, watch: EventCallback
+) -> EventCallback:
+    """`watch`, and before it the folder peft_N of every round N that `rounds.export_every` names, and of the last."""
+    every, last = recipe.rounds.export_every or 1, recipe.rounds.count
+
+    def watched(event: Event) -> None:
+        if isinstance(event, RoundFinished) and (event.record.round % every == 0 or event.record.round == last):
+            progress, number = running[0].progress, event.record.round
+            export(needs.folder / f"peft_{number}", progress, recipe, needs, spent=journal.spent())
+        watch(event)
+
+    return watched
 
 
 def load_state(loaded_model: LoadedModel, run: str, state: State) -> None:

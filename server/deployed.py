@@ -25,6 +25,7 @@ from fedlora.files import write_atomically
 from fedlora.models.base import load_processor
 from fedlora.models.evaluation import evaluate_examples
 from fedlora.models.loaded_model import LoadedModel, loaded_model
+from fedlora.plugins.gate import open_to
 from fedlora.privacy.signing import SignatureError, require_signed
 from fedlora.processes.json_logs import JsonLines
 from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
@@ -59,6 +60,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Begin or resume the run named by the bundle. Whatever stops it is written to its status, then raised."""
     settings = load_server(Path(os.environ["FEDLORA_SERVER"]))
+    open_to(settings.plugins)
     folder = settings.runs / require_name(str(context.run_config["run"]), what="run")
     flower_run = str(context.run_id)
     end_where_a_thread_cannot_begin()

@@ -11,6 +11,7 @@ from fedlora.config import ComputeSettings
 from fedlora.data.classes import Classes
 from fedlora.data.form import ColumnNames
 from fedlora.deployment.environment import load_settings
+from fedlora.plugins.gate import Packages
 from fedlora.settings import Settings
 from fedlora.tasks.registry import known_task
 from server.webhooks import Webhook, located
@@ -93,6 +94,10 @@ class ServerSettings(Settings):
 
     webhooks: tuple[Webhook, ...] = ()
     """Webhooks that are called when a budget is nearly spent, a site is missing or a run has finished."""
+
+    plugins: Packages = Field(default_factory=dict)
+    """Packages whose strategies, tasks and sources a recipe may name, each with the hash of its files as `fedlora
+    plugins` prints it; none if not given. Whoever may submit a run then runs that package's code here."""
 
     labels: Classes = ()
     """Class names in the order of the head's outputs; taken from `held_out` if not given."""

@@ -20,6 +20,7 @@ from client.app import client_app
 from client.site import Site
 from fedlora.config import Recipe
 from fedlora.config.compute import OWN, ComputeSettings
+from fedlora.plugins.gate import open_to
 from fedlora.settings import SettingsError
 from simulations.data.partition import Federation, federation
 from simulations.sites import site_of
@@ -35,6 +36,7 @@ class SiteFinder:
     compute: ComputeSettings
 
     def __call__(self, context: Context) -> Site:
+        open_to("any")  # as the process that started this actor is
         name = self.names[int(context.node_config["partition-id"])]
         return site_of(data_of(self.recipe_json), name, self.folder, self.compute)
 

@@ -19,6 +19,7 @@ from fedlora.tasks.registry import task_named
 from fedlora.tasks.verdict import Judge
 from fedlora.versions import versions
 from server.coordinate import load_state
+from server.made import made_in
 from server.record.before import course
 from server.record.checkpoint import Progress
 from server.record.lines import read_records
@@ -79,6 +80,7 @@ def export_personal(simulation: Simulation, names: Sequence[str], progress: Prog
     """adapters/<client>/: the shared factors with the client's own. Possible here because this is a simulation."""
     private = simulation.recipe.privacy.enabled
     spent = spent_in(simulation.recipe, [folder])
+    made = made_in(simulation.recipe, progress, folder, spent, of_packaged=True)
     for name in names:
         home = folder / "sites" / folder_name(name)
         own = Personal(home, progress.run).merged(progress.state.adapter, private=private)
@@ -92,6 +94,7 @@ def export_personal(simulation: Simulation, names: Sequence[str], progress: Prog
             labels=simulation.data.labels,
             max_tokens=simulation.recipe.model.max_tokens,
             privacy=privacy_note(simulation.recipe, spent),
+            made=made,
         )
 
 

@@ -19,10 +19,12 @@ from fedlora.config import Recipe, TrainSettings
 from fedlora.config.compute import OWN, ComputeSettings
 from fedlora.config.former import former_remarks, recipe_text
 from fedlora.data.examples import concatenate
+from fedlora.data.rows import File
 from fedlora.files import write_atomically
 from fedlora.folder_names import folder_name
 from fedlora.models.base import usable_device
 from fedlora.models.loaded_model import loaded_model
+from fedlora.plugins.gate import open_to
 from fedlora.protocol.versions import recorded
 from fedlora.tasks.registry import task_named
 from server.answers import answered, questions, sentence
@@ -65,16 +67,23 @@ class Execution:
     """Injected into the local grid."""
 
 
-def prepare(recipe: Recipe, *, compute: ComputeSettings = OWN, say: Callable[[str], None] = log.info) -> Simulation:
+def prepare(
+    recipe: Recipe,
+    *,
+    compute: ComputeSettings = OWN,
+    say: Callable[[str], None] = log.info,
+    files: Sequence[File] | None = None,
+) -> Simulation:
     """Load data and model, or say what is wrong with the recipe, before anything is written.
 
-    `say` hears what is in the data before the model is loaded.
+    `say` hears what is in the data before the model is loaded. `files`: tables in memory, a client each.
     """
+    open_to("any")  # this process is a person's own, and so are its data
     require_sensible(case_of(recipe))
     usable_device(compute.placed(recipe).model.device)
     for remark in former_remarks(recipe):
         say(f"note: {remark}")
-    data = federation(recipe.data, model=recipe.model, seed=recipe.seed)
+    data = federation(recipe.data, model=recipe.model, seed=recipe.seed, files=files)
     tested, metric = len(data.held_out), task_named(recipe.model.task).compare_by
     said = lines(data.found, data.sizes, held_out=tested, batch_size=recipe.train.batch_size, metric=metric)
     say("\n".join(said))

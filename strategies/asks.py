@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from fedlora.plugins.names import Kind, is_plug_in
+from fedlora.privacy.policy import Policy, require_plug_in
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.protocol.task import Task
 from fedlora.updates import Factor
@@ -39,7 +41,7 @@ def asks_of(task: Task) -> frozenset[Ask]:
 
     The head is trained as the strategy says, or frozen (`train.head`) and then in none of the sets.
     """
-    if task.strategy not in STRATEGIES:
+    if task.strategy not in STRATEGIES and not is_plug_in(Kind.STRATEGY, task.strategy, STRATEGIES):
         return frozenset()
     strategy = build(task.strategy, {})
     trains = strategy.trains(task.round)
@@ -49,6 +51,11 @@ def asks_of(task: Task) -> frozenset[Ask]:
     if core and task.rounds == task.train.steps == 1:
         allowed.add(GRADIENT)
     return frozenset(allowed)
+
+
+def require_own_code(task: Task, policy: Policy) -> None:
+    """Refuse a strategy that is a plug-in, unless the policy lists its package: to know what it asks it is loaded."""
+    require_plug_in(policy, Kind.STRATEGY, task.strategy, STRATEGIES)
 
 
 def require_as_named(task: Task) -> None:

@@ -20,7 +20,7 @@ from fedlora.models.base import outline
 from fedlora.settings import SettingsError, parse
 from fedlora.updates import Factor
 from strategies.base import Strategy
-from strategies.registry import STRATEGIES, build
+from strategies.registry import build, names
 
 SHORTER = {"secure aggregation": "secure agg.", "sample-level DP": "DP", "server optimizer": "server opt."}
 LEFT_OUT_FIRST = ("paper", "server opt.", "moves base", "DP", "unequal ranks")
@@ -99,7 +99,7 @@ def strategies(
     """List what every strategy trains, sends (values per client and round) and guarantees."""
     shapes = [(m, n)] if model is None else shapes_of(model, targets, r)
     setup = Setup(shapes, r, clients)
-    rows = [describe(name, setup) for name in sorted(STRATEGIES)]
+    rows = [describe(name, setup) for name in names()]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return

@@ -16,6 +16,7 @@ LIGHT = {
         "server.flower.superlink",
     ],
     "an administrator's commands": ["server.commands.admin", "server.commands.runs"],
+    "a command's help": ["fedlora.results.commands"],
     "a site": ["client.deployment.commands", "client.deployment.agent", "client.flower.supernode"],
 }
 

@@ -83,6 +83,14 @@ def test_the_installed_wheel_runs_from_an_empty_folder(wheel: Path, environment:
     assert Path(found.strip()) == site_packages(environment) / "fedlora/units/server/__init__.py"
     shown = run(environment / "bin" / "fedlora", "simulate", "--help", cwd=empty)
     assert "six-airlines" in shown
+    names = run(
+        environment / "bin" / "python",
+        "-c",
+        "import fedlora; print([one.name for one in fedlora.strategies()])",
+        cwd=empty,
+    )
+    assert "fedsvd" in names
+    assert (site_packages(environment) / "fedlora/py.typed").exists()
 
 
 def test_an_editable_installation_uses_the_checkout(environment: Path, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
@@ -20,6 +21,7 @@ from fedlora.config import ModelSettings
 from fedlora.deployment import checks
 from fedlora.deployment.environment import split_address
 from fedlora.deployment.findings import Finding, bad, doubtful, examine_all, good
+from fedlora.plugins.gate import open_to
 from fedlora.privacy.ledger import LedgerFiles, inspect_ledger
 from fedlora.privacy.policy import FINGERPRINT, names_a_folder
 from fedlora.settings import SettingsError
@@ -36,6 +38,8 @@ def examine(config: Path, *, wanted: Wanted = NOTHING) -> list[Finding]:
         settings = load_client(config)
     except SettingsError as error:
         return [bad("settings", str(error), f"Mend {config}, or make it with: fedlora client enroll, client accept")]
+    with contextlib.suppress(SettingsError):  # a finding of its own, below
+        open_to(policy_of(settings).plugins)
     stay_offline(settings)  # what the agent finds is asked, not what a hub has
     host, _ = split_address(settings.coordinator)
     return examine_all(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedlora.adapters.dense import dense_parameters
 from fedlora.config import TrainSettings
+from fedlora.plugins.optimizers import plug_in_optimizer
 
 KINDS: Mapping[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
@@ -28,6 +29,8 @@ def make_optimizer(
         {"params": [p for p in parameters if id(p) in dense], "lr": settings.head_lr or settings.lr},
     ]
     used = [group for group in groups if group["params"]]
+    if settings.has_own_optimizer:
+        return plug_in_optimizer(used, settings)
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(used, lr=settings.lr, weight_decay=settings.weight_decay)
     return torch.optim.SGD(used, lr=settings.lr, momentum=settings.momentum)

@@ -125,7 +125,7 @@ def require_moving(
     for."""
     for group in make_optimizer(model, parameters, settings).param_groups:
         rate = least * group["lr"]
-        step = rate * (1.0 if settings.optimizer == "adamw" else clip)
+        step = rate * {"adamw": 1.0, "sgd": clip}.get(settings.optimizer, max(1.0, clip))
         for parameter in group["params"]:
             if not math.isfinite(step) or torch.equal(parameter.detach() + step, parameter):
                 scheduled = "" if least == 1.0 else ", the smallest of the schedule,"

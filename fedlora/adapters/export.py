@@ -20,6 +20,8 @@ from fedlora.adapters.inject import adapted_layers
 from fedlora.adapters.uniform import changes, uniform
 from fedlora.exports.about import About
 from fedlora.exports.folder import write_folder
+from fedlora.exports.licences import stated_by
+from fedlora.exports.made import Made
 from fedlora.lowrank import Product
 from fedlora.models.named import NamedBase
 from fedlora.updates import Adapter
@@ -36,11 +38,13 @@ def export_adapter(
     labels: tuple[str, ...],
     max_tokens: int,
     privacy: str | None = None,
+    made: Made | None = None,
 ) -> None:
     """Write the adapter folder; `total` is what the run added to the base, matrix by matrix.
 
     `model`: the adapted base model, by whose class PEFT's AutoPeftModel knows what to load. `task`: a name in
     `fedlora.tasks.registry`. `privacy`: a paragraph on what the run has cost the sites' data, for the folder's README.
+    `made`: how the run went, for its card.
     """
     about = About(
         task,
@@ -50,6 +54,8 @@ def export_adapter(
         architecture=class_of(model),
         transposed=any(isinstance(layer.get_base_layer(), Conv1D) for _, layer in adapted_layers(model)),
         privacy=privacy,
+        made=made,
+        license=stated_by(getattr(getattr(model, "config", None), "_name_or_path", "")),
     )
     write_folder(folder, uniform(changes(adapter, total)), adapter.dense, about)
 

@@ -16,9 +16,11 @@ from fedlora.adapters.merge import ORIGINAL
 def untouched(model: nn.Module) -> Iterator[None]:
     """Adapters off, and what a strategy has folded into the base taken out, until the end.
 
-    Guarantee: afterwards the model is bit for bit what it was, and what trains in it still does.
+    Guarantee: afterwards the model is bit for bit what it was, and what trains in it still does; one within another
+    changes nothing.
     """
     layers = [layer for _, layer in adapted_layers(model)]
+    off = [layer._disable_adapters for layer in layers]
     bases = [base for base in (layer.get_base_layer() for layer in layers) if getattr(base, ORIGINAL, None) is not None]
     moved = [base.weight.detach().clone() for base in bases]
     try:
@@ -32,5 +34,5 @@ def untouched(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for base, weight in zip(bases, moved, strict=True):
                 base.weight.copy_(weight)
-        for layer in layers:
-            layer._disable_adapters = False
+        for layer, before in zip(layers, off, strict=True):
+            layer._disable_adapters = before

@@ -20,7 +20,7 @@ class DataSettings(Settings):
     """`airlines` or `organisations` (packaged messages), `entities` (words of the messages to airlines, with tags),
     `faq` (packaged questions and answers), `faq-preference` (the same with a wrong answer each), `digits` or `fashion`
     (packaged images), a local CSV, TSV, JSON, JSONL or Parquet file, or a folder of such files; of images also a folder
-    of class folders, or a file of MNIST's form; of tagged words also files of CoNLL's form."""
+    of class folders, or a file of MNIST's form; of tagged words also files of CoNLL's form; a plug-in."""
 
     text: str = "text"
     """Column with the text."""

@@ -20,7 +20,7 @@ class ModelSettings(Settings):
     (a vision transformer)."""
 
     task: Annotated[str, AfterValidator(known_task)] = "sequence-classification"
-    """What the model is fine-tuned for: a name in `fedlora.tasks.registry`."""
+    """What the model is fine-tuned for: a name in `fedlora.tasks.registry`, or a plug-in's."""
 
     preference: Annotated[PreferenceSettings, Since(2)] = PreferenceSettings()
     """What the task `preference` minimises."""

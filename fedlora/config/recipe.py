@@ -27,7 +27,7 @@ class StrategySettings(Settings):
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
     name: str = "fedsvd"
-    """fedit (or fedavg, which is the same), ffa, fedsvd, fedex, fair, fedsb, ..."""
+    """fedit (or fedavg, which is the same), ffa, fedsvd, fedex, fair, fedsb, ..., or a plug-in's."""
 
     @field_validator("name")
     @classmethod

@@ -63,6 +63,10 @@ class RoundSettings(Settings):
     """Of causal-lm: generate answers to questions of the shared test set when the run is over, by its model and by the
     base; exact match and ROUGE-L go into summary.json, the answers into answers.jsonl. Not done when not given."""
 
+    export_every: Annotated[int | None, Since(2)] = Field(None, ge=1)
+    """Write the adapter of every so many rounds, and of the last, to a folder of its own, `peft_N` in the run's. None:
+    the newest alone, in `adapter`."""
+
     def asked(self, connected: int) -> int:
         """How many of the connected clients a round asks."""
         return max(self.min_clients, math.ceil(self.fraction * connected))

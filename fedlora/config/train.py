@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from fedlora.plugins.names import Kind, is_plug_in, known
 from fedlora.protocol.versions import Since
 from fedlora.settings import Settings
+
+OPTIMIZERS = ("sgd", "adamw")
+
+
+def known_optimizer(name: str) -> str:
+    """The name; ValueError with the nearest where there is no such optimiser. Nothing is imported."""
+    return known(Kind.OPTIMIZER, name, OPTIMIZERS)
 
 
 class TrainSettings(Settings):
     """What a client does in one round."""
 
-    optimizer: Literal["sgd", "adamw"] = "adamw"
-    """Local optimiser; its state starts afresh every round, unless `optimizer_state` keeps it."""
+    optimizer: Annotated[str, AfterValidator(known_optimizer)] = "adamw"
+    """Local optimiser: `adamw`, `sgd`, or a plug-in, which may be any of torch's (`torch.optim:RMSprop`). Its state
+    starts afresh every round, unless `optimizer_state` keeps it."""
 
     optimizer_state: Annotated[Literal["reset", "keep"], Since(2)] = "reset"
     """`keep`: moments (AdamW) and momentum (SGD) go on from round to round, each site's on its own disk. For sites that
@@ -116,3 +125,8 @@ class TrainSettings(Settings):
         if self.steps is None:
             raise ValueError("train.local_epochs counts no steps; set train.steps in its place.")
         return self.steps
+
+    @property
+    def has_own_optimizer(self) -> bool:
+        """Whether the optimiser is a plug-in's."""
+        return is_plug_in(Kind.OPTIMIZER, self.optimizer, OPTIMIZERS)

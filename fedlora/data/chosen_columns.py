@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from fedlora.data.form import SHORT, Columns, Form
-from fedlora.data.packaged import PACKAGED
+from fedlora.data.packaged import is_packaged, packaged
 from fedlora.nearest import nearest
 from fedlora.settings import SettingsError
-from fedlora.tasks.registry import TASKS
+from fedlora.tasks.registry import forms_of
 
 
 class SourceSettings(Protocol):
@@ -37,8 +37,8 @@ def columns_for(
 
     A packaged `source` has a format of its own, which is taken where the task reads it and nobody chooses another.
     """
-    own_form = PACKAGED[source].form.name if source in PACKAGED else None
-    reads = [form.name for form in TASKS[task].forms]
+    own_form = packaged(source).form.name if source is not None and is_packaged(source) else None
+    reads = [form.name for form in forms_of(task)]
     form = form_for(chosen.format or (own_form if own_form in reads else None), task)
     own = {column: getattr(chosen, column) for column in SHORT if column in form.columns} | dict(chosen.columns or {})
     for column in chosen.columns or {}:
@@ -52,7 +52,7 @@ def columns_for(
 
 def form_for(name: str | None, task: str) -> Form:
     """The task's form of that name, or its first; SettingsError where it has none of that name."""
-    forms = TASKS[task].forms
+    forms = forms_of(task)
     found = next((form for form in forms if form.name == name), None) if name is not None else forms[0]
     if found is None:
         raise SettingsError(

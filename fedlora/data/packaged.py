@@ -1,4 +1,7 @@
-"""Sources that come as packages: public data, each with the form of its rows and the clients that it has by nature."""
+"""Sources that come as packages: public data, each with the form of its rows and the clients that it has by nature.
+
+A plug-in's object is a `Packaged`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from fedlora.data.entities.rule import words_and_tags
 from fedlora.data.form import IMAGE_AND_LABEL, MESSAGES, PREFERENCE_MESSAGES, TEXT_AND_LABEL, TOKENS_AND_TAGS, Form
@@ -17,6 +21,9 @@ from fedlora.data.located import file_of
 from fedlora.data.row import Row, text_row
 from fedlora.data.tables.cells import json_of
 from fedlora.packaged import DEMO_INSTALL
+from fedlora.plugins.loading import load_plug_in, wrong_kind
+from fedlora.plugins.names import Kind, is_plug_in, registered
+from fedlora.settings import SettingsError
 
 AIRLINES = ("united", "usairways", "americanair", "southwestair", "jetblue", "virginamerica")
 TOPICS = {
@@ -127,3 +134,31 @@ PACKAGED = {
     "digits": Packaged(IMAGE_AND_LABEL, digits, natural=False),
     "fashion": Packaged(IMAGE_AND_LABEL, fashion, natural=False),
 }
+
+
+def source_names() -> list[str]:
+    """Every source that has a name here: fedlora's own, and those of installed packages."""
+    return [*PACKAGED, *registered(Kind.SOURCE)]
+
+
+def is_packaged(source: str) -> bool:
+    """Whether a source is no path: fedlora's own, or a plug-in's. SettingsError where it could be either."""
+    if source in PACKAGED:
+        return True
+    if not is_plug_in(Kind.SOURCE, source, PACKAGED):
+        return False
+    if Path(source).exists():
+        raise SettingsError(
+            f"data.source={source!r} is both a plug-in and here a file or folder; write ./{source} for the latter."
+        )
+    return True
+
+
+def packaged(source: str) -> Packaged:
+    """The source of that name; SettingsError for a plug-in that cannot be loaded, or is none."""
+    if source in PACKAGED:
+        return PACKAGED[source]
+    found = load_plug_in(Kind.SOURCE, source)
+    if not isinstance(found, Packaged):
+        raise wrong_kind(Kind.SOURCE, source, found, "a fedlora.data.packaged.Packaged")
+    return found

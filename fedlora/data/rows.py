@@ -10,7 +10,7 @@ from pathlib import Path
 from fedlora.data.form import Columns, Form
 from fedlora.data.images.files import image_tables, images_below
 from fedlora.data.one_per_text import Counts, one_per_text
-from fedlora.data.packaged import PACKAGED
+from fedlora.data.packaged import is_packaged, packaged, source_names
 from fedlora.data.row import Row
 from fedlora.data.tables.reading import READERS, read_table, refuse_ending
 from fedlora.data.tables.table import Complaint, Table
@@ -65,7 +65,11 @@ def read_whole(source: str, columns: Columns, *, labels: Collection[str] | None 
     For whoever has the files before them: simulations, a coordinator's test set. Whether it raises depends on single
     rows, so a site that trains under privacy never asks this.
     """
-    files = read_files(source, columns)
+    return whole(source, read_files(source, columns), columns, labels=labels)
+
+
+def whole(source: str, files: Sequence[File], columns: Columns, *, labels: Collection[str] | None = None) -> Read:
+    """`read_whole` of tables that are in memory."""
     for file in files:
         require_columns(file.table.absent, columns, file)
     read = _read(source, files, columns, labels)
@@ -77,7 +81,7 @@ def read_whole(source: str, columns: Columns, *, labels: Collection[str] | None 
 
 
 def _read(source: str, files: Sequence[File], columns: Columns, labels: Collection[str] | None) -> Read:
-    found: list[Row | Complaint] = list(packaged_rows(source, columns)) if source in PACKAGED else []
+    found: list[Row | Complaint] = list(packaged_rows(source, columns)) if is_packaged(source) else []
     found += [row for file in files for row in file.rows(columns)]
     known = frozenset(labels or ())
     usable = [row for row in found if isinstance(row, Row) and (labels is None or known.issuperset(row.classes))]
@@ -93,19 +97,19 @@ def _read(source: str, files: Sequence[File], columns: Columns, labels: Collecti
 
 def packaged_rows(source: str, columns: Columns) -> Iterator[Row]:
     """The rows of a packaged source; SettingsError where they are of another form, or have no clients and need them."""
-    packaged, form = PACKAGED[source], columns.form
-    if columns.client is not None and not packaged.natural:
+    found, form = packaged(source), columns.form
+    if columns.client is not None and not found.natural:
         raise SettingsError(
             f"data.source={source!r} says of no row whose it is; give data.partition=dirichlet (or iid) and "
             "data.clients=6."
         )
-    if packaged.form != form:
+    if found.form != form:
         raise SettingsError(
-            f"data.source={source!r} has rows of the format {packaged.form.name} ({', '.join(packaged.form.columns)}), "
+            f"data.source={source!r} has rows of the format {found.form.name} ({', '.join(found.form.columns)}), "
             f"and the task reads {form.name} ({', '.join(form.columns)}); choose another source, model.task or "
             "data.format."
         )
-    return packaged.rows()
+    return found.rows()
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,8 @@ class File:
     path: Path
     table: Table
     client: str | None = None
+    lines: bool = True
+    """Whether a row is known by its line; otherwise by its number."""
 
     def rows(self, columns: Columns) -> Iterator[Row | Complaint]:
         """The form's cells, and the client: the column's, or the file's."""
@@ -136,9 +142,9 @@ class File:
 
     def _place(self, line: int) -> str:
         suffix = self.path.suffix.lower()
-        if suffix not in READERS:  # an image, which is a row by itself
+        if suffix not in READERS and self.lines:  # an image, which is a row by itself
             return str(self.path)
-        return f"{self.path} row {line}" if suffix == ".parquet" else f"{self.path}:{line}"
+        return f"{self.path} row {line}" if suffix == ".parquet" or not self.lines else f"{self.path}:{line}"
 
 
 def read_files(source: str, columns: Columns) -> list[File]:
@@ -147,7 +153,7 @@ def read_files(source: str, columns: Columns) -> list[File]:
     A folder of files none of which has the column of clients: each file is one client, by its name without the ending.
     Images that no table names are clients' where folders say so (`fedlora.data.images.folder`).
     """
-    if source in PACKAGED:
+    if is_packaged(source):
         return []
     pictures = image_tables(source, columns) if columns.form.images else None
     if pictures is not None:
@@ -192,9 +198,15 @@ def require_columns(absent: Collection[str], columns: Columns, file: File) -> No
 
 def files_behind(source: str, form: Form) -> list[Path]:
     """Every file that the rows are read from; none of a packaged source. Of a table with paths, the table alone."""
-    if source in PACKAGED:
+    if is_packaged(source):
         return []
     return (images_below(source) if form.images else None) or files_of(source)
+
+
+def did_you_mean_one(source: str) -> str:
+    """The same as `did_you_mean`, of names."""
+    near = nearest(source, source_names())
+    return f" Did you mean `{near}`?" if near else ""
 
 
 def files_of(source: str) -> list[Path]:
@@ -208,7 +220,7 @@ def files_of(source: str) -> list[Path]:
     if not readable:
         raise SettingsError(
             f"data.source={source!r}: {'' if path.exists() else 'there is no such file or folder; '}give "
-            f"{', '.join(f'`{name}`' for name in PACKAGED)}, a local {', '.join(READERS)} file, or a folder of such "
-            f"files (of images: of class folders).{did_you_mean(path)}"
+            f"{', '.join(f'`{name}`' for name in source_names())}, a local {', '.join(READERS)} file, or a folder of "
+            f"such files (of images: of class folders).{did_you_mean(path) or did_you_mean_one(source)}"
         )
     return readable

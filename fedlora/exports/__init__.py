@@ -7,5 +7,6 @@ folder.py       a PEFT adapter folder, written
 merged.py       the base with the adapter in its weights
 gguf_lora.py    an adapter for llama.cpp and Ollama
 readme.py       the README.md of a folder
+card.py made.py licences.py    what the hub reads at its head: the run's own account, and the terms of bases
 serving.py      the lines that a server is started with
 """

@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fedlora.exports.licences import Terms, terms_of
+from fedlora.exports.made import Made
 from fedlora.files import write_atomically
 from fedlora.models.named import NamedBase
 from fedlora.tasks.registry import task_named
 from fedlora.tasks.usage import Usage
 
-FILE = "fedlora.json"
+FILE, NOTICE = "fedlora.json", "NOTICE"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,15 @@ class About:
     """PEFT's fan_in_fan_out: whether the adapted layers are transformers' Conv1D."""
     privacy: str | None = None
     """A paragraph on what the run has cost the sites' data."""
+    made: Made | None = None
+    """How the run went; None of an adapter of earlier versions."""
+    license: str | None = None
+    """What the base's own card says, or a person."""
+
+    @property
+    def terms(self) -> Terms | None:
+        """Under which it may be passed on; None where nobody has said."""
+        return terms_of(self.base.id, self.license)
 
     @property
     def usage(self) -> Usage:
@@ -40,5 +51,12 @@ class About:
         """fedlora.json, with `more` of what the form is."""
         own: dict[str, Any] = {"task": self.task, "labels": list(self.labels), "max_tokens": self.max_tokens}
         base = asdict(self.base)
-        content = {**own, **self.usage.facts, "base": base, **more, "privacy": self.privacy}
+        made = None if self.made is None else self.made.model_dump(mode="json")
+        said = {"privacy": self.privacy, "made": made, "license": self.license}
+        content = {**own, **self.usage.facts, "base": base, **more, **said}
         write_atomically(folder / FILE, json.dumps(content, indent=2).encode())
+
+    def write_notice(self, folder: Path) -> None:
+        """The file that the base's terms want in every copy, where they want one."""
+        if self.terms is not None and self.terms.notice:
+            write_atomically(folder / NOTICE, f"{self.terms.notice}\n".encode())

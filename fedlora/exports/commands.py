@@ -56,6 +56,10 @@ def export(
         str | None,
         typer.Option(help="Where the base model is on this machine, as model.id takes it, if not where it was."),
     ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option("--license", help="What the card says of the licence, as the hub calls it: apache-2.0, ..."),
+    ] = None,
 ) -> None:
     """Write the adapter of RUN, or one for each of its clients, for another program, and say how that is started."""
     require_fitting(kind, rank=rank, dtype=dtype)
@@ -64,17 +68,29 @@ def export(
     folder = out or run / "exports" / kind.value
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingsError(f"{folder} is there already; remove it, or give another --out.")
-    sources = sources_in(run, base=base)
+    sources = [under(source, license) for source in sources_in(run, base=base)]
     places = {source.name: folder / source.name if len(sources) > 1 else folder for source in sources}
     write = {Kind.peft: write_peft, Kind.merged: write_model, Kind.gguf: write_for_llama_cpp}[kind]
     ranks = [write(source, places[source.name], rank, (dtype or Precision.float32).value) for source in sources]
     typer.echo(f"Written: {', '.join(map(str, places.values()))}")
+    if sources[0].about.terms is None:
+        typer.echo("Nobody has said under which licence the base is: state it with --license before you publish this.")
     if kind is Kind.peft and sources[0].about.usage.language_servers:
         from fedlora.exports.serving import fits_vllm, vllm_line
 
         names = {name: str(place) for name, place in places.items()}
         if fits_vllm(max(ranks)):
             typer.echo(f"Serve with: {vllm_line(sources[0].about.base, max(ranks), names)}")
+
+
+def under(source: Source, license: str | None) -> Source:
+    """Under the licence that a person states; SettingsError where the base's own terms leave no choice."""
+    if license is None:
+        return source
+    from fedlora.exports.licences import require_stateable
+
+    require_stateable(source.about.base.id, license)
+    return replace(source, about=replace(source.about, license=license))
 
 
 def require_fitting(kind: Kind, *, rank: int | None, dtype: Precision | None) -> None:
@@ -128,4 +144,5 @@ def write_for_llama_cpp(source: Source, folder: Path, rank: int | None, dtype: s
     change = at_rank(source, rank)
     file = write_gguf(folder, source, change, dtype=getattr(torch, dtype))
     write_modelfile(folder, source.about.base, adapter=file.name)
+    source.about.write_notice(folder)
     return change.rank

@@ -3,7 +3,7 @@
     adapter_config.json         one rank, lora_alpha as large, no patterns; the base by id and revision
     adapter_model.safetensors   A and B of every matrix, in float32
     head.safetensors            a module that trained whole, by its own name: no server but PEFT's own knows of it
-    fedlora.json README.md      task, classes, base; the lines that load it
+    fedlora.json README.md      task, classes, base; the hub's card and the lines that load it; NOTICE if terms want it
 
 Guarantee: no path of this machine is in any of them.
 """
@@ -37,6 +37,7 @@ def write_folder(folder: Path, change: Uniform, dense: Tensors, about: About) ->
     for path, parameters in modules.items():
         write_atomically(folder / f"{path}.safetensors", save(parameters))
     about.write(folder, rank=change.rank, left_out=change.left_out)
+    about.write_notice(folder)
     write_atomically(folder / "README.md", adapter_readme(about, change, beside=tuple(modules)).encode())
 
 
@@ -52,6 +53,7 @@ def write_for_peft(folder: Path, change: Uniform, dense: Tensors, about: About) 
     whole = {f"{PREFIX}{name.replace(DENSE_SEPARATOR, '.')}": tensor.contiguous() for name, tensor in dense.items()}
     write_atomically(folder / TENSORS, save({**lora_tensors(change), **whole}))
     about.write(folder, rank=change.rank, left_out=change.left_out)
+    about.write_notice(folder)
     write_atomically(folder / "README.md", adapter_readme(about, change, inside=modules).encode())
 
 

@@ -42,6 +42,7 @@ def write_merged(folder: Path, source: Source, *, dtype: torch.dtype) -> float:
         write_atomically(folder / f"{path}.safetensors", save(parameters))
     name = str(dtype).removeprefix("torch.")
     source.about.write(folder, dtype=name, left_out=source.left_out, rounding=off)
+    source.about.write_notice(folder)
     write_atomically(folder / "README.md", merged_readme(source.about, dtype=name, off=off).encode())
     return off
 

@@ -1,4 +1,4 @@
-"""The README.md of an export: the lines that load it, where its base is, how it is served, what it cost in privacy."""
+"""The README.md of an export: the hub's card, the lines that load it, its base and licence, what it cost in privacy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from fedlora.adapters.uniform import RANKS, Uniform
 from fedlora.exports.about import About
+from fedlora.exports.card import card as head
+from fedlora.exports.card import credits_said, licence_said
 from fedlora.exports.serving import fits_vllm, vllm_line
 from fedlora.tasks.usage import Loading
 
@@ -38,6 +40,12 @@ Made by fedlora: a base with its adapter in the weights, in {dtype}.{rounded} In
 {whereabouts}
 """
 
+LICENCE = """
+## Licence
+
+{said}
+"""
+
 PRIVACY = """
 ## Privacy
 
@@ -52,7 +60,7 @@ def adapter_readme(about: About, change: Uniform, *, beside: Sequence[str] = (),
     said = remarks(about, change, beside=beside, inside=inside)
     by = "transformers and PEFT, and fedlora for the base" if about.base.is_converted else "plain transformers and PEFT"
     text = ADAPTER.format(by=by, script=script, whereabouts=about.base.whereabouts, rank=change.rank, remarks=said)
-    return text + privacy_section(about)
+    return head(about, relation="adapter", library="peft") + text + licence_section(about) + privacy_section(about)
 
 
 def merged_readme(about: About, *, dtype: str, off: float) -> str:
@@ -64,7 +72,12 @@ def merged_readme(about: About, *, dtype: str, off: float) -> str:
     script = about.usage.script(loading, labels=about.labels, max_tokens=about.max_tokens)
     rounded = f" Rounding moved them by {off:.2g} of what was learnt." if off else ""
     text = MERGED.format(script=script, whereabouts=about.base.whereabouts, dtype=dtype, rounded=rounded)
-    return text + privacy_section(about)
+    front = head(about, relation="finetune", library="transformers")
+    return front + text + licence_section(about) + privacy_section(about)
+
+
+def licence_section(about: About) -> str:
+    return LICENCE.format(said=licence_said(about) + credits_said(about))
 
 
 def privacy_section(about: About) -> str:

@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fedlora.config import ModelSettings, load
+from fedlora.config import ModelSettings, Recipe, load
 from fedlora.exports.about import FILE, About
 from fedlora.exports.folder import PREFIX, TENSORS
+from fedlora.exports.made import Made
 from fedlora.lowrank import Product
 from fedlora.models.named import NamedBase, named_base, portable
 from fedlora.nearest import did_you_mean
@@ -44,6 +45,8 @@ class Source:
     """Of what the run learnt, by whoever wrote the folder (`Uniform.left_out`)."""
     model: ModelSettings
     """The base as it is found on this machine."""
+    recipe: Recipe | None = None
+    """Of the run whose folder the adapter lies in; None where it lies in none."""
 
 
 def sources_in(place: Path, *, base: str | None = None) -> list[Source]:
@@ -77,7 +80,8 @@ def source_of(folder: Path, *, base: str | None = None) -> Source:
             if file.name != TENSORS
             for name, tensor in load_file(file).items()
         }
-        ran = model_of_run(folder)
+        recipe = recipe_of_run(folder)
+        ran = recipe.model if recipe else None
         named = named_in(about, config, ran)
         task = about.get("task") or (ran.task if ran else ModelSettings().task)
         found = About(
@@ -88,11 +92,19 @@ def source_of(folder: Path, *, base: str | None = None) -> Source:
             architecture=config["auto_mapping"] or {},
             transposed=config["fan_in_fan_out"],
             privacy=about.get("privacy") or privacy_of(folder),
+            made=Made.model_validate(about["made"]) if about.get("made") else None,
+            license=about.get("license"),
         )
-        here = base or (ran.id if ran and portable(ran.id) == named.id else named.id)
-        held = {"id": here, "task": task, "max_tokens": found.max_tokens, "load_dtype": named.load_dtype}
+        own = ran if ran and (portable(ran.id), ran.task) == (named.id, task) else None
+        held = {
+            "id": base or (own.id if own else named.id), "task": task, "max_tokens": found.max_tokens,
+            "load_dtype": named.load_dtype,
+        }  # fmt: skip
         settings = parse(ModelSettings, held, prefix="model")
-        return Source(name_of(folder), products_in(config, tensors), dense, found, about.get("left_out", 0.0), settings)
+        if own:
+            settings = settings.model_copy(update={"preference": own.preference})
+        products, left_out = products_in(config, tensors), about.get("left_out", 0.0)
+        return Source(name_of(folder), products, dense, found, left_out, settings, recipe if own else None)
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, SettingsError):
             raise
@@ -116,11 +128,11 @@ def products_in(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dic
     return found
 
 
-def model_of_run(folder: Path) -> ModelSettings | None:
-    """`model:` of the recipe of the run that the folder lies in; None where it lies in none."""
+def recipe_of_run(folder: Path) -> Recipe | None:
+    """The recipe of the run that the folder lies in; None where it lies in none."""
     for run in (folder.parent, folder.parent.parent):
         with contextlib.suppress(SettingsError):  # a file of that name that is no recipe, or none
-            return load(run / "config.yaml").model
+            return load(run / "config.yaml")
     return None
 
 

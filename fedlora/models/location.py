@@ -9,6 +9,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from fedlora.models.from_gguf import SUFFIX, folder_of_gguf
 from fedlora.models.from_onnx import SUFFIX as ONNX_SUFFIX
 from fedlora.models.from_onnx import folder_of_onnx
+from fedlora.models.given import folder_given
 from fedlora.models.packaged import PACKAGED, packaged_file, packaged_names
 from fedlora.nearest import did_you_mean
 from fedlora.settings import SettingsError
@@ -27,6 +28,8 @@ def locate(model_id: str) -> str:
 
     SettingsError where nothing of that name is there; whether a hub's id is, shows when it is loaded.
     """
+    if (given := folder_given(model_id)) is not None:
+        return str(given)
     packaged = model_id in PACKAGED
     path = packaged_file(model_id) if packaged else Path(model_id).expanduser()
     if packaged and path.suffix == ONNX_SUFFIX:

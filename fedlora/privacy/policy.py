@@ -19,15 +19,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from fedlora.config.privacy import PrivacySettings
+from fedlora.config.train import OPTIMIZERS
+from fedlora.plugins.gate import Packages, not_allowed
+from fedlora.plugins.names import Kind, is_plug_in, target_of
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.protocol.task import Task
 from fedlora.settings import FormerName, Settings, parse, read_mapping
+from fedlora.tasks.registry import TASKS
 
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 """An entry of `base_models` of this form is a fingerprint, every other one an id."""
@@ -96,6 +101,11 @@ class Policy(Settings):
     a folder that a task names. `any` allows every model: use it only if the data are not real. `fedlora client doctor
     --model ID` prints the line to write."""
 
+    plugins: Packages = Field(default_factory=dict)
+    """Packages whose tasks and optimisers a task may name, each with the hash of its files as `fedlora plugins` prints
+    it; none if not given. Code of such a package runs beside the data and can do whatever this process can: list one
+    only after reading it. `any` allows every module of this Python: use it only if the data are not real."""
+
     coordinators: tuple[str, ...] | None = None
     """Allowed coordinators; any if not given."""
 
@@ -126,6 +136,7 @@ SIMULATION = Policy(
     min_noise_multiplier=1e-3,
     max_clip=1e6,
     base_models="any",
+    plugins="any",
     allow_insecure_noise=True,
     allow_metrics=True,
 )
@@ -143,6 +154,8 @@ def require_allowed(policy: Policy, task: Task, *, dataset: str) -> None:
     """Refuse a task that the policy does not allow, budgets aside, before anything that it names is loaded."""
     _require_listed(policy.coordinators, task.coordinator, Code.COORDINATOR_NOT_ALLOWED, "coordinator", "coordinators")
     _require_listed(policy.strategies, task.strategy, Code.STRATEGY_NOT_ALLOWED, "strategy", "strategies")
+    for kind, name, own in ((Kind.TASK, task.model.task, TASKS), (Kind.OPTIMIZER, task.train.optimizer, OPTIMIZERS)):
+        require_plug_in(policy, kind, name, own)
     asked = task.privacy
     if not asked.enabled:
         if policy.require_privacy:
@@ -157,6 +170,17 @@ def require_allowed(policy: Policy, task: Task, *, dataset: str) -> None:
         _require_nothing_leaks(policy, asked)
         _require_noise(policy, asked, policy.dataset(dataset))
     _require_named_base(policy, task)
+
+
+def require_plug_in(policy: Policy, kind: Kind, name: str, own: Collection[str]) -> None:
+    """Refuse a name of somebody else's code, before anything of it is imported, unless the policy lists its package."""
+    if not is_plug_in(kind, name, own):
+        return
+    target = target_of(kind, name)
+    assert target is not None
+    why = not_allowed(target, policy.plugins)
+    if why is not None:
+        raise Refusal(Code.PLUG_IN_NOT_ALLOWED, f"the {kind.noun} {name!r} is a plug-in, and {why} (policy.yaml)")
 
 
 def require_loaded_base(policy: Policy, task: Task, *, fingerprint: str) -> None:

@@ -27,6 +27,9 @@ class Code(StrEnum):
     STRATEGY_ASKS_MORE = "strategy-asks-more"
     """The task trains, keeps or adapts something else than the strategy that it names."""
 
+    PLUG_IN_NOT_ALLOWED = "plug-in-not-allowed"
+    """The task names code that is not fedlora's and that the policy does not list."""
+
     BASE_NOT_ALLOWED = "base-model-not-allowed"
     WRONG_BASE = "wrong-base-model"
     """The site's copy of the task's base model differs from the coordinator's."""

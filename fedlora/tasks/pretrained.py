@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fedlora.data.form import Form
+from fedlora.models.given import taken
 from fedlora.tasks.base import Loaded, Processor
 
 
@@ -18,6 +19,9 @@ class Pretrained:
     zeros: tuple[str, ...] = ()
 
     def load(self, source: str, *, outputs: int, **options: Any) -> Loaded:
+        given = taken(source, self.auto, **options)
+        if given is not None:
+            return Loaded(*given)
         model, loading = self.auto.from_pretrained(source, output_loading_info=True, **options)
         return Loaded(model, tuple(loading["missing_keys"]))
 

@@ -16,6 +16,7 @@ from fedlora.data.rows import Read
 from fedlora.deployment import checks
 from fedlora.deployment.environment import split_address
 from fedlora.deployment.findings import Finding, bad, doubtful, examine_all, good
+from fedlora.plugins.gate import open_to
 from fedlora.processes.sockets import accepts
 from fedlora.settings import SettingsError
 from fedlora.tasks.registry import has_classes
@@ -34,6 +35,7 @@ def examine(config: Path) -> list[Finding]:
         settings = load_server(config)
     except SettingsError as error:
         return [bad("settings", str(error), f"Fix {config}, or create it with: fedlora admin init")]
+    open_to(settings.plugins)
     host, _ = split_address(settings.address)
     renew = f"fedlora admin renew --config {config}"
     return examine_all(

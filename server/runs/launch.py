@@ -19,6 +19,7 @@ from fedlora.config.former import recipe_text
 from fedlora.deployment.enrolment import require_name
 from fedlora.files import write_atomically
 from fedlora.packaged import packaged
+from fedlora.plugins.gate import open_to
 from fedlora.privacy.plan import planned_epsilon as epsilon_at_most
 from fedlora.settings import SettingsError, mapping_in, parse
 from server.gradient_recipe import gradient_recipe
@@ -67,6 +68,7 @@ def launchpad(store: str) -> RunLauncher | None:
     settings = folder / "server.yaml"
     if settings.exists():
         deployment = load_server(settings)
+        open_to(deployment.plugins)
         return RunLauncher(deployment.runs, store, deployment)
     return RunLauncher(folder, str(path.resolve()))
 

@@ -10,13 +10,18 @@ import re
 from pathlib import Path
 
 from fedlora.config import Recipe
-from fedlora.data.packaged import PACKAGED
+from fedlora.config.train import OPTIMIZERS
+from fedlora.data.packaged import PACKAGED, is_packaged, source_names
 from fedlora.models.from_gguf import SUFFIX as GGUF_SUFFIX
 from fedlora.models.packaged import PACKAGED as PACKAGED_MODELS
 from fedlora.models.packaged import packaged_names
 from fedlora.nearest import did_you_mean
 from fedlora.plain_yaml import shortened
+from fedlora.plugins.gate import require_open_for
+from fedlora.plugins.names import Kind
 from fedlora.settings import SettingsError
+from fedlora.tasks.registry import TASKS
+from strategies.registry import STRATEGIES
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 SHOWN_CHARS = 120
@@ -26,8 +31,10 @@ def confined(recipe: Recipe, folder: Path | None, *, simulated: bool) -> Recipe:
     """`recipe` with what it names below `folder` made absolute; SettingsError if it names anything else.
 
     Guarantee: `data.source` (of a simulation), `adapter.public.source` and `model.id` are packaged names, a hub's id,
-    or lead below `folder` with every link followed, and so does everything directly inside them.
+    or lead below `folder` with every link followed, and so does everything directly inside them. No name in it is of
+    code that this process is not open to (`fedlora.plugins.gate`).
     """
+    require_listed(recipe)
     model, adapter, data = recipe.model, recipe.adapter, recipe.data
     if names_a_file(model.id):
         path = inside(folder, model.id, key="model.id", others=f"{packaged_names()}, or a hub's id")
@@ -44,6 +51,14 @@ def confined(recipe: Recipe, folder: Path | None, *, simulated: bool) -> Recipe:
     return recipe.model_copy(update={"model": model, "adapter": adapter, "data": data})
 
 
+def require_listed(recipe: Recipe) -> None:
+    """SettingsError for the name of somebody's code that this dashboard's process is not open to: the process that
+    carries the recipe out is a person's own (`fedlora simulate`), and would be."""
+    require_open_for(Kind.STRATEGY, recipe.strategy.name, STRATEGIES)
+    require_open_for(Kind.TASK, recipe.model.task, TASKS)
+    require_open_for(Kind.OPTIMIZER, recipe.train.optimizer, OPTIMIZERS)
+
+
 def names_a_file(model_id: str) -> bool:
     """Whether this is no packaged model and no hub's id: a GGUF file's name may have the form of one.
 
@@ -57,8 +72,11 @@ def names_a_file(model_id: str) -> bool:
 
 def source(folder: Path | None, named: str, *, key: str) -> str:
     """A packaged corpus by its name, or a path below `folder`."""
-    others = " or ".join(f"`{name}`" for name in PACKAGED)
-    return named if named in PACKAGED else str(inside(folder, named, key=key, others=others))
+    others = " or ".join(f"`{name}`" for name in source_names())
+    if is_packaged(named):
+        require_open_for(Kind.SOURCE, named, PACKAGED)
+        return named
+    return str(inside(folder, named, key=key, others=others))
 
 
 def inside(folder: Path | None, named: str, *, key: str, others: str) -> Path:

@@ -23,7 +23,7 @@ from fedlora.privacy.gaussian_audit import Claim
 from fedlora.privacy.ledger import LedgerFiles, inspect_ledger
 from fedlora.protocol.task import Task
 from fedlora.settings import SettingsError
-from fedlora.tasks.registry import TASKS
+from fedlora.tasks.registry import forms_of
 from fedlora.updates import Factor
 from server.coordinate import Coordination, begin
 from server.record.journal import Journal
@@ -52,7 +52,7 @@ def require_auditable(recipe: Recipe) -> None:
     require_compatible(case_of(recipe))
     if not recipe.privacy.enabled:
         raise SettingsError("the recipe is not private; set privacy.epsilon, for example --set privacy.epsilon=6.")
-    if TEXT_AND_LABEL not in TASKS[recipe.model.task].forms:
+    if TEXT_AND_LABEL not in forms_of(recipe.model.task):
         raise SettingsError(
             f"the audit's canaries are texts with a class, and model.task={recipe.model.task} reads none: it "
             "cannot be audited yet."

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from fedlora.data.choose_columns import Chosen, choose
 from fedlora.data.columns import Column, columns_in
-from fedlora.data.packaged import PACKAGED
+from fedlora.data.packaged import is_packaged
 from fedlora.data.rows import files_of
 from fedlora.files import write_atomically
 from fedlora.nearest import did_you_mean
@@ -42,7 +42,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Inspect SOURCE and write a recipe for it with its columns, classes, clients and text lengths, ready to run."""
-    if source in PACKAGED:
+    if is_packaged(source):
         raise SettingsError(
             f"{source} is the packaged corpus, which has recipes already: `fedlora recipes` lists them."
         )

@@ -14,6 +14,7 @@ from fedlora.config import Recipe
 from fedlora.config.former import FORMER
 from fedlora.packaged import packaged, sentence_of
 from fedlora.plain_yaml import yaml_text
+from fedlora.plugins.names import Kind, registered
 from fedlora.settings import SettingsError, nearest
 
 Section = Annotated[str | None, typer.Argument(help="Only this section or setting, e.g. train or train.lr.")]
@@ -53,8 +54,14 @@ def settings_of(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str
         if inner is not None:
             rows += settings_of(inner, f"{key}.")
         else:
-            rows.append((key, default_of(field), field.description or ""))
+            rows.append((key, default_of(field), (field.description or "") + installed_for(key)))
     return rows
+
+
+def installed_for(key: str) -> str:
+    """Names that installed packages add to what a setting takes (docs/plugins.md); mostly nothing."""
+    found = [name for kind in Kind if kind.setting == key for name in registered(kind)]
+    return f" Installed here: {', '.join(found)}." if found else ""
 
 
 def default_of(field: FieldInfo) -> str:

@@ -22,13 +22,16 @@ from fedlora.data.examples import Examples, digest_of, encoded
 from fedlora.data.form import Columns
 from fedlora.data.lengths import extent_of
 from fedlora.data.membership import first_of, held_out, key_of, place, split
-from fedlora.data.packaged import PACKAGED
+from fedlora.data.packaged import is_packaged
 from fedlora.data.row import Row, labels_in
-from fedlora.data.rows import Read, files_behind, read_whole
+from fedlora.data.rows import File, Read, files_behind, read_whole, whole
 from fedlora.models.base import load_processor
 from fedlora.randomness import chooser
 from fedlora.settings import SettingsError
 from simulations.data.summary import DataSummary, summary_of_data
+
+IN_MEMORY = "(given in Python)"
+"""`data.source` of a run whose clients' rows were objects: a recipe with it cannot be run again from the file."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,20 @@ class Federation:
         return {name: (len(client.train), len(client.test)) for name, client in self.clients.items()}
 
 
-def federation(settings: DataSettings, *, model: ModelSettings, seed: int) -> Federation:
-    """Read, deduplicate, split and tokenise; SettingsError on data that cannot be used."""
+def federation(
+    settings: DataSettings, *, model: ModelSettings, seed: int, files: Sequence[File] | None = None
+) -> Federation:
+    """Read, deduplicate, split and tokenise; SettingsError on data that cannot be used.
+
+    `files`: tables that are in memory, in place of what `data.source` names.
+    """
     columns = columns_of(settings, model.task)
-    version = version_of(settings.source, columns)
-    corpus = tokenised(settings.source, columns, settings.labels, model, version)
+    if files is None:
+        version = version_of(settings.source, columns)
+        corpus = tokenised(settings.source, columns, settings.labels, model, version)
+    else:
+        read = whole(settings.source, files, columns, labels=settings.labels)
+        corpus = corpus_of(read, settings.source, columns, settings.labels, model)
     shared, clients = assign(corpus.read.rows, settings, seed=seed)
     take = corpus.examples.take
     parts = {name: ClientExamples(take(train), take(test)) for name, (train, test) in clients.items()}
@@ -127,7 +139,13 @@ def tokenised(
     source: str, columns: Columns, labels: tuple[str, ...] | None, model: ModelSettings, version: object
 ) -> Corpus:
     """Read and tokenised once per process, however many runs share it; `version` tells a changed file."""
-    read = read_whole(source, columns, labels=labels)
+    return corpus_of(read_whole(source, columns, labels=labels), source, columns, labels, model)
+
+
+def corpus_of(
+    read: Read, source: str, columns: Columns, labels: tuple[str, ...] | None, model: ModelSettings
+) -> Corpus:
+    """What was read as examples; SettingsError where it has nothing to tell apart, or hundreds of classes."""
     found = labels or labels_in(read.rows)
     if columns.label is not None:
         require_two(found, read, source)
@@ -157,7 +175,7 @@ def partition(rows: Sequence[Row], settings: DataSettings, *, seed: int) -> dict
     """Positions in `rows` for every client, by name."""
     if settings.partition == "natural":
         clients = {name: number for number, name in enumerate(sorted({row.client for row in rows}))}
-        if len(clients) > len(rows) / 2:
+        if len(clients) > len(rows) / 2 and settings.source != IN_MEMORY:
             refuse_row_numbers(settings)
         return dict(zip(clients, dealt([clients[row.client] for row in rows], len(clients)), strict=True))
     assert settings.clients is not None  # the recipe's own check
@@ -183,7 +201,7 @@ def partition(rows: Sequence[Row], settings: DataSettings, *, seed: int) -> dict
 
 def refuse_row_numbers(settings: DataSettings) -> None:
     """SettingsError where the source's column of clients has a value of its own for most rows."""
-    columns = [] if settings.source in PACKAGED else columns_in(settings.source)
+    columns = [] if is_packaged(settings.source) else columns_in(settings.source)
     others = [column for column in columns if column.name not in (settings.text, settings.label)]
     for column in columns:
         if column.name == settings.client_column:

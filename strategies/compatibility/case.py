@@ -8,6 +8,7 @@ from typing import Literal
 from fedlora.config import Recipe
 from fedlora.data.chosen_columns import columns_for
 from fedlora.factor import Factor
+from fedlora.plugins.optimizers import maker_of
 from fedlora.tasks.base import CountsTokens
 from fedlora.tasks.metric import Metric
 from fedlora.tasks.registry import has_tags, task_named
@@ -114,8 +115,9 @@ class Case:
 
     @property
     def forgets(self) -> bool:
-        """Whether the local optimiser has no state."""
-        return self.recipe.train.optimizer == "sgd" and not self.recipe.train.momentum
+        """Whether nothing is kept of the local optimiser: SGD without momentum has no state, a plug-in keeps its own."""
+        train = self.recipe.train
+        return train.has_own_optimizer or (train.optimizer == "sgd" and not train.momentum)
 
     @property
     def goes_on_nowhere(self) -> str | None:
@@ -195,7 +197,9 @@ class Case:
 def case_of(recipe: Recipe, place: Place = ANYWHERE) -> Case:
     """The recipe with the strategy that it names; SettingsError where there is none of that name, or of its options.
 
-    So it is for `data` with a format or a column that the task does not read.
+    So it is for `data` with a format or a column that the task does not read, and for every plug-in that it names.
     """
     columns_for(recipe.data, recipe.model.task, source=recipe.data.source)
+    if recipe.train.has_own_optimizer:
+        maker_of(recipe.train)
     return Case(recipe, build(recipe.strategy.name, recipe.strategy.options), place)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from fedlora.config import DataSettings, TrainSettings
 from fedlora.config.preference import PreferenceSettings
-from fedlora.data.packaged import PACKAGED
-from fedlora.tasks.registry import TASKS, has_classes
+from fedlora.data.packaged import is_packaged
+from fedlora.tasks.registry import has_classes, takes_settings
 from strategies.compatibility.case import Case
 from strategies.compatibility.rule import Holds, Rule
 
@@ -105,7 +105,7 @@ TRAINING = (
     ),
     _idle(
         "model.preference",
-        lambda c: c.recipe.model.preference != PreferenceSettings() and not TASKS[c.recipe.model.task].takes_settings,
+        lambda c: c.recipe.model.preference != PreferenceSettings() and not takes_settings(c.recipe.model.task),
         beside="model.task={c.recipe.model.task}",
         instead="model.task=preference",
         example=("model.preference.beta=0.5", "model.task=sequence-classification"),
@@ -175,7 +175,7 @@ DATA = (
     *(
         _idle(
             f"data.{column}={{c.recipe.data.{column}}}",
-            lambda c, column=column: c.recipe.data.source in PACKAGED and _named(c, column),  # type: ignore[misc]
+            lambda c, column=column: is_packaged(c.recipe.data.source) and _named(c, column),  # type: ignore[misc]
             beside="data.source={c.recipe.data.source}, which is a packaged corpus",
             instead="data.source with the path of your own file",
             example=(f"data.{column}=tweet", "data.source=airlines"),

@@ -15,6 +15,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from client.round import answer
+from fedlora.config.train import OPTIMIZERS
 from fedlora.privacy.accounting import Event, epsilon
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.noise import SecureSource
@@ -33,7 +34,7 @@ STRICT = Policy(
     datasets={"tickets": DatasetPolicy(epsilon_per_period=2.0)},
 )
 NUMBERS = (0, -1, 1, 2, 7, 1e-300, 1e-9, 0.3, 0.999, 1e9, 1e300, float("inf"), float("nan"))
-TEXTS = ("", "x", "../../etc/passwd", "local", "all-linear", "others", *TASKS)
+TEXTS = ("", "x", "../../etc/passwd", "local", "all-linear", "others", "os:system", *OPTIMIZERS, *TASKS)
 OTHERS = (None, True, False, [], {}, ["B"], ["A", "B", "R", "head"], {"x": 1}, [0])
 
 

@@ -43,17 +43,18 @@ class Found:
 
 def images_in(folder: Path) -> list[Found]:
     """Every image, and what is meant for one, in order of its path; none where there is none in a class's folder."""
-    found = list(_images(folder, ()))
+    found = list(every_image(folder))
     return found if any(one.folders for one in found) else []
 
 
-def _images(folder: Path, above: tuple[str, ...]) -> Iterator[Found]:
+def every_image(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Found]:
+    """Those, too, that lie in no folder of the folder; `above`: the folders that it lies in itself."""
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
             if len(above) < DEEPEST - 1:
-                yield from _images(entry, (*above, entry.name))
+                yield from every_image(entry, (*above, entry.name))
         elif entry.suffix.lower() in ENDINGS | FOREIGN:
             yield Found(entry, above)
 

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from fedlora.config import AdapterSettings, DataSettings, ModelSettings, PublicDataSettings, Recipe
-from fedlora.settings import SettingsError
+from fedlora.config import AdapterSettings, DataSettings, ModelSettings, PublicDataSettings, Recipe, override
+from fedlora.plugins.gate import open_to, opened_to
+from fedlora.settings import SettingsError, parse
 from server.dashboard.serve import Starting, pad_for
 from server.runs.launch import RunLauncher, planned, resume, start
 from server.runs.recipe_files import confined
@@ -59,7 +60,7 @@ def test_every_setting_that_holds_a_path_is_among_them(key):
                 yield path
 
     columns = {f"{where}.{name}" for where in ("data", "adapter.public") for name in ("text", "label")}
-    others = columns | {"name", "model.device", "data.client_column", "strategy.name", "model.task"}
+    others = columns | {"name", "model.device", "data.client_column", "strategy.name", "model.task", "train.optimizer"}
     assert set(texts(naming(key, "x"))) - others <= set(KEYS)
 
 
@@ -172,3 +173,18 @@ def test_the_folder_of_files_holds_neither_store_nor_accounts_nor_keys(tmp_path)
         pad_for(str(tmp_path / "coordinator" / "store.db"), Starting(files=tmp_path / "coordinator"), elsewhere)
     with pytest.raises(SettingsError, match=r"--files .*nowhere is not a folder"):
         pad_for(store, Starting(simulations=True, files=tmp_path / "nowhere"), elsewhere)
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["strategy.name=os:system", "model.task=subprocess:Popen", "train.optimizer=math:sqrt", "data.source=os:listdir"],
+)
+def test_a_recipe_that_names_somebodys_code_is_refused_by_a_dashboard_that_lists_none(named):
+    """The process that carries it out is a person's own, to which every name is open."""
+    before = opened_to()
+    open_to({})
+    try:
+        with pytest.raises(SettingsError, match="is a plug-in, and"):
+            confined(parse(Recipe, override({}, [named])), None, simulated=True)
+    finally:
+        open_to(before)

@@ -1,0 +1,95 @@
+"""`simulate` and `compare`: what the commands of these names do, as calls.
+
+What runs a recipe lives in `simulations`, which stands above this package. It is found by its name when one of these
+is called, as the commands are (`fedlora.cli`); nothing here imports it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedlora.config import Recipe
+from fedlora.config.reading import load as load_recipe
+from fedlora.python.result import Comparison, Result, Round
+from fedlora.settings import parse
+from fedlora.units_path import add_units_to_path
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+
+def simulate(
+    recipe: Recipe | Mapping[str, Any] | str | PathLike[str] = "six-airlines",
+    *,
+    out: str | PathLike[str] | None = None,
+    clients: Mapping[str, Any] | None = None,
+    model: Any = None,
+    progress: Callable[[Round], object] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    resume: bool = False,
+) -> Result:
+    """Run a recipe: coordinator and clients in this process. SettingsError says what is wrong with what was given.
+
+    `recipe`: a file, a packaged recipe's name (`fedlora recipes`), its settings as a dict, or a Recipe.
+    `out`: folder of the results, runs/NAME when not given; with `resume`, the run in it goes on from its checkpoint.
+    `clients`: every client's rows by its name, in place of `data.source`: a datasets.Dataset, a list of dicts, a data
+    frame. They are read as files are: `data.text`, `data.columns` and `data.format` count.
+    `model`: a loaded base in place of `model.id`, as (model, tokenizer). It is copied, and stays as it is.
+    `progress`: called after every round.
+    `settings`: changes to the recipe by their dotted names, as `--set` on the command line.
+    """
+    add_units_to_path()
+    asked = changed(recipe, settings or {})
+    folder = Path(out) if out is not None else Path("runs") / asked.name
+    run = importlib.import_module("simulations.objects.run").run
+    run(asked, folder, progress=progress, model=model, clients=clients, device=device, resume=resume)
+    return Result.read(folder)
+
+
+def compare(
+    runs: Iterable[Result | Recipe | Mapping[str, Any] | str | PathLike[str]],
+    *,
+    out: str | PathLike[str] = "runs/comparison",
+) -> Comparison:
+    """Runs side by side: results, folders of finished runs, or recipes, which are run first, each in a folder of `out`.
+
+    The table's rows are methods; runs that differ in their seed alone are one row, with the spread over seeds.
+    """
+    add_units_to_path()
+    tables = importlib.import_module("simulations.compare")
+    finished = [tables.finished(_finished(run, Path(out), number)) for number, run in enumerate(runs, start=1)]
+    rows, everything = tables.best_rows(finished), tables.all_rows(finished)
+    tables.write_outputs(rows, everything, Path(out))
+    return Comparison(tuple(tables.cells(row) for row in rows), Path(out))
+
+
+def _finished(run: Any, out: Path, number: int) -> Path:
+    """The folder of a run, which is carried out where it is a recipe."""
+    if isinstance(run, Result):
+        return run.folder
+    if isinstance(run, str | Path) and (Path(run) / "summary.json").exists():
+        return Path(run)
+    recipe = changed(run, {})
+    return simulate(recipe, out=out / f"{number}-{recipe.name}").folder
+
+
+def changed(recipe: Any, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe with these settings in place of its own; SettingsError for one that there is not."""
+    if isinstance(recipe, Recipe):
+        values = recipe.model_dump(mode="json", exclude_unset=True)
+    elif isinstance(recipe, Mapping):
+        values = dict(recipe)
+    else:
+        values = load_recipe(recipe).model_dump(mode="json", exclude_unset=True)
+    for key, value in settings.items():
+        *path, last = key.split(".")
+        here = values
+        for part in path:
+            here[part] = dict(here.get(part) or {})
+            here = here[part]
+        here[last] = value
+    return parse(Recipe, values)

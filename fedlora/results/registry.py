@@ -1,0 +1,36 @@
+"""Which file answers for a task's results. Another task is a file of `by_task` and a line here.
+
+A task without a line is judged all the same, by its own `measure`; it answers nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from fedlora.tasks.registry import task_named
+
+if TYPE_CHECKING:
+    from fedlora.results.base import Results
+
+RESULTS = {
+    "causal-lm": "of_answers.OfAnswers",
+    "image-classification": "of_classes.OfClasses",
+    "preference": "of_pairs.OfPairs",
+    "sequence-classification": "of_classes.OfClasses",
+}
+
+
+def results_of(task: str) -> Results:
+    """By the task's name in a recipe."""
+    own = RESULTS.get(task) or ("of_classes.OfClasses" if _sorts(task) else "unanswered.Unanswered")
+    module, _, kind = own.partition(".")
+    found: Results = getattr(import_module(f"fedlora.results.by_task.{module}"), kind)()
+    return found
+
+
+def _sorts(task: str) -> bool:
+    """Whether a task without a line here answers as any over classes does: a plug-in's, for one."""
+    from fedlora.tasks.classes import OverClasses
+
+    return isinstance(task_named(task), OverClasses)

@@ -1,0 +1,1 @@
+"""Language models that write: what they are given, token by token, and a conversation with them."""
