@@ -65,8 +65,8 @@ PLACE = (
     Rule(
         name="classes of words are tags",
         when=lambda c: c.untagged,
-        because="data.labels, model.task={c.recipe.model.task}: {c.untagged}",
-        instead="Or remove data.labels: the tags of the rows are then taken.",
+        because="{c.untagged} The classes of model.task={c.recipe.model.task} are tags;",
+        instead="mend data.labels, or remove it: those of the rows are then taken.",
         example=("data.labels=[O, PLACE]", "model.task=token-classification"),
     ),
     Rule(

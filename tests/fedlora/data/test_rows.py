@@ -30,7 +30,7 @@ def write(folder: Path, name: str, content: str) -> str:
         (
             "plain.txt",
             "hello",
-            r"plain\.txt': give `airlines`, `organisations`, .*`digits`, `fashion`, a local \.csv",
+            r"plain\.txt': give `airlines`, `organisations`, .*`digits`, `fashion`, a local \.bio, \.conll, \.csv",
         ),
     ],
 )
