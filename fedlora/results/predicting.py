@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from fedlora.data.row import Row
 from fedlora.results.base import Answer, Results
@@ -34,7 +34,3 @@ def named(one: Given, results: Results, *, with_input: bool) -> Line:
 def texts_of(row: Row, results: Results) -> dict[str, str]:
     """The cells that were asked, without images."""
     return {column: row[column] for column in results.asks(row.form) if column not in row.form.images}
-
-
-def without_answer(lines: Iterable[Line]) -> int:
-    return sum(ERROR in line for line in lines)

@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from fedlora.results.opened import Opened
 from fedlora.results.writes.greedy import greedy, pieces
@@ -117,8 +118,6 @@ def side_by_side(speakers: list[Speaker], line: str, console: Console) -> None:
 
 
 def columns(speakers: list[Speaker], said: list[str]) -> Table:
-    from rich.text import Text
-
     found = Table(expand=True)
     for speaker in speakers:
         found.add_column(speaker.name, ratio=1)

@@ -6,7 +6,7 @@ An own loop because it can be left at any token, and two models can take turns (
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ def greedy(
     ids_1t = torch.tensor([list(prompt)], device=on.device)
     unread_1t, past = ids_1t, None
     for _ in range(most):
-        with untouched(model) if base else as_it_is():
+        with untouched(model) if base else nullcontext():
             token, past = next_token(model, unread_1t, past, on)
         yield token
         if token in ends:
@@ -39,10 +39,6 @@ def greedy(
         new_11 = torch.tensor([[token]], device=on.device)
         ids_1t = torch.cat([ids_1t, new_11], 1)
         unread_1t = ids_1t if past is None else new_11
-
-
-def as_it_is() -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 @torch.inference_mode()
