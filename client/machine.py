@@ -7,7 +7,7 @@ import re
 import torch
 
 from fedlora.protocol.machine import Machine
-from fedlora.versions import versions
+from fedlora.protocol.software import versions
 
 LONGEST = 60
 

@@ -7,7 +7,6 @@ them, which keeps `fedlora` below all other packages.
 from __future__ import annotations
 
 import errno
-import gc
 import importlib
 import os
 import sys
@@ -20,6 +19,7 @@ from typer.core import TyperGroup
 from fedlora import __version__
 from fedlora.nearest import did_you_mean
 from fedlora.plugins.gate import open_to
+from fedlora.processes.imports import without_collecting
 from fedlora.settings import RunError, SettingsError
 from fedlora.units_path import add_units_to_path
 
@@ -90,13 +90,8 @@ class LazyGroup(TyperGroup):
 def load_command(name: str) -> click.Command:
     """Import the command: `module:attribute`, the attribute a Typer app or a function."""
     module, _, attribute = COMMANDS[name][0].partition(":")
-    collects = gc.isenabled()
-    gc.disable()  # imports make a million objects and hardly any garbage: to look for it took a sixth of their time
-    try:
+    with without_collecting():
         found: Any = getattr(importlib.import_module(module), attribute)
-    finally:
-        if collects:
-            gc.enable()
     if not isinstance(found, typer.Typer):
         single = typer.Typer(add_completion=False)
         single.command(name)(found)

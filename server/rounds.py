@@ -26,9 +26,9 @@ from flwr.serverapp.strategy import Result
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fedlora.config import Recipe
+from fedlora.config.schedule import rate_of_round
 from fedlora.protocol.task import Evaluation
 from fedlora.randomness import chooser
-from fedlora.schedule import rate_of_round
 from fedlora.tasks.registry import task_named
 from server.orders import NoControl, RunControl
 from server.record.checkpoint import Progress

@@ -22,7 +22,7 @@ from client.site import Parts, Site
 from client.state.state_cache import StateCache
 from fedlora.adapters import shaped
 from fedlora.config import Recipe
-from fedlora.config.attack import FLIPS_LABELS, AttackSettings
+from fedlora.config.clients.attack import FLIPS_LABELS, AttackSettings
 from fedlora.data.examples import Examples
 from fedlora.protocol.task import Report, Task
 from fedlora.randomness import chooser

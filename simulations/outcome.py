@@ -13,11 +13,11 @@ from fedlora.config import Recipe
 from fedlora.folder_names import folder_name
 from fedlora.models.evaluation import evaluate_examples
 from fedlora.privacy.spent import privacy_note, privacy_summary
+from fedlora.protocol.software import versions
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import RunError
 from fedlora.tasks.registry import task_named
 from fedlora.tasks.verdict import Judge
-from fedlora.versions import versions
 from server.coordinate import load_state
 from server.made import made_in
 from server.record.before import course

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -19,9 +19,10 @@ from tests.federations import save_messages, save_tiny_model, tiny_recipe
 
 torch.set_num_threads(1)
 # No test fails because a machine is busy, or because a search found something new in the middle of another's change:
-# the same examples every time. HYPOTHESIS_PROFILE=search looks elsewhere on every run; `make fuzz` does so.
-settings.register_profile("fedlora", deadline=None, derandomize=True, database=None)
-settings.register_profile("search", deadline=None)
+# the same few examples every time. HYPOTHESIS_PROFILE=search looks elsewhere on every run, and longer; `make fuzz` does
+# so.
+settings.register_profile("fedlora", deadline=None, derandomize=True, database=None, max_examples=30)
+settings.register_profile("search", deadline=None, max_examples=300)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fedlora"))
 
 
@@ -59,6 +60,14 @@ def tiny_gpt2() -> nn.Module:
     config = GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=16, resid_pdrop=0.0, embd_pdrop=0.0,
                         attn_pdrop=0.0)  # fmt: skip
     return classifier_of(GPT2Model(config))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_picture_of_every_run() -> Iterator[None]:
+    """A picture takes a third of the time of a run on the tiny model; the tests of pictures draw them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simulations.run.draw_curves", lambda folder, metric, *, title: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -29,16 +28,6 @@ def test_help_lists_every_command_without_importing_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(name in done.stdout for name in COMMANDS)
-
-
-def test_the_garbage_collector_goes_on_after_a_command_is_loaded(monkeypatch):
-    """Also where it cannot be."""
-    monkeypatch.setitem(COMMANDS, "broken", ("fedlora.no_such_module:app", ""))
-    load_command("config")
-    assert gc.isenabled()
-    with pytest.raises(ModuleNotFoundError):
-        load_command("broken")
-    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

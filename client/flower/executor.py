@@ -45,6 +45,7 @@ from client.limits import limit_memory
 from client.offline import stay_offline
 from client.settings import ClientSettings, load_client
 from fedlora.deployment.private_files import require_private
+from fedlora.processes.imports import without_collecting
 from fedlora.processes.json_logs import log_json_lines
 from fedlora.processes.unbegun import end_where_a_thread_cannot_begin
 from fedlora.settings import SettingsError
@@ -200,7 +201,8 @@ def main() -> None:
     end_where_a_thread_cannot_begin()
     settings = load_client(Path(os.environ["FEDLORA_SITE"]))
     stay_offline(settings)
-    installed_client()  # its imports are part of what the bound must leave room for, and of the start, not of a round
+    with without_collecting():  # what is imported is part of what the bound leaves room for, and of the start
+        installed_client()
     require_policy(settings)
     limit_memory(settings.limits)
     ask_often()

@@ -15,6 +15,7 @@ from client.training import adapter_dropout, largest_microbatch, loss_on, privat
 from fedlora.adapters import set_trainable
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.config.privacy import PrivacySettings
+from fedlora.config.schedule import schedule_of
 from fedlora.data.examples import COMPANIES, invented
 from fedlora.models.base import computes_in
 from fedlora.models.memory import fitting, with_what_fits
@@ -24,7 +25,6 @@ from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SecureSource
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.processes.memory import ran_out_of_memory
-from fedlora.schedule import schedule_of
 from fedlora.updates import Factor
 
 

@@ -17,7 +17,7 @@ from client.steps.optimizer import make_optimizer, state_of, with_state
 from client.steps.turn import Turn
 from client.terms import Term, terms_of
 from fedlora.config import TrainSettings
-from fedlora.schedule import share_at
+from fedlora.config.schedule import share_at
 
 Live = Mapping[str, nn.Parameter]
 """What trains, by flat name."""

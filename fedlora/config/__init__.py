@@ -4,9 +4,9 @@ A default lives in exactly one place, the field; the text under a field is its m
 """
 
 from fedlora.config.adapter import AdapterSettings, FirstStepSettings, PublicDataSettings
+from fedlora.config.clients.devices import DeviceSettings
 from fedlora.config.compute import ComputeSettings
 from fedlora.config.data import DataSettings
-from fedlora.config.devices import DeviceSettings
 from fedlora.config.model import ModelSettings
 from fedlora.config.reading import load, override
 from fedlora.config.recipe import Recipe, StrategySettings

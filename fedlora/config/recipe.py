@@ -8,13 +8,13 @@ from typing import Any, Literal
 from pydantic import ConfigDict, field_validator
 
 from fedlora.config.adapter import AdapterSettings
-from fedlora.config.attack import AttackSettings
+from fedlora.config.clients.attack import AttackSettings
+from fedlora.config.clients.devices import DeviceSettings
+from fedlora.config.clients.quotas import QuotaSettings
+from fedlora.config.clients.robust import RobustSettings
 from fedlora.config.data import DataSettings
-from fedlora.config.devices import DeviceSettings
 from fedlora.config.model import ModelSettings
 from fedlora.config.privacy import PrivacySettings
-from fedlora.config.quotas import QuotaSettings
-from fedlora.config.robust import RobustSettings
 from fedlora.config.rounds import RoundSettings
 from fedlora.config.train import TrainSettings
 from fedlora.config.wire import WireSettings

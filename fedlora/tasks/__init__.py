@@ -6,7 +6,6 @@ sequence_classification.py image_classification.py    one class a text, an image
 causal_lm.py preference.py    the next token of an answer; which of two answers is better; answers.py is shared
 answering/                    more of models that write answers: choices, single answers, losses, generation
 token_classification.py       a tag a word: entities; tags/ is what they are and how they are counted
-token_loss.py                 the loss of single tokens, without all logits
 pretrained.py                 models through transformers' Auto classes
 metric.py verdict.py guessing.py    a figure: its name, its direction; what a run's figures mean
 usage.py                      how a result is loaded and used without fedlora

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from fedlora.data.row import Row
+from fedlora.tasks.answering.token_loss import likeliest, token_nats
 from fedlora.tasks.answers import OverAnswers, head_of, item_of, learned_ids_of, learned_tokens
 from fedlora.tasks.base import IGNORED, Batch, Item, Mean
 from fedlora.tasks.inputs.learned_text import learned_text
 from fedlora.tasks.inputs.tokens import filled, invented_texts, padded, vocabulary_of
 from fedlora.tasks.metric import LOSS, SHARE, Metric
-from fedlora.tasks.token_loss import likeliest, token_nats
 from fedlora.tasks.verdict import Course
 
 TOKEN_ACCURACY = Metric("token_accuracy", unit=SHARE)

@@ -24,13 +24,13 @@ from fedlora.tasks.answering.dpo import Dpo
 from fedlora.tasks.answering.kto import kto_of
 from fedlora.tasks.answering.objective import Likelihoods, Objective
 from fedlora.tasks.answering.orpo import Orpo
+from fedlora.tasks.answering.token_loss import token_nats
 from fedlora.tasks.answers import OverAnswers, head_of, item_of, learned_ids_of, learned_tokens
 from fedlora.tasks.base import IGNORED, Batch, Item, Mean
 from fedlora.tasks.guessing import Guessing
 from fedlora.tasks.inputs.pairs import pair_of_texts
 from fedlora.tasks.inputs.tokens import OverTokens, filled, invented_texts, padded, vocabulary_of
 from fedlora.tasks.metric import SHARE, Metric
-from fedlora.tasks.token_loss import token_nats
 from fedlora.tasks.verdict import Course, Judge
 
 REWARD_ACCURACY = Metric("reward_accuracy", unit=SHARE)

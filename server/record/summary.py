@@ -10,10 +10,10 @@ from typing import Any
 from fedlora.config import Recipe
 from fedlora.privacy.spent import epsilon_max, privacy_summary
 from fedlora.privacy.unconfirmed import SiteSpent
+from fedlora.protocol.software import versions
 from fedlora.protocol.task import Evaluation
 from fedlora.tasks.base import TaskKind
 from fedlora.tasks.registry import task_named
-from fedlora.versions import versions
 from server.gradient_recipe import FIRST_STEP, gradient_recipe
 from server.record.checkpoint import Progress
 from server.record.journal import NOISED

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from flwr.app import Message
 
-from fedlora.config.quotas import QuotaSettings
+from fedlora.config.clients.quotas import QuotaSettings
 
 MINUTE_S = 60.0
 

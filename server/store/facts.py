@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.config import Recipe
+from fedlora.protocol.software import versions
 from fedlora.tasks.metric import Metric
 from fedlora.tasks.registry import task_named
 from fedlora.updates import Adapter, Factor
-from fedlora.versions import versions
 from server.record.checkpoint import Progress
 from server.store.rows import Kind
 

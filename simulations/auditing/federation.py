@@ -15,8 +15,8 @@ from client.deployed import respond
 from client.messages import read_task, reply_message
 from client.settings import ClientSettings
 from fedlora.config import Recipe
-from fedlora.config.quotas import QuotaSettings
-from fedlora.config.robust import RobustSettings
+from fedlora.config.clients.quotas import QuotaSettings
+from fedlora.config.clients.robust import RobustSettings
 from fedlora.data.form import TEXT_AND_LABEL
 from fedlora.models.loaded_model import loaded_model
 from fedlora.privacy.gaussian_audit import Claim

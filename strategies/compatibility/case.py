@@ -115,7 +115,7 @@ class Case:
 
     @property
     def forgets(self) -> bool:
-        """Whether nothing is kept of the local optimiser: SGD without momentum has no state, a plug-in keeps its own."""
+        """Whether nothing is kept of the optimiser: SGD without momentum has no state, a plug-in keeps its own."""
         train = self.recipe.train
         return train.has_own_optimizer or (train.optimizer == "sgd" and not train.momentum)
 

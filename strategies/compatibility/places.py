@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedlora.config.attack import FLIPS_LABELS
+from fedlora.config.clients.attack import FLIPS_LABELS
 from fedlora.factor import Factor
 from fedlora.tasks.registry import has_classes
 from strategies.compatibility.case import RAY, Place

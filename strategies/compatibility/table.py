@@ -7,7 +7,7 @@ docs/combinations.md, and by a test that tries every pair of settings named here
 
 from __future__ import annotations
 
-from fedlora.config.robust import COORDINATE_RULES
+from fedlora.config.clients.robust import COORDINATE_RULES
 from fedlora.factor import Factor
 from fedlora.tasks.metric import SHARE
 from strategies.compatibility.case import Place

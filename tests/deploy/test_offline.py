@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from client.deployment.agent import children
 from client.offline import OFFLINE
 from client.settings import ClientSettings, SiteData
@@ -27,41 +25,44 @@ def attempt(*address, **options):
 socket.getaddrinfo = attempt
 socket.create_connection = attempt
 from client.settings import ClientSettings, SiteData
-settings = ClientSettings(site="a", coordinator="c:1", data=SiteData(train="x"), download_models=DOWNLOADS)
-BEFORE
 from client.offline import stay_offline
-stay_offline(settings)
-from fedlora.config import ModelSettings
-from fedlora.models.base import load_base, load_processor
-from fedlora.settings import SettingsError
-for load in (lambda on: load_base(on, ("a", "b")), load_processor):
-    try:
-        load(ModelSettings(id="lab/encoder-that-nobody-has"))
-    except SettingsError as error:
-        print("not here")
+
+def look(downloads):
+    settings = ClientSettings(site="a", coordinator="c:1", data=SiteData(train="x"), download_models=downloads)
+    stay_offline(settings)
+    from fedlora.config import ModelSettings
+    from fedlora.models.base import load_base, load_processor
+    from fedlora.settings import SettingsError
+    for load in (lambda on: load_base(on, ("a", "b")), load_processor):
+        try:
+            load(ModelSettings(id="lab/encoder-that-nobody-has"))
+        except SettingsError as error:
+            print("not here")
+
 """
 
 
-def said(folder: Path, *, downloads: bool, before: str = "") -> list[str]:
-    """What loading a model that is not on this machine prints, in a process whose environment says nothing."""
+def said(folder: Path, script: str) -> list[str]:
+    """What it prints in a process whose environment says nothing."""
     free = {name: value for name, value in os.environ.items() if name not in OFFLINE}
-    script = CALLS.replace("DOWNLOADS", str(downloads)).replace("BEFORE", before)
     ran = subprocess.run(
-        [sys.executable, "-c", script], env={**free, "HF_HOME": str(folder)}, capture_output=True, text=True,
+        [sys.executable, "-c", CALLS + script], env={**free, "HF_HOME": str(folder)}, capture_output=True, text=True,
         timeout=180, check=False, cwd=units_folder(),
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.splitlines()
 
 
-@pytest.mark.parametrize("before", ["", "import huggingface_hub, transformers, fedlora.models.base"])
-def test_a_model_that_is_not_here_is_not_asked_for(tmp_path, before):
-    assert said(tmp_path, downloads=False, before=before) == ["not here", "not here"]
+def test_a_model_that_is_not_here_is_not_asked_for(tmp_path):
+    assert said(tmp_path, "look(False)") == ["not here", "not here"]
 
 
-def test_it_is_asked_for_where_client_yaml_says_so(tmp_path):
-    found = said(tmp_path, downloads=True)
-    assert any("huggingface.co" in line for line in found)
+def test_it_is_asked_for_where_client_yaml_says_so_and_no_more_by_who_is_told_only_then(tmp_path):
+    """The second is told after everything is imported, which reads the environment once."""
+    found = said(tmp_path, "look(True)\nprint('told')\nlook(False)")
+    told = found.index("told")
+    assert any("huggingface.co" in line for line in found[:told])
+    assert found[told + 1 :] == ["not here", "not here"]
 
 
 def test_an_agents_children_are_started_offline(tmp_path):

@@ -27,6 +27,7 @@ from simulations.compare import all_rows, finished
 from simulations.local_grid import LocalGrid
 from simulations.run import prepare, simulate
 from simulations.terminal.interruption import how_to_go_on
+from simulations.terminal.pictures import draw_curves
 from strategies.registry import STRATEGIES, build
 from tests.federations import run
 from tests.strategies.examples import kind_of
@@ -52,7 +53,8 @@ def adapter_bytes(folder: Path) -> tuple[bytes, bytes]:
     ).read_bytes()
 
 
-def test_a_run_leaves_every_file_and_every_key(recipe, tmp_path):
+def test_a_run_leaves_every_file_and_every_key(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("simulations.run.draw_curves", draw_curves)  # as it ships
     summary = run(recipe(), tmp_path / "run")
     assert {file.name for file in (tmp_path / "run").iterdir()} >= {
         "summary.json", "rounds.jsonl", "config.yaml", "curves.png", "adapter", "checkpoint.safetensors",

@@ -75,7 +75,7 @@ def test_the_index_code_is_near_the_information_content(k):
 
 
 @given(subsets(), st.binary(min_size=1, max_size=4), st.integers(0, 10**6))
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 def test_a_changed_index_code_is_refused_or_is_the_code_of_other_indices(case, noise, place):
     """Canonical: no two codes for one set, and never an index out of range or out of order."""
     n, indices = case

@@ -72,7 +72,6 @@ def test_a_sample_that_misleads_costs_no_exactness(monkeypatch):
     st.sampled_from([300, 4096, 5000]),
     st.sampled_from([1 / 2, 1 / 9, 1 / 64, 1 / 300, 1 / 2000]),
 )
-@settings(max_examples=40)
 def test_index_codes_are_the_same_bytes(seed, n, density):
     chosen = np.sort(np.random.default_rng(seed).choice(n, size=max(1, round(density * n)), replace=False))
     codes, read = set(), []
@@ -86,7 +85,7 @@ def test_index_codes_are_the_same_bytes(seed, n, density):
 
 
 @given(st.binary(min_size=1, max_size=4), st.integers(0, 10**6))
-@settings(max_examples=150)
+@settings(max_examples=2 * settings.default.max_examples)
 def test_all_three_refuse_the_same_index_codes(noise, place):
     chosen = np.sort(np.random.default_rng(0).choice(4096, size=70, replace=False)).astype(np.int64)
     code = bytearray(encode_indices(chosen, 4096))

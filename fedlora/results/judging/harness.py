@@ -12,11 +12,11 @@ import re
 import time
 from typing import Any
 
+from fedlora.protocol.software import versions
 from fedlora.results.judging.evaluation import Evaluated
 from fedlora.results.judging.figures import Figure
 from fedlora.results.opened import Opened
 from fedlora.tasks.metric import LOSS
-from fedlora.versions import versions
 
 FILTER = "none"
 VERSION = 1.0

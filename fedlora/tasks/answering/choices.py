@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from fedlora.data.row import Row
+from fedlora.tasks.answering.token_loss import token_nats
 from fedlora.tasks.answers import head_of, item_of, learned_tokens
 from fedlora.tasks.base import IGNORED, Batch, Item
 from fedlora.tasks.inputs.by_itself import by_itself
 from fedlora.tasks.inputs.learned_text import listed_messages, rendered
 from fedlora.tasks.inputs.tokens import filled, padded
-from fedlora.tasks.token_loss import token_nats
 
 MOST_CHOICES = 64
 

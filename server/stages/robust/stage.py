@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median as median_of
 
-from fedlora.config.robust import COORDINATE_RULES, RobustSettings
+from fedlora.config.clients.robust import COORDINATE_RULES, RobustSettings
 from fedlora.updates import Factor, Update, norm, subtract
 from server.record.records import SCREENED_OUT
 from server.stages.base import Round

@@ -10,13 +10,13 @@ from transformers import AutoModelForCausalLM, Gemma2Config, PreTrainedTokenizer
 from fedlora.data.form import MESSAGES, PROMPT_AND_COMPLETION, TEXT
 from fedlora.data.row import Row
 from fedlora.settings import SettingsError
-from fedlora.tasks import token_loss
+from fedlora.tasks.answering import token_loss
+from fedlora.tasks.answering.token_loss import likeliest, token_nats
 from fedlora.tasks.answers import head_of, hidden_of, item_of
 from fedlora.tasks.base import IGNORED
 from fedlora.tasks.causal_lm import learned_ids
 from fedlora.tasks.inputs import learned_text
 from fedlora.tasks.registry import task_named
-from fedlora.tasks.token_loss import likeliest, token_nats
 from tests.chats import tokenizer_with
 from tests.privacy.architectures import CONFIGS
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from fedlora.config.quotas import QuotaSettings
+from fedlora.config.clients.quotas import QuotaSettings
 from fedlora.protocol.task import BLOB_RECORD, BLOB_STYPE
 from server.record.journal import Journal
 from server.replies.quotas import Meter, content_bytes

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fedlora.config.robust import RobustSettings
+from fedlora.config.clients.robust import RobustSettings
 from fedlora.settings import parse
 from fedlora.updates import Adapter, Factor, Update
 from server.stages.base import Round

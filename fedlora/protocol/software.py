@@ -1,4 +1,4 @@
-"""Versions of the software that made a result."""
+"""Versions of the software that made a result, or that a machine has."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedlora.config import Recipe, TrainSettings, override
-from fedlora.schedule import Schedule, rate_of_round, schedule_of, share_at
+from fedlora.config.schedule import Schedule, rate_of_round, schedule_of, share_at
 from fedlora.settings import SettingsError, parse
 
 SHAPES = ("constant", "linear", "cosine")
