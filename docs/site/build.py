@@ -1,6 +1,6 @@
 """`python -m docs.site.build OUT`: these documents and the generated pages as a site that needs no network.
 
-Zensical makes the site (docs/decisions/0011); a broken link ends the build.
+Zensical makes the site (docs/decisions/0012); a broken link ends the build.
 """
 
 from __future__ import annotations
