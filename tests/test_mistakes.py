@@ -43,6 +43,10 @@ MISTAKES = [
     ("simulate R --set train.schedule=cosine --set train.min_lr_rate=0", "train.min_lr_rate must be greater than 0"),
     ("simulate R --set train.proximal_mu=4", "from 2 on SGD's steps overshoot"),
     ("simulate R --set train.optimizer_state=keep", "moments of the round before would mean nothing"),
+    (
+        "simulate R --set train.optimizer_state=keep --set train.optimizer=torch.optim:RMSprop",
+        "knows what sgd and adamw remember, and nothing of torch.optim:RMSprop; use one of them",
+    ),
     ("simulate R --set strategy.weighting=tokens", "model.task=sequence-classification has none"),
     (
         "simulate R --set train.steps=null --set train.local_epochs=1 --set privacy.epsilon=3",

@@ -110,6 +110,15 @@ class TrainSettings(Settings):
         return warmup
 
     @model_validator(mode="after")
+    def _knows_what_it_keeps(self) -> TrainSettings:
+        if self.optimizer_state == "keep" and self.has_own_optimizer:
+            raise ValueError(
+                f"train.optimizer_state=keep knows what {' and '.join(OPTIMIZERS)} remember, and nothing of "
+                f"{self.optimizer}; use one of them, or train.optimizer_state=reset."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _comes_back(self) -> TrainSettings:
         pull = self.proximal_mu * max(self.lr, self.head_lr or self.lr)
         if self.optimizer == "sgd" and pull >= 2:

@@ -115,9 +115,8 @@ class Case:
 
     @property
     def forgets(self) -> bool:
-        """Whether nothing is kept of the optimiser: SGD without momentum has no state, a plug-in keeps its own."""
-        train = self.recipe.train
-        return train.has_own_optimizer or (train.optimizer == "sgd" and not train.momentum)
+        """Whether the local optimiser has no state."""
+        return self.recipe.train.optimizer == "sgd" and not self.recipe.train.momentum
 
     @property
     def goes_on_nowhere(self) -> str | None:
