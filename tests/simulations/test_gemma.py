@@ -54,5 +54,5 @@ def test_two_clients_train_two_rounds_within_eight_gigabytes(tmp_path):
     found = json.loads(ran.stdout.splitlines()[-1])
     print(found)
     assert len(found["losses"]) == 2
-    assert max(found["losses"]) < 3.0, "0.38 was measured; nothing learnt of 262,144 words is 12.5"
+    assert max(found["losses"]) < 4.0, "2.3 and 1.3 were measured; nothing learnt of 262,144 words is 12.5"
     assert found["peak_bytes"] < MOST_BYTES
