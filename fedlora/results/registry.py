@@ -8,7 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from fedlora.tasks.registry import task_named
+from fedlora.plugins.names import Kind, is_plug_in
+from fedlora.tasks.registry import TASKS, task_named
 
 if TYPE_CHECKING:
     from fedlora.results.base import Results
@@ -30,7 +31,7 @@ def results_of(task: str) -> Results:
 
 
 def _sorts(task: str) -> bool:
-    """Whether a task without a line here answers as any over classes does: a plug-in's, for one."""
+    """Whether a plug-in's task answers as fedlora's own over classes do: there is no line here for it."""
     from fedlora.tasks.classes import OverClasses
 
-    return isinstance(task_named(task), OverClasses)
+    return is_plug_in(Kind.TASK, task, TASKS) and isinstance(task_named(task), OverClasses)
