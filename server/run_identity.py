@@ -2,10 +2,10 @@
 
     made_of.json    written with round 0, compared by --resume before anything is changed
 
-A head whose rows change their names is another head, and a sum of residuals belongs to the weights that it was made
-on. Where all of this is the same, paths may be others: the run was moved, and goes on. The device is no part of a run;
-a former `model.device` in a recipe stays as it was, because tasks are known by what they say. A run of version 0.1.0
-has no such file; its paths are compared as the rest of its recipe, and it is bound from its first resume on.
+A layer whose rows change their classes is another one, and a sum of residuals belongs to the weights that it was
+made on. Where all of this is the same, paths may be others: the run was moved, and goes on. The device is no part of a
+run; a former `model.device` in a recipe stays as it was, because tasks are known by what they say. A run of version
+0.1.0 has no such file; its paths are compared as the rest of its recipe, and it is bound from its first resume on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class MadeOf:
     """Compared by value."""
 
     classes: tuple[str, ...]
-    """In the order of the head's rows."""
+    """In the order of the task's outputs."""
     base: str
     """The base model's fingerprint."""
     data: Mapping[str, str] = field(default_factory=dict)

@@ -35,7 +35,7 @@ class Run:
 
     @property
     def metric(self) -> Metric:
-        """The metric by which it is compared; older summaries have only accuracy."""
+        """The metric by which it is compared; older summaries say none: ACCURACY."""
         named: str | None = self.summary.get("metric")
         return ACCURACY if named is None else Metric(named, self.summary["larger_is_better"])
 

@@ -1,4 +1,4 @@
-"""FedSA-LoRA: train A and B, share A; every client keeps its own B and head.
+"""FedSA-LoRA: train A and B, share A; every client keeps its own B and dense parameters.
 
 Guo et al., "Selective Aggregation for Low-Rank Adaptation in Federated Learning", ICLR 2025, arXiv 2410.01463.
 
@@ -6,7 +6,7 @@ Guo et al., "Selective Aggregation for Low-Rank Adaptation in Federated Learning
 
 There is no global model, so no aggregation error and nothing for a shared test set: quality is the unweighted mean of
 what clients measure on their own test examples with their own B, when they receive A. A client that is new starts
-from B = 0 and the run's first head. Half of the bytes of FedIT, both ways.
+from B = 0 and the run's first dense parameters. Half of the bytes of FedIT, both ways.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from strategies.mean import factor_mean, in_dtype_of
 
 
 class FedSALoRA(StrategySettings):
-    """Average A; B and the head stay where they were trained."""
+    """Average A; B and the dense parameters stay where they were trained."""
 
     @property
     def traits(self) -> Traits:

@@ -37,12 +37,12 @@ def portion_of(layer: LowRank, share: RankAllocation) -> LowRank:
 
 
 def mean_over_holders(updates: Iterable[Update], weighting: Weighting) -> Combined:
-    """Σ w_k s_k B_k A_k per matrix, w_k normalised over its holders; `mean` has the head only. One pass, float64.
+    """Σ w_k s_k B_k A_k per matrix, w_k normalised over its holders; `mean` is of dense parameters. One pass, float64.
 
     A matrix that nobody holds is absent from `ideal`. No update at all is a ValueError.
     """
     products, held = Sum(), dict[str, float]()
-    head: dict[str, Tensor] = {}
+    dense: dict[str, Tensor] = {}
     clients, total = 0, 0.0
     for update in updates:
         weight = weight_of(update, weighting)
@@ -53,12 +53,12 @@ def mean_over_holders(updates: Iterable[Update], weighting: Weighting) -> Combin
         for name in holding:
             held[name] = held.get(name, 0.0) + weight
         for name, tensor in update.adapter.dense.items():
-            head[name] = head[name].add_(tensor, alpha=weight) if name in head else tensor.double() * weight
+            dense[name] = dense[name].add_(tensor, alpha=weight) if name in dense else tensor.double() * weight
         clients, total = clients + 1, total + weight
     if clients == 0:
         raise ValueError("there is no update to combine")
     products.divide(held)
-    return Combined(Adapter({}, {name: tensor.div_(total) for name, tensor in head.items()}), products, clients, total)
+    return Combined(Adapter({}, {name: tensor.div_(total) for name, tensor in dense.items()}), products, clients, total)
 
 
 class PaddedMean:

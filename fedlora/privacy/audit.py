@@ -45,10 +45,10 @@ def guess(scores: Sequence[float], included: Sequence[bool], *, guesses: int) ->
 
 def p_value(seen: Guesses, *, epsilon: float, delta: float) -> float:
     """Largest probability, under any (ε, δ)-DP mechanism, of at least as many right guesses as were seen."""
-    accuracy = 1.0 / (1.0 + math.exp(-epsilon))
-    plain = float(binom.sf(seen.right - 1, seen.guesses, accuracy))
+    share = 1.0 / (1.0 + math.exp(-epsilon))
+    plain = float(binom.sf(seen.right - 1, seen.guesses, share))
     fewer = np.arange(1, seen.right + 1)
-    mass = np.cumsum(binom.pmf(seen.right - fewer, seen.guesses, accuracy))
+    mass = np.cumsum(binom.pmf(seen.right - fewer, seen.guesses, share))
     worst = float((mass / fewer).max(initial=0.0))
     return min(1.0, plain + 2 * seen.canaries * delta * worst)
 

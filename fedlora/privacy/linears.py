@@ -2,7 +2,7 @@
 
 Shapes: n examples of the microbatch, t positions, i in, o out.
 
-While the engine records, the class of every `nn.Linear` that trains (lora_A, lora_B, the LoRA-XS core, a head) is
+While the engine records, the class of every `nn.Linear` that trains (lora_A, lora_B, the LoRA-XS core, a classifier) is
 swapped. The swapped layer computes what it always did, from a weight that is expanded to one leaf per example:
 
     W_oi  ──expand──►  W_noi (a leaf, stride 0: no memory)      y_nto = bmm(x_nti, W_noiᵀ)

@@ -34,7 +34,7 @@ def width_of(adapter: Adapter) -> int:
 
 
 def gradient_adapter(adapter: Adapter) -> Adapter:
-    """A = I (rows of zeros where a matrix is narrower than the widest), B = 0, s = 1; the run's own first head."""
+    """A = I (rows of zeros where a matrix is narrower than the widest), B = 0, s = 1; dense as the run starts."""
     r, layers = width_of(adapter), {}
     for name, layer in adapter.layers.items():
         m, n = layer.shape

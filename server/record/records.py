@@ -52,7 +52,7 @@ class ClientRecord:
     signature: Signature | None = None
     """The signature of that receipt, which anyone can verify."""
     change_norm: float | None = None
-    """‖ΔW_k - ΔW_sent‖_F with the head, as it arrived; None where robust aggregation does not measure it."""
+    """‖ΔW_k - ΔW_sent‖_F with what trains whole, as it arrived; None where robust aggregation does not measure it."""
 
 
 @dataclass(frozen=True)

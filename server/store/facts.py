@@ -52,5 +52,5 @@ def facts_of(recipe: Recipe, progress: Progress, folder: Path, *, name: str, kin
 
 
 def dense_bytes(adapter: Adapter) -> int:
-    """One client's whole float32 factors and head, one way: what sending them as they are would cost."""
+    """One client's whole float32 factors and dense parameters, one way: what sending them as they are would cost."""
     return sum(4 * tensor.numel() for tensor in adapter.tensors([Factor.A, Factor.B, Factor.DENSE]).values())

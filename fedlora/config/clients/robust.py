@@ -17,7 +17,7 @@ class RobustSettings(Settings):
     give influence."""
 
     norm_bound: float | None = Field(None, gt=0)
-    """Largest change of the model by one update: ‖ΔW_k - ΔW_sent‖_F over all adapted matrices and the head together."""
+    """Largest change of the model by one update: ‖ΔW_k - ΔW_sent‖_F over all adapted matrices and dense parameters."""
 
     over_bound: Literal["clip", "reject"] = "clip"
     """What happens to an update over `norm_bound`: scaled down to it, or left out."""

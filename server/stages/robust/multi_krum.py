@@ -7,7 +7,7 @@ Byzantium", arXiv 1802.07927, and Damaskinos et al., "AggregaThor", 2019).
     score(k) = Σ of the n - f - 2 smallest ‖ΔW_k - ΔW_l‖², l ≠ k
 
 Precondition n >= 2f + 3. It takes as many out when nobody attacks, and those are the clients whose data are unlike the
-others': with unequal data it costs accuracy.
+others': with unequal data it costs quality.
 """
 
 from __future__ import annotations
