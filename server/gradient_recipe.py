@@ -9,6 +9,10 @@ FIRST_STEP = "first-step"
 """The round's folder, in the run's."""
 
 
+NO_RESULT = {"generate": None, "export_every": None}
+"""The round's state is a gradient, which nobody asks or loads."""
+
+
 def gradient_recipe(recipe: Recipe, width: int) -> Recipe:
     """The recipe of the round that asks for gradients: everything that is not about the first step stays."""
     first = recipe.adapter.first_step
@@ -32,7 +36,7 @@ def gradient_recipe(recipe: Recipe, width: int) -> Recipe:
             "name": f"{recipe.name}, first step",
             "adapter": adapter,
             "train": train,
-            "rounds": recipe.rounds.model_copy(update={"count": 1, "fraction": 1.0}),
+            "rounds": recipe.rounds.model_copy(update={"count": 1, "fraction": 1.0, **NO_RESULT}),
             "privacy": recipe.privacy.model_copy(update=private),
             "wire": WireSettings(),
             "devices": {},

@@ -53,7 +53,7 @@ MISTAKES = [
         "what a site is charged for would tell it. Use train.steps",
     ),
     ("simulate R --set trian.lr=3", "did you mean train?"),
-    ("simulate R --set train.optimizer=adam", "train.optimizer must be 'sgd' or 'adamw'"),
+    ("simulate R --set train.optimizer=adam", "'adam' is no optimiser; did you mean 'adamw'?"),
     ("simulate R --set train.optimizer=adamw --set train.momentum=0.9", "has no effect with train.optimizer=adamw"),
     ("simulate R --set strategy.name=fedsdv", "did you mean 'fedsvd'?"),
     ("simulate R --set strategy.name=fedsb", "set adapter.kind=lora_xs"),

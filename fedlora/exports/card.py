@@ -13,11 +13,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from fedlora.exports.about import About
 from fedlora.exports.licences import DATA, Terms, hub_id
 from fedlora.exports.made import Made, Protected
+from fedlora.plain_yaml import yaml_text
 
 PIPELINES: Mapping[str, str] = {
     "sequence-classification": "text-classification",
@@ -54,7 +53,7 @@ def card(about: About, *, relation: str, library: str) -> str:
         "privacy": privacy(made) if made else None,
     }
     known = {name: value for name, value in fields.items() if value is not None}
-    return f"---\n{yaml.safe_dump(known, sort_keys=False, allow_unicode=True, width=120)}---\n\n"
+    return f"---\n{yaml_text(known)}---\n\n"
 
 
 def licence_fields(terms: Terms | None) -> dict[str, str | None]:

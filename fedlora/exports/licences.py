@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import yaml
-
 from fedlora.models.packaged import PACKAGED
+from fedlora.plain_yaml import read_yaml
 from fedlora.settings import SettingsError
 
 
@@ -128,6 +127,7 @@ MESSAGES = Credit(
 DATA: Mapping[str, Credit] = {
     "airlines": MESSAGES,
     "organisations": MESSAGES,
+    "entities": MESSAGES,
     "faq": FAQ,
     "faq-preference": FAQ,
     "digits": Credit(
@@ -177,7 +177,7 @@ def stated_by(folder: str) -> str | None:
     card = Path(folder) / "README.md"
     try:
         _, front, _ = card.read_text(encoding="utf-8").split("---\n", 2)
-        found = yaml.safe_load(front).get("license")
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        found = read_yaml(front).get("license")
+    except (OSError, ValueError, AttributeError):
         return None
     return found if isinstance(found, str) and found != "other" else None

@@ -43,7 +43,7 @@ def test_the_command_lists_all():
     ("setting", "meant"),
     [
         ("train.learning_rate=1", "train.lr"),
-        ("train.epochs=1", "train.steps"),
+        ("train.epochs=1", "train.local_epochs"),
         ("adapter.rank=4", "adapter.r"),
         ("adapter.lora_alpha=4", "adapter.alpha"),
         ("adapter.target_modules=x", "adapter.targets"),

@@ -16,6 +16,7 @@ from fedlora.models.base import load_base
 from fedlora.models.given import given_model
 from fedlora.settings import SettingsError
 from simulations.objects.rows import files_given, table_of
+from simulations.terminal.pictures import draw_curves
 from tests.federations import CLIENTS
 
 
@@ -54,7 +55,8 @@ def test_rows_and_model_as_objects_give_the_adapter_that_files_give(recipe, rows
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items()), "the object is as it was"
 
 
-def test_a_result_is_loaded_answers_and_is_compared(recipe, tmp_path):
+def test_a_result_is_loaded_answers_and_is_compared(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("simulations.run.draw_curves", draw_curves)  # as it ships
     result = fedlora.simulate(recipe("rounds.count=1"), out=tmp_path / "run", settings={"train.steps": 3})
     adapter = fedlora.load(result)
     assert (adapter.task, adapter.labels) == ("sequence-classification", ("bad", "good"))
