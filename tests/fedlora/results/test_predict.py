@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 
+from fedlora.plugins.gate import open_to
 from fedlora.results.given import Naming, asked_rows
 from fedlora.results.opened import open_result
 from fedlora.results.predicting import predicted
@@ -17,6 +18,7 @@ from fedlora.settings import SettingsError
 from tests.exported import as_its_readme_says, names_of_its_readme
 from tests.fedlora.results.runs import lines_of, typed
 from tests.pictures import png
+from tests.plugins.places import FOLDERS, installed
 
 ASKED = ("great crew", "my bag lost the flight and the seat", "late bag")
 
@@ -96,6 +98,18 @@ def test_rows_of_a_packaged_source_are_answered_whatever_classes_it_has(texts):
     found = list(predicted(opened, given, results_of(opened.on.task), most_tokens=1, with_input=False))
     assert {line.get("label") for line in found} <= {"bad", "good"}
     assert not any("error" in line for line in found)
+
+
+def test_rows_of_somebody_s_own_source_are_answered_and_judged_with_their_clients(texts, monkeypatch):
+    open_to("any")
+    with installed(monkeypatch, FOLDERS["source"]):
+        found = lines_of(texts, "fedlora_tickets:TICKETS")
+        said = json.loads(typed("eval", texts, "fedlora_tickets:TICKETS", "--json").stdout)
+        with pytest.raises(SettingsError, match="did you mean fedlora_tickets:TICKETS"):
+            lines_of(texts, "fedlora_tickets:TICKET")
+    assert len(found) == said["rows"] == 240
+    assert not any("error" in line for line in found)
+    assert set(said["by_client"]) == {"east", "north", "south", "west"}
 
 
 def test_pictures_of_a_folder_are_named_whether_or_not_a_class_s_folder_holds_them(pictures, tmp_path):
