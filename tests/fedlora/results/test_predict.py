@@ -126,6 +126,14 @@ def test_pictures_of_a_folder_are_named_whether_or_not_a_class_s_folder_holds_th
     assert {**lines_of(run, flat / "a.png")[0], "row": 1} == one
 
 
+def test_a_stray_table_beside_pictures_is_passed_over(pictures, tmp_path):
+    run, folder = pictures
+    copied = shutil.copytree(folder, tmp_path / "pictures")
+    (copied / "notes.csv").write_text("when,who\n1,me\n")
+    assert lines_of(run, copied) == lines_of(run, folder)
+    assert typed("eval", run, copied, "--json").stdout == typed("eval", run, folder, "--json").stdout
+
+
 def test_an_image_is_what_the_readme_s_lines_compute(pictures, tmp_path):
     run, _ = pictures
     file = tmp_path / "one.png"
