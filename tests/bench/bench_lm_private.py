@@ -20,7 +20,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from client.training import Protection, accumulate, make_optimizer, private_steps
+from client.steps.optimizer import make_optimizer
+from client.training import Protection, accumulate, private_steps
 from fedlora.adapters import inject, set_trainable
 from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
 from fedlora.data.examples import Examples

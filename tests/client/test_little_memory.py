@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from client.round import answer
 from client.steps.rehearsed import rehearse_privately
+from client.steps.stepper import Pace
+from client.steps.turn import Turn
 from client.training import Protection, private_microbatch, train_adapter, train_adapter_privately
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.data.examples import Examples
@@ -71,6 +73,17 @@ def seeded(name: str, folder):
         return loaded(name, folder)
 
 
+def paced(parameters):
+    """What trains, and a round of it."""
+    live = {str(number): parameter for number, parameter in enumerate(parameters)}
+    return live, Pace(Turn(seed=1, client="a", number=1, rounds=1), frozenset(live), {})
+
+
+def taken(model, parameters, settings, *, on):
+    live, pace = paced(parameters)
+    return train_adapter(model, live, rows(20), settings, on=on, pace=pace)
+
+
 def trained(folder, most: int | None, *, microbatch: int | None = None, error: Exception = SHORT["cpu"]):
     """Parameters after three steps with dropout, and what the model was given."""
     model, parameters, on = seeded("bert", folder)
@@ -78,8 +91,7 @@ def trained(folder, most: int | None, *, microbatch: int | None = None, error: E
     settings = TRAIN.model_copy(update={"microbatch_size": microbatch})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        stream = torch.Generator().manual_seed(1)
-        steps = train_adapter(model, parameters, rows(20), settings, on=on, stream=stream)
+        steps = taken(model, parameters, settings, on=on)
     return [parameter.detach() for parameter in parameters], steps, little.passes
 
 
@@ -113,8 +125,7 @@ def trained_without_dropout(folder, most: int):
         layer.self_attn.attention_dropout = 0.0
     little = Little(model.layers[0], most)
     settings = TRAIN.model_copy(update={"optimizer": "sgd"})
-    stream = torch.Generator().manual_seed(1)
-    steps = train_adapter(model, parameters, rows(20), settings, on=on, stream=stream)
+    steps = taken(model, parameters, settings, on=on)
     return [parameter.detach() for parameter in parameters], steps, little.passes
 
 
@@ -203,7 +214,8 @@ def test_the_rehearsal_finds_what_fits_before_any_data_are_there_and_steps_begin
     mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=2, expected_batch=8.0)
     del little.passes[:]
     protection = Protection(mechanism, SeededSource(0))
-    train_adapter_privately(model, parameters, rows(8), TRAIN, on=on, protection=protection)
+    live, pace = paced(parameters)
+    train_adapter_privately(model, live, rows(8), TRAIN, on=on, protection=protection, pace=pace)
     assert max(little.passes) == 2
     assert little.passes.count(2) >= 8
 

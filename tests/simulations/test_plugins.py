@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from client.training import make_optimizer
+from client.steps.optimizer import make_optimizer
 from fedlora.plugins.gate import open_to
 from fedlora.settings import SettingsError
 from simulations.compare import all_rows, finished
