@@ -18,7 +18,7 @@ from pathlib import Path
 
 from client.settings import ClientSettings, SiteData
 from fedlora.data.chosen_columns import columns_for
-from fedlora.data.form import Form
+from fedlora.data.form import Columns
 from fedlora.data.membership import split
 from fedlora.data.one_per_text import Counts
 from fedlora.data.row import Row
@@ -65,17 +65,17 @@ def rows_in(data: SiteData, key: bytes) -> OwnRows:
                 f"the data {file} that client.yaml names are not there; mend `train` or `test` under "
                 f"data.{did_you_mean(file)}"
             )
-    form = columns_for(data, data.task).form
-    return _rows_in(data, key, tuple(_version(file, form) for file in (data.train, data.test)))
+    columns = columns_for(data, data.task)
+    return _rows_in(data, key, tuple(_version(file, columns) for file in (data.train, data.test)))
 
 
-def _version(file: Path | None, form: Form) -> object:
+def _version(file: Path | None, columns: Columns) -> object:
     """What changes when a file, or one in a folder, does; also where its time and size were kept."""
     if file is None:
         return None
     return tuple(
         (str(path), *((found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size) if found else ()))
-        for path in files_behind(str(file), form)
+        for path in files_behind(str(file), columns)
         for found in [_found(path)]
     )
 

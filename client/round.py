@@ -30,6 +30,7 @@ from client.trainer import OneByOne, serve
 from client.work import NotFiniteError, Start, Trained, Work
 from fedlora.adapters import shaped
 from fedlora.lowrank import Product
+from fedlora.models.evaluation import DivergedError
 from fedlora.models.loaded_model import LoadedModel, loaded_model
 from fedlora.plugins.gate import open_to
 from fedlora.privacy.guard import Answer, AnsweredMeanwhile, Guard
@@ -57,7 +58,7 @@ def answer(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes | None]:
         report, update = Report(client=site.name, outcome="refused", code=refusal.code, round=task.round), None
     except WireError as error:
         report, update = Report(client=site.name, outcome="failed", code=error.code, round=task.round), None
-    except NotFiniteError:
+    except (NotFiniteError, DivergedError):
         log.exception("round %d taught nothing", task.round)
         report, update = Report(client=site.name, outcome="failed", code="not-finite", round=task.round), None
     except SettingsError:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedlora.data.form import Columns, Form
+from fedlora.data.form import Columns
 from fedlora.data.images.files import image_tables, images_below
 from fedlora.data.one_per_text import Counts, one_per_text
 from fedlora.data.packaged import is_packaged, packaged, source_names
@@ -196,11 +196,11 @@ def require_columns(absent: Collection[str], columns: Columns, file: File) -> No
             )
 
 
-def files_behind(source: str, form: Form) -> list[Path]:
+def files_behind(source: str, columns: Columns) -> list[Path]:
     """Every file that the rows are read from; none of a packaged source. Of a table with paths, the table alone."""
     if is_packaged(source):
         return []
-    return (images_below(source) if form.images else None) or files_of(source)
+    return (images_below(source, columns) if columns.form.images else None) or files_of(source)
 
 
 def did_you_mean_one(source: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -14,7 +15,7 @@ from fedlora.models.base import autocast
 from fedlora.models.memory import with_what_fits
 from fedlora.models.reference import referred
 from fedlora.protocol.task import Evaluation
-from fedlora.settings import SettingsError
+from fedlora.settings import RunError, SettingsError
 from fedlora.tasks.base import Batch, Mean
 from fedlora.tasks.registry import task_of
 
@@ -22,10 +23,15 @@ AT_ONCE = 64
 """Examples in a batch, where the machine does not take fewer."""
 
 
+class DivergedError(RunError):
+    """What a model makes of examples is not finite."""
+
+
 def evaluate_examples(model: nn.Module, examples: Examples, *, by: Computed, each: bool = False) -> Evaluation:
     """Quality on all examples, as this machine computes: `by` is a recipe or a task that is placed on it.
 
-    SettingsError where no example has a loss. With `each`, one that the model cannot compute is ignored.
+    SettingsError where no example has a loss; DivergedError where a figure is not finite. With `each`, one that the
+    model cannot compute is ignored.
     """
     examples = examples.usable_by(model) if each else examples
     if not examples.measurable:
@@ -44,7 +50,8 @@ def evaluate_examples(model: nn.Module, examples: Examples, *, by: Computed, eac
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, batches: Iterable[Batch], *, on: ModelSettings) -> Evaluation:
-    """Means over all examples, in evaluation mode; the model's mode is left as evaluation."""
+    """Means over all examples, in evaluation mode; the model's mode is left as evaluation. DivergedError where one is
+    not finite."""
     model.eval()
     sums: dict[str, Mean] = {}
     examples = 0
@@ -55,4 +62,9 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], *, on: ModelSettings) -
         examples += len(next(iter(batch.values())))
     if examples == 0:
         raise ValueError("there is no example to evaluate on")
+    if wrong := [name for name, mean in sums.items() if mean.weight and not math.isfinite(mean.value)]:
+        raise DivergedError(
+            f"the model's {wrong[0]} on {examples} test examples is not finite: its adapter has grown without bound. "
+            "Lower train.lr, set train.max_grad_norm, or compute in float32 (model.dtype), and begin again."
+        )
     return Evaluation.of({name: mean.value for name, mean in sums.items()}, examples=examples)

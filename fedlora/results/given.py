@@ -15,12 +15,12 @@ from fedlora.data.chosen_columns import columns_for, form_for
 from fedlora.data.form import Columns, Form
 from fedlora.data.images.cells import checked, content_of
 from fedlora.data.images.decoding import ImageError
-from fedlora.data.images.files import images_below
+from fedlora.data.images.files import images_below, names_images, tables_in
 from fedlora.data.images.folder import ENDINGS, SPLITS, every_image, images_in
-from fedlora.data.packaged import PACKAGED
+from fedlora.data.packaged import is_packaged, packaged
 from fedlora.data.row import Row
 from fedlora.data.rows import files_of, packaged_rows, read_files
-from fedlora.data.tables.reading import READERS, read_table
+from fedlora.data.tables.reading import read_table
 from fedlora.data.tables.table import Complaint
 from fedlora.nearest import did_you_mean, nearest
 from fedlora.results.base import Results
@@ -77,10 +77,10 @@ class Naming:
 
 def asked_rows(source: str, naming: Naming, results: Results, *, stand_in: str) -> list[Given]:
     """To predict on: only the columns that an answer needs are looked for; `stand_in` is every row's class."""
-    if PACKAGED.get(source) is None and naming.forms()[0].images and (pictures := pictures_in(source)):
+    if not is_packaged(source) and naming.forms()[0].images and (pictures := pictures_in(source, naming)):
         return pictures_of(pictures, Path(source).expanduser(), naming.forms()[0], stand_in)
     form, columns = fitting(source, naming, results)
-    if source in PACKAGED:
+    if is_packaged(source):
         return [
             replace(one, row=one.row and relabelled(one.row, stand_in))
             for one in numbered(packaged_rows(source, columns))
@@ -100,8 +100,8 @@ def asked_rows(source: str, naming: Naming, results: Results, *, stand_in: str) 
 def whole_rows(source: str, naming: Naming, results: Results, *, client: str | None) -> list[Given]:
     """To judge on, with whose each row is where the source says it; SettingsError where a row is malformed."""
     _, columns = fitting(source, naming, None)
-    if source in PACKAGED:
-        return numbered(packaged_rows(source, replace(columns, client=client if PACKAGED[source].natural else None)))
+    if is_packaged(source):
+        return numbered(packaged_rows(source, replace(columns, client=client if packaged(source).natural else None)))
     files = read_files(source, replace(columns, client=client))
     bad = [said for file in files for said in file.malformed()]
     if bad:
@@ -112,13 +112,13 @@ def whole_rows(source: str, naming: Naming, results: Results, *, client: str | N
 def client_column(source: str, naming: Naming, *, asked: str | None) -> str | None:
     """The column that says whose a row is: the one that was asked for, or the recipe's where the source has it."""
     name = asked or naming.data.client_column
-    if asked and source not in PACKAGED and not images_below(source) and asked not in names_in(source):
+    if asked and not is_packaged(source) and not pictured(source, naming) and asked not in names_in(source):
         raise SettingsError(
             f"--client-column {asked}: {source} has no such column; it has {', '.join(names_in(source)) or 'none'}."
         )
-    if source in PACKAGED:
-        return name if asked or PACKAGED[source].natural else None
-    if naming.forms()[0].images and images_below(source):
+    if is_packaged(source):
+        return name if asked or packaged(source).natural else None
+    if pictured(source, naming):
         return name if asked or has_client_folders(Path(source).expanduser()) else None
     return name if asked or name in names_in(source) else None
 
@@ -132,10 +132,10 @@ def has_client_folders(folder: Path) -> bool:
 def fitting(source: str, naming: Naming, results: Results | None) -> tuple[Form, Columns]:
     """The first form all of whose columns the source has; SettingsError with the way out where none fits."""
     forms = naming.forms()
-    if source in PACKAGED:
-        own = next((form for form in forms if form.name == PACKAGED[source].form.name), forms[0])
+    if is_packaged(source):
+        own = next((form for form in forms if form.name == packaged(source).form.name), forms[0])
         return own, naming.columns(own, source)
-    if forms[0].images and images_below(source):
+    if pictured(source, naming):
         return forms[0], naming.columns(forms[0], source)
     names = names_in(source)
     for form in forms:
@@ -188,14 +188,22 @@ def relabelled(row: Row, stand_in: str) -> Row:
     return Row(row.form, cells, row.client)
 
 
-def pictures_in(source: str) -> list[Path]:
-    """An image, or those of a folder without a table, at whatever depth; none where the source is something else."""
+def pictured(source: str, naming: Naming) -> bool:
+    """Whether the rows are images that no table names."""
+    form = naming.forms()[0]
+    return bool(form.images and images_below(source, naming.columns(form, source)))
+
+
+def pictures_in(source: str, naming: Naming) -> list[Path]:
+    """An image, or those of a folder whose images no table names, at whatever depth; none where the source is something
+    else."""
     path = Path(source).expanduser()
     if path.is_file():
         return [path] if path.suffix.lower() in ENDINGS else []
-    if not path.is_dir() or any(entry.suffix.lower() in READERS for entry in path.iterdir()):
-        if not path.exists():
-            raise SettingsError(f"there is no file or folder {source}.{did_you_mean(path)}")
+    if not path.exists():
+        raise SettingsError(f"there is no file or folder {source}.{did_you_mean(path)}")
+    columns = naming.columns(naming.forms()[0], source)
+    if not path.is_dir() or any(names_images(table, columns) for table in tables_in(path)):
         return []
     return [found.path for found in every_image(path)]
 

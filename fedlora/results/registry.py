@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 RESULTS = {
     "causal-lm": "of_answers.OfAnswers",
     "image-classification": "of_classes.OfClasses",
+    "multiple-choice": "of_choices.OfChoices",
     "preference": "of_pairs.OfPairs",
     "sequence-classification": "of_classes.OfClasses",
+    "token-classification": "of_tags.OfTags",
+    "unpaired-preference": "of_judged_answers.OfJudgedAnswers",
 }
 
 

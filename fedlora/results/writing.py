@@ -111,5 +111,7 @@ class CsvLines:
 
 
 def cell(value: object) -> object:
-    """A truth value as JSON writes it; nothing for None."""
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else value
+    """Lists and truth values as JSON writes them; nothing for None."""
+    if isinstance(value, list | bool):
+        return json.dumps(value, ensure_ascii=False)
+    return "" if value is None else value

@@ -131,11 +131,14 @@ class TokenClassification(Pretrained, OverTokens):
         return nats_bt.sum(1) / (labels_bt != IGNORED).sum(1).clamp(min=1)
 
     def measure(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
+        return self.measured(logits_of(model, batch), batch)
+
+    def measured(self, logits_btc: Tensor, batch: Batch) -> dict[str, Mean]:
         """Nats a word, the entities that are found, and the share of words whose tag is right."""
-        labels_bt, logits_btc = batch["labels"], logits_of(model, batch)
+        labels_bt = batch["labels"]
         words_bt, likeliest_bt = labels_bt != IGNORED, logits_btc.argmax(-1)
         words, right = int(words_bt.sum()), int((likeliest_bt == labels_bt).sum())
-        entities = entities_of(likeliest_bt, batch)
+        entities = sum(entities_of(likeliest_bt, batch).values(), Counts())
         return {
             "loss": Mean(float(nats_of(logits_btc, labels_bt).sum()), words),
             F1.name: entities.f1,
@@ -183,11 +186,11 @@ def nats_of(logits_btc: Tensor, labels_bt: Tensor) -> Tensor:
     return functional.cross_entropy(logits_btc.mT, labels_bt, reduction="none", ignore_index=IGNORED)
 
 
-def entities_of(likeliest_bt: Tensor, batch: Batch) -> Counts:
-    """Of all types together."""
+def entities_of(likeliest_bt: Tensor, batch: Batch) -> dict[int, Counts]:
+    """By type."""
     found, there = [], []
     for likeliest_t, labels_t, codes_c in zip(likeliest_bt, batch["labels"], batch["codes"], strict=True):
         words_t = labels_t != IGNORED
         found.append(codes_c[likeliest_t[words_t]].tolist())
         there.append(codes_c[labels_t[words_t]].tolist())
-    return sum(counted(found, there).values(), Counts())
+    return counted(found, there)

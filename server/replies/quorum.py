@@ -10,7 +10,8 @@ from fedlora.settings import RunError
 from server.replies.intake import ReplyValidator
 
 ADVICE = {
-    "not-finite": "No step of theirs had a finite loss and gradient: lower train.lr, or set train.max_grad_norm. ",
+    "not-finite": "What they received, or every step of theirs, had no finite loss or gradient: lower train.lr, "
+    "or set train.max_grad_norm. ",
     "norm-out-of-range": "Their change is longer than rounds.max_update_norm: lower train.lr. ",
     "out-of-memory": "Not even one example at once fits in their memory: lower model.max_tokens, or set "
     "model.gradient_checkpointing. ",

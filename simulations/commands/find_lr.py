@@ -17,6 +17,7 @@ from rich.table import Table
 
 from fedlora.config import Recipe, load
 from fedlora.data.examples import Examples, concatenate
+from fedlora.models.evaluation import DivergedError
 from fedlora.settings import SettingsError
 from fedlora.tasks.metric import LOSS, Metric
 from fedlora.tasks.registry import task_named
@@ -129,7 +130,7 @@ def trial(simulation: Simulation, rate: float) -> Tried:
     with tempfile.TemporaryDirectory() as folder:
         try:
             simulate(one, Path(folder), watch=lambda event: None)
-        except QuorumError:  # no client had an update that is a number
+        except (QuorumError, DivergedError):  # no client had an update that is a number, or the sum of them is none
             return Tried(rate, judge)
         seen = [record.evaluation for record in read_records(Path(folder)) if record.evaluation is not None]
     return Tried(rate, judge, tuple(one.loss for one in seen), seen[-1].value(metric.name))

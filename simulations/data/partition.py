@@ -167,7 +167,7 @@ def require_two(labels: Sequence[str], read: Read, source: str) -> None:
 
 def version_of(source: str, columns: Columns) -> object:
     """What changes when a local source does; of a table with paths of images, the table."""
-    files = files_behind(source, columns.form)
+    files = files_behind(source, columns)
     return tuple((str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
 
 

@@ -3,6 +3,7 @@ mapped. A key that is in none of the tables is refused by name, because nobody k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +50,11 @@ PLAIN = {
 
 NEEDED = ("model.name", "train.learning-rate-max", "train.seq-length", "model.lora.peft-lora-r", "num-server-rounds")
 """What no recipe should have by its own defaults instead."""
+
+
+HIGHEST = "train.learning-rate-max"
+LEAST_SHARE = 1e-3
+"""Of the highest rate, where the app ends at 0."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +128,31 @@ def add_quantization(found: Found, key: str, config: Mapping[str, Any]) -> None:
 
 
 def add_lowest(found: Found, key: str, config: Mapping[str, Any]) -> None:
-    if config[key] == config.get("train.learning-rate-max"):
-        found.without_effect[key] = "the same as train.learning-rate-max"
+    """The app's cosine over rounds: its round n of N is at n / N of the way down, a recipe's at (n - 1) / (N - 1)."""
+    lowest, highest, rounds = float(config[key]), float(config[HIGHEST]), int(config["num-server-rounds"])
+    if lowest == highest:
+        found.without_effect[key] = f"the same as {HIGHEST}"
         return
-    found.not_mapped[key] = (
-        f"the cosine over rounds from train.learning-rate-max down to {config[key]} is not mapped here: every round "
-        "trains at train.lr"
+    if not 0 <= lowest < highest:
+        raise SettingsError(f"{key}={lowest:g} is not from 0 to {HIGHEST}={highest:g}; mend it in a copy of the app.")
+    if rounds == 1:
+        found.not_mapped[key] = (
+            f"the app's one round is its last and has this rate, and a recipe's one round has train.lr, {highest:g}: "
+            f"--set train.lr={lowest:g} is the app's"
+        )
+        return
+    share = lowest / highest or LEAST_SHARE
+    found.settings.update({"train.schedule": "cosine", "train.schedule_over": "rounds", "train.min_lr_rate": share})
+    found.mapped[key] = (
+        f"train.schedule: cosine over rounds, train.min_lr_rate: {share:g}"
+        + ("" if lowest else " in place of 0, at which a round would move nothing")
+        + f"; round 1 has the whole rate here, in the app {rate_of_first(lowest, highest, rounds):.3g}"
     )
+
+
+def rate_of_first(lowest: float, highest: float, rounds: int) -> float:
+    """The app's own rate in round 1."""
+    return lowest + (highest - lowest) * (1 + math.cos(math.pi / rounds)) / 2
 
 
 def add_precision(found: Found, key: str, config: Mapping[str, Any]) -> None:

@@ -48,7 +48,8 @@ class Evaluated:
     @property
     def worst(self) -> str | None:
         """The client for which the model is worst, by the figure that runs are compared by; None without clients."""
-        known = {name: own[self.compare_by.name] for name, own in self.by_client.items()}
+        of_each = {name: own[self.compare_by.name] for name, own in self.by_client.items()}
+        known = {name: own for name, own in of_each.items() if own.rows}
         enough = {name: own for name, own in known.items() if own.rows >= FEW} or known
         sign = 1 if self.compare_by.larger_is_better else -1
         return min(enough, key=lambda name: sign * enough[name].value, default=None)

@@ -27,6 +27,7 @@ class Figure:
     error: float | None
     """Its standard error; None of a single row."""
     rows: int
+    """That it is of; 0 where there is nothing in any of them to take it of, such as an entity."""
 
     def as_json(self) -> dict[str, Any]:
         return {"value": self.value, "stderr": self.error, "rows": self.rows}
@@ -40,18 +41,24 @@ def figure(means: Sequence[Mean]) -> Figure:
     """
     if not means:
         raise ValueError("there is no row to take the mean of.")
-    value = ratio(means)
-    return Figure(value, error_of(residuals(means)), len(means))
+    if not any(mean.weight for mean in means):
+        return Figure(ratio(means), None, 0)
+    return Figure(ratio(means), error_of(residuals(means)), len(means))
 
 
 def difference(ours: Sequence[Mean], theirs: Sequence[Mean]) -> Figure:
     """What two models differ by on the same rows: its error is that of the pairs, mostly far smaller than either's."""
+    change = ratio(ours) - ratio(theirs)
+    if not all(any(mean.weight for mean in means) for means in (ours, theirs)):
+        return Figure(change, None, 0)
     apart = [one - other for one, other in zip(residuals(ours), residuals(theirs), strict=True)]
-    return Figure(ratio(ours) - ratio(theirs), error_of(apart), len(ours))
+    return Figure(change, error_of(apart), len(ours))
 
 
 def ratio(means: Sequence[Mean]) -> float:
-    return math.fsum(mean.total for mean in means) / math.fsum(mean.weight for mean in means)
+    """What the figure says of nothing, where nothing is in any of them."""
+    weight = math.fsum(mean.weight for mean in means)
+    return math.fsum(mean.total for mean in means) / weight if weight else means[0].of_nothing
 
 
 def residuals(means: Sequence[Mean]) -> list[float]:

@@ -15,7 +15,8 @@ WIDE = 12
 
 def said(found: Evaluated) -> str:
     """In lines."""
-    return "\n".join([*figures_said(found), *classes_said(found.more), *clients_said(found)])
+    parts = figures_said(found), classes_said(found.more), entities_said(found.more), clients_said(found)
+    return "\n".join(line for part in parts for line in part)
 
 
 def figures_said(found: Evaluated) -> Iterator[str]:
@@ -62,6 +63,24 @@ def classes_said(more: Mapping[str, Any]) -> Iterator[str]:
         )
     yield ""
     yield f"Calibration error: {more['calibration_error']:.3f} (expected, 15 bins)"
+
+
+def entities_said(more: Mapping[str, Any]) -> Iterator[str]:
+    """Of a task over tags of words."""
+    if "entities" not in more:
+        return
+    keys = ("precision", "recall", "f1")
+    yield ""
+    rows = [
+        [name, *(with_error(one[key]) for key in keys), str(one["there"]), str(one["found"])]
+        for name, one in more["entities"].items()
+    ]
+    yield from table([["entity", *keys, "there", "found"], *rows])
+
+
+def with_error(found: Mapping[str, Any]) -> str:
+    """A figure as JSON has it."""
+    return f"{found['value']:.3f}" + ("" if found["stderr"] is None else f" ± {found['stderr']:.2g}")
 
 
 def clients_said(found: Evaluated) -> Iterator[str]:

@@ -18,7 +18,7 @@ from fedlora.data.images.cells import NO_IMAGES
 from fedlora.data.images.decoding import ImageError, image_of
 from fedlora.data.packaged import PACKAGED
 from fedlora.data.row import fingerprint
-from fedlora.data.rows import read_rows, read_source, read_whole
+from fedlora.data.rows import files_behind, read_rows, read_source, read_whole
 from fedlora.settings import SettingsError
 from tests.pictures import CLASSES, png, save_pictures
 
@@ -83,6 +83,40 @@ def test_what_is_no_image_in_a_folder_is_passed_over(tmp_path):
     (tmp_path / "dark" / "Thumbs.db").write_bytes(b"")
     (tmp_path / "dark" / ".hidden.png").write_bytes(b"")
     assert len(read_rows(source, IMAGES)) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notes.csv", "when,who\n1,me\n"),
+        ("notes.tsv", "label\tcount\ndark\t2\n"),
+        ("broken.csv", 'no "list of columns\n'),
+        ("empty.csv", ""),
+        ("book.csv", "PK\x03\x04"),
+        ("tags.conll", "bag O\n"),
+    ],
+)
+def test_a_stray_table_beside_class_folders_is_named_and_not_read(tmp_path, caplog, name, content):
+    source = save_pictures(tmp_path, per_class=2, clients=("blue", "red"))
+    before = read_rows(source, BY_CLIENT)
+    assert not caplog.text
+    (tmp_path / name).write_text(content)
+    assert read_rows(source, BY_CLIENT) == before
+    assert len(before) == 8
+    assert f"{tmp_path / name} is not read: it has no column 'image', and beside it are folders of im" in caplog.text
+    assert files_behind(source, IMAGES) == sorted(tmp_path.rglob("*.png"))
+
+
+@pytest.mark.parametrize("column", ["image", "file_name", "scan"])
+def test_a_table_that_names_images_says_more_than_the_folders_that_they_lie_in(tmp_path, column):
+    """Under a usual name, too, where the settings have another: it is refused, and no folder is taken for a class."""
+    save_pictures(tmp_path, per_class=1, clients=())
+    table(tmp_path, [("dark/0.png", "x"), ("light/0.png", "y")], columns=(column, "label"))
+    rows = read_rows(str(tmp_path), Columns(IMAGE_AND_LABEL, renamed=(("image", column),)))
+    assert [row.label for row in rows] == ["x", "y"]
+    if column == "file_name":
+        with pytest.raises(SettingsError, match=r"data\.columns\.image='image': .* has no such column"):
+            read_rows(str(tmp_path), IMAGES)
 
 
 def table(folder, lines, *, name="t.csv", columns=("image", "label")):

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.fedlora.results.runs import run_of_answers, run_of_pairs, run_of_pictures, run_of_texts
+from tests.fedlora.results.runs import (
+    run_of_answers,
+    run_of_pairs,
+    run_of_pictures,
+    run_of_sums,
+    run_of_tags,
+    run_of_texts,
+)
 
 
 @pytest.fixture(scope="package")
@@ -27,3 +34,18 @@ def pictures(tmp_path_factory) -> tuple[Path, Path]:
 @pytest.fixture(scope="package")
 def pairs(tmp_path_factory) -> tuple[Path, Path]:
     return run_of_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="package")
+def tags(tmp_path_factory, tiny_model) -> tuple[Path, Path]:
+    return run_of_tags(tmp_path_factory.mktemp("tags"), tiny_model)
+
+
+@pytest.fixture(scope="package")
+def choices(tmp_path_factory) -> tuple[Path, Path]:
+    return run_of_sums(tmp_path_factory.mktemp("choices"), "multiple-choice", "choices")
+
+
+@pytest.fixture(scope="package")
+def judged(tmp_path_factory) -> tuple[Path, Path]:
+    return run_of_sums(tmp_path_factory.mktemp("judged"), "unpaired-preference", "unpaired-preference")

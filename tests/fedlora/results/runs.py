@@ -11,6 +11,7 @@ from fedlora.cli import app
 from tests.chats import chat_recipe, save_chat_model, save_questions
 from tests.federations import CLIENTS, run, tiny_recipe
 from tests.pictures import picture_recipe, save_pictures, save_vit
+from tests.taggings import save_tagged, sentences, tagged_recipe
 
 
 def typed(*words: object, said: str | None = None) -> Result:
@@ -57,3 +58,33 @@ def run_of_pairs(folder: Path) -> tuple[Path, Path]:
     task = ("model.task=preference", "data.format=preference", "model.preference.beta=0.5", "train.lr=0.1")
     run(chat_recipe(save_chat_model(folder / "llama"), str(pairs), *task), folder / "run")
     return folder / "run", pairs
+
+
+def run_of_tags(folder: Path, model: str) -> tuple[Path, Path]:
+    """The run, and a file of words with their tags and clients."""
+    run(tagged_recipe(model, save_tagged(folder / "texts")), folder / "run")
+    rows = [
+        {"tokens": words, "tags": tags, "client": client}
+        for client in CLIENTS
+        for words, tags in sentences(client, count=12)
+    ]
+    tagged = folder / "tagged.jsonl"
+    tagged.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "run", tagged
+
+
+def run_of_sums(folder: Path, task: str, form: str) -> tuple[Path, Path]:
+    """The run of a task that is asked of sums, and its file: questions with choices, and answers with labels."""
+    rows = [
+        {
+            "prompt": f"{a}+{b}=", "choices": [f"{a + b + 1}", f"{a + b}", "no"], "answer": 1,
+            "completion": f"{a + b + a % 2}", "label": a % 2 == 0, "client": CLIENTS[b],
+        }
+        for a in range(9)
+        for b in range(4)
+    ]  # fmt: skip
+    sums = folder / "sums.jsonl"
+    sums.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = (f"model.task={task}", f"data.format={form}", "train.lr=0.1")
+    run(chat_recipe(save_chat_model(folder / "llama"), str(sums), *settings), folder / "run")
+    return folder / "run", sums

@@ -35,7 +35,7 @@ def by_the_run_s_own_measure(run, file) -> dict[str, float]:
     return {"loss": found.loss, **found.metrics}
 
 
-@pytest.fixture(params=["texts", "answers", "pictures", "pairs"])
+@pytest.fixture(params=["texts", "answers", "pictures", "pairs", "tags", "choices", "judged"])
 def run_and_file(request, messages):
     found = request.getfixturevalue(request.param)
     return found if isinstance(found, tuple) else (found, messages)

@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 
+from fedlora.plugins.gate import open_to
 from fedlora.results.given import Naming, asked_rows
 from fedlora.results.opened import open_result
 from fedlora.results.predicting import predicted
@@ -17,6 +18,7 @@ from fedlora.settings import SettingsError
 from tests.exported import as_its_readme_says, names_of_its_readme
 from tests.fedlora.results.runs import lines_of, typed
 from tests.pictures import png
+from tests.plugins.places import FOLDERS, installed
 
 ASKED = ("great crew", "my bag lost the flight and the seat", "late bag")
 
@@ -98,6 +100,18 @@ def test_rows_of_a_packaged_source_are_answered_whatever_classes_it_has(texts):
     assert not any("error" in line for line in found)
 
 
+def test_rows_of_somebody_s_own_source_are_answered_and_judged_with_their_clients(texts, monkeypatch):
+    open_to("any")
+    with installed(monkeypatch, FOLDERS["source"]):
+        found = lines_of(texts, "fedlora_tickets:TICKETS")
+        said = json.loads(typed("eval", texts, "fedlora_tickets:TICKETS", "--json").stdout)
+        with pytest.raises(SettingsError, match="did you mean fedlora_tickets:TICKETS"):
+            lines_of(texts, "fedlora_tickets:TICKET")
+    assert len(found) == said["rows"] == 240
+    assert not any("error" in line for line in found)
+    assert set(said["by_client"]) == {"east", "north", "south", "west"}
+
+
 def test_pictures_of_a_folder_are_named_whether_or_not_a_class_s_folder_holds_them(pictures, tmp_path):
     run, folder = pictures
     of_folders = {line["file"]: line["label"] for line in lines_of(run, folder)}
@@ -110,6 +124,14 @@ def test_pictures_of_a_folder_are_named_whether_or_not_a_class_s_folder_holds_th
     assert (one["file"], one["label"]) == ("a.png", of_folders["red/light/0.png"])
     assert (other["file"], other["error"]) == ("b.png", "no image that can be read")
     assert {**lines_of(run, flat / "a.png")[0], "row": 1} == one
+
+
+def test_a_stray_table_beside_pictures_is_passed_over(pictures, tmp_path):
+    run, folder = pictures
+    copied = shutil.copytree(folder, tmp_path / "pictures")
+    (copied / "notes.csv").write_text("when,who\n1,me\n")
+    assert lines_of(run, copied) == lines_of(run, folder)
+    assert typed("eval", run, copied, "--json").stdout == typed("eval", run, folder, "--json").stdout
 
 
 def test_an_image_is_what_the_readme_s_lines_compute(pictures, tmp_path):

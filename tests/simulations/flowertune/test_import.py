@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from fedlora.cli import app
 from fedlora.config import load
+from fedlora.config.schedule import rate_of_round
 from fedlora.settings import SettingsError
 from simulations.flowertune.recipe import app_in, flat, recipe_of, silent
 from simulations.flowertune.rows import pairs_in, write_rows
@@ -61,6 +62,25 @@ def test_every_key_of_the_app_is_in_exactly_one_list():
     found = app_in(APP).found
     lists = [set(found.mapped), set(found.without_effect), set(found.not_mapped)]
     assert sum(map(len, lists)) == len(set().union(*lists)) == 24
+
+
+@pytest.mark.parametrize(("lowest", "share"), [(1e-6, 1e-2), (0.0, 1e-3), ("1e-5", 0.1)])
+def test_the_cosine_over_rounds_is_the_recipe_s_and_ends_where_the_app_s_does(lowest, share):
+    found = mapped({**CONFIG, "train.learning-rate-min": lowest})
+    recipe, _ = recipe_of(replace(app_in(APP), found=found), "rows.jsonl", faithful=False, clients=None)
+    assert (recipe.train.schedule, recipe.train.schedule_over) == ("cosine", "rounds")
+    assert recipe.train.min_lr_rate == pytest.approx(share)
+    rates = [rate_of_round(recipe, number) for number in (1, 2, 3)]
+    assert rates == pytest.approx([1e-4, 1e-4 * (1 + share) / 2, 1e-4 * share])
+    assert "round 1 has the whole rate here, in the app 7." in found.mapped["train.learning-rate-min"]
+
+
+def test_a_cosine_that_a_recipe_cannot_have_is_said():
+    one = {**CONFIG, "train.learning-rate-min": 1e-6, "num-server-rounds": 1}
+    assert "--set train.lr=1e-06 is the app's" in mapped(one).not_mapped["train.learning-rate-min"]
+    assert mapped({**CONFIG, "train.learning-rate-min": 1e-4}).without_effect
+    with pytest.raises(SettingsError, match=r"learning-rate-min=1 is not from 0 to train\.learning-rate-max=0\.0001"):
+        mapped({**CONFIG, "train.learning-rate-min": 1.0})
 
 
 def test_a_key_that_nobody_knows_is_refused_by_name():
