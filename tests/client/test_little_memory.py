@@ -15,6 +15,7 @@ from client.training import Protection, private_microbatch, train_adapter, train
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.data.examples import Examples
 from fedlora.models.evaluation import evaluate_examples
+from fedlora.privacy import engine as engine_module
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.mechanism import Mechanism
@@ -190,6 +191,34 @@ def test_a_private_step_is_repeated_with_the_same_examples_and_one_draw(gradient
     assert all(torch.equal(left, right) for left, right in zip(found, expected, strict=True))
     assert taken == 1
     assert passes == [8, 4, 2, 2, 4, 2, 2], "and the next microbatch is tried whole: data teach nothing"
+
+
+@pytest.mark.parametrize("place", ["squares", "without", "weighted"])
+def test_memory_that_ends_in_clipping_makes_no_step_fail(place, monkeypatch):
+    """One example more, or one whose gradient is not finite, may take what was left: a task that failed would tell."""
+
+    def summed(most: int, microbatch: int | None):
+        examples, model, inner = Rows(8), classifier(dtype=torch.float64), getattr(engine_module, place)
+
+        def little(gradients, *rest):
+            if len(gradients) > most:
+                raise MemoryError
+            return inner(gradients, *rest)
+
+        def losses(indices: Tensor) -> Tensor:
+            return examples.loss(model)(indices) * torch.where(indices == 3, torch.nan, 1.0)
+
+        monkeypatch.setattr(engine_module, place, little)
+        mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=0.5, steps=1, expected_batch=8.0)
+        with PrivateEngine(model, mechanism, examples=8, source=SeededSource(3), microbatch=microbatch) as engine:
+            engine.rehearse(Rows(3).loss(model))
+            sums = engine.clipped_sum(torch.arange(8), losses)
+        monkeypatch.setattr(engine_module, place, inner)
+        return list(sums.values()), engine.nonfinite_examples
+
+    (found, ignored), (expected, known) = summed(2, None), summed(9, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    assert ignored == known == 1
 
 
 def test_the_rehearsal_finds_what_fits_before_any_data_are_there_and_steps_begin_with_it(tmp_path):
