@@ -146,9 +146,16 @@ def private_steps(
         computes_in=computes_in(on),
     )
     require_no_dropout(adapter_dropout(model))
+    texts = rehearsed_on(model, on=on, padding=examples.padding)
     with engine:
-        engine.rehearse(loss_on(model, invented(model, on=on, padding=examples.padding), on), COMPANIES[:1])
+        engine.rehearse(loss_on(model, texts, on), COMPANIES[:1])
         yield engine, loss_on(model, examples.usable_by(model), on)
+
+
+def rehearsed_on(model: nn.Module, *, on: ModelSettings, padding: int) -> Examples:
+    """Invented examples with what their task takes from the base, as a site's have it. Without, a loss of gains on the
+    base is flat at their first try, and nothing would be seen of what couples them."""
+    return referred(model, invented(model, on=on, padding=padding), on=on, at_once=1)
 
 
 def loss_on(model: nn.Module, examples: Examples, on: ModelSettings) -> LossPerExample:

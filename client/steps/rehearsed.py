@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from client.steps.optimizer import make_optimizer
-from client.training import adapter_dropout, largest_microbatch, loss_on, private_work
+from client.training import adapter_dropout, largest_microbatch, loss_on, private_work, rehearsed_on
 from fedlora.adapters import set_trainable
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.config.privacy import PrivacySettings
@@ -77,8 +77,8 @@ def rehearse_privately(
         computes_in=computes_in(on),
     )  # fmt: skip
     try:
+        loss = loss_on(model, rehearsed_on(model, on=on, padding=padding), on)
         with engine:
-            loss = loss_on(model, texts, on)
             engine.rehearse(loss, COMPANIES)
             what = (gradients, *(parameter.shape for parameter in parameters))
             rehearse_largest(engine, model, loss, settings, on=on, what=what)

@@ -12,14 +12,18 @@ from client.steps.rehearsed import rehearse_privately, require_moving
 from client.steps.stepper import Pace
 from client.steps.turn import Turn
 from client.training import Protection, train_adapter_privately
+from fedlora.adapters import set_trainable
 from fedlora.adapters.live import parameters_of
-from fedlora.config import ModelSettings, TrainSettings
+from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
+from fedlora.config.preference import PreferenceSettings
 from fedlora.models.base import load_base
+from fedlora.models.loaded_model import loaded_model
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.settings import SettingsError
 from fedlora.updates import Factor
+from tests.chats import save_chat_model
 from tests.privacy.architectures import loaded, save
 from tests.privacy.shipped import PRIVATE_RECIPES, shipped
 from tests.token_examples import token_examples
@@ -93,6 +97,21 @@ def test_what_couples_examples_only_at_full_length_or_in_a_whole_microbatch_is_r
     model.encoder.layer[1].attention.output.LayerNorm = Mixes(norm, **where)
     with refused("depends on another one in its batch"):
         rehearse(model, parameters, on)
+
+
+@pytest.mark.parametrize("task", ["preference", "unpaired-preference"])
+@pytest.mark.parametrize(("where", "beta"), [({"tokens": 32}, 0.1), ({"examples": 4}, 1.0), ({}, 10.0)])
+def test_a_loss_by_gains_on_the_base_hides_no_coupling(task, where, beta, tmp_path):
+    """Far from the base KTO's loss is flat, and nothing would be seen of invented answers: theirs have a reference."""
+    judged = PreferenceSettings(loss="kto", beta=beta)
+    on = ModelSettings(id=save_chat_model(tmp_path / "chat"), task=task, max_tokens=40, preference=judged)
+    home = loaded_model(on, AdapterSettings(r=2, alpha=2), ())
+    parameters = set_trainable(home.model, (Factor.A, Factor.B))
+    rehearse(home.model, parameters, on)
+    layer = home.model.model.layers[1]
+    layer.input_layernorm = Mixes(layer.input_layernorm, **where)
+    with refused("depends on another one in its batch"):
+        rehearse(home.model, parameters, on, train=TRAIN.model_copy(update={"batch_size": 5}))  # not tried before
 
 
 @pytest.mark.parametrize(("share", "dtype"), [(0.01, "float32"), (0.001, "float32"), (0.03, "bfloat16")])
