@@ -121,7 +121,14 @@ def train_adapter_privately(
         for _ in range(steps):
             engine.step(loss_per_example)
             stepper.step()
-    return Steps(float(torch.cat(losses).mean()) if losses else None, stepper.moments)
+    return Steps(mean_loss(losses), stepper.moments)
+
+
+def mean_loss(losses: Sequence[Tensor]) -> float | None:
+    """Of every example that was drawn (each (n,), in nats); None of none, and where one is not finite, which no report
+    can say: its gradient has counted as zero, and the task is done."""
+    mean_nats = float(torch.cat(list(losses)).mean()) if losses else math.nan
+    return mean_nats if math.isfinite(mean_nats) else None
 
 
 @contextmanager
