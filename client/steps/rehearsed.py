@@ -43,6 +43,8 @@ def rehearse_task(
     parameters = set_trainable(model, factors)
     schedule = schedule_of(settings, rounds=rounds, steps=settings.counted_steps)
     require_moving(model, parameters, settings, clip=privacy.clip, least=schedule.least)
+    if settings.has_own_optimizer:
+        require_stepping(model, parameters, settings)
     with torch.random.fork_rng(devices=[]):
         rehearse_privately(model, parameters, settings, on=on, padding=padding, gradients=privacy.engine)
 
@@ -134,6 +136,27 @@ def require_moving(
                     f"a learning rate of {rate:g}{scheduled} with privacy.clip {clip} does not change the weights in "
                     "float32, or is not finite; set another train.lr or train.head_lr.",
                 )
+
+
+def require_stepping(model: nn.Module, parameters: Sequence[nn.Parameter], settings: TrainSettings) -> None:
+    """Refuse a plug-in's optimiser that cannot take a step as they are taken here, by one whose gradients are zero.
+    Parameters are afterwards what they were."""
+    before = [parameter.detach().clone() for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        make_optimizer(model, parameters, settings).step()
+    except Exception as error:  # whatever a stranger's code raises
+        raise Refusal(
+            Code.UNSUPPORTED_MODEL,
+            f"the optimiser {settings.optimizer} cannot take a step ({type(error).__name__}: {error}): it is called "
+            "without a closure, with a gradient in every parameter. Use another train.optimizer.",
+        ) from error
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
+                parameter.grad = None
 
 
 _TRIED: WeakKeyDictionary[nn.Module, set[tuple[object, ...]]] = WeakKeyDictionary()

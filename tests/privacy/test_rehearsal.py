@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
-from client.steps.rehearsed import rehearse_privately, require_moving
+from client.steps.rehearsed import rehearse_privately, rehearse_task, require_moving
 from client.steps.stepper import Pace
 from client.steps.turn import Turn
 from client.training import Protection, train_adapter_privately
@@ -16,8 +17,10 @@ from fedlora.adapters import set_trainable
 from fedlora.adapters.live import parameters_of
 from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
 from fedlora.config.preference import PreferenceSettings
+from fedlora.config.privacy import PrivacySettings
 from fedlora.models.base import load_base
 from fedlora.models.loaded_model import loaded_model
+from fedlora.plugins.gate import open_to, opened_to
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.privacy.refusal import Code, Refusal
@@ -151,6 +154,24 @@ class Breaks(nn.Module):
         if x.shape[1] >= self.tokens:
             raise self.error
         return self.inner(x)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("LBFGS", False), ("SparseAdam", False), ("RMSprop", True)])
+def test_an_optimiser_that_cannot_step_is_refused_before_a_charge(name, steps, tmp_path):
+    model, _, on = loaded("bert", tmp_path)
+    trained, opened = set_trainable(model, (Factor.A, Factor.B)), opened_to()
+    before = [parameter.detach().clone() for parameter in trained]
+    train = TRAIN.model_copy(update={"optimizer": f"torch.optim:{name}"})
+    open_to("any")
+    try:
+        with nullcontext() if steps else refused(rf"torch\.optim:{name} cannot take a step.*another train\.optimizer"):
+            rehearse_task(
+                model, (Factor.A, Factor.B), train, on=on, privacy=PrivacySettings(epsilon=3.0), padding=1, rounds=2
+            )
+    finally:
+        open_to(opened)
+    assert all(map(torch.equal, trained, before))
+    assert all(parameter.grad is None for parameter in trained)
 
 
 def test_what_fails_at_full_length_alone_is_refused_with_the_way_out(tmp_path):
