@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from client.round import answer
 from client.steps.rehearsed import rehearse_privately
+from client.steps.stepper import Pace
+from client.steps.turn import Turn
 from client.training import Protection, private_microbatch, train_adapter, train_adapter_privately
+from fedlora.adapters.live import parameters_of
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.data.examples import Examples
 from fedlora.models.evaluation import evaluate_examples
@@ -21,6 +24,7 @@ from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.units_path import units_folder
+from fedlora.updates import Factor
 from tests.privacy.architectures import loaded
 from tests.privacy.models import Examples as Rows
 from tests.privacy.models import classifier
@@ -28,6 +32,8 @@ from tests.privacy.rounds import coordinator, site
 from tests.token_examples import token_examples
 
 TRAIN = TrainSettings(optimizer="adamw", lr=0.01, batch_size=8, steps=3)
+TRAINED = (Factor.A, Factor.B, Factor.DENSE)
+PACE = Pace(Turn(seed=0, client="a", number=1, rounds=1), sent=frozenset(), moments={})
 SHORT = {
     "cuda": torch.OutOfMemoryError("CUDA out of memory"),
     "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
@@ -79,8 +85,7 @@ def trained(folder, most: int | None, *, microbatch: int | None = None, error: E
     settings = TRAIN.model_copy(update={"microbatch_size": microbatch})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        stream = torch.Generator().manual_seed(1)
-        steps = train_adapter(model, parameters, rows(20), settings, on=on, stream=stream)
+        steps = train_adapter(model, parameters_of(model, TRAINED), rows(20), settings, on=on, pace=PACE)
     return [parameter.detach() for parameter in parameters], steps, little.passes
 
 
@@ -114,8 +119,7 @@ def trained_without_dropout(folder, most: int):
         layer.self_attn.attention_dropout = 0.0
     little = Little(model.layers[0], most)
     settings = TRAIN.model_copy(update={"optimizer": "sgd"})
-    stream = torch.Generator().manual_seed(1)
-    steps = train_adapter(model, parameters, rows(20), settings, on=on, stream=stream)
+    steps = train_adapter(model, parameters_of(model, TRAINED), rows(20), settings, on=on, pace=PACE)
     return [parameter.detach() for parameter in parameters], steps, little.passes
 
 
@@ -232,7 +236,8 @@ def test_the_rehearsal_finds_what_fits_before_any_data_are_there_and_steps_begin
     mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=2, expected_batch=8.0)
     del little.passes[:]
     protection = Protection(mechanism, SeededSource(0))
-    train_adapter_privately(model, parameters, rows(8), TRAIN, on=on, protection=protection)
+    live = parameters_of(model, TRAINED)
+    train_adapter_privately(model, live, rows(8), TRAIN, on=on, protection=protection, pace=PACE)
     assert max(little.passes) == 2
     assert little.passes.count(2) >= 8
 
