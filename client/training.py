@@ -121,7 +121,14 @@ def train_adapter_privately(
         for _ in range(steps):
             engine.step(loss_per_example)
             stepper.step()
-    return Steps(float(torch.cat(losses).mean()) if losses else None, stepper.moments)
+    return Steps(mean_loss(losses), stepper.moments)
+
+
+def mean_loss(losses: Sequence[Tensor]) -> float | None:
+    """Of every example that was drawn (each (n,), in nats); None of none, and where one is not finite, which no report
+    can say: its gradient has counted as zero, and the task is done."""
+    mean_nats = float(torch.cat(list(losses)).mean()) if losses else math.nan
+    return mean_nats if math.isfinite(mean_nats) else None
 
 
 @contextmanager
@@ -146,9 +153,16 @@ def private_steps(
         computes_in=computes_in(on),
     )
     require_no_dropout(adapter_dropout(model))
+    texts = rehearsed_on(model, on=on, padding=examples.padding)
     with engine:
-        engine.rehearse(loss_on(model, invented(model, on=on, padding=examples.padding), on), COMPANIES[:1])
+        engine.rehearse(loss_on(model, texts, on), COMPANIES[:1])
         yield engine, loss_on(model, examples.usable_by(model), on)
+
+
+def rehearsed_on(model: nn.Module, *, on: ModelSettings, padding: int) -> Examples:
+    """Invented examples with what their task takes from the base, as a site's have it. Without, a loss of gains on the
+    base is flat at their first try, and nothing would be seen of what couples them."""
+    return referred(model, invented(model, on=on, padding=padding), on=on, at_once=1)
 
 
 def loss_on(model: nn.Module, examples: Examples, on: ModelSettings) -> LossPerExample:

@@ -59,7 +59,7 @@ class Steps:
 
     loss: float | None
     """Mean loss per example of the steps that were taken, in nats; with privacy it is not private itself, and None
-    where no example was drawn."""
+    where no example was drawn, or one has a loss that is not finite."""
     moments: Mapping[str, Tensor] = field(default_factory=dict)
     """The optimiser's state (`client.steps.optimizer`), where it is kept: a function of gradients as they were used,
     noise included."""

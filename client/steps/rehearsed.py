@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from client.steps.optimizer import make_optimizer
-from client.training import adapter_dropout, largest_microbatch, loss_on, private_work
+from client.training import adapter_dropout, largest_microbatch, loss_on, private_work, rehearsed_on
 from fedlora.adapters import set_trainable
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.config.privacy import PrivacySettings
@@ -43,6 +43,8 @@ def rehearse_task(
     parameters = set_trainable(model, factors)
     schedule = schedule_of(settings, rounds=rounds, steps=settings.counted_steps)
     require_moving(model, parameters, settings, clip=privacy.clip, least=schedule.least)
+    if settings.has_own_optimizer:
+        require_stepping(model, parameters, settings)
     with torch.random.fork_rng(devices=[]):
         rehearse_privately(model, parameters, settings, on=on, padding=padding, gradients=privacy.engine)
 
@@ -77,8 +79,8 @@ def rehearse_privately(
         computes_in=computes_in(on),
     )  # fmt: skip
     try:
+        loss = loss_on(model, rehearsed_on(model, on=on, padding=padding), on)
         with engine:
-            loss = loss_on(model, texts, on)
             engine.rehearse(loss, COMPANIES)
             what = (gradients, *(parameter.shape for parameter in parameters))
             rehearse_largest(engine, model, loss, settings, on=on, what=what)
@@ -134,6 +136,27 @@ def require_moving(
                     f"a learning rate of {rate:g}{scheduled} with privacy.clip {clip} does not change the weights in "
                     "float32, or is not finite; set another train.lr or train.head_lr.",
                 )
+
+
+def require_stepping(model: nn.Module, parameters: Sequence[nn.Parameter], settings: TrainSettings) -> None:
+    """Refuse a plug-in's optimiser that cannot take a step as they are taken here, by one whose gradients are zero.
+    Parameters are afterwards what they were."""
+    before = [parameter.detach().clone() for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        make_optimizer(model, parameters, settings).step()
+    except Exception as error:  # whatever a stranger's code raises
+        raise Refusal(
+            Code.UNSUPPORTED_MODEL,
+            f"the optimiser {settings.optimizer} cannot take a step ({type(error).__name__}: {error}): it is called "
+            "without a closure, with a gradient in every parameter. Use another train.optimizer.",
+        ) from error
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
+                parameter.grad = None
 
 
 _TRIED: WeakKeyDictionary[nn.Module, set[tuple[object, ...]]] = WeakKeyDictionary()

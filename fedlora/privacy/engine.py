@@ -171,9 +171,9 @@ class PrivateEngine:
         """Σ min(1, C / ‖g_i‖) g_i per parameter, in float64. Not private by itself: `step` releases it with noise."""
         totals: Sums = {p: torch.zeros(p.shape, dtype=torch.float64, device=p.device) for p in self._trained}
         for piece in self.pieces(indices, loss_per_example):
-            for gradients in self._computable(piece, loss_per_example):
-                for parameter, clipped in self._clip(gradients).items():
-                    totals[parameter].add_(clipped)
+            for clipped in self._computable(piece, loss_per_example):
+                for parameter, part in clipped.items():
+                    totals[parameter].add_(part)
         return totals
 
     def pieces(self, indices: Tensor, loss_per_example: LossPerExample) -> Iterator[Tensor]:
@@ -186,16 +186,16 @@ class PrivateEngine:
         for shape in torch.unique(shapes_n):
             yield from torch.split(indices[shapes_n == shape], size)
 
-    def _computable(self, piece: Tensor, loss_per_example: LossPerExample) -> Iterator[PerSample]:
-        """The gradients of a microbatch; where it fails after a rehearsal, of each example by itself that does not.
+    def _computable(self, piece: Tensor, loss_per_example: LossPerExample) -> Iterator[Sums]:
+        """The clipped sum of a microbatch; where it fails after a rehearsal, of each example by itself that does not.
 
-        Where memory is short, whoever has rehearsed or not, of halves of it. What that teaches is forgotten: another
-        microbatch, of this step or a later one, is tried as it would have been.
+        Where memory is short, in clipping too, whoever has rehearsed or not, of halves of it. What that teaches is
+        forgotten: another microbatch, of this step or a later one, is tried as it would have been.
         """
-        gradients: PerSample | None = None
+        clipped: Sums | None = None
         short = False
         try:
-            gradients = self._gradients(piece, loss_per_example)
+            clipped = self._clip(self._gradients(piece, loss_per_example))
         except Refusal:
             raise
         except Exception as error:
@@ -203,8 +203,8 @@ class PrivateEngine:
             if not self._rehearsed and not short:
                 raise
             log.warning("%d example(s) failed together", len(piece), exc_info=len(piece) == 1)
-        if gradients is not None:
-            yield gradients
+        if clipped is not None:
+            yield clipped
             return
         if short:
             make_room()
@@ -226,16 +226,16 @@ class PrivateEngine:
         """One norm over all parameters, one factor per example, one weighted sum per parameter; all in full float32."""
         with torch.autocast(self._trained[0].device.type, enabled=False), full_float32():
             factors_n = self._factors(gradients)
-            return {p: weighted(g, factors_n) for p, g in gradients.items()}
+            clipped = {p: weighted(g, factors_n) for p, g in gradients.items()}
+        self.nonfinite_examples += int((factors_n == 0).sum())  # when nothing more can fail, and be tried again
+        return clipped
 
     def _factors(self, gradients: PerSample) -> Tensor:
         """min(1, C / norm) of every example (n,); 0, and its rows in `gradients` too, where the norm is not finite."""
         norms_n = torch.stack([squares(g) for g in gradients.values()]).sum(0).sqrt()
         finite_n = norms_n.isfinite()
         factors_n = (self.mechanism.clip / norms_n.clamp(min=1e-30)).clamp(max=1.0)
-        bad = int((~finite_n).sum())
-        if bad:
-            self.nonfinite_examples += bad
+        if not bool(finite_n.all()):
             factors_n = torch.where(finite_n, factors_n, 0.0)
             gradients |= {parameter: without(g, ~finite_n) for parameter, g in gradients.items()}
         return factors_n

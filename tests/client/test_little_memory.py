@@ -18,6 +18,7 @@ from fedlora.adapters.live import parameters_of
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.data.examples import Examples
 from fedlora.models.evaluation import evaluate_examples
+from fedlora.privacy import engine as engine_module
 from fedlora.privacy.engine import PrivateEngine
 from fedlora.privacy.ledger import LedgerFiles, read_ledger
 from fedlora.privacy.mechanism import Mechanism
@@ -31,7 +32,8 @@ from tests.privacy.rounds import coordinator, site
 from tests.token_examples import token_examples
 
 TRAIN = TrainSettings(optimizer="adamw", lr=0.01, batch_size=8, steps=3)
-PACE = Pace(Turn(seed=1, client="a", number=1, rounds=1), sent=frozenset(), moments={})
+TRAINED = (Factor.A, Factor.B, Factor.DENSE)
+PACE = Pace(Turn(seed=0, client="a", number=1, rounds=1), sent=frozenset(), moments={})
 SHORT = {
     "cuda": torch.OutOfMemoryError("CUDA out of memory"),
     "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
@@ -69,11 +71,6 @@ def rows(count: int) -> Examples:
     return token_examples(texts, torch.arange(count) % 2, 0)
 
 
-def live(model: nn.Module) -> dict[str, nn.Parameter]:
-    """What trains."""
-    return parameters_of(model, (Factor.A, Factor.B))
-
-
 def seeded(name: str, folder):
     """The same model, every time."""
     with torch.random.fork_rng(devices=[]):
@@ -88,7 +85,7 @@ def trained(folder, most: int | None, *, microbatch: int | None = None, error: E
     settings = TRAIN.model_copy(update={"microbatch_size": microbatch})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        steps = train_adapter(model, live(model), rows(20), settings, on=on, pace=PACE)
+        steps = train_adapter(model, parameters_of(model, TRAINED), rows(20), settings, on=on, pace=PACE)
     return [parameter.detach() for parameter in parameters], steps, little.passes
 
 
@@ -122,7 +119,7 @@ def trained_without_dropout(folder, most: int):
         layer.self_attn.attention_dropout = 0.0
     little = Little(model.layers[0], most)
     settings = TRAIN.model_copy(update={"optimizer": "sgd"})
-    steps = train_adapter(model, live(model), rows(20), settings, on=on, pace=PACE)
+    steps = train_adapter(model, parameters_of(model, TRAINED), rows(20), settings, on=on, pace=PACE)
     return [parameter.detach() for parameter in parameters], steps, little.passes
 
 
@@ -200,6 +197,34 @@ def test_a_private_step_is_repeated_with_the_same_examples_and_one_draw(gradient
     assert passes == [8, 4, 2, 2, 4, 2, 2], "and the next microbatch is tried whole: data teach nothing"
 
 
+@pytest.mark.parametrize("place", ["squares", "without", "weighted"])
+def test_memory_that_ends_in_clipping_makes_no_step_fail(place, monkeypatch):
+    """One example more, or one whose gradient is not finite, may take what was left: a task that failed would tell."""
+
+    def summed(most: int, microbatch: int | None):
+        examples, model, inner = Rows(8), classifier(dtype=torch.float64), getattr(engine_module, place)
+
+        def little(gradients, *rest):
+            if len(gradients) > most:
+                raise MemoryError
+            return inner(gradients, *rest)
+
+        def losses(indices: Tensor) -> Tensor:
+            return examples.loss(model)(indices) * torch.where(indices == 3, torch.nan, 1.0)
+
+        monkeypatch.setattr(engine_module, place, little)
+        mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=0.5, steps=1, expected_batch=8.0)
+        with PrivateEngine(model, mechanism, examples=8, source=SeededSource(3), microbatch=microbatch) as engine:
+            engine.rehearse(Rows(3).loss(model))
+            sums = engine.clipped_sum(torch.arange(8), losses)
+        monkeypatch.setattr(engine_module, place, inner)
+        return list(sums.values()), engine.nonfinite_examples
+
+    (found, ignored), (expected, known) = summed(2, None), summed(9, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    assert ignored == known == 1
+
+
 def test_the_rehearsal_finds_what_fits_before_any_data_are_there_and_steps_begin_with_it(tmp_path):
     model, parameters, on = loaded("bert", tmp_path)
     little = Little(model.encoder.layer[0], 3)
@@ -211,7 +236,8 @@ def test_the_rehearsal_finds_what_fits_before_any_data_are_there_and_steps_begin
     mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=2, expected_batch=8.0)
     del little.passes[:]
     protection = Protection(mechanism, SeededSource(0))
-    train_adapter_privately(model, live(model), rows(8), TRAIN, on=on, protection=protection, pace=PACE)
+    live = parameters_of(model, TRAINED)
+    train_adapter_privately(model, live, rows(8), TRAIN, on=on, protection=protection, pace=PACE)
     assert max(little.passes) == 2
     assert little.passes.count(2) >= 8
 

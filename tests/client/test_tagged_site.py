@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import BertModel, BertTokenizerFast
 
 from client.deployed import respond
 from client.settings import ClientSettings, SiteData
@@ -76,6 +78,28 @@ def test_no_row_of_a_file_makes_a_private_task_fail(model, tmp_path, row):
     assert (report.outcome, report.code) == ("trained", None)
     assert blob
     assert SECRET not in report.model_dump_json()
+
+
+def test_no_row_makes_a_private_task_fail_that_tells_its_loss(tmp_path):
+    """The model makes of one word what is not finite: no report can say such a loss."""
+    model = save_tiny_model(tmp_path / "model")
+    words = (tmp_path / "model" / "vocab.txt").read_text().split("\n")
+    words += [f"word{number}" for number in range(1000)]  # invented texts have none of these
+    (tmp_path / "model" / "vocab.txt").write_text("\n".join([*words, SECRET]))
+    BertTokenizerFast(vocab=str(tmp_path / "model" / "vocab.txt")).save_pretrained(model)
+    bert = BertModel.from_pretrained(model)
+    bert.resize_token_embeddings(len(words) + 1)
+    torch.nn.init.constant_(bert.embeddings.word_embeddings.weight[-1], torch.inf)
+    bert.save_pretrained(model)
+    row = {"tokens": [SECRET], "tags": ["O"]}
+    settings = site(tmp_path / "site", model, row, policy="allow_metrics: true\n")
+    (tmp_path / "test.jsonl").write_text(json.dumps({"tokens": ["late"], "tags": ["O"]}) + "\n")
+    data = settings.data.model_copy(update={"test": tmp_path / "test.jsonl"})
+    asked = asked_for(model, privacy={"epsilon": 3.0, "report_metrics": True}, train={"batch_size": 64, "steps": 1})
+    report, blob = respond(*asked, settings.model_copy(update={"data": data}))
+    assert (report.outcome, report.code, report.train_loss) == ("trained", None, None)
+    assert report.received is not None
+    assert blob
 
 
 def test_without_privacy_such_a_row_ends_the_task_and_its_words_stay_at_the_site(model, tmp_path):

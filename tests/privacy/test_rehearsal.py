@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
-from client.steps.rehearsed import rehearse_privately, require_moving
+from client.steps.rehearsed import rehearse_privately, rehearse_task, require_moving
 from client.steps.stepper import Pace
 from client.steps.turn import Turn
 from client.training import Protection, train_adapter_privately
+from fedlora.adapters import set_trainable
 from fedlora.adapters.live import parameters_of
-from fedlora.config import ModelSettings, TrainSettings
+from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
+from fedlora.config.preference import PreferenceSettings
+from fedlora.config.privacy import PrivacySettings
 from fedlora.models.base import load_base
+from fedlora.models.loaded_model import loaded_model
+from fedlora.plugins.gate import open_to, opened_to
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.settings import SettingsError
 from fedlora.updates import Factor
+from tests.chats import save_chat_model
 from tests.privacy.architectures import loaded, save
 from tests.privacy.shipped import PRIVATE_RECIPES, shipped
 from tests.token_examples import token_examples
@@ -95,6 +102,21 @@ def test_what_couples_examples_only_at_full_length_or_in_a_whole_microbatch_is_r
         rehearse(model, parameters, on)
 
 
+@pytest.mark.parametrize("task", ["preference", "unpaired-preference"])
+@pytest.mark.parametrize(("where", "beta"), [({"tokens": 32}, 0.1), ({"examples": 4}, 1.0), ({}, 10.0)])
+def test_a_loss_by_gains_on_the_base_hides_no_coupling(task, where, beta, tmp_path):
+    """Far from the base KTO's loss is flat, and nothing would be seen of invented answers: theirs have a reference."""
+    judged = PreferenceSettings(loss="kto", beta=beta)
+    on = ModelSettings(id=save_chat_model(tmp_path / "chat"), task=task, max_tokens=40, preference=judged)
+    home = loaded_model(on, AdapterSettings(r=2, alpha=2), ())
+    parameters = set_trainable(home.model, (Factor.A, Factor.B))
+    rehearse(home.model, parameters, on)
+    layer = home.model.model.layers[1]
+    layer.input_layernorm = Mixes(layer.input_layernorm, **where)
+    with refused("depends on another one in its batch"):
+        rehearse(home.model, parameters, on, train=TRAIN.model_copy(update={"batch_size": 5}))  # not tried before
+
+
 @pytest.mark.parametrize(("share", "dtype"), [(0.01, "float32"), (0.001, "float32"), (0.03, "bfloat16")])
 def test_a_gradient_that_another_batch_size_moves_is_refused(share, dtype, tmp_path):
     model, parameters, on = loaded("bert", tmp_path, dtype=dtype)
@@ -132,6 +154,24 @@ class Breaks(nn.Module):
         if x.shape[1] >= self.tokens:
             raise self.error
         return self.inner(x)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("LBFGS", False), ("SparseAdam", False), ("RMSprop", True)])
+def test_an_optimiser_that_cannot_step_is_refused_before_a_charge(name, steps, tmp_path):
+    model, _, on = loaded("bert", tmp_path)
+    trained, opened = set_trainable(model, (Factor.A, Factor.B)), opened_to()
+    before = [parameter.detach().clone() for parameter in trained]
+    train = TRAIN.model_copy(update={"optimizer": f"torch.optim:{name}"})
+    open_to("any")
+    try:
+        with nullcontext() if steps else refused(rf"torch\.optim:{name} cannot take a step.*another train\.optimizer"):
+            rehearse_task(
+                model, (Factor.A, Factor.B), train, on=on, privacy=PrivacySettings(epsilon=3.0), padding=1, rounds=2
+            )
+    finally:
+        open_to(opened)
+    assert all(map(torch.equal, trained, before))
+    assert all(parameter.grad is None for parameter in trained)
 
 
 def test_what_fails_at_full_length_alone_is_refused_with_the_way_out(tmp_path):
