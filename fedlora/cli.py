@@ -60,7 +60,10 @@ COMMANDS = {
 
 SERVICES = ("server", "admin", "client", "dashboard")
 """Commands that act on other people's recipes and messages: whose code they may load, their own settings say."""
-SLOW_TO_LOAD = ("init", "import-flowertune", "simulate", "find-lr", "compare")
+SLOW_TO_LOAD = (
+    "init", "import-flowertune", "simulate", "find-lr", "compare", "export", "predict", "eval", "chat", "strategies",
+    "probe", "wire", "privacy",
+)  # fmt: skip
 """Commands that import torch, transformers and Flower, which takes seconds: a message tells the user."""
 
 

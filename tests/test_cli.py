@@ -30,6 +30,25 @@ def test_help_lists_every_command_without_importing_torch():
     assert all(name in done.stdout for name in COMMANDS)
 
 
+def test_settings_are_explained_without_importing_torch():
+    code = (
+        "import sys; from fedlora.cli import app; from typer.testing import CliRunner;"
+        "said = [CliRunner().invoke(app, ['config', *words]).output for words in (['show', 'train.lr'], ['schema'])];"
+        "print(*said); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Learning rate of the adapter" in done.stdout
+    assert '"$schema"' in done.stdout
+
+
+@pytest.mark.parametrize("name", ["predict", "eval", "chat", "export"])
+def test_at_a_terminal_a_command_that_loads_for_seconds_says_so(monkeypatch, capsys, name):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with pytest.raises(SystemExit):
+        app([name, "--no-such-option"])
+    assert "loading ..." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_in_the_table_loads(name):
     assert load_command(name).name == name

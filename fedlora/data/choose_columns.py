@@ -42,6 +42,12 @@ TAGGED = (
     "hand: model: {{task: token-classification}}, and data: {{source: {source}}} with a column client, a file for each "
     "client in a folder, or partition: iid and clients: 4."
 )
+OTHERWISE = (
+    (("messages",), "model: {id: smollm2, task: causal-lm}", "messages"),
+    (("prompt", "chosen", "rejected"), "model: {id: smollm2, task: preference}", "preference"),
+    (("prompt", "completion"), "model: {id: smollm2, task: causal-lm}", "prompt-completion"),
+)
+"""Columns that a recipe for a language model would have, with its model and its data.format; the first that fit."""
 MOST_OTHERS = 5
 """Columns that are named as what else could be meant."""
 
@@ -110,6 +116,19 @@ def head_of(name: str) -> str:
     return next((word for word in reversed(words) if word not in ENDINGS), "")
 
 
+def otherwise(columns: Sequence[Column], source: str) -> str:
+    """A line on the recipe that a language model would have, where the columns are called as one's; else nothing."""
+    names = {column.name for column in columns}
+    for known, model, form in OTHERWISE:
+        if names >= set(known):
+            return (
+                f"\nThis looks for texts with a class. Is it for a language model ({', '.join(known)})? Write the "
+                f"recipe by hand: {model}, and data: {{source: {source}, format: {form}}} with client_column: COLUMN, "
+                "or partition: iid and clients: 4."
+            )
+    return ""
+
+
 def _named(columns: Sequence[Column], option: str, name: str, source: str) -> Column:
     found = {column.name: column for column in columns}
     if name not in found:
@@ -136,7 +155,7 @@ def _text(free: Sequence[Column], columns: Sequence[Column], source: str) -> Pic
     if not fitting:
         raise SettingsError(
             f"{source}: no column looks like the text (words, in most rows different ones). Name it: --text COLUMN.\n"
-            f"{listed(columns)}"
+            f"{listed(columns)}{otherwise(columns, source)}"
         )
     best = max(fitting, key=lambda column: column.chars * column.distinct / column.cells)
     return Pick(best, f"the longest and most varied, {best.words:.0f} words on average")
@@ -147,7 +166,7 @@ def _label(free: Sequence[Column], columns: Sequence[Column], source: str, *, te
     if not fitting:
         raise SettingsError(
             f"{source}: no column looks like the class (a few values, each in several rows). Name it: --label COLUMN.\n"
-            f"{listed(columns)}"
+            f"{listed(columns)}{otherwise(columns, source)}"
         )
     if len(fitting) == 1:
         why = "by its name" if called_like_classes(fitting[0]) else "no other has so few values"

@@ -145,11 +145,12 @@ def fitting(source: str, naming: Naming, results: Results | None) -> tuple[Form,
     others = [form for form in forms_of(naming.task) if form not in forms]
     fit = [form.name for form in others if not lacking(form, Columns(form), names, results)]
     column, name = lacking(forms[0], naming.columns(forms[0], source), names, results)[0]
-    near = nearest(name, names)
+    near, spare = nearest(name, names), [one for one in names if one not in naming.columns(forms[0], source).names]
+    meant = near or (spare[0] if len(spare) == 1 else "NAME")
     raise SettingsError(
         f"{source} has no column {name!r}; "
         + (f"did you mean {near!r}? It has " if near else "it has ")
-        + f"{', '.join(names) or 'none'}. Say what it is called with --column {column}=NAME"
+        + f"{', '.join(names) or 'none'}. Say what it is called with --column {column}={meant}"
         + (f", or that its rows are of another format with --format {fit[0]}." if fit else ".")
     )
 

@@ -11,8 +11,6 @@ from fedlora.config import load
 from fedlora.config.former import former_remarks, recipe_text
 from fedlora.config.recipe import recipe_schema
 from simulations.commands.recipes import show
-from strategies.compatibility import case_of, require_sensible
-from strategies.fit import remarks
 
 app = typer.Typer(no_args_is_help=True, help="Check a recipe, or explain every setting.")
 app.command()(show)
@@ -24,6 +22,9 @@ def check(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, as for `fedlora simulate`.")] = None,
 ) -> None:
     """Check RECIPE and report every problem, or print it with all defaults filled in; remarks go to stderr."""
+    from strategies.compatibility import case_of, require_sensible  # torch: `show` and `schema` need none of it
+    from strategies.fit import remarks
+
     resolved = load(recipe, overrides or [])
     case = case_of(resolved)
     require_sensible(case)

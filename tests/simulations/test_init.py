@@ -170,6 +170,21 @@ def test_where_no_column_fits_it_is_refused_with_what_each_looks_like(init, tmp_
     assert not Path("recipe.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    ("row", "recipe"),
+    [
+        ({"messages": [{"role": "user", "content": "hi"}]}, r"task: causal-lm}, .*format: messages}"),
+        ({"prompt": "when do you open?", "completion": "at nine"}, r"task: causal-lm}, .*format: prompt-completion}"),
+        ({"prompt": "when?", "chosen": "at nine today", "rejected": "no"}, r"task: preference}, .*format: preference}"),
+    ],
+)
+def test_rows_of_a_language_model_are_answered_with_the_recipe_to_write(init, tmp_path, row, recipe):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row | {"number": str(number)}) for number in range(40)))
+    with pytest.raises(SettingsError, match=f"by hand: model: {{id: smollm2, {recipe} with client_column"):
+        init(path)
+
+
 def test_a_file_of_column_names_alone_is_said_to_be_empty(tmp_path):
     (tmp_path / "mail.csv").write_text("body,mood\n")
     with pytest.raises(SettingsError, match=r"mail\.csv has columns \(body, mood\) and nothing in them"):

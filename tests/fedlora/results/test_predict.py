@@ -83,6 +83,9 @@ def test_a_column_of_another_name_is_named(texts, asked, tmp_path):
     other = tmp_path / "other.csv"
     other.write_text(asked.read_text().replace("text", "message", 1))
     assert lines_of(texts, other, "--column", "text=message") == lines_of(texts, asked)
+    other.with_name("bare.csv").write_text("message\nlate bag\n")
+    with pytest.raises(SettingsError, match=r"has no column 'text'; it has message\. Say .* --column text=message\.$"):
+        typed("predict", texts, other.with_name("bare.csv"))
     with pytest.raises(SettingsError, match=r"--column message: write it as text=NAME"):
         typed("predict", texts, other, "--column", "message")
     with pytest.raises(
