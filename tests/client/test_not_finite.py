@@ -15,11 +15,9 @@ from client.steps.order import batches_of
 from client.steps.stepper import Pace
 from client.steps.turn import Turn
 from client.training import accumulate, train_adapter
-from client.work import NotFiniteError
-from fedlora.adapters.live import parameters_of
-from fedlora.config import TrainSettings
+from client.work import NotFiniteError, Steps
+from fedlora.config import ModelSettings, TrainSettings
 from fedlora.data.examples import Examples
-from fedlora.updates import Factor
 from server.replies.quorum import QuorumError
 from tests.federations import run
 from tests.privacy.architectures import loaded
@@ -28,12 +26,12 @@ from tests.token_examples import token_examples, token_ids
 
 POISON = 59
 TRAIN = TrainSettings(optimizer="adamw", lr=0.01, batch_size=2, steps=6)
-PACE = Pace(Turn(seed=2, client="a", number=1, rounds=1), sent=frozenset(), moments={})
+TURN = Turn(seed=2, client="a", number=1, rounds=1)
 
 
-def live(model: nn.Module) -> dict[str, nn.Parameter]:
-    """What trains."""
-    return parameters_of(model, (Factor.A, Factor.B))
+def trained(model: nn.Module, parameters: list[nn.Parameter], examples: Examples, *, on: ModelSettings) -> Steps:
+    live = {str(number): parameter for number, parameter in enumerate(parameters)}
+    return train_adapter(model, live, examples, TRAIN, on=on, pace=Pace(TURN, frozenset(live), {}))
 
 
 def rows(poisoned: tuple[int, ...]) -> Examples:
@@ -64,9 +62,10 @@ def fresh(folder, value: float = float("inf")):
 def test_a_step_that_is_not_finite_is_left_out_and_counted(value, tmp_path, caplog):
     examples = rows((1, 8))
     model, parameters, on = fresh(tmp_path / "a", value)
-    steps = train_adapter(model, live(model), examples, TRAIN, on=on, pace=PACE)
+    steps = trained(model, parameters, examples, on=on)
     model, expected, on = fresh(tmp_path / "b", value)
-    good = [batch for batch in batches_of(TRAIN, 12, PACE.turn) if not {1, 8} & set(batch)]
+    batches = batches_of(TRAIN, 12, TURN)
+    good = [batch for batch in batches if not {1, 8} & set(batch)]
     optimizer, nats = make_optimizer(model.train(), expected, TRAIN), []
     for batch in good:
         nats.append(accumulate(model, examples, batch, TRAIN, on=on))
@@ -84,7 +83,7 @@ def test_a_gradient_that_is_not_finite_is_seen_where_the_loss_is(tmp_path):
     parameters[0].register_hook(lambda gradient: gradient * float("nan"))
     before = [parameter.clone() for parameter in parameters]
     with pytest.raises(NotFiniteError):
-        train_adapter(model, live(model), rows(()), TRAIN, on=on, pace=PACE)
+        trained(model, parameters, rows(()), on=on)
     assert all(torch.equal(left, right) for left, right in zip(parameters, before, strict=True))
 
 
@@ -94,7 +93,7 @@ def test_where_no_step_is_finite_the_way_out_is_said_and_nothing_has_changed(tmp
     with pytest.raises(
         NotFiniteError, match=r"no step of 6 .* train\.lr=0\.01 is too large.*Lower train\.lr, set train"
     ):
-        train_adapter(model, live(model), rows(tuple(range(12))), TRAIN, on=on, pace=PACE)
+        trained(model, parameters, rows(tuple(range(12))), on=on)
     assert all(torch.equal(left, right) for left, right in zip(parameters, before, strict=True))
 
 
