@@ -22,6 +22,7 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from bitsandbytes.nn.modules import fix_4bit_weight_quant_state_from_module
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
 
 LARGEST = 127.0
 """The number that a row's largest weight is held as."""
@@ -33,7 +34,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias_o: Tensor | None, layer: nn.Module) -> Tensor:
         ctx.layer, ctx.dtype = layer, x.dtype
-        return functional.linear(x, weight_of(layer).to(x.dtype), bias_o)
+        return functional.linear(x, weight_of(layer).to(x.dtype), None if bias_o is None else bias_o.to(x.dtype))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -83,14 +84,24 @@ def settle(model: nn.Module) -> None:
 
 @torch.no_grad()
 def dequantise(model: nn.Module) -> None:
-    """Put a plain linear layer of Ŵ in the place of every quantised one, in place."""
+    """Put the plain layer of Ŵ in the place of every quantised one, of the class that the architecture has there."""
     held = [(name, module) for name, module in model.named_modules() if isinstance(module, (Linear4bit, Linear8bitLt))]
     for name, module in held:
-        plain = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
-        plain.weight = nn.Parameter(weight_of(module), requires_grad=False)
-        plain.bias = module.bias
-        model.set_submodule(name, plain)
+        model.set_submodule(name, plain_layer(module))
     forget_quantisation(model)
+
+
+def plain_layer(held: Any) -> nn.Module:
+    """transformers' Conv1D holds its weight the other way round."""
+    turned = issubclass(held.source_cls, Conv1D)
+    sizes = (held.out_features, held.in_features) if turned else (held.in_features, held.out_features)
+    with torch.device("meta"):
+        plain: Any = (Conv1D if turned else nn.Linear)(*sizes)
+    weight_oi = weight_of(held)
+    plain.weight = nn.Parameter(weight_oi.mT.contiguous() if turned else weight_oi, requires_grad=False)
+    plain.bias = held.bias
+    layer: nn.Module = plain
+    return layer
 
 
 def forget_quantisation(model: Any) -> None:

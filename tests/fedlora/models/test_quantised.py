@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPT2Config, GPT2LMHeadModel
+from transformers.pytorch_utils import Conv1D
 
 from fedlora.adapters import inject, read, set_trainable, write
 from fedlora.adapters.inject import adapted_shapes
 from fedlora.config import AdapterSettings, ModelSettings
-from fedlora.models.base import Base, load_base, outline
+from fedlora.models.base import Base, autocast, load_base, outline
 from fedlora.models.given import given_model
 from fedlora.models.loaded_model import loaded_model
 from fedlora.models.quantised.scheme import in_floats
 from fedlora.settings import SettingsError
 from fedlora.updates import Factor
-from tests.chats import save_chat_model
+from tests.chats import save_chat_model, tokenizer_with
 from tests.federations import save_tiny_model
 from tests.quantised import NEEDS_BITSANDBYTES
 
@@ -138,6 +139,45 @@ def test_a_classifier_stays_in_floats_on_a_quantised_encoder(tmp_path):
     base = load_base(on, ("bad", "good"))
     assert base.model.get_submodule("head").weight.dtype == torch.float32
     assert base.model.get_submodule("encoder.layer.0.attention.self.query").weight.dtype == torch.uint8
+
+
+@NEEDS_BITSANDBYTES
+@pytest.mark.parametrize("load_dtype", ["nf4", "int8"])
+def test_with_biases_and_under_autocast_it_computes_what_the_same_base_in_floats_does(tmp_path, load_dtype):
+    on = ModelSettings(id=save_tiny_model(tmp_path / "bert"), max_tokens=16, load_dtype=load_dtype, dtype="bfloat16")
+    held, floats = (load_base(on, ("bad", "good")).model for _ in range(2))
+    in_floats(floats)
+    with autocast(on):
+        found, expected = (model(input_ids=IDS_BT).last_hidden_state for model in (held, floats))
+    torch.testing.assert_close(found, expected)
+    found.float().square().sum().backward()
+    expected.float().square().sum().backward()
+    gradients = [model.get_submodule("embeddings.word_embeddings").weight.grad for model in (held, floats)]
+    torch.testing.assert_close(*gradients, rtol=2**-6, atol=2**-6 * float(gradients[1].abs().max()))
+
+
+@NEEDS_BITSANDBYTES
+@pytest.mark.parametrize("load_dtype", ["nf4", "int8"])
+def test_a_matrix_that_an_architecture_holds_the_other_way_round_comes_back_so(tmp_path, load_dtype):
+    """GPT-2's Conv1D."""
+    tokenizer = tokenizer_with()
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=16, n_layer=1, n_head=2, eos_token_id=2)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    held = load_base(settings(str(tmp_path), load_dtype), ()).model
+    plain = load_base(settings(str(tmp_path), "float32"), ()).model
+    assert adapted_shapes(held, EVERYWHERE) == adapted_shapes(plain, EVERYWHERE)
+    expected = held(input_ids=IDS_BT).logits
+    in_floats(held)
+    torch.testing.assert_close(held(input_ids=IDS_BT).logits, expected)
+    own = {name: (type(module), module.weight.shape) for name, module in plain.named_modules() if is_matrix(module)}
+    assert own == {
+        name: (type(module), module.weight.shape) for name, module in held.named_modules() if is_matrix(module)
+    }
+
+
+def is_matrix(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Linear, Conv1D))
 
 
 @NEEDS_BITSANDBYTES
