@@ -148,7 +148,7 @@ def test_with_biases_and_under_autocast_it_computes_what_the_same_base_in_floats
     held, floats = (load_base(on, ("bad", "good")).model for _ in range(2))
     in_floats(floats)
     with autocast(on):
-        found, expected = (model(input_ids=IDS_BT).last_hidden_state for model in (held, floats))
+        found, expected = (model(input_ids=IDS_BT % 16).last_hidden_state for model in (held, floats))
     torch.testing.assert_close(found, expected)
     found.float().square().sum().backward()
     expected.float().square().sum().backward()
