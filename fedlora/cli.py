@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
 import os
 import sys
 from typing import Any
@@ -127,6 +128,7 @@ def main() -> None:
         typer.secho("error: Windows has no POSIX file locks, on which the ledger rests; use WSL 2.", err=True)
         sys.exit(2)
     add_units_to_path()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it; some CPUs are told of kernels on a hub
     try:
         app()
     except SettingsError as error:

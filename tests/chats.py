@@ -33,12 +33,13 @@ def tokenizer_with(template: str | None = CHATML) -> PreTrainedTokenizerFast:
     return found
 
 
-def save_chat_model(folder: Path, *, template: str | None = CHATML) -> str:
-    """Two layers with random weights; returns the folder."""
+def save_chat_model(folder: Path, *, template: str | None = CHATML, hidden: int = 16) -> str:
+    """Two layers of width `hidden` with random weights; returns the folder."""
     tokenizer = tokenizer_with(template)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=hidden * 3 // 2, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=64, pad_token_id=0, bos_token_id=1,
+        eos_token_id=2,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from client.deployment.wanted import LoadDtype
+from fedlora.config.model import LoadDtype
 from fedlora.deployment.asking import Fingerprint, Yes, agree
 from fedlora.deployment.enrolment import authorities_in, certificate_fingerprint, fingerprint, read_grant
 from fedlora.nearest import did_you_mean

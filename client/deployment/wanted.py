@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-LoadDtype = Literal["float32", "bfloat16"]
+from fedlora.config.model import LoadDtype
 
 
 @dataclass(frozen=True)

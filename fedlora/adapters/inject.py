@@ -175,8 +175,11 @@ def adapted_shapes(model: nn.Module, settings: AdapterSettings) -> dict[str, tup
     shapes = {}
     for name in target_names(model, settings):
         module = model.get_submodule(name)
-        rows, columns = module.weight.shape  # type: ignore[misc]  # target_names: linear layers
-        shapes[name] = (columns, rows) if isinstance(module, Conv1D) else (rows, columns)
+        if isinstance(module, nn.Linear):
+            shapes[name] = (module.out_features, module.in_features)  # a weight of 4 bits is packed
+        else:
+            columns, rows = module.weight.shape  # type: ignore[misc]  # target_names: the others are Conv1D
+            shapes[name] = (rows, columns)
     return shapes
 
 

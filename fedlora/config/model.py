@@ -11,6 +11,10 @@ from fedlora.protocol.versions import Since
 from fedlora.settings import Settings
 from fedlora.tasks.registry import known_task
 
+LoadDtype = Literal["float32", "bfloat16", "nf4", "int8"]
+QUANTISED = ("nf4", "int8")
+"""Those of few bits (`fedlora.models.quantised`)."""
+
 
 class ModelSettings(Settings):
     """The frozen base model."""
@@ -32,9 +36,10 @@ class ModelSettings(Settings):
     """`bfloat16` runs the forward and backward pass under autocast; adapters stay float32. A wish, because figures
     depend on it: a machine that is better at the other says so (`dtype` in client.yaml and server.yaml, `--dtype`)."""
 
-    load_dtype: Annotated[Literal["float32", "bfloat16"], Since(2)] = "float32"
-    """How the frozen weights are held: `bfloat16` halves their memory, is another base (another fingerprint), and runs
-    under autocast whatever `dtype` says; adapters, gradients and clipping stay float32."""
+    load_dtype: Annotated[LoadDtype, Since(2)] = "float32"
+    """How the frozen weights are held; each is another base (another fingerprint). `bfloat16` halves their memory and
+    runs under autocast whatever `dtype` says. `nf4` and `int8` hold the matrices of linear layers in 4 and 8 bits
+    (QLoRA; needs the extra `quantised`). Adapters, heads, gradients and clipping stay float32 with all of them."""
 
     max_tokens: int = Field(64, ge=2)
     """Longer texts are cut; batches are padded to their own longest text, under privacy to a length of a fixed list. Of

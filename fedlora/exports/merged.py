@@ -1,7 +1,8 @@
 """The base with the adapter in its weights, as a plain model's folder: for programs that load no adapters.
 
 Guarantee: every weight is that of the base plus the change, added in float32 and rounded once, to the precision that
-was asked for and no other. A base that is quantised is refused: the change would be rounded into its few bits.
+was asked for and no other. What a run held in few bits (`model.load_dtype`) is merged as the numbers that it stands
+for, and never into its bits. A checkpoint that is quantised itself is refused.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from fedlora.files import write_atomically
 from fedlora.lowrank import Product
 from fedlora.models.base import Base, load_base
 from fedlora.models.location import locate
+from fedlora.models.quantised.scheme import in_floats, scheme_of
 from fedlora.models.quiet import quiet_transformers
 from fedlora.settings import SettingsError
 
@@ -31,7 +33,7 @@ def write_merged(folder: Path, source: Source, *, dtype: torch.dtype) -> float:
     """Returns how far the weights' rounding is off, relative to what the run changed; 0 for nothing but float32's."""
     require_unquantised(source)
     base = base_of(source)
-    model: Any = base.model.float()
+    model: Any = (in_floats(base.model) if scheme_of(source.model.load_dtype) else base.model).float()
     off = merge(model, source, dtype)
     beside = settle_dense(model, source)
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedlora.adapters.uniform import RANKS, Uniform
+from fedlora.config.model import QUANTISED
 from fedlora.exports.about import About
 from fedlora.exports.card import card as head
 from fedlora.exports.card import credits_said, licence_said
@@ -30,7 +31,7 @@ the same to the base.{remarks}
 
 MERGED = """# A fine-tuned model
 
-Made by fedlora: a base with its adapter in the weights, in {dtype}.{rounded} In this folder:
+Made by fedlora: a base with its adapter in the weights, in {dtype}.{rounded}{held} In this folder:
 
 ```python
 {script}```
@@ -39,6 +40,11 @@ Made by fedlora: a base with its adapter in the weights, in {dtype}.{rounded} In
 
 {whereabouts}
 """
+
+HELD = (
+    " The run held its base in {held}, and these are that base's matrices as floating-point numbers: nothing that was "
+    "learnt is rounded into few bits, and nothing is of the base before it was quantised."
+)
 
 LICENCE = """
 ## Licence
@@ -71,7 +77,8 @@ def merged_readme(about: About, *, dtype: str, off: float) -> str:
     )
     script = about.usage.script(loading, labels=about.labels, max_tokens=about.max_tokens)
     rounded = f" Rounding moved them by {off:.2g} of what was learnt." if off else ""
-    text = MERGED.format(script=script, whereabouts=about.base.whereabouts, dtype=dtype, rounded=rounded)
+    held = HELD.format(held=about.base.load_dtype) if about.base.load_dtype in QUANTISED else ""
+    text = MERGED.format(script=script, whereabouts=about.base.whereabouts, dtype=dtype, rounded=rounded, held=held)
     front = head(about, relation="finetune", library="transformers")
     return front + text + licence_section(about) + privacy_section(about)
 
@@ -92,14 +99,15 @@ def adapter_loading(about: About, *, beside: Sequence[str]) -> Loading:
     lines = [
         'folder = "."',
         base.line,
-        f"model = {auto}.from_pretrained(base, dtype=torch.{base.load_dtype}{base.at}{own_arguments})",
+        f"model = {auto}.from_pretrained(base, {base.arguments}{own_arguments})",
         *(
             f'model.get_submodule("{path}").load_state_dict(load_file(f"{{folder}}/{path}.safetensors"))'
             for path in own
         ),
         "model = PeftModel.from_pretrained(model, folder).eval()",
     ]
-    imports = ["from peft import PeftModel", f"from transformers import {auto}", *base.imports]
+    classes = ", ".join(sorted((auto, *base.classes)))
+    imports = ["from peft import PeftModel", f"from transformers import {classes}", *base.imports]
     if own:
         imports.append("from safetensors.torch import load_file")
     return Loading(tuple(imports), "\n".join(lines), base.at)

@@ -17,6 +17,7 @@ from fedlora.config import ModelSettings
 from fedlora.models.fingerprint import fingerprint_of, parts_of
 from fedlora.models.location import locate as locate
 from fedlora.models.location import not_to_be_had
+from fedlora.models.quantised.scheme import loading_options, require_quantisable, scheme_of, settled
 from fedlora.models.quiet import quiet_transformers as quiet_transformers
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Processor
@@ -51,9 +52,10 @@ def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
             loaded = task.load(
                 source,
                 outputs=len(labels),
-                dtype=getattr(torch, settings.load_dtype),
+                dtype=floats_of(settings),
                 trust_remote_code=False,
                 **attention(settings),
+                **loading_options(settings.load_dtype),
             )
         except (OSError, ValueError) as error:
             if isinstance(error, SettingsError):
@@ -64,11 +66,21 @@ def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
     require_complete(loaded.missing, model_id=settings.id)
     if settings.gradient_checkpointing:
         recompute_activations(model, model_id=settings.id)
-    fingerprint, parts = fingerprint_of(model, config.to_dict(), processor), parts_of(config.to_dict(), processor)
+    scheme, described = scheme_of(settings.load_dtype), config.to_dict()
+    if scheme is not None:
+        settled(model)
+    held = "" if scheme is None else scheme.said
+    fingerprint, parts = fingerprint_of(model, described, processor, held=held), parts_of(described, processor)
     prepare(model.to(device).eval(), settings, outputs=len(labels))
     mark_dense(model, task.dense)
     mark_zero(model, task.zeros)
     return Base(model.to(device).eval(), source, fingerprint, parts, processor, task.padding(processor))
+
+
+def floats_of(settings: ModelSettings) -> torch.dtype:
+    """Of what is not quantised."""
+    found: torch.dtype = getattr(torch, "float32" if scheme_of(settings.load_dtype) else settings.load_dtype)
+    return found
 
 
 def outline(settings: ModelSettings) -> nn.Module:
@@ -98,6 +110,7 @@ def require_usable(settings: ModelSettings, config: PretrainedConfig) -> None:
             f"model.id={settings.id!r} is an encoder-decoder model ({config.model_type}); choose an encoder or a "
             "decoder-only model."
         )
+    require_quantisable(settings, config)
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     if positions is not None and 0 < positions < settings.max_tokens:  # XLNet, which has no limit, says -1
         raise too_long(settings, positions)

@@ -31,13 +31,18 @@ PROCESSOR_IGNORED = frozenset({"_processor_class", "name_or_path", "image_proces
 """Of an image processor: what its class says already, and what made the file."""
 
 
-def fingerprint_of(encoder: nn.Module, config: Mapping[str, Any], processor: Processor) -> str:
-    """32 hexadecimal digits: before any adapter, the same on every machine that holds the same base, or not."""
+def fingerprint_of(encoder: nn.Module, config: Mapping[str, Any], processor: Processor, *, held: str = "") -> str:
+    """32 hexadecimal digits: before any adapter, the same on every machine that holds the same base, or not.
+
+    `held`: by which scheme the weights are quantised; empty for floating-point numbers.
+    """
     digest = hashlib.blake2b(_canonical(described(config)), digest_size=16)
+    if held:
+        digest.update(f"\0held {held}".encode())
     digest.update(b"\0" + _canonical(reading(processor)))
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

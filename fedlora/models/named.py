@@ -15,6 +15,7 @@ from fedlora.config import ModelSettings
 from fedlora.models.from_gguf import SUFFIX as GGUF_SUFFIX
 from fedlora.models.location import gguf_in
 from fedlora.models.packaged import PACKAGED
+from fedlora.models.quantised.scheme import scheme_of
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,34 @@ class NamedBase:
             found += f", revision `{self.revision}`." if self.revision else "."
         found += " fedlora converts it once into a folder that transformers loads." if self.is_converted else ""
         held = f" (loaded in {self.load_dtype})" if self.fingerprint else ""
-        return found + (f" Its fingerprint{held} is `{self.fingerprint}`." if self.fingerprint else "")
+        found += f" Its fingerprint{held} is `{self.fingerprint}`." if self.fingerprint else ""
+        return found + self.quantisation
+
+    @property
+    def quantisation(self) -> str:
+        """What the adapter was trained on, where that is not the model as it is published."""
+        scheme = scheme_of(self.load_dtype)
+        if scheme is None:
+            return ""
+        return (
+            f" The adapter was trained on it as quantised to {scheme.bits} bits ({self.load_dtype}: {scheme.said}). "
+            "Beside the base in other numbers it answers a little otherwise."
+        )
+
+    @property
+    def arguments(self) -> str:
+        """Those of `from_pretrained` that load the base as it was held."""
+        scheme = scheme_of(self.load_dtype)
+        if scheme is None:
+            return f"dtype=torch.{self.load_dtype}{self.at}"
+        return (
+            f'dtype=torch.float32, device_map="cpu", quantization_config=BitsAndBytesConfig({scheme.written}){self.at}'
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What `arguments` needs of transformers."""
+        return ("BitsAndBytesConfig",) if scheme_of(self.load_dtype) else ()
 
 
 def named_base(settings: ModelSettings, *, fingerprint: str, model: nn.Module | None = None) -> NamedBase:

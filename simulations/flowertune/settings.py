@@ -120,11 +120,9 @@ def add_quantization(found: Found, key: str, config: Mapping[str, Any]) -> None:
     if config[key] not in (4, 8):
         found.without_effect[key] = "no quantisation"
         return
-    found.settings["model.load_dtype"] = "bfloat16"
-    found.not_mapped[key] = (
-        f"{config[key]} bits: bases are held in float32 or bfloat16 here, and model.load_dtype is bfloat16, which the "
-        "app computes in; an adapter that was trained on the one base serves the other a little worse"
-    )
+    held = "nf4" if config[key] == 4 else "int8"
+    found.settings["model.load_dtype"] = held
+    found.mapped[key] = f"model.load_dtype: {held}" + (", in place of transformers' fp4" if held == "nf4" else "")
 
 
 def add_lowest(found: Found, key: str, config: Mapping[str, Any]) -> None:

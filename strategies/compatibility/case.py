@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedlora.config import Recipe
+from fedlora.config.model import QUANTISED
 from fedlora.data.chosen_columns import columns_for
 from fedlora.factor import Factor
 from fedlora.plugins.optimizers import maker_of
@@ -89,6 +90,11 @@ class Case:
         if self.recipe.mode == "alone":
             return "mode=alone, which has a model for every client"
         return f"strategy.name={self.name}, which has no global model" if self.traits.keeps else None
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the base is held in so few bits that nothing can be added to it, nor a gradient taken of it."""
+        return self.recipe.model.load_dtype in QUANTISED
 
     @property
     def starts_closed(self) -> bool:

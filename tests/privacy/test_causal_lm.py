@@ -24,6 +24,7 @@ from fedlora.tasks.base import IGNORED
 from fedlora.updates import Factor
 from tests.chats import save_chat_model, turns
 from tests.privacy.models import looped_clipped_sum
+from tests.quantised import NEEDS_BITSANDBYTES
 
 CLIP = 0.5
 FEW_TOKENS, LONG, SHORT = ("1+1?", "2"), ("what is 10+11?", "that is 21, q.e.d."), ("12+13?", "25")
@@ -75,8 +76,14 @@ def off(found: dict[Tensor, Tensor], expected: dict[Tensor, Tensor]) -> float:
 @pytest.mark.parametrize("targets", ["attention", "all-linear"])
 @pytest.mark.parametrize(
     ("more", "rounding"),
-    [({}, 1e-6), ({"gradient_checkpointing": True}, 1e-6), ({"load_dtype": "bfloat16"}, 2**-8)],
-    ids=["float32", "checkpointing", "bfloat16"],
+    [
+        ({}, 1e-6),
+        ({"gradient_checkpointing": True}, 1e-6),
+        ({"load_dtype": "bfloat16"}, 2**-8),
+        pytest.param({"load_dtype": "nf4"}, 1e-6, marks=NEEDS_BITSANDBYTES),
+        pytest.param({"load_dtype": "int8"}, 1e-6, marks=NEEDS_BITSANDBYTES),
+    ],
+    ids=["float32", "checkpointing", "bfloat16", "nf4", "int8"],
 )
 def test_clipped_sums_of_conversations_are_those_of_a_loop_over_examples(folder, targets, more, rounding):
     """In bfloat16 each example's gradient is a product in bfloat16: what is compared is its rounding."""

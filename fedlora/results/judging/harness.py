@@ -12,6 +12,7 @@ import re
 import time
 from typing import Any
 
+from fedlora.models.quantised.scheme import scheme_of
 from fedlora.protocol.software import versions
 from fedlora.results.judging.evaluation import Evaluated
 from fedlora.results.judging.figures import Figure
@@ -32,7 +33,7 @@ def harness(opened: Opened, found: Evaluated, *, name: str) -> dict[str, Any]:
         known["perplexity"], better["perplexity"] = perplexity(known[LOSS.name]), False
     base = opened.source.about.base
     whole = found.rows + sum(found.left_out.values())
-    arguments = f"pretrained={base.place},peft={opened.source.name},dtype={base.load_dtype}"
+    arguments = f"pretrained={base.place},peft={opened.source.name},{held_as(base.load_dtype)}"
     entries = [entry for key, one in known.items() for entry in keys(key, one)]
     listed = [{"metric": key, "higher_is_better": better.get(key, True)} for key in known]
     return {
@@ -53,6 +54,18 @@ def harness(opened: Opened, found: Evaluated, *, name: str) -> dict[str, Any]:
         "model_name": base.place,
         "fedlora": found.as_json(),
     }  # fmt: skip
+
+
+def held_as(load_dtype: str) -> str:
+    """The harness' arguments that load a base as it was held.
+
+    >>> held_as("bfloat16"), held_as("int8")
+    ('dtype=bfloat16', 'dtype=float32,load_in_8bit=True')
+    """
+    scheme = scheme_of(load_dtype)
+    if scheme is None:
+        return f"dtype={load_dtype}"
+    return ",".join(["dtype=float32", *(f"{name}={value}" for name, value in scheme.arguments.items())])
 
 
 def keys(name: str, found: Figure) -> list[tuple[str, Any]]:

@@ -52,7 +52,7 @@ def test_the_recipe_of_an_app_is_what_its_settings_say(tmp_path, sums, way):
     assert (recipe.adapter.r, recipe.adapter.alpha, recipe.adapter.dropout) == (2, 4, 0.075)
     assert (recipe.train.lr, recipe.train.steps, recipe.train.batch_size) == (2e-2, 2, 4)
     assert (recipe.rounds.count, recipe.rounds.export_every, recipe.data.clients) == (2, 2, 3)
-    assert (recipe.strategy.name, recipe.model.load_dtype) == ("fedit", "bfloat16")
+    assert (recipe.strategy.name, recipe.model.load_dtype) == ("fedit", "nf4")
     assert recipe.data.max_examples == (8 if way == "--faithful" else None)
     for named in ("model.quantization", "train.learning-rate-min", "the same 8 examples", "end token", "chat template"):
         assert named in said
