@@ -37,6 +37,7 @@ COMMANDS = {
         "fedlora.results.commands:evaluate",
         "Measure a run's result on a file: by class, by client, by its base.",
     ),
+    "gate": ("fedlora.gate.commands:gate", "Hold a result against its base and bounds before it is passed on."),
     "chat": ("fedlora.results.commands:chat", "Talk to a language model that a run made, beside its base."),
     "strategies": ("strategies.commands:strategies", "List the strategies: what each trains, sends and guarantees."),
     "probe": ("strategies.commands:probe_adapters", "Is averaging a PEFT adapter type exact?"),

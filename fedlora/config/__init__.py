@@ -7,6 +7,7 @@ from fedlora.config.adapter import AdapterSettings, FirstStepSettings, PublicDat
 from fedlora.config.clients.devices import DeviceSettings
 from fedlora.config.compute import ComputeSettings
 from fedlora.config.data import DataSettings
+from fedlora.config.gate import GateSettings
 from fedlora.config.model import ModelSettings
 from fedlora.config.reading import load, override
 from fedlora.config.recipe import Recipe, StrategySettings
@@ -19,6 +20,7 @@ __all__ = [
     "DataSettings",
     "DeviceSettings",
     "FirstStepSettings",
+    "GateSettings",
     "ModelSettings",
     "PublicDataSettings",
     "Recipe",

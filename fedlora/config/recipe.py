@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, field_validator
 
@@ -13,11 +13,13 @@ from fedlora.config.clients.devices import DeviceSettings
 from fedlora.config.clients.quotas import QuotaSettings
 from fedlora.config.clients.robust import RobustSettings
 from fedlora.config.data import DataSettings
+from fedlora.config.gate import GateSettings
 from fedlora.config.model import ModelSettings
 from fedlora.config.privacy import PrivacySettings
 from fedlora.config.rounds import RoundSettings
 from fedlora.config.train import TrainSettings
 from fedlora.config.wire import WireSettings
+from fedlora.protocol.versions import Since
 from fedlora.settings import Settings
 
 
@@ -67,6 +69,7 @@ class Recipe(Settings):
     wire: WireSettings = WireSettings()
     robust: RobustSettings = RobustSettings()
     quotas: QuotaSettings = QuotaSettings()
+    gate: Annotated[GateSettings, Since(2)] = GateSettings()
     attack: AttackSettings | None = None
     """Simulations only: attacking clients, to test what `robust` does against them. A deployment refuses this."""
 

@@ -11,6 +11,7 @@ from typing import Any
 from fedlora.exports.licences import Terms, terms_of
 from fedlora.exports.made import Made
 from fedlora.files import write_atomically
+from fedlora.gate.verdict import Gate
 from fedlora.models.named import NamedBase
 from fedlora.tasks.registry import task_named
 from fedlora.tasks.usage import Usage
@@ -37,6 +38,8 @@ class About:
     """How the run went; None of an adapter of earlier versions."""
     license: str | None = None
     """What the base's own card says, or a person."""
+    gate: Gate | None = None
+    """What the publish gate found; None where nobody had it look."""
 
     @property
     def terms(self) -> Terms | None:
@@ -52,7 +55,8 @@ class About:
         own: dict[str, Any] = {"task": self.task, "labels": list(self.labels), "max_tokens": self.max_tokens}
         base = asdict(self.base)
         made = None if self.made is None else self.made.model_dump(mode="json")
-        said = {"privacy": self.privacy, "made": made, "license": self.license}
+        gate = None if self.gate is None else self.gate.as_json()
+        said = {"privacy": self.privacy, "made": made, "license": self.license, "gate": gate}
         content = {**own, **self.usage.facts, "base": base, **more, **said}
         write_atomically(folder / FILE, json.dumps(content, indent=2).encode())
 

@@ -2,6 +2,7 @@
 
     the hub's fields    base, library, task, licence, language, data sets, metrics, and what the run measured
     federated, privacy  ours: how it was trained, what ε it has and what that does not cover
+    gate                ours: what the publish gate looked at, and who went past it
 
 Guarantee: what nobody knows is left out. No licence, no language and no id of a data set is guessed, and the
 sites' own data are never named.
@@ -16,6 +17,7 @@ from typing import Any
 from fedlora.exports.about import About
 from fedlora.exports.licences import DATA, Terms, hub_id
 from fedlora.exports.made import Made, Protected
+from fedlora.gate.verdict import Gate
 from fedlora.plain_yaml import yaml_text
 
 PIPELINES: Mapping[str, str] = {
@@ -51,6 +53,7 @@ def card(about: About, *, relation: str, library: str) -> str:
         "model-index": model_index(about, made) if made and made.evaluation else None,
         "federated": federated(made) if made else None,
         "privacy": privacy(made) if made else None,
+        "gate": gate(about.gate) if about.gate else None,
     }
     known = {name: value for name, value in fields.items() if value is not None}
     return f"---\n{yaml_text(known)}---\n\n"
@@ -112,6 +115,16 @@ def guarantee(one: Protected) -> dict[str, Any]:
     if one.trusts:
         found["trusts"] = one.trusts
     return found if one.is_guarantee else {**found, "is_guarantee": False}
+
+
+def gate(found: Gate) -> dict[str, Any]:
+    """What was looked at, and who went past what."""
+    said: dict[str, Any] = {
+        "passed": not found.held_by,
+        "checks": {check.name: "passed" if check.passed else "held" for check in found.checks},
+    }
+    overrides = [one.model_dump(mode="json") for one in found.overrides]
+    return {**said, "overrides": overrides} if overrides else said
 
 
 def licence_said(about: About) -> str:

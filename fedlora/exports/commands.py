@@ -60,6 +60,10 @@ def export(
         str | None,
         typer.Option("--license", help="What the card says of the licence, as the hub calls it: apache-2.0, ..."),
     ] = None,
+    override: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Pass on what `fedlora gate` holds; it is written down with your name."),
+    ] = None,
 ) -> None:
     """Write the adapter of RUN, or one for each of its clients, for another program, and say how that is started."""
     require_fitting(kind, rank=rank, dtype=dtype)
@@ -68,7 +72,7 @@ def export(
     folder = out or run / "exports" / kind.value
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingsError(f"{folder} is there already; remove it, or give another --out.")
-    sources = [under(source, license) for source in sources_in(run, base=base)]
+    sources = through_gate([under(source, license) for source in sources_in(run, base=base)], override)
     places = {source.name: folder / source.name if len(sources) > 1 else folder for source in sources}
     write = {Kind.peft: write_peft, Kind.merged: write_model, Kind.gguf: write_for_llama_cpp}[kind]
     ranks = [write(source, places[source.name], rank, (dtype or Precision.float32).value) for source in sources]
@@ -91,6 +95,29 @@ def under(source: Source, license: str | None) -> Source:
 
     require_stateable(source.about.base.id, license)
     return replace(source, about=replace(source.about, license=license))
+
+
+def through_gate(sources: list[Source], reason: str | None) -> list[Source]:
+    """With what the gate found of each. SettingsError where it holds one and there is no reason, or a reason for
+    nothing; the reason is written down once all may pass."""
+    from fedlora.gate.verdict import gate_in, opened_gate
+
+    if reason is not None and not reason.strip():
+        raise SettingsError("--override: say why; the reason is written down.")
+    gates = [opened_gate(source.folder, reason) for source in sources]
+    past = [
+        (source.folder, gate)
+        for source, gate in zip(sources, gates, strict=True)
+        if gate is not None and gate != gate_in(source.folder)
+    ]
+    if reason is not None and not past:
+        raise SettingsError("--override: the gate holds nothing here; leave it out.")
+    for folder, gate in past:
+        gate.write(folder)
+    return [
+        source if gate is None else replace(source, about=replace(source.about, gate=gate))
+        for source, gate in zip(sources, gates, strict=True)
+    ]
 
 
 def require_fitting(kind: Kind, *, rank: int | None, dtype: Precision | None) -> None:

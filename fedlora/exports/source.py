@@ -21,6 +21,7 @@ from fedlora.config import ModelSettings, Recipe, load
 from fedlora.exports.about import FILE, About
 from fedlora.exports.folder import PREFIX, TENSORS
 from fedlora.exports.made import Made
+from fedlora.gate.verdict import Gate
 from fedlora.lowrank import Product
 from fedlora.models.named import NamedBase, named_base, portable
 from fedlora.nearest import did_you_mean
@@ -47,6 +48,8 @@ class Source:
     """The base as it is found on this machine."""
     recipe: Recipe | None = None
     """Of the run whose folder the adapter lies in; None where it lies in none."""
+    folder: Path = Path()
+    """Where it lies."""
 
 
 def sources_in(place: Path, *, base: str | None = None) -> list[Source]:
@@ -94,6 +97,7 @@ def source_of(folder: Path, *, base: str | None = None) -> Source:
             privacy=about.get("privacy") or privacy_of(folder),
             made=Made.model_validate(about["made"]) if about.get("made") else None,
             license=about.get("license"),
+            gate=Gate.model_validate(about["gate"]) if about.get("gate") else None,
         )
         own = ran if ran and (portable(ran.id), ran.task) == (named.id, task) else None
         held = {
@@ -104,7 +108,7 @@ def source_of(folder: Path, *, base: str | None = None) -> Source:
         if own:
             settings = settings.model_copy(update={"preference": own.preference})
         products, left_out = products_in(config, tensors), about.get("left_out", 0.0)
-        return Source(name_of(folder), products, dense, found, left_out, settings, recipe if own else None)
+        return Source(name_of(folder), products, dense, found, left_out, settings, recipe if own else None, folder)
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, SettingsError):
             raise

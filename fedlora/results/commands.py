@@ -16,6 +16,7 @@ from fedlora.settings import SettingsError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from fedlora.exports.source import Source as Adapter
     from fedlora.results.given import Naming
     from fedlora.results.opened import Opened
 
@@ -159,6 +160,10 @@ def opened_from(run: Path, base: str | None, device: str | None) -> Opened:
 
 
 def naming_of(opened: Opened, column: list[str] | None, form: str | None) -> Naming:
+    return naming_from(opened.source, column, form)
+
+
+def naming_from(source: Adapter, column: list[str] | None, form: str | None) -> Naming:
     """SettingsError for a --column that is no pair."""
     from fedlora.results.given import Naming
 
@@ -166,6 +171,6 @@ def naming_of(opened: Opened, column: list[str] | None, form: str | None) -> Nam
     for given, (name, _, value) in zip(column or (), pairs, strict=True):
         if not (name and value):
             raise SettingsError(f"--column {given}: write it as text=NAME, the task's column and the file's.")
-    recipe = opened.source.recipe
+    recipe = source.recipe
     renamed = {name: value for name, _, value in pairs}
-    return Naming.of(recipe.data if recipe else None, opened.on.task, renamed=renamed, form=form)
+    return Naming.of(recipe.data if recipe else None, source.model.task, renamed=renamed, form=form)

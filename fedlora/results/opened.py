@@ -69,18 +69,26 @@ def open_result(place: Path, *, base: str | None = None, device: str | None = No
 
     SettingsError where there is none, several, or a base that is another one or not to be had.
     """
+    source = one_source(place, base=base, device=device)
+    loaded = base_of(source)
+    put_in(loaded.model, source)
+    return Opened(source, loaded)
+
+
+def one_source(place: Path, *, base: str | None = None, device: str | None = None) -> Source:
+    """The adapter of `open_result`, read and not yet put into anything."""
     sources = sources_in(place, base=base)
     if len(sources) > 1:
         raise SettingsError(
             f"{place} holds {len(sources)} adapters, one a site; give the folder of one of them: "
             f"{', '.join(source.name for source in sources[:10])}."
         )
-    source = sources[0]
-    if device is not None:
-        source = replace(source, model=source.model.model_copy(update={"device": device}))
-    loaded = base_of(source)
-    put_in(loaded.model, source)
-    return Opened(source, loaded)
+    return computed_on(sources[0], device)
+
+
+def computed_on(source: Source, device: str | None) -> Source:
+    """None: where the run computed."""
+    return source if device is None else replace(source, model=source.model.model_copy(update={"device": device}))
 
 
 def put_in(model: nn.Module, source: Source) -> None:

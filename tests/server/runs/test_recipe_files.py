@@ -61,6 +61,7 @@ def test_every_setting_that_holds_a_path_is_among_them(key):
 
     columns = {f"{where}.{name}" for where in ("data", "adapter.public") for name in ("text", "label")}
     others = columns | {"name", "model.device", "data.client_column", "strategy.name", "model.task", "train.optimizer"}
+    others |= {"gate.refusal", "gate.compliance"}
     assert set(texts(naming(key, "x"))) - others <= set(KEYS)
 
 

@@ -1,0 +1,1 @@
+"""What the gate looks at, a file each: every one gives checks (`fedlora.gate.verdict.Check`), and writes nothing."""
