@@ -58,6 +58,11 @@ def sources_in(place: Path, *, base: str | None = None) -> list[Source]:
     SettingsError where there is none, or one cannot be read.
     """
     folders = adapter_folders(place)
+    if not folders and (place / "config.yaml").is_file():
+        raise SettingsError(
+            f"{place} holds a run without an adapter yet: it is not over, or was stopped before a round was complete. "
+            f"Continue it: fedlora simulate {place / 'config.yaml'} --out {place} --resume"
+        )
     if not folders:
         raise SettingsError(
             f"{place} holds no adapter: give a run's folder (with adapter/ or adapters/ in it), or an adapter's "

@@ -61,6 +61,13 @@ class Journal:
     def has_checkpoint(self) -> bool:
         return self._checkpoint.exists()
 
+    def require_free(self) -> None:
+        """SettingsError where the folder already holds a run."""
+        if self.has_checkpoint:
+            raise SettingsError(
+                f"{self.folder} already contains a run. Continue it with --resume, or choose another folder with --out."
+            )
+
     def begin(self, made_of: MadeOf | None = None) -> None:
         """Make the folder, refuse one that cannot be written or that already holds a run; bind it to what it is of."""
         try:
@@ -71,10 +78,7 @@ class Journal:
             raise SettingsError(
                 f"cannot write to the output folder {self.folder}: {error.strerror}. Choose another with --out."
             ) from None
-        if self.has_checkpoint:
-            raise SettingsError(
-                f"{self.folder} already contains a run. Continue it with --resume, or choose another folder with --out."
-            )
+        self.require_free()
         for left_over in (self._rounds, self._previous, self._sent_file, self._noised):
             left_over.unlink(missing_ok=True)
         if made_of is not None:

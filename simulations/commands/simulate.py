@@ -19,6 +19,7 @@ from fedlora.config import ComputeSettings, Recipe, load
 from fedlora.packaged import recipe_file
 from fedlora.settings import SettingsError
 from fedlora.tasks.metric import Metric
+from server.record.journal import Journal
 from server.record.packing_summary import packed_as
 from server.record.records import Event
 from server.runs.submissions import completed_rounds
@@ -135,6 +136,8 @@ def run_on_screen(recipe: Recipe, folder: Path, how: Shown, *, resume: bool = Fa
     """Say what is in the data, then run with a progress bar. InterruptedRunError where a person ends it."""
     try:
         with kill_is_ctrl_c() as raise_if_asked:
+            if not resume:
+                Journal(folder, recipe).require_free()  # before anything is read
             simulation = prepare(recipe, compute=how.compute, say=how.say)
             done = completed_rounds(folder) if resume else 0
             federations = len(simulation.data.clients) if recipe.mode == "alone" else 1

@@ -13,6 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+from fedlora.config import ComputeSettings
 from fedlora.protocol.versions import recorded
 from fedlora.settings import SettingsError
 from server.record import checkpoint
@@ -23,6 +24,7 @@ from server.record.records import RoundFinished
 from server.record.summary import summary_of
 from server.replies.quorum import QuorumError
 from server.runs.submissions import completed_rounds
+from simulations.commands import simulate as terminal
 from simulations.compare import all_rows, finished
 from simulations.local_grid import LocalGrid
 from simulations.run import prepare, simulate
@@ -241,6 +243,13 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(recipe, tmp_path):
     run(recipe("rounds.count=1"), tmp_path / "run")
     with pytest.raises(SettingsError, match="already contains a run"):
         run(recipe(), tmp_path / "run")
+
+
+def test_at_a_terminal_it_is_refused_before_anything_is_read(recipe, tmp_path, monkeypatch):
+    run(recipe("rounds.count=1"), tmp_path / "run")
+    monkeypatch.setattr(terminal, "prepare", None)
+    with pytest.raises(SettingsError, match="already contains a run"):
+        terminal.run_on_screen(recipe(), tmp_path / "run", terminal.Shown(ComputeSettings()))
 
 
 def test_resuming_nothing_is_refused(recipe, tmp_path):

@@ -228,6 +228,10 @@ def test_what_does_not_go_together_is_refused_with_the_way_out(tmp_path, asked, 
 def test_what_cannot_be_exported_is_refused_before_anything_is_written(base, tiny_model, messages, tmp_path):
     with pytest.raises(SettingsError, match=r"holds no adapter: give a run's folder"):
         export(tmp_path / "nothing")
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped" / "config.yaml").write_text("rounds: {count: 3}\n")
+    with pytest.raises(SettingsError, match=r"holds a run without an adapter yet.*--out .*stopped --resume"):
+        export(tmp_path / "stopped")
     folder = with_ranks(base, (2,)).export(tmp_path / "adapter")
     with pytest.raises(SettingsError, match=r"adapter is there already; remove it, or give another --out"):
         export(folder, "--out", folder)
