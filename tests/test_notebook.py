@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from simulations.terminal.pictures import draw_curves
 from tests.notebooks import run
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "first_run.ipynb"
@@ -33,6 +34,7 @@ def test_it_is_ten_lines_and_carries_its_pictures():
 @pytest.mark.slow
 def test_it_runs_and_shows_what_it_carries(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("simulations.run.draw_curves", draw_curves)  # as it ships
     outputs = run(NOTEBOOK)
     assert [kinds(found) for found in outputs] == [kinds(cell["outputs"]) for cell in code_cells()]
     said = "".join(outputs[0][0]["text"])

@@ -36,6 +36,6 @@ def test_a_small_run_s_figures_are_found_again(texts, tmp_path):
 
 @pytest.mark.slow
 def test_the_demo_s_figures_are_found_again(tmp_path):
-    recipe = load("six-airlines", ["rounds.count=1", "train.steps=2"])
+    recipe = load("six-airlines", ["rounds.count=1", "train.steps=2", "data.held_out=200", "data.test_fraction=0.02"])
     simulate(prepare(recipe), tmp_path / "run", watch=lambda event: None)
     require_equal(tmp_path / "run", save_held_out(recipe, tmp_path / "held-out.csv"))
