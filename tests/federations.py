@@ -12,6 +12,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from fedlora.config import Recipe, override
 from fedlora.settings import parse
+from server.record.lines import read_records
 from server.record.records import Event
 from simulations.local_grid import Faults
 from simulations.run import prepare, simulate
@@ -19,6 +20,11 @@ from simulations.run import prepare, simulate
 GOOD, BAD, PLAIN = ("great", "thanks", "love"), ("late", "lost", "rude"), ("flight", "the", "my", "bag", "crew", "seat")
 CLIENTS = ("blue", "green", "red", "white")
 NODES = {name: 1000 + index for index, name in enumerate(CLIENTS)}
+
+PRIVATE = (
+    "privacy.epsilon=8", "privacy.delta=1e-3", "privacy.clip=1.0", "train.optimizer=sgd",
+    "train.lr=0.5", "train.batch_size=4",
+)  # fmt: skip
 
 
 def save_tiny_model(folder: Path, *, seed: int = 0, hidden: int = 16) -> str:
@@ -79,3 +85,17 @@ def run(
 ) -> dict[str, Any]:
     """Simulate and return the summary."""
     return simulate(prepare(recipe), out, watch=watch, faults=faults, resume=resume)
+
+
+def named(strategy: str) -> tuple[str, ...]:
+    """The settings of a strategy with the adapter that it needs."""
+    return f"strategy.name={strategy}", *(("adapter.kind=lora_xs",) if strategy == "fedsb" else ())
+
+
+def metrics_of_two_rounds(recipe: Recipe, folder: Path) -> set[str]:
+    """The figures that the run's last round has, after two rounds that left a loss that is one."""
+    summary = simulate(prepare(recipe), folder, watch=lambda event: None)
+    records = list(read_records(folder))
+    assert [record.round for record in records] == [1, 2]
+    assert 0 < summary["loss"] < 20
+    return set(records[-1].evaluation.metrics)

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from client.state.feedback import Feedback, Occasion
+from fedlora.adapters.peft_names import by_peft_key
 from fedlora.config.wire import WireSettings
-from fedlora.own_apps.keys import by_peft_key
 from fedlora.own_apps.receive import Received
 from fedlora.own_apps.records import PACKED_KEY, Order, bytes_of, hash_of
 from fedlora.protocol.task import BLOB_STYPE

@@ -57,10 +57,13 @@ class Stepper:
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = share * rate
         self._optimizer.step()
-        self.skip()
+        self._end()
 
     def skip(self) -> None:
-        """Leave this step's gradient and go on to the next."""
+        """Take no step by this gradient; the next has the next one's rate."""
+        self._end()
+
+    def _end(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
         self._at += 1
 

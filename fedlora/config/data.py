@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fedlora.data.classes import Classes
-from fedlora.data.form import ColumnNames
+from fedlora.data.form import ColumnNames, Form
 from fedlora.data.membership import ShareOrNumber
 from fedlora.protocol.versions import Since
 from fedlora.settings import Settings
@@ -64,6 +64,11 @@ class DataSettings(Settings):
     max_examples: int | None = Field(None, ge=1)
     """Use at most this many training examples per client. Not under example-level privacy: one example more would push
     another out; give `train_fraction` there."""
+
+    def of_form(self, form: Form) -> DataSettings:
+        """The same for rows of this format: of `columns`, those that it has."""
+        known = {column: name for column, name in (self.columns or {}).items() if column in form.columns}
+        return self.model_copy(update={"format": form.name, "columns": known or None})
 
     @model_validator(mode="after")
     def _parts_are_counted(self) -> DataSettings:

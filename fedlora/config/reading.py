@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,27 @@ def override(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, A
         key, equals, text = item.partition("=")
         if not equals or not key:
             raise SettingsError(f"--set {item!r}: write it as key=value, for example --set train.lr=0.01.")
-        *path, last = key.strip().split(".")
-        here = result
-        for part in path:
-            inner = here.get(part)
-            here[part] = dict(inner) if isinstance(inner, Mapping) else {}
-            here = here[part]
-        here[last] = _typed(item, text)
-        lines = {place: line for place, line in lines.items() if place[: len(path) + 1] != (*path, last)}
-        lines[*path, last] = None
+        place = tuple(key.strip().split("."))
+        put(result, place, _typed(item, text))
+        lines = {other: line for other, line in lines.items() if other[: len(place)] != place}
+        lines[place] = None
     return Written(result, lines)
+
+
+def put(values: dict[str, Any], place: Sequence[str], value: Any) -> None:
+    """Set `a.b` of nested settings, `place` in its parts; sections on the way are copied, so that nobody else's change.
+
+    >>> values = {"train": {"lr": 1.0}}
+    >>> put(values, ("train", "steps"), 3)
+    >>> values
+    {'train': {'lr': 1.0, 'steps': 3}}
+    """
+    *path, last = place
+    for part in path:
+        inner = values.get(part)
+        values[part] = dict(inner) if isinstance(inner, Mapping) else {}
+        values = values[part]
+    values[last] = value
 
 
 def _typed(item: str, text: str) -> Any:

@@ -17,6 +17,7 @@ from peft import LoraConfig
 from safetensors.torch import save
 from torch import Tensor
 
+from fedlora.adapters.peft_names import by_peft_key
 from fedlora.adapters.uniform import Uniform
 from fedlora.exports.about import About
 from fedlora.exports.readme import adapter_readme
@@ -24,7 +25,6 @@ from fedlora.files import write_atomically
 from fedlora.updates import DENSE_SEPARATOR, Tensors
 
 TENSORS = "adapter_model.safetensors"
-PREFIX = "base_model.model."
 """Of every tensor's name, as PEFT saves it."""
 
 
@@ -50,7 +50,7 @@ def write_for_peft(folder: Path, change: Uniform, dense: Tensors, about: About) 
     modules = tuple(dense_modules(dense))
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder, change, about, modules_to_save=modules)
-    whole = {f"{PREFIX}{name.replace(DENSE_SEPARATOR, '.')}": tensor.contiguous() for name, tensor in dense.items()}
+    whole = by_peft_key({name: tensor.contiguous() for name, tensor in dense.items()})
     write_atomically(folder / TENSORS, save({**lora_tensors(change), **whole}))
     about.write(folder, rank=change.rank, left_out=change.left_out)
     about.write_notice(folder)
@@ -79,11 +79,10 @@ def write_config(folder: Path, change: Uniform, about: About, *, modules_to_save
 
 def lora_tensors(change: Uniform) -> dict[str, Tensor]:
     """By PEFT's names."""
-    tensors: dict[str, Tensor] = {}
+    factors: dict[str, Tensor] = {}
     for name, (B_mr, A_rn) in change.factors.items():
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = A_rn
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = B_mr
-    return tensors
+        factors |= {f"{name}.A": A_rn, f"{name}.B": B_mr}
+    return by_peft_key(factors)
 
 
 def dense_modules(dense: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

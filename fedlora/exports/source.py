@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fedlora.adapters.peft_names import PREFIX
 from fedlora.config import ModelSettings, Recipe, load
 from fedlora.exports.about import FILE, About
-from fedlora.exports.folder import PREFIX, TENSORS
+from fedlora.exports.folder import TENSORS
 from fedlora.exports.made import Made
 from fedlora.gate.verdict import Gate
 from fedlora.lowrank import Product

@@ -20,7 +20,7 @@ from fedlora.gate.checks.tensors import NUMBERS, SHAPES, scanned
 from fedlora.gate.shrunk import SCALES, shrunk
 from fedlora.gate.verdict import Check
 from fedlora.results.given import Naming, whole_rows
-from fedlora.results.opened import Opened, computed_on, one_source, put_in
+from fedlora.results.opened import Opened, computed_on, one_source, open_source, put_in
 from fedlora.results.registry import results_of
 from fedlora.results.writes.prompts import require_writing
 from fedlora.settings import SettingsError
@@ -103,19 +103,13 @@ def held_out(opened: Opened, asked: Asked, naming: Naming) -> HeldOut:
     on = HeldOut([one.row for one in given if one.row is not None], results)
     others = []
     if asked.against is not None:
-        other = ready_to_use(computed_on(one_source(asked.against, base=asked.base), asked.device))
+        other = open_source(computed_on(one_source(asked.against, base=asked.base), asked.device))
         others.append((AGAINST, measured_by(other, opened, on)))
     if asked.alone is not None:
         sites = sources_in(asked.alone, base=asked.base)
-        each = [measured_by(ready_to_use(computed_on(site, asked.device)), opened, on) for site in sites]
+        each = [measured_by(open_source(computed_on(site, asked.device)), opened, on) for site in sites]
         others.append((ALONE, mean_of(each, opened.task.compare_by.name)))
     return HeldOut(on.rows, results, others)
-
-
-def ready_to_use(source: Source) -> Opened:
-    base = base_of(source)
-    put_in(base.model, source)
-    return Opened(source, base)
 
 
 def measured(opened: Opened, ready: Ready, by: GateSettings) -> Iterator[Check]:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from fedlora.adapters import initial_adapter
 from fedlora.adapters.inject import ADAPTER, CoredB, adapted_layers
+from fedlora.adapters.peft_names import by_peft_key
 from fedlora.config import AdapterSettings
 from fedlora.own_apps import live
-from fedlora.own_apps.keys import by_peft_key
 
 
 def add_core(model: Any, *, seed: int = 0) -> dict[str, Tensor]:

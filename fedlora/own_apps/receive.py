@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from fedlora.adapters.peft_names import by_peft_key
 from fedlora.adapters.shape import scale_of
 from fedlora.config import AdapterSettings
 from fedlora.own_apps import live
-from fedlora.own_apps.keys import by_peft_key
 from fedlora.own_apps.records import Order, named_tensors, order_in, state_in
 from fedlora.settings import SettingsError
 from fedlora.updates import Adapter

@@ -20,10 +20,10 @@ from numpy.lib import format as npy
 from pydantic import Field
 from torch import Tensor
 
+from fedlora.adapters.peft_names import Scale, adapter_of, by_peft_key
 from fedlora.config.wire import WireSettings
 from fedlora.factor import Factor
 from fedlora.lowrank import Product
-from fedlora.own_apps.keys import Scale, adapter_of, by_peft_key
 from fedlora.settings import Settings, SettingsError
 from fedlora.updates import Adapter, Tensors
 from fedlora.wire.message import state_hash

@@ -13,11 +13,11 @@ from typing import Any
 from safetensors.torch import save as packed
 
 from fedlora.adapters.inject import ADAPTER
+from fedlora.adapters.peft_names import by_peft_key
 from fedlora.adapters.uniform import changes, uniform
 from fedlora.exports.folder import TENSORS, lora_tensors
 from fedlora.files import write_atomically
 from fedlora.own_apps import live
-from fedlora.own_apps.keys import by_peft_key
 from fedlora.own_apps.receive import by_layer
 from fedlora.own_apps.records import ArrayLike, named_tensors, state_in
 

@@ -11,6 +11,7 @@ from fedlora.data.form import Form
 from fedlora.data.row import Row
 from fedlora.data.tables.cells import text_of
 from fedlora.python.result import Result
+from fedlora.results.given import row_of
 from fedlora.results.opened import Opened, open_result
 from fedlora.results.registry import results_of
 from fedlora.settings import SettingsError
@@ -58,7 +59,7 @@ class Adapter:
         """
         results = results_of(self.task)
         stand_in = next(iter(self.labels), "")
-        asked = [row_of(row, forms_of(self.task), results.asks, stand_in=stand_in) for row in rows]
+        asked = [row_given(row, forms_of(self.task), results.asks, stand_in=stand_in) for row in rows]
         answers = results.answers(self.opened, asked, most_tokens=max_tokens)
         return [dict(answer) for answer in answers]
 
@@ -73,7 +74,7 @@ def load(place: Result | str | PathLike[str], *, base: str | None = None, device
     return Adapter(open_result(folder, base=base, device=device))
 
 
-def row_of(given: Any, forms: Iterable[Form], asks: Any, *, stand_in: str) -> Row:
+def row_given(given: Any, forms: Iterable[Form], asks: Any, *, stand_in: str) -> Row:
     """The row of the first form whose questions `given` has; what is not asked is empty, a class the stand-in."""
     known = list(forms)
     for form in known:
@@ -86,7 +87,6 @@ def row_of(given: Any, forms: Iterable[Form], asks: Any, *, stand_in: str) -> Ro
                 for column, value in given.items()
                 if column in asked
             }
-            rest = {form.label: stand_in} if form.label is not None else {}
-            return Row(form, tuple(cells.get(column, rest.get(column, "")) for column in form.columns))
+            return row_of(cells, form, stand_in)
     wanted = " or ".join(f"{{{', '.join(asks(form))}}}" for form in known)
     raise SettingsError(f"a row to predict on is a mapping with the columns {wanted}; got a {type(given).__name__}.")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedlora.config import Recipe
 from fedlora.config.reading import load as load_recipe
+from fedlora.config.reading import put
 from fedlora.python.result import Comparison, Result, Round
 from fedlora.settings import parse
 from fedlora.units_path import add_units_to_path
@@ -86,10 +87,5 @@ def changed(recipe: Any, settings: Mapping[str, Any]) -> Recipe:
     else:
         values = load_recipe(recipe).model_dump(mode="json", exclude_unset=True)
     for key, value in settings.items():
-        *path, last = key.split(".")
-        here = values
-        for part in path:
-            here[part] = dict(here.get(part) or {})
-            here = here[part]
-        here[last] = value
+        put(values, key.split("."), value)
     return parse(Recipe, values)

@@ -18,7 +18,7 @@ from fedlora.data.images.decoding import ImageError
 from fedlora.data.images.files import images_below, names_images, tables_in
 from fedlora.data.images.folder import ENDINGS, SPLITS, every_image, images_in
 from fedlora.data.packaged import is_packaged, packaged
-from fedlora.data.row import Row
+from fedlora.data.row import Cell, Row
 from fedlora.data.rows import files_of, packaged_rows, read_files
 from fedlora.data.tables.reading import read_table
 from fedlora.data.tables.table import Complaint
@@ -70,9 +70,7 @@ class Naming:
         return forms_of(self.task) if self.data.format is None else (form_for(self.data.format, self.task),)
 
     def columns(self, form: Form, source: str) -> Columns:
-        known = {column: name for column, name in (self.data.columns or {}).items() if column in form.columns}
-        chosen = self.data.model_copy(update={"format": form.name, "columns": known or None})
-        return columns_for(chosen, self.task, source=source)
+        return columns_for(self.data.of_form(form), self.task, source=source)
 
 
 def asked_rows(source: str, naming: Naming, results: Results, *, stand_in: str) -> list[Given]:
@@ -82,7 +80,7 @@ def asked_rows(source: str, naming: Naming, results: Results, *, stand_in: str) 
     form, columns = fitting(source, naming, results)
     if is_packaged(source):
         return [
-            replace(one, row=one.row and relabelled(one.row, stand_in))
+            replace(one, row=one.row and answerable(one.row, one.row.form, stand_in))
             for one in numbered(packaged_rows(source, columns))
         ]
     asked = tuple(column for column in form.columns if column in results.asks(form))
@@ -94,7 +92,7 @@ def asked_rows(source: str, naming: Naming, results: Results, *, stand_in: str) 
         for file in read_files(source, replace(columns, form=part))
         for row in file.rows(replace(columns, form=part))
     )
-    return [replace(one, row=one.row and completed(one.row, form, stand_in)) for one in found]
+    return [replace(one, row=one.row and answerable(one.row, form, stand_in)) for one in found]
 
 
 def whole_rows(source: str, naming: Naming, results: Results, *, client: str | None) -> list[Given]:
@@ -174,19 +172,16 @@ def numbered(rows: Iterable[Row | Complaint]) -> list[Given]:
     ]
 
 
-def completed(row: Row, form: Form, stand_in: str) -> Row:
-    """With every column of the form: what was not read is empty, a class the stand-in."""
-    own = dict(zip(row.form.columns, row.cells, strict=True))
-    cells = tuple(own.get(column, stand_in if column == form.label else "") for column in form.columns)
-    return Row(form, cells, row.client)
+def answerable(row: Row, form: Form, stand_in: str) -> Row:
+    """With every column of the form and the stand-in as its class: the row's own may not have been read, or be none of
+    the run's."""
+    return row_of(dict(zip(row.form.columns, row.cells, strict=True)), form, stand_in, client=row.client)
 
 
-def relabelled(row: Row, stand_in: str) -> Row:
-    """The same with the stand-in as its class: that of a packaged row may be none of the run's."""
-    cells = tuple(
-        stand_in if column == row.form.label else cell for column, cell in zip(row.form.columns, row.cells, strict=True)
-    )
-    return Row(row.form, cells, row.client)
+def row_of(cells: Mapping[str, Cell], form: Form, stand_in: str, *, client: str = "") -> Row:
+    """A row of the form: what is not among the cells is empty, and its class is the stand-in."""
+    own = {**cells, **({form.label: stand_in} if form.label is not None else {})}
+    return Row(form, tuple(own.get(column, "") for column in form.columns), client)
 
 
 def pictured(source: str, naming: Naming) -> bool:
@@ -218,7 +213,7 @@ def pictures_of(paths: Sequence[Path], source: Path, form: Form, stand_in: str) 
         except ImageError as error:
             found.append(Given(number, None, f"{error.what}", file=name))
             continue
-        row = completed(Row(Form(form.name, form.images, images=form.images), (content,)), form, stand_in)
+        row = row_of(dict.fromkeys(form.images, content), form, stand_in)
         found.append(Given(number, row, file=name))
     return found
 

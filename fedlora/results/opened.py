@@ -69,7 +69,11 @@ def open_result(place: Path, *, base: str | None = None, device: str | None = No
 
     SettingsError where there is none, several, or a base that is another one or not to be had.
     """
-    source = one_source(place, base=base, device=device)
+    return open_source(one_source(place, base=base, device=device))
+
+
+def open_source(source: Source) -> Opened:
+    """Its base loaded, the adapter in it; SettingsError for a base that is another one or not to be had."""
     loaded = base_of(source)
     put_in(loaded.model, source)
     return Opened(source, loaded)

@@ -5,6 +5,7 @@ Shapes: b examples, t tokens, d hidden units, v words, n learnt tokens of a batc
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from fedlora.tasks.base import IGNORED, Batch, Item
 from fedlora.tasks.inputs.by_itself import by_itself
 from fedlora.tasks.inputs.learned_text import LearnedText, require_template
 from fedlora.tasks.inputs.positions import try_full_length
-from fedlora.tasks.inputs.tokens import OverTokens
+from fedlora.tasks.inputs.tokens import OverTokens, require_fast
 from fedlora.tasks.pretrained import Pretrained
 from fedlora.tasks.usage import Usage
 
@@ -46,7 +47,7 @@ print(tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True))
 )
 
 
-class OverAnswers(Pretrained, OverTokens):
+class OverAnswers(Pretrained, OverTokens, ABC):
     """A task whose model is any that `AutoModelForCausalLM` loads. It says what it makes of a row, and of none."""
 
     dense: tuple[str, ...] = ()
@@ -54,21 +55,20 @@ class OverAnswers(Pretrained, OverTokens):
 
     auto = AutoModelForCausalLM
 
+    @abstractmethod
     def item(self, row: Row, processor: PreTrainedTokenizerBase, *, longest: int) -> Item:
         """ValueError, without content, for a row of which nothing can be made."""
-        raise NotImplementedError
 
+    @abstractmethod
     def nothing(self) -> Item:
         """What stands in the place of such a row: computable, and without a loss."""
-        raise NotImplementedError
 
     def prepare(self, model: nn.Module, *, longest: int, outputs: int) -> None:
         """SettingsError for a model whose logits are not its output matrix times its last hidden state."""
         require_plain_logits(model, longest=longest)
 
     def require_readable(self, form: Form, processor: PreTrainedTokenizerBase) -> None:
-        if not processor.is_fast:
-            raise SettingsError(f"{type(processor).__name__} is a slow tokenizer; choose a model with a fast one.")
+        require_fast(processor)
         require_template(form, processor)
 
     def encode(

@@ -5,6 +5,7 @@ Shapes: b examples, c classes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
@@ -19,16 +20,16 @@ from fedlora.tasks.metric import Metric
 HEAD = "head"
 
 
-class OverClasses:
+class OverClasses(ABC):
     """Judged by accuracy, against always answering with the largest class. A task says its logits."""
 
     dense: tuple[str, ...] = (HEAD,)
     compare_by = ACCURACY
     metrics: tuple[Metric, ...] = (ACCURACY,)
 
+    @abstractmethod
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """(b, c), in float32."""
-        raise NotImplementedError
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross-entropy of every example's class."""

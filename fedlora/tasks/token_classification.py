@@ -24,7 +24,7 @@ from fedlora.tasks.base import IGNORED, Batch, Item, Loaded, Mean
 from fedlora.tasks.classes import numbers_of
 from fedlora.tasks.inputs.by_itself import by_itself
 from fedlora.tasks.inputs.positions import try_full_length
-from fedlora.tasks.inputs.tokens import OverTokens, filled, invented_texts, padded, vocabulary_of
+from fedlora.tasks.inputs.tokens import OverTokens, filled, invented_texts, padded, require_fast, vocabulary_of
 from fedlora.tasks.metric import SHARE, Metric
 from fedlora.tasks.pretrained import Pretrained
 from fedlora.tasks.tags.scheme import codes_of
@@ -93,8 +93,7 @@ class TokenClassification(Pretrained, OverTokens):
         setattr(model, CLASSIFIER, nn.Linear(width, outputs))
 
     def require_readable(self, form: Form, processor: PreTrainedTokenizerBase) -> None:
-        if not processor.is_fast:
-            raise SettingsError(f"{type(processor).__name__} is a slow tokenizer; choose a model with a fast one.")
+        require_fast(processor)
 
     def encode(
         self,

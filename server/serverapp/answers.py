@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common.logger import log
 from torch import Tensor
 
-from fedlora.own_apps.keys import by_peft_key, flat_name
+from fedlora.adapters.peft_names import by_peft_key, flat_name
 from fedlora.own_apps.records import PACKED_KEY, Order, hash_of, named_tensors
 from fedlora.protocol.task import BLOB_STYPE
 from fedlora.settings import SettingsError

@@ -24,9 +24,9 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 
+from fedlora.adapters.peft_names import adapter_of
 from fedlora.adapters.shape import scale_of
 from fedlora.config import AdapterSettings, Recipe
-from fedlora.own_apps.keys import adapter_of
 from fedlora.own_apps.records import JSON_KEY, MOVED_STYPE, NUMPY_STYPE, Order, bytes_of, named_tensors, state_tensors
 from fedlora.settings import RunError, SettingsError, nearest, parse
 from fedlora.updates import Factor

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.config import Recipe
+from fedlora.config.reading import put
 from fedlora.nearest import did_you_mean
 from fedlora.plain_yaml import yaml_text
 from fedlora.settings import SettingsError, parse
@@ -83,17 +84,11 @@ def recipe_of(app: App, source: str, *, faithful: bool, clients: int | None) -> 
     }
     if faithful:
         dotted["data.max_examples"] = steps * batch
-    values = nested(dotted)
-    recipe = parse(Recipe, values)
-    return recipe, f"# {app.name}, from a FlowerTune app ({'faithful' if faithful else 'fixed'}).\n{yaml_text(values)}"
-
-
-def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in dotted.items():
-        section, _, key = name.rpartition(".")
-        (values.setdefault(section, {}) if section else values)[key] = value
-    return values
+        put(values, name.split("."), value)
+    recipe = parse(Recipe, values)
+    return recipe, f"# {app.name}, from a FlowerTune app ({'faithful' if faithful else 'fixed'}).\n{yaml_text(values)}"
 
 
 def silent(recipe: Recipe, *, faithful: bool) -> Iterator[tuple[str, str]]:

@@ -68,9 +68,7 @@ def fitting(settings: DataSettings, task: str, names: set[str]) -> Columns:
     if settings.format is not None:
         return columns_for(settings, task)
     for form in forms_of(task):
-        known = {column: name for column, name in (settings.columns or {}).items() if column in form.columns}
-        own = settings.model_copy(update={"format": form.name, "columns": known or None})
-        columns = columns_for(own, task)
+        columns = columns_for(settings.of_form(form), task)
         if names >= set(columns.names):
             return columns
     return columns_for(settings, task)

@@ -11,14 +11,11 @@ import pytest
 
 from client.deployed import respond
 from client.settings import ClientSettings, SiteData
-from fedlora.adapters import initial_adapter
 from fedlora.config import AdapterSettings, ModelSettings
-from fedlora.models.loaded_model import loaded_model
 from fedlora.protocol.task import Task
 from fedlora.updates import Factor
-from fedlora.wire.state import encode_state
 from tests.chats import save_chat_model, tokenizer_with, turns
-from tests.privacy.tasks import task
+from tests.privacy.tasks import first_task
 
 ADAPTER = AdapterSettings(r=2, alpha=2)
 SECRET = "zebra"
@@ -53,19 +50,7 @@ def site(folder: Path, model: str, *more: str, policy: str = "") -> ClientSettin
 
 def asked_for(model: str, **changes: Any) -> tuple[Task, bytes]:
     on = ModelSettings(id=model, task="causal-lm", max_tokens=40)
-    home = loaded_model(on, ADAPTER, ())
-    values = {
-        "model": on,
-        "adapter": ADAPTER,
-        "labels": (),
-        "trains": (Factor.B,),
-        "fingerprint": home.base.fingerprint,
-    }
-    asked = task(**{**values, "train": {"batch_size": 8, "steps": 2}, **changes})
-    state = encode_state(
-        initial_adapter(home.model, ADAPTER, seed=0), {}, run=asked.run, round_number=1, strategy="ffa", codec="fp32"
-    )
-    return asked, state
+    return first_task(on, (), Factor.B, adapter=ADAPTER, **changes)
 
 
 def test_a_private_task_is_answered(model, tmp_path):

@@ -12,14 +12,11 @@ from transformers import BertModel, BertTokenizerFast
 
 from client.deployed import respond
 from client.settings import ClientSettings, SiteData
-from fedlora.adapters import initial_adapter
 from fedlora.config import AdapterSettings, ModelSettings
-from fedlora.models.loaded_model import loaded_model
 from fedlora.protocol.task import Task
 from fedlora.updates import Factor
-from fedlora.wire.state import encode_state
 from tests.federations import save_tiny_model
-from tests.privacy.tasks import task
+from tests.privacy.tasks import first_task
 from tests.taggings import LABELS, sentences
 
 ADAPTER = AdapterSettings(r=2, alpha=2)
@@ -54,16 +51,7 @@ def site(folder: Path, model: str, *more: object, policy: str = "") -> ClientSet
 
 def asked_for(model: str, **changes: Any) -> tuple[Task, bytes]:
     on = ModelSettings(id=model, task="token-classification", max_tokens=16)
-    home = loaded_model(on, ADAPTER, LABELS)
-    values = {
-        "model": on, "adapter": ADAPTER, "labels": LABELS, "trains": (Factor.B, Factor.DENSE),
-        "fingerprint": home.base.fingerprint,
-    }  # fmt: skip
-    asked = task(**{**values, "train": {"batch_size": 8, "steps": 2}, **changes})
-    state = encode_state(
-        initial_adapter(home.model, ADAPTER, seed=0), {}, run=asked.run, round_number=1, strategy="ffa", codec="fp32"
-    )
-    return asked, state
+    return first_task(on, LABELS, Factor.B, Factor.DENSE, adapter=ADAPTER, **changes)
 
 
 def test_a_private_task_is_answered(model, tmp_path):

@@ -9,16 +9,11 @@ from safetensors.torch import load_file
 
 from fedlora.settings import SettingsError
 from fedlora.tasks.metric import LOSS
-from server.record.lines import read_records
 from simulations.run import prepare, simulate
 from simulations.terminal.pictures import draw_curves
 from strategies.registry import STRATEGIES
 from tests.chats import chat_recipe, save_chat_model, save_questions, turns
-
-PRIVATE = (
-    "privacy.epsilon=8", "privacy.delta=1e-3", "privacy.clip=1.0", "train.optimizer=sgd",
-    "train.lr=0.5", "train.batch_size=4",
-)  # fmt: skip
+from tests.federations import PRIVATE, metrics_of_two_rounds, named
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +24,7 @@ def place(tmp_path_factory) -> tuple[str, str]:
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_every_strategy_trains_a_language_model(place, tmp_path, name):
-    kind = ["adapter.kind=lora_xs"] if name == "fedsb" else []
-    recipe = chat_recipe(*place, f"strategy.name={name}", *kind)
-    summary = simulate(prepare(recipe), tmp_path / "run", watch=lambda event: None)
-    records = list(read_records(tmp_path / "run"))
-    assert [record.round for record in records] == [1, 2]
-    assert 0 < summary["loss"] < 20
-    assert set(records[-1].evaluation.metrics) == {"token_accuracy"}
+    assert metrics_of_two_rounds(chat_recipe(*place, *named(name)), tmp_path / "run") == {"token_accuracy"}
 
 
 @pytest.mark.parametrize("strategy", ["fedit", "fedsvd"])

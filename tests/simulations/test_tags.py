@@ -13,21 +13,15 @@ from fedlora.data.form import TOKENS_AND_TAGS, Columns
 from fedlora.data.rows import read_rows
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED
-from server.record.lines import read_records
 from simulations.attacks import reversed_classes
 from simulations.data.site_files import write_site_files
 from simulations.data.summary import lines
 from simulations.run import prepare, simulate
 from strategies.registry import STRATEGIES
 from tests.exported import distance, names_of_its_readme
-from tests.federations import save_tiny_model
+from tests.federations import PRIVATE, metrics_of_two_rounds, named, save_tiny_model
 from tests.fedlora.exports.command import export
 from tests.taggings import LABELS, save_tagged, tagged_recipe
-
-PRIVATE = (
-    "privacy.epsilon=8", "privacy.delta=1e-3", "privacy.clip=1.0", "train.optimizer=sgd",
-    "train.lr=0.5", "train.batch_size=4",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +32,12 @@ def place(tmp_path_factory) -> tuple[str, str]:
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_every_strategy_trains_it(place, tmp_path, name):
-    kind = ["adapter.kind=lora_xs"] if name == "fedsb" else []
-    recipe = tagged_recipe(*place, f"strategy.name={name}", *kind)
-    summary = simulate(prepare(recipe), tmp_path / "run", watch=lambda event: None)
-    records = list(read_records(tmp_path / "run"))
-    assert [record.round for record in records] == [1, 2]
-    assert 0 < summary["loss"] < 20
-    assert set(records[-1].evaluation.metrics) == {"f1", "precision", "recall", "token_accuracy"}
+    assert metrics_of_two_rounds(tagged_recipe(*place, *named(name)), tmp_path / "run") == {
+        "f1",
+        "precision",
+        "recall",
+        "token_accuracy",
+    }
 
 
 def test_it_learns_to_find_entities_and_says_so_by_f1(place, tmp_path):

@@ -10,7 +10,8 @@ from fedlora.results.base import Answer, Judged, Seen
 from fedlora.results.by_task.unanswered import measured_each
 from fedlora.results.opened import Opened
 from fedlora.results.writes.greedy import greedy, written
-from fedlora.results.writes.prompts import ends_of, prompt_of, room_for
+from fedlora.results.writes.prompts import prompt_of, room_for
+from fedlora.tasks.answering.ending import ends_of
 from fedlora.tasks.inputs.learned_text import require_template
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
-
 from fedlora.data.form import Form
 from fedlora.data.row import Row
-from fedlora.models.base import autocast
 from fedlora.results.base import Answer, Judged, Seen, chunks
+from fedlora.results.by_task.margins import margins
 from fedlora.results.by_task.unanswered import measured_each
-from fedlora.results.opened import AT_ONCE, Opened, measurable
-from fedlora.tasks.preference import REWARD_MARGIN, TIE
+from fedlora.results.opened import AT_ONCE, Opened
+from fedlora.tasks.preference import TIE
 
 
 class OfJudgedAnswers:
@@ -25,7 +23,7 @@ class OfJudgedAnswers:
         """label, whether it is held to be good, None within rounding; reward, how far it is on that side of z0: β times
         the nats that it gained on the base, the task's own β in it."""
         for chunk in chunks(rows, AT_ONCE):
-            yield from answers_of(opened, [held_good(row) for row in chunk])
+            yield from map(liked, margins(opened, [held_good(row) for row in chunk]))
 
     def judge(self, opened: Opened, rows: Sequence[Row], *, seen: Seen) -> Judged:
         return Judged(measured_each(opened, rows, seen=seen))
@@ -37,16 +35,7 @@ def held_good(row: Row) -> Row:
     return Row(row.form, tuple(cells), row.client)
 
 
-@torch.inference_mode()
-def answers_of(opened: Opened, rows: Sequence[Row]) -> list[Answer]:
-    examples = opened.examples(list(rows), each=True)
-    found: list[Answer] = []
-    for place, item in enumerate(examples.items):
-        if not measurable(item):
-            found.append({"error": "its answer is cut away, or cannot be read"})
-            continue
-        with autocast(opened.on):
-            batch = examples.batch([place], device=opened.on.device)
-            reward = opened.task.measure(opened.model, batch)[REWARD_MARGIN.name].value
-        found.append({"label": None if abs(reward) <= TIE else reward > 0, "reward": reward})
-    return found
+def liked(reward: float | None) -> Answer:
+    if reward is None:
+        return {"error": "its answer is cut away, or cannot be read"}
+    return {"label": None if abs(reward) <= TIE else reward > 0, "reward": reward}

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
-
 from fedlora.data.form import Form
 from fedlora.data.row import Row
-from fedlora.models.base import autocast
 from fedlora.results.base import Answer, Judged, Seen, chunks
+from fedlora.results.by_task.margins import margins
 from fedlora.results.by_task.unanswered import measured_each
-from fedlora.results.opened import AT_ONCE, Opened, measurable
-from fedlora.tasks.preference import REWARD_MARGIN, TIE
+from fedlora.results.opened import AT_ONCE, Opened
+from fedlora.tasks.preference import TIE
 
 
 class OfPairs:
@@ -24,23 +22,13 @@ class OfPairs:
     def answers(self, opened: Opened, rows: Sequence[Row], *, most_tokens: int) -> Iterator[Answer]:
         """prefers: `chosen`, `rejected`, or `neither` within rounding; margin in nats, the task's own β in it."""
         for chunk in chunks(rows, AT_ONCE):
-            yield from answers_of(opened, chunk)
+            yield from map(preferred, margins(opened, chunk))
 
     def judge(self, opened: Opened, rows: Sequence[Row], *, seen: Seen) -> Judged:
         return Judged(measured_each(opened, rows, seen=seen))
 
 
-@torch.inference_mode()
-def answers_of(opened: Opened, rows: Sequence[Row]) -> list[Answer]:
-    examples = opened.examples(list(rows), each=True)
-    found: list[Answer] = []
-    for place, item in enumerate(examples.items):
-        if not measurable(item):
-            found.append({"error": "its answers are cut away, alike, or cannot be read"})
-            continue
-        with autocast(opened.on):
-            batch = examples.batch([place], device=opened.on.device)
-            margin = opened.task.measure(opened.model, batch)[REWARD_MARGIN.name].value
-        prefers = "neither" if abs(margin) <= TIE else "chosen" if margin > 0 else "rejected"
-        found.append({"prefers": prefers, "margin": margin})
-    return found
+def preferred(margin: float | None) -> Answer:
+    if margin is None:
+        return {"error": "its answers are cut away, alike, or cannot be read"}
+    return {"prefers": "neither" if abs(margin) <= TIE else "chosen" if margin > 0 else "rejected", "margin": margin}

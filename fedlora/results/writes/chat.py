@@ -19,7 +19,8 @@ from rich.text import Text
 
 from fedlora.results.opened import Opened
 from fedlora.results.writes.greedy import greedy, pieces
-from fedlora.results.writes.prompts import conversation, ends_of, plain, require_writing, room_for
+from fedlora.results.writes.prompts import conversation, plain, require_writing, room_for
+from fedlora.tasks.answering.ending import ends_of
 
 PROMPT = "> "
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from fedlora.data.form import MESSAGES, PROMPT_AND_COMPLETION
 from fedlora.data.row import Row
 from fedlora.settings import SettingsError
+from fedlora.tasks.answering.ending import positions_of
 from fedlora.tasks.inputs.learned_text import ASSISTANT, listed_messages, rendered
 
 
@@ -54,37 +55,11 @@ def plain(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return ids
 
 
-def ends_of(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The tokens that end an answer: the tokenizer's and the model's own, and what closes a turn of its template."""
-    reader: Any = model
-    found: set[int] = set()
-    for given in (
-        tokenizer.eos_token_id,
-        getattr(reader.config, "eos_token_id", None),
-        getattr(getattr(reader, "generation_config", None), "eos_token_id", None),
-    ):
-        found |= set(given) if isinstance(given, list) else {given} if given is not None else set()
-    closing = closing_of(tokenizer) if tokenizer.chat_template else None
-    return frozenset(found if closing is None else {*found, closing})
-
-
-def closing_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The special token behind an assistant's turn; None where the template writes none."""
-    turns = [{"role": "user", "content": "a"}, {"role": ASSISTANT, "content": "zebra"}]
-    try:
-        behind = rendered(turns, tokenizer).rpartition("zebra")[2].lstrip()
-    except ValueError:
-        return None
-    token = max((one for one in tokenizer.all_special_tokens if behind.startswith(one)), key=len, default=None)
-    return None if token is None else int(tokenizer.convert_tokens_to_ids(token))
-
-
 def room_for(model: nn.Module, prompt: Sequence[int], *, most: int) -> int:
     """How many tokens an answer may have: `most`, or what the model's positions leave. ValueError where they leave
     none."""
-    reader: Any = model
-    positions = getattr(reader.config.get_text_config(), "max_position_embeddings", None)
-    left = most if positions is None or positions < 1 else min(most, positions - len(prompt))
+    positions = positions_of(model)
+    left = most if positions is None else min(most, positions - len(prompt))
     if left < 1:
         raise ValueError(f"its prompt has {len(prompt)} tokens, and the model reads {positions} with the answer")
     return left

@@ -5,4 +5,5 @@ token_loss.py                       the loss of single tokens, without all logit
 choices.py                          the log-probability of every choice
 objective.py dpo.py orpo.py kto.py  losses of preference training, a paper a file
 generation.py overlap.py            answers written token by token; how far they are those that were asked for
+ending.py                           where an answer ends
 """

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from fedlora.data.form import TEXT
 from fedlora.data.row import Row
 from fedlora.settings import SettingsError
+from fedlora.tasks.answering.ending import ends_of, positions_of
 from fedlora.tasks.answering.overlap import exact_match, rouge_l
 from fedlora.tasks.inputs.learned_text import learned_text
 
@@ -101,9 +102,8 @@ def overlap_of(answers: Sequence[str], asked: Sequence[Asked]) -> Overlap:
 
 def require_room(model: nn.Module, *, longest: int, max_new_tokens: int) -> None:
     """SettingsError where the model cannot read a prompt of `longest` tokens and what it writes behind it."""
-    reader: Any = model
-    positions = getattr(reader.config.get_text_config(), "max_position_embeddings", None)
-    if positions is not None and 0 < positions < longest + max_new_tokens:
+    positions = positions_of(model)
+    if positions is not None and positions < longest + max_new_tokens:
         raise SettingsError(
             f"model.max_tokens={longest} and {max_new_tokens} new tokens are more than the {positions} positions of "
             f"{type(model).__name__}; lower either."
@@ -125,17 +125,10 @@ def continued(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=padding,
-        eos_token_id=ends_of(writer, tokenizer),
+        eos_token_id=sorted(ends_of(model, tokenizer)),
     )
     special = set(tokenizer.all_special_ids)
     return [up_to_first(row[longest:].tolist(), special) for row in written]
-
-
-def ends_of(writer: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end an answer: the model's own, and the tokenizer's."""
-    own = writer.generation_config.eos_token_id
-    listed = own if isinstance(own, list) else [own]
-    return sorted({token for token in (*listed, tokenizer.eos_token_id) if token is not None})
 
 
 def padding_of(tokenizer: PreTrainedTokenizerBase) -> int:

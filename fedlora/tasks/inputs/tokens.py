@@ -15,6 +15,12 @@ from fedlora.tasks.base import IGNORED, Item
 from fedlora.tasks.inputs.padding import public_length
 
 
+def require_fast(processor: PreTrainedTokenizerBase) -> None:
+    """SettingsError for a tokenizer that does not say which characters a token is made of."""
+    if not processor.is_fast:
+        raise SettingsError(f"{type(processor).__name__} is a slow tokenizer; choose a model with a fast one.")
+
+
 class OverTokens:
     """What every task of token ids answers in the same way."""
 

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
 from transformers import AutoModelForImageClassification
 
-from fedlora.tasks.base import IGNORED, SAMPLES, Loaded, Mean
-from fedlora.tasks.guessing import ACCURACY, Guessing
+from fedlora.tasks.base import IGNORED, SAMPLES, Loaded
+from fedlora.tasks.classes import OverClasses, numbers_of
 from fedlora.tasks.pretrained import Pretrained
 from fedlora.tasks.usage import Usage
 
 CLASSIFIER = "classifier"
-USAGE = Usage(
-    auto="AutoModelForImageClassification",
-    imports=(),
-    examples="pixels = torch.ones(1, 3, 16, 16)",
-    lines="""with torch.inference_mode():
-    logits = model(pixel_values=pixels).logits
-labels = {labels}
-print([labels[number] for number in logits.argmax(-1).tolist()])
-""",
-    owns_dense=True,
+SAYS = (
+    "labels = {labels}\nprint([labels[number] for number in model(pixel_values=pixels).logits.argmax(-1).tolist()])\n"
 )
 
 
-class ImageClassification(Pretrained):
+class ImageClassification(OverClasses, Pretrained):
     dense = (CLASSIFIER,)
-    compare_by = ACCURACY
-    metrics = (ACCURACY,)
-    usage = USAGE
-
+    usage = Usage("AutoModelForImageClassification", (), "pixels = torch.ones(1, 3, 16, 16)", SAYS, owns_dense=True)
     auto = AutoModelForImageClassification
 
     def load(self, source, *, outputs, **options):
@@ -41,12 +29,10 @@ class ImageClassification(Pretrained):
         model(self.sample(model, longest=longest, padding=0)[0]["pixel_values"][None])
 
     def encode(self, rows, processor, labels, *, longest, padding, each):
-        numbers = {label: number for number, label in enumerate(labels)}
+        numbers = numbers_of(rows, labels, each=each)
         pixels = [processor(row["image"])["pixel_values"] for row in rows]
-        return [
-            {"pixel_values": image, "labels": torch.tensor(numbers[row.label])}
-            for image, row in zip(pixels, rows, strict=True)
-        ]
+        named = zip(pixels, rows, strict=True)
+        return [{"pixel_values": image, "labels": torch.tensor(numbers[row.label])} for image, row in named]
 
     def collate(self, items, *, padding, length=0):
         return {name: torch.stack([item[name] for item in items]) for name in items[0]}
@@ -54,17 +40,8 @@ class ImageClassification(Pretrained):
     def length(self, item):
         return 1
 
-    def losses(self, model, batch):
-        return functional.cross_entropy(model(batch["pixel_values"]).logits.float(), batch["labels"], reduction="none")
-
-    def measure(self, model, batch):
-        logits_bc, count = model(batch["pixel_values"]).logits.float(), len(batch["labels"])
-        loss_b = functional.cross_entropy(logits_bc, batch["labels"], reduction="none")
-        right = float((logits_bc.argmax(-1) == batch["labels"]).sum())
-        return {"loss": Mean(float(loss_b.sum()), count), "accuracy": Mean(right, count)}
-
-    def judge(self, items, labels):
-        return Guessing.on((int(item["labels"]) for item in items), classes=len(labels))
+    def logits(self, model, batch):
+        return model(batch["pixel_values"]).logits.float()
 
     def sample(self, model, *, longest, padding):
         side, draw = model.config.image_size, torch.Generator().manual_seed(0)

@@ -12,8 +12,8 @@ from flwr.clientapp import ClientApp
 from peft import get_peft_model_state_dict
 
 import fedlora.flower
+from fedlora.adapters.peft_names import adapter_of, by_peft_key
 from fedlora.own_apps import live
-from fedlora.own_apps.keys import adapter_of, by_peft_key
 from fedlora.own_apps.records import MOVED_STYPE, named_tensors, order_in, state_in
 from fedlora.settings import RunError, SettingsError
 from fedlora.updates import Factor, Update
