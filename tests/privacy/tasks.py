@@ -40,7 +40,7 @@ def task(*, privacy: dict[str, Any] | None = None, train: dict[str, Any] | None 
 
 
 def first_task(
-    on: ModelSettings, labels: tuple[str, ...], *trains: Factor, adapter: AdapterSettings, **changes: Any
+    on: ModelSettings, labels: tuple[str, ...], /, *trains: Factor, adapter: AdapterSettings, **changes: Any
 ) -> tuple[Task, bytes]:
     """Two steps of eight on the base that `on` names, and the state that comes with them."""
     home = loaded_model(on, adapter, labels)

@@ -11,9 +11,10 @@ from fedlora.tasks.pretrained import Pretrained
 from fedlora.tasks.usage import Usage
 
 CLASSIFIER = "classifier"
-SAYS = (
-    "labels = {labels}\nprint([labels[number] for number in model(pixel_values=pixels).logits.argmax(-1).tolist()])\n"
-)
+SAYS = """with torch.inference_mode():
+    logits = model(pixel_values=pixels).logits
+print([{labels}[number] for number in logits.argmax(-1).tolist()])
+"""
 
 
 class ImageClassification(OverClasses, Pretrained):
