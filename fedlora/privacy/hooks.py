@@ -8,6 +8,7 @@ supported: the engine refuses it, because parameters then lack gradients.
 from __future__ import annotations
 
 import warnings
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ class OpacusHooks:
         self._hooks: Any = None
         self._modules: list[nn.Linear] = []
         self._parameters: list[nn.Parameter] = []
+        self._quiet = ExitStack()
 
     def attach(self, model: nn.Module) -> list[nn.Parameter]:
         from opacus.grad_sample import GradSampleHooks  # slow to import: only who chooses Opacus waits
@@ -42,8 +44,7 @@ class OpacusHooks:
     def begin(self, batch: int) -> None:
         self._forget()
         self._hooks.enable_hooks()
-        self._quiet = warnings.catch_warnings()
-        self._quiet.__enter__()
+        self._quiet.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="Full backward hook is firing")  # first layers have frozen inputs
 
     def _forget(self) -> None:
@@ -59,7 +60,7 @@ class OpacusHooks:
 
     def end(self) -> dict[Tensor, Gradients]:
         """What the hooks found; p.grad is left in place, for the engine to refuse, where they did not find it all."""
-        self._quiet.__exit__(None, None, None)
+        self._quiet.close()
         self._hooks.disable_hooks()
         found: dict[Tensor, Gradients] = {}
         for parameter in self._parameters:

@@ -11,8 +11,7 @@
         public_examples: 2400
 
 Guarantee: `require_allowed` and, of what was loaded, `require_loaded_base` either return, and then every bound below
-holds for the task, or raise a Refusal whose code names the bound. A site without a policy file has the defaults below,
-which are strict.
+holds for the task, or raise a Refusal whose code names the bound. Without a policy file the strict defaults below hold.
 """
 
 from __future__ import annotations

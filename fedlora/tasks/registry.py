@@ -42,16 +42,23 @@ class Known:
     """The kinds of rows that it reads; the first where `data.format` chooses none."""
     takes_settings: bool = False
     """Whether its loss depends on `model.preference`."""
+    own_loss: str | None = None
+    """Of one that takes settings: its loss, whatever `model.preference.loss` says."""
+    writes: bool = False
+    """Whether its model is asked for answers of its own (`rounds.generate`)."""
 
 
 TASKS = {
-    "causal-lm": Known("causal_lm.CausalLM", (PROMPT_AND_COMPLETION, MESSAGES, TEXT)),
+    "causal-lm": Known("causal_lm.CausalLM", (PROMPT_AND_COMPLETION, MESSAGES, TEXT), writes=True),
     "image-classification": Known("image_classification.ImageClassification", (IMAGE_AND_LABEL,)),
     "multiple-choice": Known("answering.multiple_choice.MultipleChoice", (CHOICES, CHOICES_MESSAGES)),
     "preference": Known("preference.Preference", (PREFERENCE, PREFERENCE_MESSAGES), takes_settings=True),
     "sequence-classification": Known("sequence_classification.SequenceClassification", (TEXT_AND_LABEL,)),
     "unpaired-preference": Known(
-        "answering.unpaired_preference.UnpairedPreference", (UNPAIRED, UNPAIRED_MESSAGES), takes_settings=True
+        "answering.unpaired_preference.UnpairedPreference",
+        (UNPAIRED, UNPAIRED_MESSAGES),
+        takes_settings=True,
+        own_loss="kto",
     ),
     "token-classification": Known("token_classification.TokenClassification", (TOKENS_AND_TAGS,)),
 }
@@ -78,6 +85,16 @@ def task_of(model: ModelSettings) -> TaskKind:
 def takes_settings(name: str) -> bool:
     """Whether the task's loss depends on `model.preference`."""
     return name in TASKS and TASKS[name].takes_settings
+
+
+def preference_loss(model: ModelSettings) -> str | None:
+    """The loss by which the task compares answers; None where it is another task."""
+    return TASKS[model.task].own_loss or model.preference.loss if takes_settings(model.task) else None
+
+
+def writes(name: str) -> bool:
+    """Whether its model is asked for answers of its own."""
+    return name in TASKS and TASKS[name].writes
 
 
 def class_of(name: str) -> Any:

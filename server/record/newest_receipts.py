@@ -17,7 +17,9 @@ class NewestReceipts:
 
     def __init__(self, rounds: Path) -> None:
         self._rounds = rounds
-        self._begin(file=None)
+        self._file: int | None = None
+        self._read = 0
+        self._newest: dict[tuple[str, str, str | None], dict[str, Any]] = {}
 
     def records(self) -> list[dict[str, Any]]:
         """Client records in the order in which they stand; none of a file that is not there, nor of half a line."""
@@ -41,7 +43,7 @@ class NewestReceipts:
     def _begin(self, *, file: int | None) -> None:
         self._file = file
         self._read = 0
-        self._newest: dict[tuple[str, str, str | None], dict[str, Any]] = {}
+        self._newest = {}
 
     def _keep(self, client: dict[str, Any]) -> None:
         receipt, signature = client.get("receipt"), client.get("signature")

@@ -12,7 +12,7 @@ from fedlora.factor import Factor
 from fedlora.plugins.optimizers import maker_of
 from fedlora.tasks.base import CountsTokens
 from fedlora.tasks.metric import Metric
-from fedlora.tasks.registry import has_tags, task_named
+from fedlora.tasks.registry import has_tags, preference_loss, task_named, writes
 from fedlora.tasks.tags.scheme import untagged
 from strategies.base import Strategy, Traits
 from strategies.registry import SERVER_OPTIMIZER, build
@@ -70,9 +70,7 @@ class Case:
     @property
     def preference_loss(self) -> str | None:
         """The loss of preference training; None where the task is another."""
-        if self.recipe.model.task == "unpaired-preference":
-            return "kto"
-        return self.recipe.model.preference.loss if self.recipe.model.task == "preference" else None
+        return preference_loss(self.recipe.model)
 
     @property
     def idle_preferences(self) -> str:
@@ -85,7 +83,7 @@ class Case:
     @property
     def answers_nothing(self) -> str | None:
         """The setting by which there is no model, or not one, that could write answers; None if there is none."""
-        if self.recipe.model.task != "causal-lm":
+        if not writes(self.recipe.model.task):
             return f"model.task={self.recipe.model.task}"
         if self.recipe.mode == "alone":
             return "mode=alone, which has a model for every client"

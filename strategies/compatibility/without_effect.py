@@ -112,7 +112,7 @@ TRAINING = (
     ),
     _idle(
         "model.preference.loss=orpo",
-        lambda c: c.recipe.model.preference.loss == "orpo" and c.recipe.model.task == "unpaired-preference",
+        lambda c: c.recipe.model.preference.loss == "orpo" and c.preference_loss == "kto",
         beside="model.task=unpaired-preference: it compares two answers, and those stand alone",
         instead="model.task=preference",
         example=("model.preference.loss=orpo", "model.task=unpaired-preference"),

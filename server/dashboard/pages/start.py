@@ -33,11 +33,11 @@ async def show(board: AppState, request: Request) -> None:
         elif board.pad is None:
             Html(note(CANNOT, "warn"))
         else:
-            Form(board, board.pad).draw()
+            Form(board, board.pad)
 
 
 class Form:
-    """The fields, and what has been planned from them. Whatever changes makes the plan void."""
+    """The fields, drawn where it is made, and what has been planned from them. Whatever changes makes the plan void."""
 
     def __init__(self, board: AppState, pad: launch.RunLauncher) -> None:
         self.board = board
@@ -45,9 +45,7 @@ class Form:
         self.client = ui.context.client
         self.recipes = launch.packaged_recipes()
         self.planned: Recipe | None = None
-
-    def draw(self) -> None:
-        kind = "a simulation on this machine" if self.pad.deployment is None else f"a run of {self.pad.deployment.name}"
+        kind = "a simulation on this machine" if pad.deployment is None else f"a run of {pad.deployment.name}"
         with ui.element("section").classes("card").props('aria-label="Recipe"'):
             with ui.element("div").classes("tools"):
                 self.packaged = ui.select(list(self.recipes), label="Packaged recipe", on_change=self.choose)
@@ -58,7 +56,7 @@ class Form:
             self.packaged.props("outlined dense")
             self.examples.props("outlined dense")
             self.text = ui.textarea("Recipe (YAML)", on_change=self.changed).props("outlined").classes("full recipe")
-            Html(note(f"This will start {kind} in {self.pad.runs}. `fedlora config show` explains every setting."))
+            Html(note(f"This will start {kind} in {pad.runs}. `fedlora config show` explains every setting."))
             with ui.element("div").classes("tools"):
                 ui.button("Check and plan", on_click=self.plan).props("outline")
                 self.go = ui.button("Start", on_click=self.start)
