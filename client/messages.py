@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
@@ -28,17 +29,28 @@ def read_task(message: Message) -> tuple[Task, bytes]:
     may_ignore = record.get(IGNORABLE_KEY, [])
     if not isinstance(may_ignore, list):
         raise TypeError("the list of fields that may be ignored must be a list of names")
-    task = received(Task, values_in(message), spoken=spoken(record), may_ignore=[str(name) for name in may_ignore])
+    task = parsed(str(record[JSON_KEY]), spoken(record), tuple(map(str, may_ignore)))
     array = message.content.array_records[BLOB_RECORD][BLOB_KEY]
     if array.stype != BLOB_STYPE:
         raise ValueError(f"the state's type is {array.stype!r}, expected {BLOB_STYPE!r}")
     return task, array.data
 
 
+@lru_cache(maxsize=8)
+def parsed(text: str, protocol: int, may_ignore: tuple[str, ...]) -> Task:
+    """The task in a text. Simulated clients of one process get the same text, and share what it says: a value."""
+    return received(Task, loaded(text), spoken=protocol, may_ignore=may_ignore)
+
+
 def values_in(message: Message) -> Any:
     """What the task's JSON holds; ValueError or KeyError where it is none."""
+    return loaded(str(message.content.config_records[TASK_RECORD][JSON_KEY]))
+
+
+def loaded(text: str) -> Any:
+    """ValueError where it is no JSON."""
     try:
-        return json.loads(str(message.content.config_records[TASK_RECORD][JSON_KEY]))
+        return json.loads(text)
     except RecursionError:
         raise ValueError("the task's JSON is nested too deeply") from None
 

@@ -12,7 +12,6 @@ from fedlora.data.examples import Examples
 from fedlora.models.base import Base
 from fedlora.privacy.guard import Guard
 from fedlora.privacy.policy import Policy
-from fedlora.privacy.signing import load_or_create_key
 from fedlora.protocol.task import Task
 
 
@@ -93,5 +92,5 @@ class Site:
 
     def guard(self) -> Guard:
         """What stands between a message and the training examples."""
-        key = load_or_create_key(self.folder / "privacy" / "key.pem")
+        key = self.folder / "privacy" / "key.pem"
         return Guard(self.folder, client=self.name, dataset=self.dataset, policy=self.policy, key=key)

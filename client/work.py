@@ -25,6 +25,8 @@ class Start:
     """The same with what this site keeps of its own."""
     base: CachedBase
     """What has been added to the base model's frozen weights."""
+    name: bytes
+    """`state_hash` of what was received."""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,6 @@ from server.record.records import (
 )
 from server.replies.arrivals import Deadlines, arrivals, push, wait_for_clients
 from server.replies.intake import KnownSites, ReplyValidator, SiteOf, Verify
-from server.replies.messages import task_message
 from server.replies.quorum import quorum_of, too_few
 from server.replies.quotas import Meter
 from server.requests.adaptive_noise import noise_factor
@@ -148,10 +147,9 @@ class Rounds(FlowerStrategy):
         require_enough(self.recipe, server_round, asked, self.progress.state.adapter)
         nodes = sorted(chooser(self.recipe.seed, "round", server_round).sample(connected, asked))
         around = self._run_context
-        items, downlink = outgoing(
+        sent, downlink = outgoing(
             self.recipe, self._brief_now(), self.strategy, self.progress, nodes=nodes, number=server_round
         )
-        sent = {item.node: item for item in items}
         known = KnownSites(around.site_of, around.verify, around.journal.receipts())
         answered = partial(self._answered, sent)
         intake = ReplyValidator(self.recipe, server_round, sent, watch=answered, meter=self._meter, known=known)
@@ -159,7 +157,7 @@ class Rounds(FlowerStrategy):
         around.watch(RoundStarted(server_round, len(nodes)))
         if self.recipe.privacy.enabled:  # on the disk before anything can be charged for it
             around.journal.sent.post(server_round, [(node, self._site(node), sent[node].digest) for node in nodes])
-        return [task_message(item.task, item.blob, node=item.node, message_type=MessageType.TRAIN) for item in items]
+        return [Message(sent[node].content, dst_node_id=node, message_type=MessageType.TRAIN) for node in nodes]
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
         """Read the answers once, as they arrive; validate everything, then change `progress`, then store it."""

@@ -19,7 +19,9 @@ from client.app import client_app
 from client.messages import read_task, reply_message
 from client.round import answer, pack
 from client.site import Parts, Site
+from client.state.base_cache import CachedBase
 from client.state.state_cache import StateCache
+from client.work import Start
 from fedlora.adapters import shaped
 from fedlora.config import Recipe
 from fedlora.config.clients.attack import FLIPS_LABELS, AttackSettings
@@ -104,7 +106,8 @@ def attacked(
         report = report.model_copy(update={"examples": hostile.claimed_examples})
     lie = falsified(delta, received, hostile, task.round)
     openly = task.model_copy(update={"wire": task.wire.model_copy(update={"error_feedback": False})})
-    packed, packing = pack(openly, lie, received, site, private=report.receipt is not None)
+    start = Start(received, received, CachedBase(task.run, task.base_version, {}), state_hash(received.tensors()))
+    packed, packing = pack(openly, lie, start, site, private=report.receipt is not None)
     return report.model_copy(update={"packing": packing}), packed
 
 

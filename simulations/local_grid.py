@@ -2,20 +2,22 @@
 
 As strict as the real one: messages must be a list, every message and reply is serialised and parsed again, an exception
 in a client becomes an error reply. Clients run one after the other, when their reply is first asked for, so that the
-loop streams and a thousand clients need the memory of one. Bytes are counted as Flower's objects put them on the wire.
+loop streams and a thousand clients need the memory of one. Bytes are counted as Flower's objects put them on the wire;
+what several messages have in common is held once until each is parsed for its own client, and of a client that is not
+asked there is nothing.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, no_object_id_recompute
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity  # the one private import: Message() outside a Flower process
@@ -36,6 +38,31 @@ class Fault:
 
 Faults = Callable[[int, Message], Fault | None]
 
+Objects = dict[str, bytes]
+"""Serialised Flower objects by the hash of their content."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A message as it is on the wire."""
+
+    message_id: str
+    objects: Objects
+    node: int
+    fault: Fault | None = None
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.objects.values()))
+
+    def parsed(self) -> Message:
+        """What the receiver has: nothing of it is the sender's object."""
+        found = inflate_object_from_contents(self.message_id, dict(self.objects))  # empties the copy
+        if not isinstance(found, Message):
+            raise TypeError(f"a message became a {type(found).__name__} on the wire")
+        found.metadata.__dict__["_message_id"] = self.message_id
+        return found
+
 
 class LocalGrid(Grid):
     """A Grid of `nodes` clients that all run `client_app` in this process."""
@@ -51,8 +78,10 @@ class LocalGrid(Grid):
     ) -> None:
         self._client_app = client_app
         self._faults = faults or (lambda node, message: None)
-        self._contexts = {FIRST_NODE + index: _context(run_id, index, nodes, run_config) for index in range(nodes)}
-        self._queue: dict[str, tuple[Message, Fault | None]] = {}
+        self._nodes = range(FIRST_NODE, FIRST_NODE + nodes)
+        self._run_id, self._run_config = run_id, dict(run_config)
+        self._contexts: dict[int, Context] = {}
+        self._queue: dict[str, Sent] = {}
         self._ready: dict[str, tuple[float, list[Message]]] = {}
         self._run = Run.create_empty(run_id)
         self.bytes_up = 0
@@ -80,21 +109,23 @@ class LocalGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
-        return list(self._contexts)
+        return list(self._nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         if not isinstance(messages, list):
             raise TypeError("messages must be a list: Flower's own Grid reads them twice.")
-        return [self._accept(message) for message in messages]
+        known: Objects = {}
+        with no_object_id_recompute():  # what messages share is hashed and serialised once
+            return [self._accept(message, known) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that are there; runs at most one client per call."""
-        wanted = list(message_ids)
+        wanted = message_ids if isinstance(message_ids, Collection) else list(message_ids)
         waiting = next((message_id for message_id in wanted if message_id in self._queue), None)
         if waiting is not None:
             self._answer(waiting)
         now = self.clock()
-        due = [message_id for message_id in wanted if message_id in self._ready and self._ready[message_id][0] <= now]
+        due = [message_id for message_id in self._ready if self._ready[message_id][0] <= now and message_id in wanted]
         return [reply for message_id in due for reply in self._ready.pop(message_id)[1]]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
@@ -111,31 +142,46 @@ class LocalGrid(Grid):
                 time.sleep(0.01)
         return replies
 
-    def _accept(self, message: Message) -> str:
-        delivered, size = _through_the_wire(message)
-        self.bytes_down += size
-        fault = self._faults(delivered.metadata.dst_node_id, delivered)
+    def _accept(self, message: Message, known: Objects) -> str:
+        fault = self._faults(message.metadata.dst_node_id, message)
+        sent = _on_the_wire(message, known, fault)
+        self.bytes_down += sent.size
         if fault is None or fault.kind != "drop":
-            self._queue[delivered.metadata.message_id] = (delivered, fault)
-        return str(delivered.metadata.message_id)
+            self._queue[sent.message_id] = sent
+        return sent.message_id
 
     def _answer(self, message_id: str) -> None:
         started = time.monotonic()
-        message, fault = self._queue.pop(message_id)
+        sent = self._queue.pop(message_id)
+        message, fault = sent.parsed(), sent.fault
         kind = fault.kind if fault else None
         try:
             if kind == "error":
                 raise RuntimeError("injected fault")
-            reply = self._client_app(message, self._contexts[message.metadata.dst_node_id])
+            reply = self._client_app(message, self._context(sent.node))
         except Exception as error:  # the contract of flwr-clientapp: an exception is an error reply
             reply = Message(Error(code=CLIENT_APP_RAISED, reason=type(error).__name__), reply_to=message)
         if fault is not None and fault.corrupt is not None:
             fault.corrupt(reply)
-        received, size = _through_the_wire(reply)
-        self.bytes_up += size
+        with no_object_id_recompute():
+            answer = _on_the_wire(reply, {}, None)
+        self.bytes_up += answer.size
+        received = answer.parsed()
         self._busy_s += time.monotonic() - started
         ready_at = self.clock() + (fault.delay_s if fault else 0.0)
         self._ready[message_id] = (ready_at, [received, received] if kind == "duplicate" else [received])
+
+    def _context(self, node: int) -> Context:
+        """A client's own, made when it is first asked."""
+        if node not in self._contexts:
+            self._contexts[node] = Context(
+                run_id=self._run_id,
+                node_id=node,
+                node_config={"partition-id": node - FIRST_NODE, "num-partitions": len(self._nodes)},
+                state=RecordDict(),
+                run_config=dict(self._run_config),
+            )
+        return self._contexts[node]
 
 
 def run_apps(server_app: ServerApp, grid: LocalGrid, run_config: Mapping[str, str | int | float | bool]) -> None:
@@ -146,22 +192,11 @@ def run_apps(server_app: ServerApp, grid: LocalGrid, run_config: Mapping[str, st
     server_app(grid, context)
 
 
-def _context(run_id: int, index: int, nodes: int, run_config: Mapping[str, str | int | float | bool]) -> Context:
-    return Context(
-        run_id=run_id,
-        node_id=FIRST_NODE + index,
-        node_config={"partition-id": index, "num-partitions": nodes},
-        state=RecordDict(),
-        run_config=dict(run_config),
-    )
-
-
-def _through_the_wire(message: Message) -> tuple[Message, int]:
-    """Serialise and parse again; what cannot be serialised fails here too."""
-    objects = {object_id: item.deflate() for object_id, item in get_all_nested_objects(message).items()}
-    size = sum(len(content) for content in objects.values())
-    parsed = inflate_object_from_contents(message.object_id, objects)  # empties `objects`
-    if not isinstance(parsed, Message):
-        raise TypeError(f"a message became a {type(parsed).__name__} on the wire")
-    parsed.metadata.__dict__["_message_id"] = message.object_id
-    return parsed, size
+def _on_the_wire(message: Message, known: Objects, fault: Fault | None) -> Sent:
+    """Serialised, where `known` has not got it already; what cannot be serialised fails here too."""
+    nested = get_all_nested_objects(message)
+    for object_id, item in nested.items():
+        if object_id not in known:
+            known[object_id] = item.deflate()
+    objects = {object_id: known[object_id] for object_id in nested}
+    return Sent(str(message.object_id), objects, message.metadata.dst_node_id, fault)

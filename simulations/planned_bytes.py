@@ -101,7 +101,8 @@ def play(recipe: Recipe, progress: Progress, labels: tuple[str, ...], fingerprin
     """The first rounds of a run, with noise for training."""
     strategy, brief, rounds = _strategy(recipe), RunConstants(fingerprint, labels), []
     for number in range(1, PLAYED + 1):
-        (sent,), downlink = outgoing(recipe, brief, strategy, progress, nodes=[NODE], number=number)
+        messages, downlink = outgoing(recipe, brief, strategy, progress, nodes=[NODE], number=number)
+        sent = messages[NODE]
         updates = [noise_like(sent.adapter.tensors(sent.task.trains), seed=10 * number + k) for k in range(clients)]
         rounds.append(_round(recipe, sent, updates[0]))
         trained = [

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from client.site import Site
 from fedlora.adapters.shape import require_ranks
 from fedlora.config import Recipe, TrainSettings
 from fedlora.config.compute import OWN, ComputeSettings
@@ -190,10 +192,14 @@ def federate(
         run_on_ray(server, recipe, names, folder, simulation.compute)
     else:
         hostile = attackers(recipe, names, simulation.loaded_model.template)
-        honest = [site_of(simulation.data, name, folder, simulation.compute) for name in names]
-        sites = [corrupted(site, hostile, classes=len(simulation.data.labels)) for site in honest]
-        client = app_of(lambda context: sites[int(context.node_config["partition-id"])], hostile)
-        run_apps(server, LocalGrid(client, nodes=len(sites), run_config={}, faults=how.faults), {})
+
+        @cache
+        def site(index: int) -> Site:  # made when it is first asked
+            honest = site_of(simulation.data, names[index], folder, simulation.compute)
+            return corrupted(honest, hostile, classes=len(simulation.data.labels))
+
+        client = app_of(lambda context: site(int(context.node_config["partition-id"])), hostile)
+        run_apps(server, LocalGrid(client, nodes=len(names), run_config={}, faults=how.faults), {})
     if not finished:
         raise RuntimeError("Flower's runtime ended without a result; see its log above.")
     progress = finished[0]

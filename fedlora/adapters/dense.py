@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from torch import nn
 
 MARK = "_fedlora_dense"
 ZERO = "_fedlora_zero"
+PLACES = "_fedlora_places"
 
 
 def mark_dense(model: nn.Module, names: Collection[str]) -> None:
@@ -30,7 +31,20 @@ def zero_modules(model: nn.Module) -> frozenset[str]:
 
 def dense_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Marked modules by path."""
-    return ((path, module) for path, module in model.named_modules() if getattr(module, MARK, False))
+    return ((path, module) for path, module in places(model) if getattr(module, MARK, False))
+
+
+def keep_places(model: nn.Module, also: Callable[[nn.Module], bool]) -> None:
+    """Remember where the dense modules are, and those that `also` picks: of a model whose modules stay as they are from
+    now on. A walk through all of them costs half a millisecond, and a client's round took ten."""
+    kept = [(path, module) for path, module in model.named_modules() if getattr(module, MARK, False) or also(module)]
+    model.__dict__[PLACES] = kept  # not by setattr: they are no modules of the model a second time
+
+
+def places(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    """What `keep_places` has found; all modules where it was not called."""
+    kept: list[tuple[str, nn.Module]] | None = model.__dict__.get(PLACES)
+    return model.named_modules() if kept is None else kept
 
 
 def dense_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -11,7 +11,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from fedlora.adapters.dense import dense_modules
+from fedlora.adapters.dense import PLACES, dense_modules, keep_places, places
 from fedlora.adapters.unfit import bare_attention, fused_experts, read_by_a_scan
 from fedlora.config import AdapterSettings
 from fedlora.settings import SettingsError, nearest
@@ -56,6 +56,7 @@ def inject(model: nn.Module, settings: AdapterSettings) -> None:
     What trains is in float32 or, in a float64 base, in float64.
     """
     model.requires_grad_(False)
+    model.__dict__.pop(PLACES, None)
     names = target_names(model, settings)
     if settings.targets == "all-linear":
         say_what_is_left_out(model)
@@ -79,6 +80,11 @@ def inject(model: nn.Module, settings: AdapterSettings) -> None:
             layer.lora_B[ADAPTER] = CoredB(layer.lora_B[ADAPTER])
 
 
+def settle(model: nn.Module) -> None:
+    """From now on the modules of `model` stay as they are: what is looked for among them is found at once."""
+    keep_places(model, lambda module: isinstance(module, LoraLayer))
+
+
 def say_what_is_left_out(model: nn.Module) -> None:
     """What `all-linear` promises and no adapter fits."""
     if fused := fused_experts(model):
@@ -95,7 +101,7 @@ def say_what_is_left_out(model: nn.Module) -> None:
 
 def adapted_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
     """Every adapted module with its path in the un-adapted model."""
-    for name, module in model.named_modules():
+    for name, module in places(model):
         if isinstance(module, LoraLayer):
             yield name, module
 

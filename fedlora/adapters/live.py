@@ -76,8 +76,9 @@ def parameters_of(model: nn.Module, factors: Iterable[Factor]) -> dict[str, nn.P
 
 
 def _weights(layer: LoraLayer) -> dict[Factor, nn.Parameter]:
-    factors = (Factor.A, Factor.B, Factor.R) if isinstance(layer.lora_B[ADAPTER], CoredB) else (Factor.A, Factor.B)
-    return {factor: cast(nn.Parameter, _linear(layer, factor).weight) for factor in factors}
+    down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+    found = {Factor.A: down.weight, Factor.B: up.weight}  # a CoredB's weight is its outer's
+    return cast(dict[Factor, nn.Parameter], found | ({Factor.R: up.core.weight} if isinstance(up, CoredB) else {}))
 
 
 def _linear(layer: LoraLayer, factor: Factor) -> nn.Linear:

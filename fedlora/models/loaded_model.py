@@ -8,6 +8,7 @@ from functools import lru_cache
 from torch import nn
 
 from fedlora.adapters import fold, inject, read
+from fedlora.adapters.inject import settle
 from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.lowrank import Product
 from fedlora.models.base import Base, load_base
@@ -22,6 +23,7 @@ class LoadedModel:
         self.named = named_base(settings, fingerprint=base.fingerprint, model=base.model)
         """The base as somebody on another machine finds it."""
         inject(base.model, adapter)
+        settle(base.model)
         self.template = read(base.model)
         """Names and shapes of the whole adapter, whatever ranks the model was last used at."""
         self._folded: tuple[str, int] | None = None

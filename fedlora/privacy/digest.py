@@ -15,4 +15,18 @@ def task_digest(task: Task, state: bytes) -> str:
 
     The same for every version (`fedlora.protocol.versions`).
     """
-    return hashlib.sha256(canonical(agreed(task)) + b"\0" + state).hexdigest()
+    return hashlib.sha256(_settings_of(task) + b"\0" + state).hexdigest()
+
+
+_last: tuple[Task, bytes] | None = None
+"""The newest task's settings: a coordinator and the clients of one process ask for the same object again and again."""
+
+
+def _settings_of(task: Task) -> bytes:
+    global _last
+    known = _last
+    if known is not None and known[0] is task:
+        return known[1]
+    settings: bytes = canonical(agreed(task))
+    _last = (task, settings)
+    return settings

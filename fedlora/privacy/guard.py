@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from fedlora.privacy.noise import SecureSource, SeededSource, Source
 from fedlora.privacy.policy import Policy, require_allowed, require_loaded_base
 from fedlora.privacy.receipt import Receipt, signed_text
 from fedlora.privacy.refusal import Code, Refusal
-from fedlora.privacy.signing import PrivateKey
+from fedlora.privacy.signing import PrivateKey, load_or_create_key
 from fedlora.privacy.spending import Spending, charged_events, order_of
 from fedlora.privacy.terms import adapted, mechanism_for, target_of
 from fedlora.protocol.task import Task
@@ -91,11 +92,16 @@ class AnsweredMeanwhile(Exception):  # noqa: N818  # nothing is wrong: here is t
 class Guard:
     """One dataset at one site. See the top of this file."""
 
-    def __init__(self, site: Path, *, client: str, dataset: str, policy: Policy, key: PrivateKey) -> None:
+    def __init__(self, site: Path, *, client: str, dataset: str, policy: Policy, key: PrivateKey | Path) -> None:
+        """`key`: a path is read, or made, when a private task first needs it: one without privacy signs nothing."""
         self._files = LedgerFiles(site, dataset)
         self._client = client
         self._policy = policy
-        self._key = key
+        self._given_key = key
+
+    @cached_property
+    def _key(self) -> PrivateKey:
+        return load_or_create_key(self._given_key) if isinstance(self._given_key, Path) else self._given_key
 
     def require_allowed(self, task: Task) -> None:
         """Refuse what the policy forbids, budgets aside; cheap, and needs neither model nor data."""

@@ -118,8 +118,9 @@ class Ledger:
     def anchor(self) -> None:
         """Write the anchor: the signed length and last digest of the ledger."""
         statement = _statement(self._files.dataset, len(self.entries), self._head)
-        signed = {**statement, "signature": sign(self._key, canonical(statement))}
-        write_atomically(self._files.anchor, canonical(signed))
+        content = canonical({**statement, "signature": sign(self._key, canonical(statement))})
+        write_atomically(self._files.anchor, content)
+        _ANCHORED[self._files.anchor] = (self._head, content)
 
 
 @contextmanager
@@ -139,9 +140,19 @@ def exclusive_ledger(files: LedgerFiles, key: PrivateKey) -> Iterator[Ledger]:
         if chain.torn_bytes:
             os.truncate(files.ledger, chain.sound_bytes)
             ledger.append({"kind": "repaired", "torn_bytes": chain.torn_bytes})
-        elif chain.entries:
+        elif chain.entries and not _is_anchored_here(files, chain):
             ledger.anchor()  # a crash may have come between the last line and its anchor
         yield ledger
+
+
+_ANCHORED: dict[Path, tuple[str, bytes]] = {}
+"""What this process has anchored last, and knows to be on the disk: the last line's digest, the anchor's bytes."""
+
+
+def _is_anchored_here(files: LedgerFiles, chain: Chain) -> bool:
+    """Whether this process has anchored the very last line, and the anchor is byte for byte as it wrote it."""
+    head, written = _ANCHORED.get(files.anchor, ("", b""))
+    return head == chain.head and files.anchor.exists() and files.anchor.read_bytes() == written
 
 
 @contextmanager

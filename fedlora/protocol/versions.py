@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -76,8 +77,8 @@ def sparse_json(model: BaseModel, *, known: int) -> str:
 def ignorable(model: BaseModel) -> list[str]:
     """Dotted names of what is written of `model` and may be left out by whoever does not know it."""
     found: list[str] = []
-    for name, field in type(model).model_fields.items():
-        value, since = getattr(model, name), _since(field.metadata)
+    for name, since in _fields(type(model)):
+        value = getattr(model, name)
         if since is not None and since.ignorable and value != _default(type(model), name):
             found.append(name)
         elif isinstance(value, BaseModel):
@@ -112,8 +113,8 @@ def received(kind: type[S], values: Any, *, spoken: int, may_ignore: Collection[
 def _left_out(model: BaseModel, known: int | None = None) -> dict[str, Any]:
     """What `exclude` of pydantic takes: what is at its default or, for somebody who speaks `known`, later than that."""
     found: dict[str, Any] = {}
-    for name, field in type(model).model_fields.items():
-        value, since = getattr(model, name), _since(field.metadata)
+    for name, since in _fields(type(model)):
+        value = getattr(model, name)
         later = since is not None and known is not None and since.protocol > known
         if later or (since is not None and value == _default(type(model), name)):
             found[name] = True
@@ -123,6 +124,12 @@ def _left_out(model: BaseModel, known: int | None = None) -> dict[str, Any]:
             inside = {key: _left_out(item, known) for key, item in value.items() if isinstance(item, BaseModel)}
             found |= {name: inner} if (inner := {key: out for key, out in inside.items() if out}) else {}
     return found
+
+
+@cache
+def _fields(kind: type[BaseModel]) -> tuple[tuple[str, Since | None], ...]:
+    """Every field, and since when it is there; None: always."""
+    return tuple((name, _since(field.metadata)) for name, field in kind.model_fields.items())
 
 
 def _since(metadata: list[Any]) -> Since | None:

@@ -60,7 +60,7 @@ def as_set(tensors: Tensors, codec: CodecName, settings: WireSettings) -> Choice
 
 def packing_of(choice: Choice, update: Tensors, sent: Tensors) -> Packing:
     """The report, with rounded numbers because they travel."""
-    size = norm(update)
+    size = 0.0 if sent is update else norm(update)  # what arrives as it was has no error
     error = norm(subtract(update, sent)) / size if size else 0.0
     return Packing(
         codec=choice.codec,

@@ -31,7 +31,7 @@ from fedlora.wire.indices import IndexCodeError, code_bytes, decode_indices, enc
 from fedlora.wire.kernels import Floats, Places, kernels
 from fedlora.wire.packing import CodecName
 from fedlora.wire.topk import top_k
-from fedlora.wire.values import SPARSE, ValueCodeError, decode_values, encode_values, value_bytes
+from fedlora.wire.values import DTYPES, SPARSE, ValueCodeError, decode_values, encode_values, value_bytes
 
 FORMAT = 1
 CHUNK = 1 << 18
@@ -190,14 +190,29 @@ def encode(
         codec=CODECS[codec], residual_ranks=header.residual_ranks,
     )  # fmt: skip
     try:
-        for name, tensor in tensors.items():
-            share = density[name] if isinstance(density, Mapping) else density
-            body.chunks.extend(chunks_of(tensor.detach().float().flatten(), codec, share, omit_zeros))
+        if density == 1.0 and codec in DTYPES and not omit_zeros and tensors:
+            body.chunks.extend(whole_chunks(tensors, codec))
+        else:
+            for name, tensor in tensors.items():
+                share = density[name] if isinstance(density, Mapping) else density
+                body.chunks.extend(chunks_of(tensor.detach().float().flatten(), codec, share, omit_zeros))
     except ValueCodeError:
         raise WireError("not-finite") from None
     packed = body.SerializeToString(deterministic=True)
     digest = hashlib.sha256(packed).digest()
     return pb.Envelope(body=packed, sha256=digest, signature=sign(digest) if sign else b"").SerializeToString()
+
+
+def whole_chunks(tensors: Tensors, codec: CodecName) -> Iterator[pb.Chunk]:
+    """What `chunks_of` gives for all tensors, one after the other, where every value is sent as a float: coded in one
+    piece, which is cut. A message of many small tensors takes a tenth of the time."""
+    flat = torch.cat([tensor.detach().float().flatten() for tensor in tensors.values()])
+    code, width = encode_values(flat, codec), DTYPES[codec].itemsize
+    at = 0
+    for n in Schema.of(tensors).chunk_sizes():
+        payload = code[at : at + width * n]
+        at += width * n
+        yield pb.Chunk(k=n, crc32=zlib.crc32(payload), payload=payload)
 
 
 def chunks_of(values: Tensor, codec: CodecName, density: float, omit_zeros: bool) -> Iterator[pb.Chunk]:
@@ -285,6 +300,30 @@ def check_lengths(body: pb.Body, schema: Schema, codec: CodecName) -> None:
 
 
 def unpack(body: pb.Body, schema: Schema, codec: CodecName) -> Iterator[Part]:
+    if (
+        codec in DTYPES
+        and body.chunks
+        and all(c.k == n for c, n in zip(body.chunks, schema.chunk_sizes(), strict=True))
+    ):
+        return unpack_whole(body, schema, codec)
+    return unpack_each(body, schema, codec)
+
+
+def unpack_whole(body: pb.Body, schema: Schema, codec: CodecName) -> Iterator[Part]:
+    """What `unpack_each` gives where every value was sent as a float: decoded in one piece, which is cut."""
+    try:
+        values = decode_values(b"".join(chunk.payload for chunk in body.chunks), codec, sum(schema.sizes())).numpy()
+    except ValueCodeError:
+        raise WireError("bad-values") from None
+    at = 0
+    for name, size in zip(schema.shapes, schema.sizes(), strict=True):
+        for start in range(0, size, CHUNK):
+            n = min(CHUNK, size - start)
+            yield Part(name, start, n, None, values[at : at + n])
+            at += n
+
+
+def unpack_each(body: pb.Body, schema: Schema, codec: CodecName) -> Iterator[Part]:
     chunks = iter(body.chunks)
     for name, size in zip(schema.shapes, schema.sizes(), strict=True):
         for start in range(0, size, CHUNK):

@@ -10,10 +10,8 @@ from functools import partial
 from flwr.app import Message
 
 from fedlora.config import Recipe
-from fedlora.privacy.digest import task_digest
 from fedlora.privacy.receipt import Receipt, ReceiptError, require_receipt, signature_in
 from fedlora.protocol.task import Report, Task
-from fedlora.protocol.versions import recorded_json
 from fedlora.tasks.registry import task_named
 from fedlora.updates import Adapter, Update
 from fedlora.wire.message import Expected, Schema, WireError, decode
@@ -64,7 +62,6 @@ class ReplyValidator:
         self._watch = watch
         self._known = known
         self._run = next(iter(sent.values())).task.run if sent else ""
-        self._bytes_down = {node: len(item.blob) + len(recorded_json(item.task)) for node, item in sent.items()}
         self._meter = meter
         self._meter.begin_round()
         self._nodes: dict[str, int] = {}
@@ -126,18 +123,18 @@ class ReplyValidator:
         """Everyone who was asked, by node id; who has not answered by now is late."""
         for node in self._sent.keys() - self._records.keys():
             self._records[node] = ClientRecord(
-                self._name(node), node, "late", "no-answer", bytes_down=self._bytes_down[node]
+                self._name(node), node, "late", "no-answer", bytes_down=self._sent[node].bytes_down
             )
         return tuple(self._records[node] for node in sorted(self._records))
 
     def _refuse(self, node: int, code: str, size: int) -> None:
         """An answer over a quota: counted, not looked at."""
         self._records[node] = ClientRecord(
-            self._name(node), node, "failed", code, bytes_up=size, bytes_down=self._bytes_down[node]
+            self._name(node), node, "failed", code, bytes_up=size, bytes_down=self._sent[node].bytes_down
         )
 
     def _one(self, node: int, message: Message) -> Update | None:
-        down = self._bytes_down[node]
+        down = self._sent[node].bytes_down
         try:
             reply = read_reply(message, round_number=self.number, max_examples=self._recipe.rounds.max_examples)
             if self._known.site_of is not None and reply.report.client != self._known.site_of(node):
@@ -193,9 +190,8 @@ class ReplyValidator:
         """What the site says it charged; ReceiptError where a private run's update has none that fits."""
         if not self._recipe.privacy.enabled:
             return None
-        asked = task_digest(sent.task, sent.blob)
         receipt = require_receipt(
-            report.receipt, client=report.client, run=self._run, round_number=self.number, task=asked
+            report.receipt, client=report.client, run=self._run, round_number=self.number, task=sent.digest
         )
         held = self._known.receipts.get((receipt.client, receipt.dataset))
         require_continues(receipt, signature_in(report.receipt), held)
@@ -210,7 +206,7 @@ class ReplyValidator:
     def _decode(self, node: int, reply: Reply) -> Adapter:
         """The adapter after local training: what was sent down plus the decoded delta."""
         sent = self._sent[node]
-        base = sent.adapter.tensors(sent.task.trains)
+        base = sent.base
         assert reply.blob is not None  # read_reply: an update that was trained has one
         verify = None if self._known.verify is None else partial(self._known.verify, node)
         message = decode(

@@ -43,11 +43,15 @@ class Reply:
 
 def task_message(task: Task, blob: bytes, *, node: int, message_type: str) -> Message:
     """The message for one client."""
+    return Message(task_content(task, blob), dst_node_id=node, message_type=message_type)
+
+
+def task_content(task: Task, blob: bytes) -> RecordDict:
+    """What a client is sent."""
     record = ConfigRecord({JSON_KEY: recorded_json(task), PROTOCOL_KEY: PROTOCOL})
     if skippable := ignorable(task):
         record[IGNORABLE_KEY] = skippable
-    content = RecordDict({TASK_RECORD: record, BLOB_RECORD: ArrayRecord({BLOB_KEY: packed(blob)})})
-    return Message(content, dst_node_id=node, message_type=message_type)
+    return RecordDict({TASK_RECORD: record, BLOB_RECORD: ArrayRecord({BLOB_KEY: packed(blob)})})
 
 
 def read_reply(message: Message, *, round_number: int, max_examples: int) -> Reply:

@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from flwr.app import RecordDict
+from torch import Tensor
 
 from fedlora.config import Recipe
 from fedlora.privacy.digest import task_digest
 from fedlora.protocol.task import Task
+from fedlora.protocol.versions import recorded_json
 from fedlora.updates import Adapter, Factor
 from fedlora.wire.changes import packed_changes
 from fedlora.wire.message import state_hash
 from fedlora.wire.state import decoded_adapter, encode_state
 from server.record.checkpoint import Progress
 from server.record.downlink import Downlink, advanced
+from server.replies.messages import task_content
 from server.requests.planner import Ranks, shares
 from strategies.base import Payload, Recipient, Strategy
 
@@ -35,11 +39,11 @@ class RunConstants:
     """What sites are to multiply their calibrated noise by in this round, under privacy.adapt."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainRequest:
-    """One client's message before it is a Flower message, and what its answer will be relative to."""
+    """A message before it is a Flower message, and what the answers to it will be relative to: one for all clients that
+    are sent the same."""
 
-    node: int
     task: Task
     blob: bytes
     adapter: Adapter
@@ -52,13 +56,28 @@ class TrainRequest:
         """Names the task with its state: the same delivery again has the same."""
         return task_digest(self.task, self.blob)
 
+    @cached_property
+    def content(self) -> RecordDict:
+        """What travels. Messages to several nodes share it."""
+        return task_content(self.task, self.blob)
+
+    @cached_property
+    def bytes_down(self) -> int:
+        """Of the blob and the JSON beside it."""
+        return len(self.blob) + len(recorded_json(self.task))
+
+    @cached_property
+    def base(self) -> dict[str, Tensor]:
+        """The tensors that train, as the coordinator has them."""
+        return self.adapter.tensors(self.task.trains)
+
 
 def outgoing(
     recipe: Recipe, brief: RunConstants, strategy: Strategy, progress: Progress, *, nodes: Sequence[int], number: int
-) -> tuple[list[TrainRequest], Downlink | None]:
-    """One message a node, and what sites hold when they have it, under `wire.download: changes`.
+) -> tuple[dict[int, TrainRequest], Downlink | None]:
+    """Every node's message, and what sites hold when they have it, under `wire.download: changes`.
 
-    Nodes that hold the same get the same bytes, encoded once.
+    Nodes that hold the same get the same bytes, encoded once; those that are told the same share one request.
     """
     trains, keeps = trained_in(number, recipe, strategy)
     recipe = without_feedback(recipe) if strategy.traits.redraws else recipe
@@ -66,7 +85,8 @@ def outgoing(
     downlink = next_downlink(recipe, strategy, progress, number) if changes else None
     packed: dict[object, EncodedState] = {}
     common = common_task(recipe, brief, progress, number=number, trains=trains, keeps=keeps)
-    messages = []
+    requests: dict[object, TrainRequest] = {}
+    messages: dict[int, TrainRequest] = {}
     for node in nodes:
         held, ranks = progress.held_versions.get(node), brief.ranks(node)
         same = (held, None if ranks is None else tuple(sorted(ranks.items())), progress.held_rounds.get(node))
@@ -74,15 +94,13 @@ def outgoing(
             recipient = Recipient(str(node), held, shares(recipe.adapter, ranks))
             payload = strategy.broadcast(progress.state, recipient)
             packed[same] = pack(recipe, payload, progress, downlink, node=node, number=number)
-        ready = packed[same]
-        own = {
-            "ranks": ranks,
-            "residual_since": ready.residual_since,
-            "changes": ready.changes,
-            "used_round": progress.used_rounds.get(node, 0),
-        }
-        task = common.model_copy(update=own)
-        messages.append(TrainRequest(node, task, ready.blob, ready.adapter, ready.base_hash))
+        told = (same, used := progress.used_rounds.get(node, 0))
+        if told not in requests:
+            ready = packed[same]
+            own = {"residual_since": ready.residual_since, "changes": ready.changes}
+            task = common.model_copy(update={"ranks": ranks, "used_round": used, **own})
+            requests[told] = TrainRequest(task, ready.blob, ready.adapter, ready.base_hash)
+        messages[node] = requests[told]
     return messages, downlink
 
 

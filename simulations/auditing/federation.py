@@ -109,7 +109,8 @@ class Federation:
             nodes=[FIRST_NODE + 1],
             number=self.rounds.progress.round + 1,
         )
-        return sent[0].task, sent[0].blob
+        (one,) = sent.values()
+        return one.task, one.blob
 
 
 def federate_alone(recipe: Recipe, labels: tuple[str, ...], site: ClientSettings, folder: Path) -> Federation:

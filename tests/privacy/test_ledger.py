@@ -377,3 +377,35 @@ def test_the_file_is_one_json_object_a_line(files, key):
     write(files, key, 1)
     (line,) = files.ledger.read_text().splitlines()
     assert set(json.loads(line)) == {"sequence", "previous", "digest", "kind", "number", "dataset", "time"}
+
+
+def test_an_anchor_that_this_process_wrote_is_not_written_again_and_any_other_is(files, key, monkeypatch):
+    write(files, key, 2)
+    written = []
+    real = ledger_module.write_atomically
+    monkeypatch.setattr(
+        ledger_module, "write_atomically", lambda path, content: (written.append(path), real(path, content))
+    )
+    with exclusive_ledger(files, key):
+        pass
+    assert written == []
+    monkeypatch.setattr(ledger_module, "_ANCHORED", {})  # as another process has it
+    with exclusive_ledger(files, key):
+        pass
+    assert written == [files.anchor]
+
+
+def test_a_line_whose_anchor_failed_is_anchored_before_the_next(files, key, monkeypatch):
+    def full(path: Path, content: bytes) -> None:
+        raise OSError("full")
+
+    write(files, key, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_module, "write_atomically", full)
+        with pytest.raises(OSError, match="full"):
+            write(files, key, 1)
+    before = files.anchor.read_bytes()
+    with exclusive_ledger(files, key) as ledger:
+        assert files.anchor.read_bytes() != before
+        assert len(ledger.entries) == 2
+    assert problem(files, key) is None

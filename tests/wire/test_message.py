@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import get_args
 
@@ -18,7 +19,21 @@ from fedlora.lowrank import Product
 from fedlora.privacy.signing import load_or_create_key
 from fedlora.updates import Adapter, LowRank, add
 from fedlora.wire import update_pb2 as pb
-from fedlora.wire.message import CHUNK, Expected, Header, Schema, WireError, decode, encode, largest_bytes, state_hash
+from fedlora.wire.message import (
+    CHUNK,
+    Expected,
+    Header,
+    Schema,
+    WireError,
+    chunks_of,
+    decode,
+    encode,
+    largest_bytes,
+    state_hash,
+    unpack_each,
+    unpack_whole,
+    whole_chunks,
+)
 from fedlora.wire.packing import CodecName
 from fedlora.wire.state import decode_state, encode_state
 
@@ -295,3 +310,31 @@ def test_the_generated_code_is_that_of_the_proto_file(tmp_path):
     )  # fmt: skip
     for name in ("update_pb2.py", "update_pb2.pyi"):
         assert (tmp_path / "fedlora/wire" / name).read_text() == (ROOT / "fedlora/wire" / name).read_text()
+
+
+@pytest.mark.parametrize("codec", ["fp32", "fp16", "bf16"])
+def test_a_whole_message_in_one_piece_is_what_tensor_after_tensor_gives(codec):
+    given_tensors = tensors()
+    slow = [chunk for t in given_tensors.values() for chunk in chunks_of(t.flatten(), codec, 1.0, False)]
+    assert list(whole_chunks(given_tensors, codec)) == slow
+    body, schema = pb.Body(chunks=slow), Schema.of(given_tensors)
+    for fast, part in zip(unpack_whole(body, schema, codec), unpack_each(body, schema, codec), strict=True):
+        assert (fast.name, fast.start, fast.n, fast.indices) == (part.name, part.start, part.n, None)
+        assert fast.values.tobytes() == part.values.tobytes()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_whole_message_has_no_value_that_is_not_finite(bad):
+    given_tensors = tensors()
+    given_tensors["b.B"][2, 1] = bad
+    with pytest.raises(WireError, match="not-finite"):
+        encode(given_tensors, HEADER)
+    good = encode(tensors(), HEADER)
+
+    def spoil(body: pb.Body) -> None:
+        values = torch.frombuffer(bytearray(body.chunks[1].payload), dtype=torch.float32).clone()
+        values[7] = bad
+        body.chunks[1].payload = values.numpy().tobytes()
+        body.chunks[1].crc32 = zlib.crc32(body.chunks[1].payload)
+
+    assert code_of(rebuilt(good, spoil)) == "bad-values"
