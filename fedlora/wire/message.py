@@ -27,14 +27,13 @@ from torch import Tensor
 
 from fedlora.updates import Tensors
 from fedlora.wire import update_pb2 as pb
-from fedlora.wire.indices import IndexCodeError, code_bytes, decode_indices, encode_indices
-from fedlora.wire.kernels import Floats, Places, kernels
+from fedlora.wire.chunks import Part, chunk_sizes, chunks_of, unpack, whole_chunks
+from fedlora.wire.indices import IndexCodeError, code_bytes
+from fedlora.wire.kernels import Floats, kernels
 from fedlora.wire.packing import CodecName
-from fedlora.wire.topk import top_k
-from fedlora.wire.values import DTYPES, SPARSE, ValueCodeError, decode_values, encode_values, value_bytes
+from fedlora.wire.values import DTYPES, SPARSE, ValueCodeError, value_bytes
 
 FORMAT = 1
-CHUNK = 1 << 18
 ENVELOPE, CHUNK_FRAME = 1 << 16, 64  # bytes, generous: the header with every name in it; lengths, k and checksum
 CODECS: dict[CodecName, pb.Codec] = {
     "fp32": pb.FP32, "fp16": pb.FP16, "bf16": pb.BF16, "int8": pb.INT8, "int4": pb.INT4, "sign": pb.SIGN,
@@ -67,15 +66,8 @@ class Schema:
         described = "\n".join(f"{name}:{','.join(map(str, shape))}" for name, shape in self.shapes.items())
         return hashlib.blake2b(described.encode(), digest_size=16).digest()
 
-    def sizes(self) -> Iterator[int]:
-        """Number of values of every tensor."""
-        for shape in self.shapes.values():
-            yield int(torch.Size(shape).numel())
-
     def chunk_sizes(self) -> Iterator[int]:
-        """Chunks of at most 2^18 values, none across two tensors."""
-        for size in self.sizes():
-            yield from (min(CHUNK, size - start) for start in range(0, size, CHUNK))
+        return chunk_sizes(self.shapes)
 
 
 @dataclass(frozen=True)
@@ -101,17 +93,6 @@ class Expected:
     base_hash: bytes = b""
     max_norm: float = float("inf")
     codec: CodecName | None = None
-
-
-@dataclass(frozen=True)
-class Part:
-    """A decoded chunk: `values` belong at `indices` of tensor `name`, flat, counted from `start`; None: at all n."""
-
-    name: str
-    start: int
-    n: int
-    indices: Places | None
-    values: Floats
 
 
 @dataclass(frozen=True)
@@ -203,34 +184,6 @@ def encode(
     return pb.Envelope(body=packed, sha256=digest, signature=sign(digest) if sign else b"").SerializeToString()
 
 
-def whole_chunks(tensors: Tensors, codec: CodecName) -> Iterator[pb.Chunk]:
-    """What `chunks_of` gives for all tensors, one after the other, where every value is sent as a float: coded in one
-    piece, which is cut. A message of many small tensors takes a tenth of the time."""
-    flat = torch.cat([tensor.detach().float().flatten() for tensor in tensors.values()])
-    code, width = encode_values(flat, codec), DTYPES[codec].itemsize
-    at = 0
-    for n in Schema.of(tensors).chunk_sizes():
-        payload = code[at : at + width * n]
-        at += width * n
-        yield pb.Chunk(k=n, crc32=zlib.crc32(payload), payload=payload)
-
-
-def chunks_of(values: Tensor, codec: CodecName, density: float, omit_zeros: bool) -> Iterator[pb.Chunk]:
-    """One tensor's chunks; k of each is whatever share of the tensor's top-k falls into it."""
-    n = values.numel()
-    if n and not all(math.isfinite(bound) for bound in torch.aminmax(values)):  # NaN is its own bound
-        raise ValueCodeError("a value is not finite")
-    k = n if density == 1.0 else max(1, round(density * n))
-    if omit_zeros and (k < n or not bool(torch.any(values))):
-        k = min(k, int(torch.count_nonzero(values)))
-    chosen = top_k(values, k)
-    for start in range(0, n, CHUNK):
-        size = min(CHUNK, n - start)
-        inside = chosen[slice(*np.searchsorted(chosen, (start, start + size)))]
-        payload = encode_indices(inside - start, size) + encode_values(values[torch.from_numpy(inside)], codec)
-        yield pb.Chunk(k=len(inside), crc32=zlib.crc32(payload), payload=payload)
-
-
 def decode(
     blob: bytes, schema: Schema, expected: Expected, *, verify: Callable[[bytes, bytes], bool] | None = None
 ) -> Message:
@@ -243,7 +196,13 @@ def decode(
     header = Header(expected.kind, body.run, body.round, body.client, body.strategy, body.base_hash, ranks)
     codec = NAMES[body.codec]
     check_lengths(body, schema, codec)
-    message = Message(header, codec, schema.shapes, tuple(unpack(body, schema, codec)))
+    try:
+        parts = tuple(unpack(body.chunks, schema.shapes, codec))
+    except IndexCodeError:
+        raise WireError("bad-indices") from None
+    except ValueCodeError:
+        raise WireError("bad-values") from None
+    message = Message(header, codec, schema.shapes, parts)
     if not message.norm <= expected.max_norm:
         raise WireError("norm-out-of-range")
     return message
@@ -297,43 +256,3 @@ def check_lengths(body: pb.Body, schema: Schema, codec: CodecName) -> None:
             raise WireError("wrong-length")
         if zlib.crc32(chunk.payload) != chunk.crc32:
             raise WireError("corrupt")
-
-
-def unpack(body: pb.Body, schema: Schema, codec: CodecName) -> Iterator[Part]:
-    if (
-        codec in DTYPES
-        and body.chunks
-        and all(c.k == n for c, n in zip(body.chunks, schema.chunk_sizes(), strict=True))
-    ):
-        return unpack_whole(body, schema, codec)
-    return unpack_each(body, schema, codec)
-
-
-def unpack_whole(body: pb.Body, schema: Schema, codec: CodecName) -> Iterator[Part]:
-    """What `unpack_each` gives where every value was sent as a float: decoded in one piece, which is cut."""
-    try:
-        values = decode_values(b"".join(chunk.payload for chunk in body.chunks), codec, sum(schema.sizes())).numpy()
-    except ValueCodeError:
-        raise WireError("bad-values") from None
-    at = 0
-    for name, size in zip(schema.shapes, schema.sizes(), strict=True):
-        for start in range(0, size, CHUNK):
-            n = min(CHUNK, size - start)
-            yield Part(name, start, n, None, values[at : at + n])
-            at += n
-
-
-def unpack_each(body: pb.Body, schema: Schema, codec: CodecName) -> Iterator[Part]:
-    chunks = iter(body.chunks)
-    for name, size in zip(schema.shapes, schema.sizes(), strict=True):
-        for start in range(0, size, CHUNK):
-            n, chunk = min(CHUNK, size - start), next(chunks)
-            split, payload = code_bytes(n, chunk.k), memoryview(chunk.payload)  # a slice copies nothing
-            try:
-                indices = None if chunk.k == n else decode_indices(payload[:split], n, chunk.k)
-                values = decode_values(payload[split:], codec, chunk.k)
-            except IndexCodeError:
-                raise WireError("bad-indices") from None
-            except ValueCodeError:
-                raise WireError("bad-values") from None
-            yield Part(name, start, n, indices, values.numpy())

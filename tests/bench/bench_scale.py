@@ -1,6 +1,8 @@
 """What one more client costs: connected to a coordinator, and simulated in one process. Empty messages, real transport.
 
     python -m tests.bench.bench_scale                # 2, 8 and 24 SuperNodes; 10 to 100,000 simulated clients
+    python -m tests.bench.bench_scale --rounds       # only whole rounds of many simulated clients (`many_clients.py`)
+    python -m tests.bench.bench_scale --rounds --against FOLDER     # and the same in another tree, turn by turn
 
 A deployed client costs its coordinator memory and CPU seconds, at rest and per message; both are slopes between the
 fewest and the most SuperNodes, so what a coordinator costs by itself is not in them. CPU seconds are those of the
@@ -9,6 +11,7 @@ coordinator's whole process tree.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -18,6 +21,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -136,6 +140,37 @@ def simulated(nodes: int) -> dict[str, float]:
     return {"nodes": nodes, "made_s": made_s, "mib": mib, "message_s": (time.process_time() - began) / messages}
 
 
+ROUND_CASES = (("1000", "3", "1.0"), ("1000", "3", "1.0", "empty"), ("10000", "3", "0.01"))
+"""Clients, rounds, share that is asked; `empty`: they train nothing."""
+
+
+def print_rounds(trees: Sequence[Path]) -> None:
+    """CPU seconds and peak memory of whole federations, each in a process of its own."""
+    print("| tree | clients | asked | start-up (CPU s) | a round (CPU s) | ms a client asked | peak (MiB) |")
+    print("|---|---|---|---|---|---|---|")
+    for case in ROUND_CASES:
+        for tree in trees:
+            found = federation(case, tree)
+            each = sum(found["rounds"][1:]) / len(found["rounds"][1:])  # the first one loads what all use
+            asked = round(float(case[2]) * found["clients"])
+            what = f"{asked:,}, {'nothing trained' if 'empty' in case else 'one step each'}"
+            print(
+                f"| {tree.name} | {found['clients']:,} | {what} | {found['start-up']:.1f} | {each:.1f} "
+                f"| {1000 * each / asked:.1f} | {found['mib']:.0f} |",
+                flush=True,
+            )
+
+
+def federation(case: Sequence[str], tree: Path) -> dict[str, Any]:
+    script = Path(__file__).with_name("many_clients.py")
+    environment = {**os.environ, **QUIET, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(script), *case], cwd=tree, env=environment, check=True, capture_output=True, text=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def slope(found: Sequence[dict[str, float]], key: str) -> float:
     """What one more client adds, between the fewest and the most."""
     few, most = found[0], found[-1]
@@ -143,7 +178,15 @@ def slope(found: Sequence[dict[str, float]], key: str) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", action="store_true", help="only whole rounds of many simulated clients")
+    parser.add_argument("--against", type=Path, help="another tree, measured in turn")
+    given = parser.parse_args()
     os.environ.update(QUIET)
+    own = Path(__file__).resolve().parents[2]
+    print_rounds([own] if given.against is None else [given.against.resolve(), own])
+    if given.rounds:
+        return
     found = [deployed(nodes) for nodes in NODES]
     print("| SuperNodes | coordinator (MiB) | its CPU at rest | CPU seconds an empty round | seconds an empty round |")
     print("|---|---|---|---|---|")

@@ -32,6 +32,7 @@ from transformers import AutoModel
 
 from client import trainer as client_trainer
 from client.steps.order import shuffled_batches
+from client.work import Steps
 from fedlora.config import Recipe
 from fedlora.models.base import locate
 from fedlora.settings import parse
@@ -62,10 +63,10 @@ def one(clients: int) -> dict[str, float]:
     simulation = prepare(recipe(clients))
     result = {"clients": clients, "start-up CPU s": time.process_time() - started}
     with (
-        mock.patch.object(client_trainer, "evaluate", return_value=None),
+        mock.patch.object(client_trainer, "measured", return_value=None),
         mock.patch("simulations.run.on_held_out", no_test),
     ):
-        with mock.patch.object(client_trainer, "take_steps", return_value=0.0):
+        with mock.patch.object(client_trainer, "take_steps", return_value=Steps(0.0)):
             result["empty round CPU s"] = seconds_of_a_run(simulation, fraction=1.0)
             empty = min(seconds_of_a_run(simulation, fraction=TRAINED / clients) for _ in range(3))
         fraction = TRAINED / clients

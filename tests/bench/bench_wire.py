@@ -29,8 +29,9 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from safetensors.torch import load, save
 from torch import Tensor
 
+from fedlora.wire.chunks import CHUNK
 from fedlora.wire.indices import code_bytes
-from fedlora.wire.message import CHUNK, Expected, Header, Schema, decode, encode
+from fedlora.wire.message import Expected, Header, Schema, decode, encode
 from fedlora.wire.packing import CodecName
 from fedlora.wire.topk import top_k
 

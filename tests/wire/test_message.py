@@ -19,20 +19,16 @@ from fedlora.lowrank import Product
 from fedlora.privacy.signing import load_or_create_key
 from fedlora.updates import Adapter, LowRank, add
 from fedlora.wire import update_pb2 as pb
+from fedlora.wire.chunks import CHUNK, chunks_of, unpack_each, unpack_whole, whole_chunks
 from fedlora.wire.message import (
-    CHUNK,
     Expected,
     Header,
     Schema,
     WireError,
-    chunks_of,
     decode,
     encode,
     largest_bytes,
     state_hash,
-    unpack_each,
-    unpack_whole,
-    whole_chunks,
 )
 from fedlora.wire.packing import CodecName
 from fedlora.wire.state import decode_state, encode_state
@@ -317,8 +313,8 @@ def test_a_whole_message_in_one_piece_is_what_tensor_after_tensor_gives(codec):
     given_tensors = tensors()
     slow = [chunk for t in given_tensors.values() for chunk in chunks_of(t.flatten(), codec, 1.0, False)]
     assert list(whole_chunks(given_tensors, codec)) == slow
-    body, schema = pb.Body(chunks=slow), Schema.of(given_tensors)
-    for fast, part in zip(unpack_whole(body, schema, codec), unpack_each(body, schema, codec), strict=True):
+    shapes = Schema.of(given_tensors).shapes
+    for fast, part in zip(unpack_whole(slow, shapes, codec), unpack_each(slow, shapes, codec), strict=True):
         assert (fast.name, fast.start, fast.n, fast.indices) == (part.name, part.start, part.n, None)
         assert fast.values.tobytes() == part.values.tobytes()
 
