@@ -49,7 +49,6 @@ class Sent:
     message_id: str
     objects: Objects
     node: int
-    fault: Fault | None = None
 
     @property
     def size(self) -> int:
@@ -77,11 +76,12 @@ class LocalGrid(Grid):
         faults: Faults | None = None,
     ) -> None:
         self._client_app = client_app
-        self._faults = faults or (lambda node, message: None)
+        self._faults = faults
         self._nodes = range(FIRST_NODE, FIRST_NODE + nodes)
         self._run_id, self._run_config = run_id, dict(run_config)
         self._contexts: dict[int, Context] = {}
-        self._queue: dict[str, Sent] = {}
+        self._queue: dict[str, tuple[Callable[[], Message], Fault | None]] = {}
+        """What a client has not answered yet: parsed when it does."""
         self._ready: dict[str, tuple[float, list[Message]]] = {}
         self._run = Run.create_empty(run_id)
         self.bytes_up = 0
@@ -143,28 +143,32 @@ class LocalGrid(Grid):
         return replies
 
     def _accept(self, message: Message, known: Objects) -> str:
-        fault = self._faults(message.metadata.dst_node_id, message)
-        sent = _on_the_wire(message, known, fault)
+        sent = _on_the_wire(message, known)
         self.bytes_down += sent.size
+        if self._faults is None:
+            self._queue[sent.message_id] = sent.parsed, None
+            return sent.message_id
+        delivered = sent.parsed()
+        fault = self._faults(sent.node, delivered)
         if fault is None or fault.kind != "drop":
-            self._queue[sent.message_id] = sent
+            self._queue[sent.message_id] = lambda: delivered, fault
         return sent.message_id
 
     def _answer(self, message_id: str) -> None:
         started = time.monotonic()
-        sent = self._queue.pop(message_id)
-        message, fault = sent.parsed(), sent.fault
+        receive, fault = self._queue.pop(message_id)
+        message = receive()
         kind = fault.kind if fault else None
         try:
             if kind == "error":
                 raise RuntimeError("injected fault")
-            reply = self._client_app(message, self._context(sent.node))
+            reply = self._client_app(message, self._context(message.metadata.dst_node_id))
         except Exception as error:  # the contract of flwr-clientapp: an exception is an error reply
             reply = Message(Error(code=CLIENT_APP_RAISED, reason=type(error).__name__), reply_to=message)
         if fault is not None and fault.corrupt is not None:
             fault.corrupt(reply)
         with no_object_id_recompute():
-            answer = _on_the_wire(reply, {}, None)
+            answer = _on_the_wire(reply, {})
         self.bytes_up += answer.size
         received = answer.parsed()
         self._busy_s += time.monotonic() - started
@@ -192,11 +196,11 @@ def run_apps(server_app: ServerApp, grid: LocalGrid, run_config: Mapping[str, st
     server_app(grid, context)
 
 
-def _on_the_wire(message: Message, known: Objects, fault: Fault | None) -> Sent:
+def _on_the_wire(message: Message, known: Objects) -> Sent:
     """Serialised, where `known` has not got it already; what cannot be serialised fails here too."""
     nested = get_all_nested_objects(message)
     for object_id, item in nested.items():
         if object_id not in known:
             known[object_id] = item.deflate()
     objects = {object_id: known[object_id] for object_id in nested}
-    return Sent(str(message.object_id), objects, message.metadata.dst_node_id, fault)
+    return Sent(str(message.object_id), objects, message.metadata.dst_node_id)
