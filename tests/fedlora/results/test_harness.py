@@ -1,5 +1,5 @@
-"""lm-evaluation-harness itself, where it is installed (pip install lm-eval): the documented task, on our adapter and our
-file, comes to our own figures, and our results file has its keys."""
+"""lm-evaluation-harness itself, where it is installed (pip install lm-eval): the documented task, on our adapter and
+our file, comes to our own figures, and our results file has its keys."""
 
 from __future__ import annotations
 
