@@ -22,7 +22,7 @@ from fedlora.data.examples import Examples, encoded
 from fedlora.data.row import labels_in
 from fedlora.deployment.enrolment import require_name
 from fedlora.files import write_atomically
-from fedlora.models.base import load_processor
+from fedlora.models.base import load_processor, other_fingerprints
 from fedlora.models.evaluation import evaluate_examples
 from fedlora.models.loaded_model import LoadedModel, loaded_model
 from fedlora.plugins.gate import open_to
@@ -102,6 +102,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         loaded_model=home,
         folder=folder,
         labels=labels,
+        fingerprints=other_fingerprints(placed.model, labels),
         evaluate=evaluation(placed, home, examples) if examples else None,
         evaluates_before=judge is not None and judge.needs_before,
         watch=lambda event: watch(event, settings),
@@ -177,7 +178,8 @@ def log_event(event: Event) -> None:
                 "client answered",
                 extra={"round": event.round, "client": record.client, "outcome": record.outcome, "code": record.code}
                 | ({} if record.why is None else {"why": record.why})
-                | ({"skipped_steps": record.skipped_steps} if record.skipped_steps else {}),
+                | ({"skipped_steps": record.skipped_steps} if record.skipped_steps else {})
+                | ({} if record.held_as is None else {"base_held_as": record.held_as}),
             )
         case RoundFinished():
             finished = event.record
