@@ -93,6 +93,11 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     judge = examples.task.judge(examples.items, labels) if examples else None
     placed = settings.compute.placed(recipe)
     home = loaded_model(placed.model, placed.adapter, labels)
+    others = other_fingerprints(placed.model, labels)
+    if others:
+        log.warning(
+            "sites may hold the base in other forms than the run", extra={"base": placed.model.load_dtype, **others}
+        )
     asked = questions(rows, placed=placed, loaded_model=home)
     store = open_or_go_without(settings)
     recorder = Recorder(store, name=folder.name, kind="deployment", coordinator=settings.name) if store else None
@@ -102,7 +107,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         loaded_model=home,
         folder=folder,
         labels=labels,
-        fingerprints=other_fingerprints(placed.model, labels),
+        fingerprints=others,
         evaluate=evaluation(placed, home, examples) if examples else None,
         evaluates_before=judge is not None and judge.needs_before,
         watch=lambda event: watch(event, settings),

@@ -10,10 +10,15 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, PretrainedConfig
 
 from client.steps.packing import require_exact_packing
-from client.training import accumulate
+from client.steps.stepper import Pace
+from client.steps.turn import Turn
+from client.training import Protection, accumulate, train_adapter_privately
 from fedlora.adapters import inject, read, set_trainable, write
+from fedlora.adapters.live import parameters_of
 from fedlora.config import AdapterSettings, ModelSettings, TrainSettings
 from fedlora.data.examples import Examples
+from fedlora.privacy.mechanism import Mechanism
+from fedlora.privacy.noise import SeededSource
 from fedlora.settings import SettingsError
 from fedlora.tasks.answers import hidden_of, item_of
 from fedlora.tasks.base import IGNORED
@@ -120,6 +125,18 @@ def test_positions_begin_anew_with_every_text_and_padding_is_one_by_itself():
     assert batch["position_ids"].tolist() == [[*range(12), 0], [*range(9), *range(4)]]
     assert batch["examples"].tolist() == [[2] * 12 + [0], [0] * 9 + [1] * 4]
     assert (batch["labels"][0, 12:] == IGNORED).all()
+
+
+def test_a_private_step_never_packs_whatever_a_task_says(monkeypatch):
+    monkeypatch.delattr(Examples, "packed")
+    model = adapted(CONFIGS["llama"])
+    set_trainable(model, (Factor.A, Factor.B))
+    mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=1.0, steps=1, expected_batch=7.0)
+    pace = Pace(Turn(seed=0, client="a", number=1, rounds=1), frozenset(), {})
+    train = TrainSettings(optimizer="sgd", packing=True)
+    live, protection = parameters_of(model, (Factor.A, Factor.B)), Protection(mechanism, SeededSource(0))
+    steps = train_adapter_privately(model, live, texts(), train, on=ON, protection=protection, pace=pace)
+    assert steps.loss is not None
 
 
 def test_a_run_with_packing_is_the_run_without(tmp_path):
