@@ -8,7 +8,6 @@ keys and their types are those of `lm_eval/result_schema.py`, version 0.4.13.
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from typing import Any
@@ -18,7 +17,6 @@ from fedlora.protocol.software import versions
 from fedlora.results.judging.evaluation import Evaluated
 from fedlora.results.judging.figures import Figure
 from fedlora.results.opened import Opened
-from fedlora.tasks.metric import LOSS
 
 FILTER = "none"
 VERSION = 1.0
@@ -30,8 +28,6 @@ def harness(opened: Opened, found: Evaluated, *, name: str) -> dict[str, Any]:
     task = re.sub(r"\W+", "_", name) or "rows"
     better = {metric.name: metric.larger_is_better for metric in found.metrics}
     known = dict(found.figures)
-    if found.compare_by == LOSS and "perplexity" not in known:
-        known["perplexity"], better["perplexity"] = perplexity(known[LOSS.name]), False
     base = opened.source.about.base
     whole = found.rows + sum(found.left_out.values())
     arguments = f"pretrained={base.place},peft={opened.source.name},{held_as(base.load_dtype)}"
@@ -73,9 +69,3 @@ def keys(name: str, found: Figure) -> list[tuple[str, Any]]:
     """A figure's two entries; the harness writes N/A where there is no error."""
     error = "N/A" if found.error is None else found.error
     return [(f"{name},{FILTER}", found.value), (f"{name}_stderr,{FILTER}", error)]
-
-
-def perplexity(loss: Figure) -> Figure:
-    """exp(loss); its error to first order."""
-    value = math.exp(loss.value)
-    return Figure(value, None if loss.error is None else value * loss.error, loss.rows)
