@@ -48,6 +48,10 @@ class ComputeSettings(Settings):
     microbatch: int | None = Field(None, ge=1)
     """Most examples in memory at once, in training and in evaluation. The sums are the same up to rounding."""
 
+    clients_per_gpu: int = Field(1, ge=1)
+    """Clients that share a GPU, with `--engine ray`: each process takes this share of it, and has a base model of its
+    own."""
+
     def placed(self, work: C) -> C:
         """`work` as this machine does it: to compute by, never to send, to keep or to identify anything by."""
         names = ("device", "dtype", "load_dtype")

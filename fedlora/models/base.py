@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import nn
 from transformers import AutoConfig, PretrainedConfig
 
 from fedlora.adapters.dense import mark_dense, mark_zero
+from fedlora.adapters.shared import Shared, share_weights
 from fedlora.config import ModelSettings
 from fedlora.config.model import LoadDtype
 from fedlora.models.fingerprint import fingerprint_of, parts_of
@@ -25,6 +27,8 @@ from fedlora.settings import SettingsError
 from fedlora.tasks.base import Processor
 from fedlora.tasks.inputs.positions import TooLongError
 from fedlora.tasks.registry import task_named
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,14 @@ class Base:
     """The token that batches are filled up with; 0 where nothing is padded."""
 
 
-def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
-    """Load the model in evaluation mode on its device; SettingsError with the way out when it is not to be had."""
+def load_base(settings: ModelSettings, labels: tuple[str, ...], *others: Shared) -> Base:
+    """Load the model in evaluation mode on its device; SettingsError with the way out when it is not to be had.
+
+    `others`: models of this process, whose weights it shares if they are the same.
+    """
     task, source, device = task_named(settings.task), locate(settings.id), usable_device(settings.device)
     code = trusted_code(settings.id, source)
+    require_bfloat16(settings, device)
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(source, trust_remote_code=code is not None)
@@ -74,6 +82,7 @@ def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
         settled(model)
     held = "; ".join([*([] if scheme is None else [scheme.said]), *([] if code is None else [f"code {code}"])])
     fingerprint, parts = fingerprint_of(model, described, processor, held=held), parts_of(described, processor)
+    share_weights(model, fingerprint, others, device=device)
     prepare(model.to(device).eval(), settings, outputs=len(labels))
     mark_dense(model, task.dense)
     mark_zero(model, task.zeros)
@@ -184,12 +193,35 @@ def usable_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        usable = device.type != "meta"  # torch's device without memory: it computes shapes, and nothing else
     except (RuntimeError, AssertionError):
+        usable = False
+    if not usable:
         raise SettingsError(
             f"the device {name!r} is not available on this machine; use cpu, or another: --device on the command line, "
             "`device` in client.yaml or server.yaml."
-        ) from None
+        )
     return device
+
+
+def require_bfloat16(settings: ModelSettings, device: torch.device) -> None:
+    """SettingsError for a GPU that would emulate bfloat16, slower than float32: before compute capability 8.0."""
+    if computes_in(settings) != torch.bfloat16 or device.type != "cuda":
+        return
+    with torch.cuda.device(device):
+        emulated = not torch.cuda.is_bf16_supported(including_emulation=False)
+        name = torch.cuda.get_device_name()
+    if emulated:
+        asked = "model.load_dtype" if settings.load_dtype == "bfloat16" else "model.dtype"
+        way_out = (
+            "load_dtype: float32" if settings.load_dtype == "bfloat16" else "dtype: float32 (--dtype, client.yaml)"
+        )
+        raise SettingsError(f"{asked}=bfloat16: {name} ({device}) has no bfloat16 of its own; use {way_out}.")
+    if settings.load_dtype == "float32":
+        log.warning(
+            "model.dtype=bfloat16 over weights in float32: every matrix is converted again in every pass, and its copy "
+            "kept for the backward pass; with model.load_dtype=bfloat16 it is held so once, in half the memory"
+        )
 
 
 def computes_in(settings: ModelSettings) -> torch.dtype:

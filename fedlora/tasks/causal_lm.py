@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from fedlora.data.row import Row
+from fedlora.devices.transfers import read_together
 from fedlora.tasks.answering.token_loss import likeliest, token_nats
 from fedlora.tasks.answers import OverAnswers, head_of, item_of, learned_ids_of, learned_tokens
 from fedlora.tasks.base import IGNORED, Batch, Item, Mean
@@ -84,8 +85,8 @@ def token_figures(model: nn.Module, batch: Batch) -> dict[str, Mean]:
     """Nats a learnt token, and the share of them that are the likeliest."""
     _, next_n, hidden_nd = learned_tokens(model, batch)
     nats_n = token_nats(hidden_nd, *head_of(model), next_n)
-    right = int((likeliest(hidden_nd, *head_of(model)) == next_n).sum())
-    return {"loss": Mean(float(nats_n.sum()), len(next_n)), TOKEN_ACCURACY.name: Mean(right, len(next_n))}
+    loss, right = read_together(nats_n.sum(), (likeliest(hidden_nd, *head_of(model)) == next_n).sum())
+    return {"loss": Mean(loss, len(next_n)), TOKEN_ACCURACY.name: Mean(right, len(next_n))}
 
 
 def learned_ids(row: Row, tokenizer: PreTrainedTokenizerBase, *, longest: int) -> tuple[list[int], list[bool]]:

@@ -25,6 +25,7 @@ from server.record.records import Event
 from server.runs.submissions import completed_rounds
 from server.store.opening import store_beside, store_here
 from simulations.commands.options import (
+    ClientsPerGpu,
     Device,
     Dtype,
     Microbatch,
@@ -63,6 +64,7 @@ def simulate(
     device: Device = None,
     dtype: Dtype = None,
     microbatch: Microbatch = None,
+    clients_per_gpu: ClientsPerGpu = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of a sentence.")] = False,
     quiet: Quiet = False,
@@ -78,7 +80,8 @@ def simulate(
     if engine not in get_args(Engine):
         raise SettingsError(f"--engine {engine!r}: choose one of {', '.join(get_args(Engine))}.")
     store = store_beside(folder)
-    how = Shown(compute_of(device, dtype, microbatch), engine=cast(Engine, engine), store=store, quiet=quiet)
+    compute = compute_of(device, dtype, microbatch, clients_per_gpu)
+    how = Shown(compute, engine=cast(Engine, engine), store=store, quiet=quiet)
     summary = run_on_screen(loaded, folder, how, resume=resume)
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
