@@ -1,7 +1,7 @@
 """How a machine computes: its own matter, whatever recipe and whatever task it computes for.
 
     client.yaml, server.yaml     device, dtype, microbatch
-    a command                    --device, --dtype, --microbatch
+    a command                    --device, --dtype, --microbatch, --together
 
 Guarantee: nothing of it is in a task, a checkpoint or a privacy charge. A run goes on, and a retried task is known,
 on another device and in other pieces.
@@ -44,6 +44,10 @@ class ComputeSettings(Settings):
 
     microbatch: int | None = Field(None, ge=1)
     """Most examples in memory at once, in training and in evaluation. The sums are the same up to rounding."""
+
+    together: bool = False
+    """Whether clients of one process train together, their adapters side by side on one base (`client.together`), where
+    that pays. What each learns is the same up to rounding. A deployed site has one client."""
 
     def placed(self, work: C) -> C:
         """`work` as this machine does it: to compute by, never to send, to keep or to identify anything by."""

@@ -44,7 +44,7 @@ from torch import Tensor, nn
 
 from fedlora.models.memory import make_room
 from fedlora.privacy import hooks, linears
-from fedlora.privacy.ghost_norms import squares, weighted, without
+from fedlora.privacy.ghost_norms import Gradients, squares, weighted, without
 from fedlora.privacy.masks import every_mask_made
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import Source, Stream, poisson_sample, privatise
@@ -52,7 +52,7 @@ from fedlora.privacy.precision import full_float32
 from fedlora.privacy.quiet import require_quiet, without_randomness
 from fedlora.privacy.refusal import Code, Refusal
 from fedlora.privacy.rehearsal import PerSample, examples_are_alone, not_finite, require_whole_batch
-from fedlora.privacy.supported import FrozenWeightsCheck, require_supported
+from fedlora.privacy.supported import FrozenWeightsCheck, require_one_loss_each, require_supported
 from fedlora.processes.memory import ran_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -163,6 +163,9 @@ class PrivateEngine:
         if self._steps == 1:
             self._watch.require_moved()
         self._steps += 1
+        self._take(loss_per_example)
+
+    def _take(self, loss_per_example: LossPerExample) -> None:
         stream = self._source.fresh()
         drawn = poisson_sample(stream, examples=self._examples, rate=self.mechanism.rate)
         self._release(self.clipped_sum(drawn, loss_per_example), stream)
@@ -226,9 +229,12 @@ class PrivateEngine:
         """One norm over all parameters, one factor per example, one weighted sum per parameter; all in full float32."""
         with torch.autocast(self._trained[0].device.type, enabled=False), full_float32():
             factors_n = self._factors(gradients)
-            clipped = {p: weighted(g, factors_n) for p, g in gradients.items()}
+            clipped = {p: self._summed(g, factors_n) for p, g in gradients.items()}
         self.nonfinite_examples += int((factors_n == 0).sum())  # when nothing more can fail, and be tried again
         return clipped
+
+    def _summed(self, gradients: Gradients, factors_n: Tensor) -> Tensor:
+        return weighted(gradients, factors_n)
 
     def _factors(self, gradients: PerSample) -> Tensor:
         """min(1, C / norm) of every example (n,); 0, and its rows in `gradients` too, where the norm is not finite."""
@@ -251,7 +257,7 @@ class PrivateEngine:
         self._backend.begin(len(indices))
         try:
             losses_n = loss_per_example(indices)
-            _require_one_loss_each(losses_n, len(indices))
+            require_one_loss_each(losses_n, len(indices))
             torch.autograd.backward(losses_n, weights_n.to(losses_n))
         finally:
             gradients = self._backend.end()
@@ -261,7 +267,7 @@ class PrivateEngine:
     def _require_complete(self, gradients: PerSample, batch: int) -> None:
         for parameter in self._trained:
             found = gradients.get(parameter)
-            if found is None or tuple(found.shape) != (batch, *parameter.shape):
+            if found is None or tuple(found.shape) != (batch, *self._shape_of_one(parameter)):
                 shape = None if found is None else tuple(found.shape)
                 raise Refusal(
                     Code.UNSUPPORTED_MODEL,
@@ -276,6 +282,9 @@ class PrivateEngine:
                     "part of its gradient cannot be clipped per example; freeze it.",
                 )
 
+    def _shape_of_one(self, parameter: Tensor) -> torch.Size:
+        return parameter.shape
+
     def _examples_are_alone(self, triple: Tensor, loss_per_example: LossPerExample) -> bool:
         """Refuse what couples examples or draws; False when non-finite values hide the answer: then ask again later."""
         backward = lambda indices, weights_n: self._backward(indices, loss_per_example, weights_n)  # noqa: E731
@@ -283,15 +292,6 @@ class PrivateEngine:
 
     def _name(self, parameter: Tensor) -> str:
         return next(name for name, other in self._model.named_parameters() if other is parameter)
-
-
-def _require_one_loss_each(losses_n: Tensor, batch: int) -> None:
-    if tuple(losses_n.shape) != (batch,):
-        raise Refusal(
-            Code.UNSUPPORTED_MODEL,
-            f"the loss has shape {tuple(losses_n.shape)}, expected ({batch},): one loss per example; use "
-            'reduction="none", and for tokens a mean within each example.',
-        )
 
 
 BACKENDS: Mapping[str, Callable[[], PerExampleGradients]] = {

@@ -54,6 +54,16 @@ def require_supported(model: nn.Module, owned: Iterable[nn.Parameter]) -> None:
             )
 
 
+def require_one_loss_each(losses_n: Tensor, batch: int) -> None:
+    """Refuse a loss that adds examples up."""
+    if tuple(losses_n.shape) != (batch,):
+        raise Refusal(
+            Code.UNSUPPORTED_MODEL,
+            f"the loss has shape {tuple(losses_n.shape)}, expected ({batch},): one loss per example; use "
+            'reduction="none", and for tokens a mean within each example.',
+        )
+
+
 class FrozenWeightsCheck:
     """Remembers every parameter, to tell after a step that what trains moved and that what is frozen did not.
 

@@ -30,6 +30,7 @@ from simulations.commands.options import (
     Microbatch,
     Overrides,
     Quiet,
+    TogetherOption,
     Verbose,
     compute_of,
 )
@@ -63,6 +64,7 @@ def simulate(
     device: Device = None,
     dtype: Dtype = None,
     microbatch: Microbatch = None,
+    together: TogetherOption = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of a sentence.")] = False,
     quiet: Quiet = False,
@@ -78,7 +80,9 @@ def simulate(
     if engine not in get_args(Engine):
         raise SettingsError(f"--engine {engine!r}: choose one of {', '.join(get_args(Engine))}.")
     store = store_beside(folder)
-    how = Shown(compute_of(device, dtype, microbatch), engine=cast(Engine, engine), store=store, quiet=quiet)
+    how = Shown(
+        compute_of(device, dtype, microbatch, together=together), engine=cast(Engine, engine), store=store, quiet=quiet
+    )
     summary = run_on_screen(loaded, folder, how, resume=resume)
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
@@ -201,6 +205,7 @@ def compare(
     device: Device = None,
     dtype: Dtype = None,
     microbatch: Microbatch = None,
+    together: TogetherOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -213,7 +218,7 @@ def compare(
     planned = plan(recipes, sweep or [], numbers, overrides or [], out, variant or [])
     console = Console(stderr=True)
     found = [finished(folder) for folder in folders]
-    how = Shown(compute_of(device, dtype, microbatch), store=store_beside(out), quiet=quiet)
+    how = Shown(compute_of(device, dtype, microbatch, together=together), store=store_beside(out), quiet=quiet)
     run = partial(run_on_screen, how=how)
     announce = partial(console.rule, align="left")
     try:

@@ -1,0 +1,97 @@
+"""A group's steps without privacy."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from client.steps.order import batches_of
+from client.steps.turn import Turn
+from client.together.group import Group, GroupStepper
+from client.together.passes import Row, passes
+from client.together.untrained import UntrainedError
+from client.training import finite, largest_microbatch
+from client.work import Steps, Work
+from fedlora.data.examples import Examples
+from fedlora.models.base import autocast
+from fedlora.models.reference import referred
+
+Ended = tuple[Steps, Mapping[str, Tensor]]
+"""A client's steps, and what it has trained."""
+
+
+class Batches:
+    """One client's examples, in the order in which its steps take them."""
+
+    def __init__(self, work: Work, turn: Turn) -> None:
+        """Before models are stacked: what a task takes from the base is of no client."""
+        examples, task = work.parts.train, work.placed
+        self.steps = batches_of(task.train, len(examples), turn)
+        drawn, size = itertools.chain.from_iterable(self.steps), largest_microbatch(task.train)
+        self.examples: Examples = referred(work.home.model, examples, on=task.model, at_once=size, only=drawn)
+        self.loss_nats = self.weight = 0.0
+
+    def rows(self, client: int, step: int) -> list[Row]:
+        """Those of a step: none once the client has taken all of its own."""
+        if step >= len(self.steps):
+            return []
+        indices, length = self.steps[step], self.examples.task.length
+        items = [self.examples.items[index] for index in indices]
+        return [Row(client, item, length(item), 1 / len(indices)) for item in items]
+
+    def count(self, step: int, nats: float) -> None:
+        share = len(self.steps[step]) / len(self.steps[0])
+        self.loss_nats += share * nats
+        self.weight += share
+
+    @property
+    def taken(self) -> Steps:
+        return Steps(self.loss_nats / self.weight)
+
+
+def train_plainly(group: Group, clients: Sequence[Batches]) -> list[Ended]:
+    """What `client.training.train_adapter` makes of each. A client whose own steps are done is read out there: what
+    the optimiser does with its place afterwards is nobody's.
+
+    UntrainedError where a loss or gradient is not finite: each by itself knows what to do.
+    """
+    stack, model = group.stack, group.model
+    most = max(len(client.steps) for client in clients)
+    stepper = GroupStepper(model, stack.trained, group.train, group.pace, steps=most)
+    ended: dict[int, Ended] = {}
+    model.train()
+    for step in range(most):
+        rows = [row for number, client in enumerate(clients) for row in client.rows(number, step)]
+        nats_k = accumulate(group, rows, clients[0].examples)
+        require_finite(nats_k, stack.trained.values())
+        stepper.step(most_norm=group.train.max_grad_norm)
+        for number, client in enumerate(clients):
+            if step < len(client.steps):
+                client.count(step, nats_k[number])
+            if step == len(client.steps) - 1:
+                ended[number] = (client.taken, stack.values(number))
+    return [ended[number] for number in range(len(clients))]
+
+
+def accumulate(group: Group, rows: Sequence[Row], like: Examples) -> list[float]:
+    """Add every client's gradient of its batch's mean loss; returns these losses."""
+    stack, device = group.stack, group.on.device
+    nats_k = torch.zeros(stack.clients, dtype=torch.float64)
+    for part in passes(rows, most=group.most_rows):
+        stack.rows([row.client for row in part])
+        batch = like.task.collate([row.item for row in part], padding=like.padding)
+        with autocast(group.on):
+            losses_n = like.task.losses(group.model, {name: there.to(device) for name, there in batch.items()})
+        weighted_n = losses_n * torch.tensor([row.weight for row in part]).to(losses_n)
+        torch.autograd.backward(weighted_n.sum())
+        nats_k.index_add_(0, stack.owners.of_row_n.cpu(), weighted_n.detach().cpu().double())
+    return [float(nats) for nats in nats_k]
+
+
+def require_finite(nats_k: Sequence[float], parameters: Iterable[nn.Parameter]) -> None:
+    """UntrainedError where a client would skip the step: one optimiser cannot for one of several."""
+    if not finite(sum(nats_k), parameters):
+        raise UntrainedError("a step whose loss or gradient is not finite")
