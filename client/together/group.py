@@ -24,6 +24,8 @@ class Group:
     """Rates and terms: those of any of them."""
     most_rows: int
     """In one pass."""
+    streams: Sequence[torch.Generator] | None = None
+    """What each client's dropout draws from; None where nothing drops out."""
 
     @property
     def model(self) -> nn.Module:

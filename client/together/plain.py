@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from client.steps.order import batches_of
 from client.steps.turn import Turn
+from client.together.draws import DrawnByEach, Place
 from client.together.group import Group, GroupStepper
 from client.together.passes import Row, passes
 from client.together.untrained import UntrainedError
@@ -18,6 +20,7 @@ from client.work import Steps, Work
 from fedlora.data.examples import Examples
 from fedlora.models.base import autocast
 from fedlora.models.reference import referred
+from fedlora.tasks.base import Batch
 
 Ended = tuple[Steps, Mapping[str, Tensor]]
 """A client's steps, and what it has trained."""
@@ -78,17 +81,33 @@ def train_plainly(group: Group, clients: Sequence[Batches]) -> list[Ended]:
 
 def accumulate(group: Group, rows: Sequence[Row], like: Examples) -> list[float]:
     """Add every client's gradient of its batch's mean loss; returns these losses."""
-    stack, device = group.stack, group.on.device
+    stack, streams = group.stack, group.streams
     nats_k = torch.zeros(stack.clients, dtype=torch.float64)
-    for part in passes(rows, most=group.most_rows):
+    for part in passes(rows, most=group.most_rows, device=group.on.device, whole=streams is not None):
         stack.rows([row.client for row in part])
         batch = like.task.collate([row.item for row in part], padding=like.padding)
-        with autocast(group.on):
-            losses_n = like.task.losses(group.model, {name: there.to(device) for name, there in batch.items()})
+        drawing = nullcontext() if streams is None else drawn_by_each(part, batch, streams)
+        with autocast(group.on), drawing:
+            losses_n = like.task.losses(group.model, {name: there.to(group.on.device) for name, there in batch.items()})
         weighted_n = losses_n * torch.tensor([row.weight for row in part]).to(losses_n)
         torch.autograd.backward(weighted_n.sum())
         nats_k.index_add_(0, stack.owners.of_row_n.cpu(), weighted_n.detach().cpu().double())
     return [float(nats) for nats in nats_k]
+
+
+def drawn_by_each(part: Sequence[Row], batch: Batch, streams: Sequence[torch.Generator]) -> DrawnByEach:
+    """Dropout of a pass, whose clients' rows stand side by side; UntrainedError where it is not known how a client's
+    own batch is padded."""
+    length = max(row.length for row in part)
+    told = batch["input_ids"].shape[1] if "input_ids" in batch else min(row.length for row in part)
+    if told != length:
+        raise UntrainedError("the model draws at random, and batches are not padded to their longest example alone")
+    places, first = [], 0
+    for client, own in itertools.groupby(part, key=lambda row: row.client):
+        lengths = [row.length for row in own]
+        places.append(Place(streams[client], slice(first, first + len(lengths)), max(lengths)))
+        first += len(lengths)
+    return DrawnByEach(places, length)
 
 
 def require_finite(nats_k: Sequence[float], parameters: Iterable[nn.Parameter]) -> None:

@@ -29,6 +29,7 @@ from fedlora.adapters.live import parameters_of
 from fedlora.adapters.stacked import UnstackableError, stacked
 from fedlora.models.reference import referred
 from fedlora.processes.memory import ran_out_of_memory
+from fedlora.randomness import seed_of
 from fedlora.updates import Factor
 
 log = logging.getLogger(__name__)
@@ -112,10 +113,16 @@ def train_group(works: Sequence[Work]) -> list[Ended]:
     with torch.random.fork_rng(devices=[]):
         if first.grant.mechanism is None:
             clients = [Batches(work, Turn.of(task, work.site.name)) for work in works]
-            try_together(works, live, own)
+            streams = streams_of(works) if try_together(works, live, own) else None
             with stacked(model, live, own) as stack:
-                return train_plainly(Group(stack, works, pace, most_rows), clients)
+                return train_plainly(Group(stack, works, pace, most_rows, streams), clients)
         size = largest_microbatch(task.train)
         examples = [referred(model, w.parts.train, on=task.model, at_once=size, each=True) for w in works]
         with stacked(model, live, own) as stack:
             return train_privately(Group(stack, works, pace, most_rows), examples)
+
+
+def streams_of(works: Sequence[Work]) -> list[torch.Generator]:
+    """What dropout draws from at each (`client.trainer.take_steps`)."""
+    seeds = [seed_of(w.placed.seed, *Turn.of(w.placed, w.site.name).address, "dropout") for w in works]
+    return [torch.Generator(works[0].placed.model.device).manual_seed(seed) for seed in seeds]

@@ -26,6 +26,10 @@ class UnstackableError(Exception):
     """What trains in this model cannot be there once a client."""
 
 
+class RowsError(Exception):
+    """A layer was given something else than the rows of the pass."""
+
+
 class Owners:
     """Whose row is whose in the pass under way."""
 
@@ -62,7 +66,7 @@ class StackedLinear(nn.Linear):
         owners = self.owners
         n = len(owners.of_row_n)
         if input.dim() < 2 or input.shape[0] != n:
-            raise UnstackableError(f"{self.called} is given {tuple(input.shape)}, whose first axis is not the {n} rows")
+            raise RowsError(f"{self.called} is given {tuple(input.shape)}, whose first axis is not the {n} rows")
         y_nto = torch.bmm(input.reshape(n, -1, input.shape[-1]), owners.rows_of(self.weight).mT)
         if self.bias is not None:
             y_nto = y_nto + owners.rows_of(self.bias).unsqueeze(1)

