@@ -12,7 +12,7 @@ MOST_CLIENTS: Final = 32
 """In a group: each has its adapter, gradient and moments in memory at once."""
 
 MOST_ROWS: Final = 32
-"""In a pass, where the machine does not say less (`microbatch`): from there on a pass costs what its rows cost."""
+"""In a pass, where the machine says nothing (`microbatch`): on a CPU it costs by then little more than its rows do."""
 
 Numbered = tuple[int, Work]
 

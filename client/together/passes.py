@@ -7,15 +7,15 @@ padded than by each client alone. Where the model draws (`client.together.draws`
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from fedlora.tasks.base import Item
 
-FIXED: Final[Mapping[str, int]] = {"cpu": 100}
-"""What a pass costs before its first token, in tokens: measured with MiniLM (tests/bench/bench_together.py). Large
-models cost less of it, and what is lost by a pass too many is that much at most."""
+FIXED: Final[Mapping[str, int]] = {"cpu": 64}
+"""What a pass costs before its first token, in tokens: of MiniLM 40 to 110 on a busy machine, from the table that
+tests/bench/bench_together.py prints. Of a larger model it is less."""
 
 FIXED_ELSEWHERE: Final = 8192
 """Of a GPU it is an estimate, from a thousand launches of 5 µs."""
@@ -37,7 +37,7 @@ def passes(rows: Sequence[Row], *, most: int, device: str = "cpu", whole: bool =
     side, and a pass has more than that only where one client does."""
     by_client = (list(own) for _, own in itertools.groupby(rows, key=lambda row: row.client))
     units = sorted(by_client if whole else ([row] for row in rows), key=longest)
-    fixed = FIXED.get(device, FIXED_ELSEWHERE)
+    fixed = fixed_on(device)
     cost, begins = [0.0], [0]
     for end in range(1, len(units) + 1):
         length, count, best = longest(units[end - 1]), 0, (float("inf"), end)
@@ -53,6 +53,15 @@ def passes(rows: Sequence[Row], *, most: int, device: str = "cpu", whole: bool =
         found.append([row for unit in units[begins[end] : end] for row in unit])
         end = begins[end]
     return found[::-1]
+
+
+def cost_of(parts: Iterable[Sequence[Row]], *, device: str) -> int:
+    """Of a forward and backward pass over each, in tokens."""
+    return sum(fixed_on(device) + len(part) * longest(part) for part in parts)
+
+
+def fixed_on(device: str) -> int:
+    return FIXED.get(device.partition(":")[0], FIXED_ELSEWHERE)
 
 
 def longest(rows: Sequence[Row]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from client.steps.order import batches_of
 from client.steps.turn import Turn
 from client.together.draws import DrawnByEach, Place
 from client.together.group import Group, GroupStepper
-from client.together.passes import Row, passes
+from client.together.passes import Row, cost_of, passes
 from client.together.untrained import UntrainedError
 from client.training import finite, largest_microbatch
 from client.work import Steps, Work
@@ -21,6 +22,9 @@ from fedlora.data.examples import Examples
 from fedlora.models.base import autocast
 from fedlora.models.reference import referred
 from fedlora.tasks.base import Batch
+
+WORTH: Final = 1.1
+"""What clients together must save: less is within what their own weights cost a pass."""
 
 Ended = tuple[Steps, Mapping[str, Tensor]]
 """A client's steps, and what it has trained."""
@@ -77,6 +81,19 @@ def train_plainly(group: Group, clients: Sequence[Batches]) -> list[Ended]:
             if step == len(client.steps) - 1:
                 ended[number] = (client.taken, stack.values(number))
     return [ended[number] for number in range(len(clients))]
+
+
+def require_paying(group: Group, clients: Sequence[Batches]) -> None:
+    """UntrainedError where the first step, in tokens, costs nearly what it costs one by one: of large batches. The rule
+    is a function of lengths, and of no clock: the same run has the same bits again."""
+    alone = [client.rows(number, 0) for number, client in enumerate(clients)]
+    rows = [row for own in alone for row in own]
+    device, whole = group.on.device, group.streams is not None
+    together = passes(rows, most=group.most_rows, device=device, whole=whole)
+    if cost_of(alone, device=device) < WORTH * cost_of(together, device=device):
+        raise UntrainedError(
+            f"with batches of {group.train.batch_size} several in a pass are no faster than each alone"
+        )
 
 
 def accumulate(group: Group, rows: Sequence[Row], like: Examples) -> list[float]:

@@ -17,7 +17,7 @@ import torch
 from client.steps.turn import Turn
 from client.together.group import Group
 from client.together.groups import MOST_ROWS, Numbered, grouped, refused
-from client.together.plain import Batches, Ended, train_plainly
+from client.together.plain import Batches, Ended, require_paying, train_plainly
 from client.together.private import train_privately
 from client.together.trial import found_unfit, try_together
 from client.together.untrained import UntrainedError
@@ -115,7 +115,9 @@ def train_group(works: Sequence[Work]) -> list[Ended]:
             clients = [Batches(work, Turn.of(task, work.site.name)) for work in works]
             streams = streams_of(works) if try_together(works, live, own) else None
             with stacked(model, live, own) as stack:
-                return train_plainly(Group(stack, works, pace, most_rows, streams), clients)
+                group = Group(stack, works, pace, most_rows, streams)
+                require_paying(group, clients)
+                return train_plainly(group, clients)
         size = largest_microbatch(task.train)
         examples = [referred(model, w.parts.train, on=task.model, at_once=size, each=True) for w in works]
         with stacked(model, live, own) as stack:

@@ -79,10 +79,11 @@ def simulate(
     folder = out or Path("runs") / loaded.name
     if engine not in get_args(Engine):
         raise SettingsError(f"--engine {engine!r}: choose one of {', '.join(get_args(Engine))}.")
+    if together and engine == "ray":
+        raise SettingsError("--together trains the clients of one process: remove it, or --engine ray.")
     store = store_beside(folder)
-    how = Shown(
-        compute_of(device, dtype, microbatch, together=together), engine=cast(Engine, engine), store=store, quiet=quiet
-    )
+    compute = compute_of(device, dtype, microbatch, together=together)
+    how = Shown(compute, engine=cast(Engine, engine), store=store, quiet=quiet)
     summary = run_on_screen(loaded, folder, how, resume=resume)
     if as_json:
         typer.echo(json.dumps(summary, indent=2))

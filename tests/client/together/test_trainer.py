@@ -57,19 +57,21 @@ def require_equal(found, expected, *, close=1e-6):
             torch.testing.assert_close(tensors(one)[name], tensor, atol=close, rtol=close)
 
 
-@BOTH
+ADAMW = {"optimizer": "adamw", "lr": 0.01, "batch_size": 4, "max_grad_norm": 0.3, "proximal_mu": 0.1}
+SCHEDULED = {"schedule": "cosine", "schedule_over": "steps", "warmup": 0.2, "microbatch_size": 3}
+
+
 @pytest.mark.parametrize(
-    "train",
+    ("train", "privacy"),
     [
-        {},
-        {"optimizer": "adamw", "lr": 0.01, "batch_size": 4, "max_grad_norm": 0.3, "proximal_mu": 0.1},
-        {"schedule": "cosine", "schedule_over": "steps", "warmup": 0.2, "microbatch_size": 3},
+        pytest.param(ADAMW, {}, id="plain, adamw"),
+        pytest.param(SCHEDULED, {}, id="plain, sgd"),
+        pytest.param(SCHEDULED, PRIVATE, id="private, sgd"),
+        pytest.param(ADAMW, PRIVATE, id="private, adamw", marks=pytest.mark.slow),
     ],
-    ids=["sgd", "adamw", "scheduled"],
 )
 def test_together_is_what_each_is_alone(server, tmp_path, privacy, train, monkeypatch):
-    if not privacy:
-        privacy = {"epsilon": None}
+    privacy = privacy or {"epsilon": None}
     trains = (Factor.A, Factor.B, Factor.DENSE)
     asked = {"privacy": privacy, "train": {"batch_size": 8, "steps": 3, **train}, "trains": trains}
     counts = COUNTS if privacy["epsilon"] is None else (40, 60, 30)
@@ -151,7 +153,9 @@ def test_a_step_that_is_not_finite_is_each_client_s_own_to_skip(server, tmp_path
     [
         ({"train": {"batch_size": 8, "steps": 2, "optimizer": "torch.optim:RMSprop"}}, "every number by itself"),
         ({"train": {"batch_size": 8, "steps": 2, "optimizer_state": "keep"}}, "optimizer_state=keep"),
-        ({"privacy": {"epsilon": 3.0, "engine": "opacus"}}, "privacy.engine=opacus"),
+        pytest.param(
+            {"privacy": {"epsilon": 3.0, "engine": "opacus"}}, "privacy.engine=opacus", marks=pytest.mark.slow
+        ),
     ],
     ids=["plug-in", "keep", "opacus"],
 )
@@ -183,6 +187,16 @@ def test_every_client_drops_out_what_it_drops_out_alone(tmp_path_factory, tmp_pa
     require_equal(found, expected, close=1e-4 if train else 1e-6)
 
 
+def test_where_it_would_not_be_faster_each_is_trained_alone(server, tmp_path, monkeypatch):
+    """By the lengths of texts, and no clock: twice the same run is twice the same."""
+    monkeypatch.setattr("client.together.passes.FIXED", {"cpu": 1})
+    said: list[str] = []
+    Together(say=said.append).outcomes(works(server, tmp_path, privacy={"epsilon": None}))
+    assert said == [
+        "clients are trained one by one: with batches of 8 several in a pass are no faster than each alone."
+    ]
+
+
 def test_where_a_client_draws_for_each_microbatch_it_is_trained_alone(tmp_path_factory, tmp_path):
     own = dropping(tmp_path_factory.mktemp("pieces"))
     train = {"batch_size": 8, "steps": 1, "microbatch_size": 4}
@@ -205,7 +219,7 @@ def test_a_model_that_mixes_the_rows_of_a_pass_is_found_by_the_trial(tmp_path_fa
     )
     said: list[str] = []
     outcomes = Together(say=said.append).outcomes(works(own, tmp_path, privacy={"epsilon": None}))
-    assert "mixes rows" in said[0]
+    assert "mixes the rows of a pass" in said[0]
     assert all(not isinstance(one, Exception) for one in outcomes)
 
 
