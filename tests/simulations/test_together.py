@@ -33,10 +33,14 @@ def charges(folder, name):
 
 
 @pytest.mark.parametrize(
-    "overrides", [("strategy.name=fedit",), (*PRIVATE, "privacy.insecure_seed=3")], ids=["plain", "private"]
+    "overrides",
+    [
+        pytest.param(("strategy.name=fedit", "rounds.count=2"), id="plain"),
+        pytest.param((*PRIVATE, "privacy.insecure_seed=3", "rounds.count=1"), id="private", marks=pytest.mark.slow),
+    ],
 )
 def test_adapters_and_ledgers_are_those_of_one_by_one(recipe, tmp_path, overrides, monkeypatch):
-    asked = recipe("rounds.count=2", *overrides)
+    asked = recipe(*overrides)
     federation(asked, tmp_path / "alone", ComputeSettings())
     monkeypatch.setattr(trainer_module, "OneByOne", None)
     federation(asked, tmp_path / "together")
@@ -61,7 +65,7 @@ def test_a_client_that_fails_or_is_damaged_costs_its_own_update_alone(recipe, tm
         tmp_path / "run",
         faults=lambda node, message: next((kinds[name] for name in kinds if NODES[name] == node), None),
     )
-    (record,) = map(json.loads, (tmp_path / "run" / "rounds.jsonl").open())
+    (record,) = map(json.loads, (tmp_path / "run" / "rounds.jsonl").read_text().splitlines())
     assert trained == [3]
     assert {client["client"] for client in record["clients"] if client["outcome"] == "trained"} == {
         "green", "red", "white"
