@@ -24,6 +24,8 @@ def refused(work: Work) -> str | None:
         return f"of train.optimizer={train.optimizer} it is not known that it treats every number by itself"
     if train.optimizer_state == "keep":
         return "train.optimizer_state=keep: clients that missed rounds go on from unlike steps"
+    if train.packing and not private:
+        return "train.packing puts several examples of a client into a row"
     if private and task.privacy.engine != "fedlora":
         return f"privacy.engine={task.privacy.engine} has the gradients of one client at a time"
     return None

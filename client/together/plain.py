@@ -16,7 +16,7 @@ from client.together.draws import DrawnByEach, Place
 from client.together.group import Group, GroupStepper
 from client.together.passes import Row, cost_of, passes
 from client.together.untrained import UntrainedError
-from client.training import finite, largest_microbatch
+from client.training import finite, largest_microbatch, mean_of_steps
 from client.work import Steps, Work
 from fedlora.data.examples import Examples
 from fedlora.models.base import autocast
@@ -39,7 +39,7 @@ class Batches:
         self.steps = batches_of(task.train, len(examples), turn)
         drawn, size = itertools.chain.from_iterable(self.steps), largest_microbatch(task.train)
         self.examples: Examples = referred(work.home.model, examples, on=task.model, at_once=size, only=drawn)
-        self.loss_nats = self.weight = 0.0
+        self.of_steps: list[tuple[float, Tensor]] = []
 
     def rows(self, client: int, step: int) -> list[Row]:
         """Those of a step: none once the client has taken all of its own."""
@@ -49,14 +49,12 @@ class Batches:
         items = [self.examples.items[index] for index in indices]
         return [Row(client, item, length(item), 1 / len(indices)) for item in items]
 
-    def count(self, step: int, nats: float) -> None:
-        share = len(self.steps[step]) / len(self.steps[0])
-        self.loss_nats += share * nats
-        self.weight += share
+    def count(self, step: int, nats: Tensor) -> None:
+        self.of_steps.append((len(self.steps[step]) / len(self.steps[0]), nats))
 
     @property
     def taken(self) -> Steps:
-        return Steps(self.loss_nats / self.weight)
+        return Steps(mean_of_steps(self.of_steps))
 
 
 def train_plainly(group: Group, clients: Sequence[Batches]) -> list[Ended]:
@@ -96,10 +94,10 @@ def require_paying(group: Group, clients: Sequence[Batches]) -> None:
         )
 
 
-def accumulate(group: Group, rows: Sequence[Row], like: Examples) -> list[float]:
-    """Add every client's gradient of its batch's mean loss; returns these losses."""
+def accumulate(group: Group, rows: Sequence[Row], like: Examples) -> Tensor:
+    """Add every client's gradient of its batch's mean loss; returns these losses (float64, on the device)."""
     stack, streams = group.stack, group.streams
-    nats_k = torch.zeros(stack.clients, dtype=torch.float64)
+    nats_k = torch.zeros(stack.clients, dtype=torch.float64, device=group.on.device)
     for part in passes(rows, most=group.most_rows, device=group.on.device, whole=streams is not None):
         stack.rows([row.client for row in part])
         batch = like.task.collate([row.item for row in part], padding=like.padding)
@@ -108,8 +106,8 @@ def accumulate(group: Group, rows: Sequence[Row], like: Examples) -> list[float]
             losses_n = like.task.losses(group.model, {name: there.to(group.on.device) for name, there in batch.items()})
         weighted_n = losses_n * torch.tensor([row.weight for row in part]).to(losses_n)
         torch.autograd.backward(weighted_n.sum())
-        nats_k.index_add_(0, stack.owners.of_row_n.cpu(), weighted_n.detach().cpu().double())
-    return [float(nats) for nats in nats_k]
+        nats_k.index_add_(0, stack.owners.of_row_n, weighted_n.detach().double())
+    return nats_k
 
 
 def drawn_by_each(part: Sequence[Row], batch: Batch, streams: Sequence[torch.Generator]) -> DrawnByEach:
@@ -127,7 +125,7 @@ def drawn_by_each(part: Sequence[Row], batch: Batch, streams: Sequence[torch.Gen
     return DrawnByEach(places, length)
 
 
-def require_finite(nats_k: Sequence[float], parameters: Iterable[nn.Parameter]) -> None:
+def require_finite(nats_k: Tensor, parameters: Iterable[nn.Parameter]) -> None:
     """UntrainedError where a client would skip the step: one optimiser cannot for one of several."""
-    if not finite(sum(nats_k), parameters):
+    if not finite(nats_k.sum(), parameters):
         raise UntrainedError("a step whose loss or gradient is not finite")

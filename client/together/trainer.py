@@ -27,6 +27,7 @@ from client.work import Trained, Work
 from fedlora.adapters import set_trainable
 from fedlora.adapters.live import parameters_of
 from fedlora.adapters.stacked import UnstackableError, stacked
+from fedlora.devices.draws import draws_apart
 from fedlora.models.reference import referred
 from fedlora.processes.memory import ran_out_of_memory
 from fedlora.randomness import seed_of
@@ -110,7 +111,7 @@ def train_group(works: Sequence[Work]) -> list[Ended]:
         if name in names or any(not torch.equal(values[name], own[0][name]) for values in own)
     }
     pace, most_rows = pace_of(first), task.train.microbatch_size or MOST_ROWS
-    with torch.random.fork_rng(devices=[]):
+    with draws_apart():
         if first.grant.mechanism is None:
             clients = [Batches(work, Turn.of(task, work.site.name)) for work in works]
             streams = streams_of(works) if try_together(works, live, own) else None

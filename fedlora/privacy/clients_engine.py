@@ -14,16 +14,18 @@ refused, and what counts as zero, is found row by row as there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from fedlora.adapters.stacked import Stack
-from fedlora.privacy.engine import LossPerExample, PrivateEngine, Sums
+from fedlora.privacy import ahead
+from fedlora.privacy.engine import PrivateEngine, Sums
 from fedlora.privacy.ghost_norms import Gradients
 from fedlora.privacy.mechanism import Mechanism
-from fedlora.privacy.noise import Source, Stream, poisson_sample, privatise
+from fedlora.privacy.noise import Noise, Source, poisson_sample, privatise
 
 
 @dataclass(frozen=True)
@@ -76,25 +78,33 @@ class ClientsEngine(PrivateEngine):
             microbatch=microbatch, shapes=shapes, computes_in=computes_in,
         )  # fmt: skip
         self._stack, self._shares = stack, shares
+        self._streams: list[Noise] = []
         self._backend = StackedGradients(stack)
 
     @property
     def secure(self) -> bool:
         return all(share.source.secure for share in self._shares)
 
-    def _take(self, loss_per_example: LossPerExample) -> None:
-        streams = [share.source.fresh() for share in self._shares]
+    def _drawing(self) -> ahead.Drawing:
+        """A step's samples, with numbers of rows, and each client's stream for its noise. Nothing is drawn ahead."""
+        return nullcontext(self._draw() for _ in range(self.mechanism.steps - self._steps))
+
+    def _draw(self) -> ahead.Draws:
+        self._streams = [share.source.fresh() for share in self._shares]
         drawn, first = [], 0
-        for share, stream in zip(self._shares, streams, strict=True):
+        for share, stream in zip(self._shares, self._streams, strict=True):
             drawn.append(first + poisson_sample(stream, examples=share.examples, rate=share.mechanism.rate))
             first += share.examples
-        totals = self.clipped_sum(torch.cat(drawn), loss_per_example)
+        return ahead.Draws(torch.cat(drawn), self._streams[0])
+
+    def _release(self, totals: Sums, stream: Noise) -> None:
+        """`stream` is the first client's: all of them are used."""
         for parameter in self._trained:
             parameter.grad = torch.zeros_like(parameter)
-        for client, stream in enumerate(streams):
-            self._release_one(client, totals, stream)
+        for client, own in enumerate(self._streams):
+            self._release_one(client, totals, own)
 
-    def _release_one(self, client: int, totals: Sums, stream: Stream) -> None:
+    def _release_one(self, client: int, totals: Sums, stream: Noise) -> None:
         """As `engine` releases what it has of one."""
         mechanism = self._shares[client].mechanism
         flat = torch.cat([totals[parameter][client].flatten() for parameter in self._trained])

@@ -25,6 +25,7 @@ from server.record.records import Event
 from server.runs.submissions import completed_rounds
 from server.store.opening import store_beside, store_here
 from simulations.commands.options import (
+    ClientsPerGpu,
     Device,
     Dtype,
     Microbatch,
@@ -64,6 +65,7 @@ def simulate(
     device: Device = None,
     dtype: Dtype = None,
     microbatch: Microbatch = None,
+    clients_per_gpu: ClientsPerGpu = 1,
     together: TogetherOption = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of a sentence.")] = False,
@@ -82,7 +84,7 @@ def simulate(
     if together and engine == "ray":
         raise SettingsError("--together trains the clients of one process: remove it, or --engine ray.")
     store = store_beside(folder)
-    compute = compute_of(device, dtype, microbatch, together=together)
+    compute = compute_of(device, dtype, microbatch, clients_per_gpu, together=together)
     how = Shown(compute, engine=cast(Engine, engine), store=store, quiet=quiet)
     summary = run_on_screen(loaded, folder, how, resume=resume)
     if as_json:
