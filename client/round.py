@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Literal
 
 import torch
 
@@ -53,23 +54,33 @@ log = logging.getLogger(__name__)
 def answer(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes | None]:
     """Do the task. Always returns an answer: trained with an update, refused, or failed with a code."""
     started = time.monotonic()
+    update: bytes | None = None
     try:
         report, update = train_round(task, blob, site)
-    except Refusal as refusal:
-        log.warning("round %d was refused: %s", task.round, refusal)
-        report, update = Report(client=site.name, outcome="refused", code=refusal.code, round=task.round), None
-    except WireError as error:
-        report, update = Report(client=site.name, outcome="failed", code=error.code, round=task.round), None
-    except (NotFiniteError, DivergedError):
-        log.exception("round %d taught nothing", task.round)
-        report, update = Report(client=site.name, outcome="failed", code="not-finite", round=task.round), None
-    except SettingsError:
-        log.exception("the task of round %d is not possible with this site's settings", task.round)
-        report, update = Report(client=site.name, outcome="failed", code="settings", round=task.round), None
-    except Exception as error:  # whatever it says may carry data: it stays in this site's log
-        log.exception("round %d failed", task.round)
-        report, update = Report(client=site.name, outcome="failed", code=code_of(error), round=task.round), None
+    except Exception as error:
+        report = failure(task, site, error)
     return report.model_copy(update={"seconds": time.monotonic() - started}), update
+
+
+def failure(task: Task, site: Site, error: Exception) -> Report:
+    """The report of a task that came to nothing: refused, or failed with a code. All else stays in this site's log."""
+    outcome: Literal["refused", "failed"] = "refused" if isinstance(error, Refusal) else "failed"
+    match error:
+        case Refusal():
+            log.warning("round %d was refused: %s", task.round, error)
+            code: str = error.code
+        case WireError():
+            code = error.code
+        case NotFiniteError() | DivergedError():
+            log.error("round %d taught nothing", task.round, exc_info=error)
+            code = "not-finite"
+        case SettingsError():
+            log.error("the task of round %d is not possible with this site's settings", task.round, exc_info=error)
+            code = "settings"
+        case _:  # whatever it says may carry data: it stays in this site's log
+            log.error("round %d failed", task.round, exc_info=error)
+            code = code_of(error)
+    return Report(client=site.name, outcome=outcome, code=code, round=task.round)
 
 
 def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:

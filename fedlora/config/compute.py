@@ -1,7 +1,7 @@
 """How a machine computes: its own matter, whatever recipe and whatever task it computes for.
 
     client.yaml, server.yaml     device, dtype, microbatch
-    a command                    --device, --dtype, --microbatch
+    a command                    --device, --dtype, --microbatch, --together
 
 Guarantee: nothing of it is in a task, a checkpoint or a privacy charge. A run goes on, and a retried task is known,
 on another device and in other pieces.
@@ -51,6 +51,10 @@ class ComputeSettings(Settings):
     clients_per_gpu: int = Field(1, ge=1)
     """Clients that share a GPU, with `--engine ray`: each process takes this share of it, and has a base model of its
     own."""
+
+    together: bool = False
+    """Whether clients of one process train together, their adapters side by side on one base (`client.together`), where
+    that pays. What each learns is the same up to rounding. A deployed site has one client."""
 
     def placed(self, work: C) -> C:
         """`work` as this machine does it: to compute by, never to send, to keep or to identify anything by."""

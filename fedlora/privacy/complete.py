@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor, nn
 
 from fedlora.privacy.refusal import Code, Refusal
@@ -20,16 +21,21 @@ def require_one_loss_each(losses_n: Tensor, batch: int) -> None:
 
 
 def require_complete(
-    gradients: PerSample, trained: Iterable[nn.Parameter], batch: int, *, called: Callable[[Tensor], str]
+    gradients: PerSample,
+    trained: Iterable[nn.Parameter],
+    batch: int,
+    *,
+    called: Callable[[Tensor], str],
+    shape: Callable[[Tensor], torch.Size],
 ) -> None:
     """Of every trained parameter (batch, *shape), and nothing in its `grad`: that would be bounded by nobody."""
     for parameter in trained:
         found = gradients.get(parameter)
-        if found is None or tuple(found.shape) != (batch, *parameter.shape):
-            shape = None if found is None else tuple(found.shape)
+        if found is None or tuple(found.shape) != (batch, *shape(parameter)):
+            got = None if found is None else tuple(found.shape)
             raise Refusal(
                 Code.UNSUPPORTED_MODEL,
-                f"{called(parameter)} trains but has no gradient per example (got {shape} for {batch} "
+                f"{called(parameter)} trains but has no gradient per example (got {got} for {batch} "
                 "examples); freeze it, or make every example pass through its layer.",
             )
         if parameter.grad is not None:

@@ -36,6 +36,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -47,7 +48,7 @@ from fedlora.devices.transfers import reading_waits
 from fedlora.models.memory import make_room
 from fedlora.privacy import ahead, hooks, linears
 from fedlora.privacy.complete import require_complete, require_one_loss_each
-from fedlora.privacy.ghost_norms import squares, weighted, without
+from fedlora.privacy.ghost_norms import Gradients, squares, weighted, without
 from fedlora.privacy.masks import every_mask_made
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import Noise, Source, poisson_sample, privatise
@@ -179,11 +180,8 @@ class PrivateEngine:
 
     def _drawing(self) -> ahead.Drawing:
         """A step's sample and noise, one fresh stream for each; no more of them than steps."""
-        rate, count = self.mechanism.rate, sum(parameter.numel() for parameter in self._trained)
-
-        def sampled(stream: Noise) -> Tensor:
-            return poisson_sample(stream, examples=self._examples, rate=rate)
-
+        count = sum(parameter.numel() for parameter in self._trained)
+        sampled = partial(poisson_sample, examples=self._examples, rate=self.mechanism.rate)
         left = self.mechanism.steps - self._steps
         return ahead.draws(self._source, sampled, count, steps=left, device=self._trained[0].device)
 
@@ -246,10 +244,13 @@ class PrivateEngine:
         """One norm over all parameters, one factor per example, one weighted sum per parameter; all in full float32."""
         with torch.autocast(self._trained[0].device.type, enabled=False), full_float32():
             factors_n = self._factors(gradients)
-            clipped = {p: weighted(g, factors_n) for p, g in gradients.items()}
+            clipped = {p: self._summed(g, factors_n) for p, g in gradients.items()}
         zeroed = (factors_n == 0).sum()  # counted when nothing more can fail, and be tried again
         self._not_finite = zeroed if self._not_finite is None else self._not_finite + zeroed
         return clipped
+
+    def _summed(self, gradients: Gradients, factors_n: Tensor) -> Tensor:
+        return weighted(gradients, factors_n)
 
     def _factors(self, gradients: PerSample) -> Tensor:
         """min(1, C / norm) of every example (n,); 0, and its rows in `gradients` too, where the norm is not finite."""
@@ -273,13 +274,15 @@ class PrivateEngine:
         try:
             losses_n = loss_per_example(indices)
             require_one_loss_each(losses_n, len(indices))
-            torch.autograd.backward(
-                losses_n, torch.ones_like(losses_n) if weights_n is None else weights_n.to(losses_n)
-            )
+            weights_n = torch.ones_like(losses_n) if weights_n is None else weights_n.to(losses_n)
+            torch.autograd.backward(losses_n, weights_n)
         finally:
             gradients = self._backend.end()
-        require_complete(gradients, self._trained, len(indices), called=self._name)
+        require_complete(gradients, self._trained, len(indices), called=self._name, shape=self._shape_of_one)
         return losses_n.detach(), gradients
+
+    def _shape_of_one(self, parameter: Tensor) -> torch.Size:
+        return parameter.shape
 
     def _examples_are_alone(self, triple: Tensor, loss_per_example: LossPerExample) -> bool:
         """Refuse what couples examples or draws; False when non-finite values hide the answer: then ask again later."""
