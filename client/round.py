@@ -18,6 +18,7 @@ import time
 
 import torch
 
+from client.held_form import other_form, require_form
 from client.limits import code_of
 from client.site import Site
 from client.state.base_cache import hold
@@ -25,6 +26,7 @@ from client.state.feedback import Feedback, Occasion
 from client.state.moments import Moments
 from client.state.personal import Personal
 from client.state.state_cache import StateCache
+from client.steps.packing import require_exact_packing
 from client.steps.rehearsed import rehearse_task
 from client.trainer import OneByOne, serve
 from client.work import NotFiniteError, Start, Trained, Work
@@ -111,6 +113,7 @@ def finish(work: Work, trained: Trained) -> tuple[Report, bytes]:
         received=trained.received,
         train_loss=trained.steps.loss if work.tells else None,
         skipped_steps=trained.steps.skipped,
+        held_as=other_form(task, work.site),
         base_version=task.base_version,
         receipt=grant.receipt,
         packing=packing,
@@ -122,6 +125,7 @@ def finish(work: Work, trained: Trained) -> tuple[Report, bytes]:
 def require_allowed(task: Task, site: Site, guard: Guard) -> None:
     """Refuse what policy and site do not allow, before anything that the message names is loaded."""
     guard.require_allowed(task)
+    require_form(task, site)
     require_own_code(task, site.policy)
     open_to(site.policy.plugins)
     if site.policy.strategies is not None:
@@ -136,6 +140,8 @@ def prepared(task: Task, blob: bytes, site: Site, guard: Guard) -> tuple[LoadedM
     guard.require_base(task, fingerprint=home.base.fingerprint)
     start = receive(task, blob, site, home)
     serve(home, task.run, start)
+    if task.train.packing and not task.privacy.enabled:
+        require_exact_packing(home.model, on=task.model, padding=home.base.padding)
     if task.privacy.enabled:
         rehearse_task(
             home.model,

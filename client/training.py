@@ -221,7 +221,11 @@ def accumulate(
         for parameter, gradient in before.items():
             parameter.grad = None if gradient is None else gradient.clone()
         for start in range(0, len(indices), size):
-            batch = examples.batch(indices[start : start + size], device=on.device)
+            piece = indices[start : start + size]
+            if settings.packing:
+                batch = examples.packed(piece, device=on.device)
+            else:
+                batch = examples.batch(piece, device=on.device)
             with autocast(on):
                 total = examples.task.losses(model, batch).sum() / len(indices)
             torch.autograd.backward(total)

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, Self, TypeVar
 
 from pydantic import Field
 
-from fedlora.config.model import ModelSettings
+from fedlora.config.model import LoadDtype, ModelSettings
 from fedlora.config.train import TrainSettings
 from fedlora.settings import Settings
 
@@ -42,6 +42,9 @@ class ComputeSettings(Settings):
     """Of forward and backward passes. A recipe wishes one (`model.dtype`), because figures depend on it; clipping, sums
     and noise are float32 or better with either, so that no charge depends on it."""
 
+    load_dtype: LoadDtype | None = None
+    """How a site holds the base, where the run allows another form than its own (`model.also_held_as`)."""
+
     microbatch: int | None = Field(None, ge=1)
     """Most examples in memory at once, in training and in evaluation. The sums are the same up to rounding."""
 
@@ -51,7 +54,8 @@ class ComputeSettings(Settings):
 
     def placed(self, work: C) -> C:
         """`work` as this machine does it: to compute by, never to send, to keep or to identify anything by."""
-        model = {name: value for name in ("device", "dtype") if (value := getattr(self, name)) is not None}
+        names = ("device", "dtype", "load_dtype")
+        model = {name: value for name in names if (value := getattr(self, name)) is not None}
         train = {} if self.microbatch is None else {"microbatch_size": self.microbatch}
         if not model and not train:
             return work

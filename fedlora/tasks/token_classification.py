@@ -30,7 +30,7 @@ from fedlora.tasks.metric import SHARE, Metric
 from fedlora.tasks.pretrained import Pretrained
 from fedlora.tasks.tags.scheme import codes_of
 from fedlora.tasks.tags.spans import Counts, counted
-from fedlora.tasks.tags.words import item_of_words, nothing, numbers_of_tags, words_and_tags
+from fedlora.tasks.tags.words import item_of_words, nothing, numbers_of_tags
 from fedlora.tasks.usage import Usage
 from fedlora.tasks.verdict import Course
 
@@ -113,7 +113,7 @@ class TokenClassification(Pretrained, OverTokens):
             self.require_readable(form, processor)
 
         def make(row: Row) -> Item:
-            words, tags = words_and_tags(row)
+            words, tags = row.words_and_tags()
             made = item_of_words(words, numbers_of_tags(tags, numbers), processor, longest=longest)
             return {**made, "codes": codes}
 

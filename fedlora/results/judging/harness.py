@@ -7,7 +7,6 @@ Its name for a number stands first and is the task's own; what the harness has n
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from typing import Any
@@ -17,7 +16,6 @@ from fedlora.protocol.software import versions
 from fedlora.results.judging.evaluation import Evaluated
 from fedlora.results.judging.figures import Figure
 from fedlora.results.opened import Opened
-from fedlora.tasks.metric import LOSS
 
 FILTER = "none"
 VERSION = 1.0
@@ -29,8 +27,6 @@ def harness(opened: Opened, found: Evaluated, *, name: str) -> dict[str, Any]:
     task = re.sub(r"\W+", "_", name) or "rows"
     better = {metric.name: metric.larger_is_better for metric in found.metrics}
     known = dict(found.figures)
-    if found.compare_by == LOSS and "perplexity" not in known:
-        known["perplexity"], better["perplexity"] = perplexity(known[LOSS.name]), False
     base = opened.source.about.base
     whole = found.rows + sum(found.left_out.values())
     arguments = f"pretrained={base.place},peft={opened.source.name},{held_as(base.load_dtype)}"
@@ -72,9 +68,3 @@ def keys(name: str, found: Figure) -> list[tuple[str, Any]]:
     """A figure's two entries; the harness writes N/A where there is no error."""
     error = "N/A" if found.error is None else found.error
     return [(f"{name},{FILTER}", found.value), (f"{name}_stderr,{FILTER}", error)]
-
-
-def perplexity(loss: Figure) -> Figure:
-    """exp(loss); its error to first order."""
-    value = math.exp(loss.value)
-    return Figure(value, None if loss.error is None else value * loss.error, loss.rows)

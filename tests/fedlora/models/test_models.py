@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from fedlora.adapters import inject
 from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.data.examples import IGNORED, encoded
 from fedlora.data.row import text_row
-from fedlora.models.base import load_base, load_processor, outline, require_bfloat16
+from fedlora.models.base import load_base, load_processor, outline, require_bfloat16, require_usable
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Mean
 from tests.federations import save_tiny_model
@@ -178,9 +179,19 @@ def test_a_model_that_brings_code_of_its_own_is_refused_and_nothing_of_it_runs(t
         '{"model_type": "made-up", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Model"}}'
     )
     (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    with pytest.raises(SettingsError, match=r"comes with code of its own, and fedlora runs nobody's"):
-        load_base(ModelSettings(id=str(tmp_path)), LABELS)
+    for refused in (load_base, lambda model, _: outline(model)):
+        with pytest.raises(SettingsError, match=r"comes with code of its own, which would run beside a site's data"):
+            refused(ModelSettings(id=str(tmp_path)), LABELS)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_of_timm_s_is_refused_by_name_whether_timm_is_there_or_not(tmp_path):
+    (tmp_path / "config.json").write_text('{"architecture": "vit_tiny_patch16_224", "pretrained_cfg": {}}')
+    for refused in (load_base, lambda model, _: outline(model)):
+        with pytest.raises(SettingsError, match=r"is a checkpoint of timm's: .* in transformers' own form"):
+            refused(settings(tmp_path), LABELS)
+    with pytest.raises(SettingsError, match="is a checkpoint of timm's"):
+        require_usable(settings(tmp_path), SimpleNamespace(model_type="timm_wrapper"))
 
 
 def test_an_encoder_decoder_is_refused(tmp_path):
