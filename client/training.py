@@ -84,10 +84,11 @@ def tell_of_skipped(skipped: int, settings: TrainSettings, *, of: int) -> None:
         log.warning("%d of %d steps skipped: their loss or gradient was not finite", skipped, of)
 
 
-def finite(loss_nats: Tensor, parameters: Iterable[nn.Parameter]) -> bool:
+def finite(loss_nats: Tensor | float, parameters: Iterable[nn.Parameter]) -> bool:
     """Whether the loss is finite, and every number of the gradient: the one reading of a step."""
     each = [parameter.grad.isfinite().all() for parameter in parameters if parameter.grad is not None]
-    return bool(torch.stack([loss_nats.isfinite(), *each]).all())
+    loss = torch.as_tensor(loss_nats).isfinite()
+    return bool(torch.stack([loss.to(each[0].device) if each else loss, *each]).all())
 
 
 @dataclass(frozen=True)

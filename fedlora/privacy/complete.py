@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor, nn
 
 from fedlora.privacy.refusal import Code, Refusal
@@ -20,12 +21,17 @@ def require_one_loss_each(losses_n: Tensor, batch: int) -> None:
 
 
 def require_complete(
-    gradients: PerSample, trained: Iterable[nn.Parameter], batch: int, *, called: Callable[[Tensor], str]
+    gradients: PerSample,
+    trained: Iterable[nn.Parameter],
+    batch: int,
+    *,
+    shape_of: Callable[[Tensor], torch.Size],
+    called: Callable[[Tensor], str],
 ) -> None:
-    """Of every trained parameter (batch, *shape), and nothing in its `grad`: that would be bounded by nobody."""
+    """Of every trained parameter (batch, *shape), its shape being that of one example's gradient, and nothing in its `grad`: that would be bounded by nobody."""
     for parameter in trained:
         found = gradients.get(parameter)
-        if found is None or tuple(found.shape) != (batch, *parameter.shape):
+        if found is None or tuple(found.shape) != (batch, *shape_of(parameter)):
             shape = None if found is None else tuple(found.shape)
             raise Refusal(
                 Code.UNSUPPORTED_MODEL,

@@ -47,7 +47,7 @@ from fedlora.devices.transfers import reading_waits
 from fedlora.models.memory import make_room
 from fedlora.privacy import ahead, hooks, linears
 from fedlora.privacy.complete import require_complete, require_one_loss_each
-from fedlora.privacy.ghost_norms import squares, weighted, without
+from fedlora.privacy.ghost_norms import Gradients, squares, weighted, without
 from fedlora.privacy.masks import every_mask_made
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import Noise, Source, poisson_sample, privatise
@@ -174,6 +174,9 @@ class PrivateEngine:
         if self._steps == 1:
             self._watch.require_moved()
         self._steps += 1
+        self._take(loss_per_example)
+
+    def _take(self, loss_per_example: LossPerExample) -> None:
         draws = next(self._draws)
         self._release(self.clipped_sum(draws.indices, loss_per_example), draws.noise)
 
@@ -246,10 +249,13 @@ class PrivateEngine:
         """One norm over all parameters, one factor per example, one weighted sum per parameter; all in full float32."""
         with torch.autocast(self._trained[0].device.type, enabled=False), full_float32():
             factors_n = self._factors(gradients)
-            clipped = {p: weighted(g, factors_n) for p, g in gradients.items()}
+            clipped = {p: self._summed(g, factors_n) for p, g in gradients.items()}
         zeroed = (factors_n == 0).sum()  # counted when nothing more can fail, and be tried again
         self._not_finite = zeroed if self._not_finite is None else self._not_finite + zeroed
         return clipped
+
+    def _summed(self, gradients: Gradients, factors_n: Tensor) -> Tensor:
+        return weighted(gradients, factors_n)
 
     def _factors(self, gradients: PerSample) -> Tensor:
         """min(1, C / norm) of every example (n,); 0, and its rows in `gradients` too, where the norm is not finite."""
@@ -278,8 +284,11 @@ class PrivateEngine:
             )
         finally:
             gradients = self._backend.end()
-        require_complete(gradients, self._trained, len(indices), called=self._name)
+        require_complete(gradients, self._trained, len(indices), shape_of=self._shape_of_one, called=self._name)
         return losses_n.detach(), gradients
+
+    def _shape_of_one(self, parameter: Tensor) -> torch.Size:
+        return parameter.shape
 
     def _examples_are_alone(self, triple: Tensor, loss_per_example: LossPerExample) -> bool:
         """Refuse what couples examples or draws; False when non-finite values hide the answer: then ask again later."""
