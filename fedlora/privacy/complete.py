@@ -28,7 +28,8 @@ def require_complete(
     shape_of: Callable[[Tensor], torch.Size],
     called: Callable[[Tensor], str],
 ) -> None:
-    """Of every trained parameter (batch, *shape), its shape being that of one example's gradient, and nothing in its `grad`: that would be bounded by nobody."""
+    """Of every trained parameter (batch, *shape), its shape being that of one example's gradient, and nothing in its
+    `grad`: that would be bounded by nobody."""
     for parameter in trained:
         found = gradients.get(parameter)
         if found is None or tuple(found.shape) != (batch, *shape_of(parameter)):

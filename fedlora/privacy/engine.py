@@ -36,6 +36,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -182,12 +183,8 @@ class PrivateEngine:
 
     def _drawing(self) -> ahead.Drawing:
         """A step's sample and noise, one fresh stream for each; no more of them than steps."""
-        rate, count = self.mechanism.rate, sum(parameter.numel() for parameter in self._trained)
-
-        def sampled(stream: Noise) -> Tensor:
-            return poisson_sample(stream, examples=self._examples, rate=rate)
-
-        left = self.mechanism.steps - self._steps
+        sampled = partial(poisson_sample, examples=self._examples, rate=self.mechanism.rate)
+        count, left = sum(p.numel() for p in self._trained), self.mechanism.steps - self._steps
         return ahead.draws(self._source, sampled, count, steps=left, device=self._trained[0].device)
 
     def clipped_sum(self, indices: Tensor, loss_per_example: LossPerExample) -> Sums:
@@ -240,8 +237,7 @@ class PrivateEngine:
     def _release(self, totals: Sums, stream: Noise) -> None:
         flat = torch.cat([totals[parameter].flatten() for parameter in self._trained])
         noisy = privatise(flat, stream, noise_std=self.mechanism.noise_multiplier * self.mechanism.clip)
-        noisy.div_(self.mechanism.expected_batch)
-        pieces = torch.split(noisy, [parameter.numel() for parameter in self._trained])
+        pieces = torch.split(noisy.div_(self.mechanism.expected_batch), [p.numel() for p in self._trained])
         for parameter, piece in zip(self._trained, pieces, strict=True):
             parameter.grad = piece.view(parameter.shape).to(parameter.dtype)
 
