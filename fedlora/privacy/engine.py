@@ -111,8 +111,7 @@ class PrivateEngine:
         self._watch: FrozenWeightsCheck | None = None
         self._trained: list[nn.Parameter] = []
         self._draws: Iterator[ahead.Draws] = iter(())
-        self._not_computed = 0
-        self._not_finite: Tensor | None = None
+        self._not_computed, self._not_finite = 0, torch.zeros((), dtype=torch.int64)
         self._exits = ExitStack()
 
     @property
@@ -123,7 +122,7 @@ class PrivateEngine:
     @property
     def nonfinite_examples(self) -> int:
         """Draws so far whose gradient was not finite or could not be computed. Private: it stays at the site."""
-        return self._not_computed + (0 if self._not_finite is None else int(self._not_finite))
+        return self._not_computed + int(self._not_finite)
 
     def __enter__(self) -> Self:
         self._trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
@@ -247,7 +246,7 @@ class PrivateEngine:
             factors_n = self._factors(gradients)
             clipped = {p: self._summed(g, factors_n) for p, g in gradients.items()}
         zeroed = (factors_n == 0).sum()  # counted when nothing more can fail, and be tried again
-        self._not_finite = zeroed if self._not_finite is None else self._not_finite + zeroed
+        self._not_finite = self._not_finite.to(zeroed.device, non_blocking=True) + zeroed
         return clipped
 
     def _summed(self, gradients: Gradients, factors_n: Tensor) -> Tensor:
