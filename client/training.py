@@ -19,9 +19,9 @@ from client.work import NotFiniteError, Steps
 from fedlora.adapters.inject import ADAPTER, adapted_layers
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.data.examples import COMPANIES, Examples, invented
+from fedlora.devices.memory import fitting, with_what_fits
 from fedlora.devices.transfers import read_together
 from fedlora.models.base import autocast, computes_in
-from fedlora.models.memory import fitting, with_what_fits
 from fedlora.models.reference import referred
 from fedlora.privacy.dropout import require_no_dropout
 from fedlora.privacy.engine import LossPerExample, PrivateEngine
@@ -198,7 +198,7 @@ def private_microbatch(model: nn.Module, settings: TrainSettings, on: ModelSetti
 
 
 def private_work(on: ModelSettings) -> tuple[str, ModelSettings]:
-    """What `fedlora.models.memory` knows private steps by."""
+    """What `fedlora.devices.memory` knows private steps by."""
     return "private steps", on
 
 

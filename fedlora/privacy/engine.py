@@ -44,8 +44,8 @@ import torch
 from torch import Tensor, nn
 
 from fedlora.devices.lost import device_is_lost
+from fedlora.devices.memory import make_room
 from fedlora.devices.transfers import reading_waits
-from fedlora.models.memory import make_room
 from fedlora.privacy import ahead, hooks, linears
 from fedlora.privacy.complete import require_complete, require_one_loss_each
 from fedlora.privacy.ghost_norms import Gradients, squares, weighted, without

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlora.adapters import read, write
-from fedlora.models.memory import make_room
+from fedlora.devices.memory import make_room
 from fedlora.wire.message import Header, encode
 from tests.gpu.shapes import SHAPES, adapted
 from tests.gpu.timed import Box, seconds_of

@@ -12,7 +12,7 @@ from client.steps.optimizer import make_optimizer
 from client.training import Protection, accumulate, private_steps
 from fedlora.adapters import set_trainable
 from fedlora.config import ModelSettings, TrainSettings
-from fedlora.models.memory import fitting, make_room
+from fedlora.devices.memory import fitting, make_room
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SecureSource
 from fedlora.privacy.refusal import Refusal

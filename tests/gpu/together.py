@@ -15,7 +15,7 @@ from fedlora.adapters import read
 from fedlora.config import TrainSettings
 from fedlora.config.privacy import PrivacySettings
 from fedlora.config.wire import WireSettings
-from fedlora.models.memory import make_room
+from fedlora.devices.memory import make_room
 from fedlora.privacy.guard import Grant, Guard
 from fedlora.privacy.policy import SIMULATION
 from fedlora.protocol.task import Task
