@@ -15,8 +15,6 @@ from fedlora.wire.message import Header, encode
 from tests.gpu.shapes import SHAPES, adapted
 from tests.gpu.timed import Box, seconds_of
 
-ROUNDS = {"full": 2, "tiny": 1}
-
 
 def wire(device: str, size: str, box: Box) -> Iterator[dict[str, Any]]:
     """From parameters on the device to the packed message, and back onto the device."""
@@ -40,7 +38,8 @@ def wire(device: str, size: str, box: Box) -> Iterator[dict[str, Any]]:
 
 
 def federated(device: str, size: str, box: Box) -> Iterator[dict[str, Any]]:
-    """Four clients, private rounds of a tiny model; on a GPU also on the CPU, whose figures it must come to."""
+    """Four clients, private rounds of a tiny model; on a GPU also on the CPU, whose figures it must come to. Private rounds
+    on a CPU have tests of their own."""
     if importlib.util.find_spec("flwr") is None:
         yield {"what": "federated", "left out": "flwr is not there"}
         return
@@ -48,11 +47,12 @@ def federated(device: str, size: str, box: Box) -> Iterator[dict[str, Any]]:
     from simulations.run import prepare, simulate
     from tests.federations import PRIVATE, save_messages, save_tiny_model, tiny_recipe
 
+    asked = [*PRIVATE, "privacy.insecure_seed=1", "rounds.count=2"] if size == "full" else ["rounds.count=1"]
     for place in dict.fromkeys((device, "cpu")):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             model, source = save_tiny_model(folder / "model"), save_messages(folder / "messages.csv")
-            recipe = tiny_recipe(model, source, *PRIVATE, "privacy.insecure_seed=1", f"rounds.count={ROUNDS[size]}")
+            recipe = tiny_recipe(model, source, *asked)
             prepared = prepare(recipe, compute=ComputeSettings(device=place))
             summary = simulate(prepared, folder / "run", watch=lambda event: None)
         yield {"what": "federated", "device": place, "loss": summary["loss"], "seconds": summary["seconds"]}
