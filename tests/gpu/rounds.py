@@ -38,8 +38,7 @@ def wire(device: str, size: str, box: Box) -> Iterator[dict[str, Any]]:
 
 
 def federated(device: str, size: str, box: Box) -> Iterator[dict[str, Any]]:
-    """Four clients, private rounds of a tiny model; on a GPU also on the CPU, whose figures it must come to. Private rounds
-    on a CPU have tests of their own."""
+    """Four clients, private rounds of a tiny model; on a GPU also on the CPU, whose figures it must come to."""
     if importlib.util.find_spec("flwr") is None:
         yield {"what": "federated", "left out": "flwr is not there"}
         return
