@@ -15,9 +15,13 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Literal
+from weakref import ref
 
 import torch
+from torch import nn
 
+from client.held_form import other_form, require_form
 from client.limits import code_of
 from client.site import Site
 from client.state.base_cache import hold
@@ -26,6 +30,7 @@ from client.state.moments import Moments
 from client.state.personal import Personal
 from client.state.received import RECENT, Received
 from client.state.state_cache import StateCache
+from client.steps.packing import require_exact_packing
 from client.steps.rehearsed import rehearse_task
 from client.trainer import OneByOne, serve
 from client.work import NotFiniteError, Start, Trained, Work
@@ -50,23 +55,33 @@ log = logging.getLogger(__name__)
 def answer(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes | None]:
     """Do the task. Always returns an answer: trained with an update, refused, or failed with a code."""
     started = time.monotonic()
+    update: bytes | None = None
     try:
         report, update = train_round(task, blob, site)
-    except Refusal as refusal:
-        log.warning("round %d was refused: %s", task.round, refusal)
-        report, update = Report(client=site.name, outcome="refused", code=refusal.code, round=task.round), None
-    except WireError as error:
-        report, update = Report(client=site.name, outcome="failed", code=error.code, round=task.round), None
-    except (NotFiniteError, DivergedError):
-        log.exception("round %d taught nothing", task.round)
-        report, update = Report(client=site.name, outcome="failed", code="not-finite", round=task.round), None
-    except SettingsError:
-        log.exception("the task of round %d is not possible with this site's settings", task.round)
-        report, update = Report(client=site.name, outcome="failed", code="settings", round=task.round), None
-    except Exception as error:  # whatever it says may carry data: it stays in this site's log
-        log.exception("round %d failed", task.round)
-        report, update = Report(client=site.name, outcome="failed", code=code_of(error), round=task.round), None
+    except Exception as error:
+        report = failure(task, site, error)
     return report.model_copy(update={"seconds": time.monotonic() - started}), update
+
+
+def failure(task: Task, site: Site, error: Exception) -> Report:
+    """The report of a task that came to nothing: refused, or failed with a code. All else stays in this site's log."""
+    outcome: Literal["refused", "failed"] = "refused" if isinstance(error, Refusal) else "failed"
+    match error:
+        case Refusal():
+            log.warning("round %d was refused: %s", task.round, error)
+            code: str = error.code
+        case WireError():
+            code = error.code
+        case NotFiniteError() | DivergedError():
+            log.error("round %d taught nothing", task.round, exc_info=error)
+            code = "not-finite"
+        case SettingsError():
+            log.error("the task of round %d is not possible with this site's settings", task.round, exc_info=error)
+            code = "settings"
+        case _:  # whatever it says may carry data: it stays in this site's log
+            log.error("round %d failed", task.round, exc_info=error)
+            code = code_of(error)
+    return Report(client=site.name, outcome=outcome, code=code, round=task.round)
 
 
 def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
@@ -110,6 +125,7 @@ def finish(work: Work, trained: Trained) -> tuple[Report, bytes]:
         received=trained.received,
         train_loss=trained.steps.loss if work.tells else None,
         skipped_steps=trained.steps.skipped,
+        held_as=other_form(task, work.site),
         base_version=task.base_version,
         receipt=grant.receipt,
         packing=packing,
@@ -123,6 +139,7 @@ def finish(work: Work, trained: Trained) -> tuple[Report, bytes]:
 def require_allowed(task: Task, site: Site, guard: Guard) -> None:
     """Refuse what policy and site do not allow, before anything that the message names is loaded."""
     guard.require_allowed(task)
+    require_form(task, site)
     require_own_code(task, site.policy)
     open_to(site.policy.plugins)
     if site.policy.strategies is not None:
@@ -136,6 +153,9 @@ def prepared(task: Task, blob: bytes, site: Site, guard: Guard) -> tuple[LoadedM
     home = loaded_model(task.model, task.adapter, task.labels)
     guard.require_base(task, fingerprint=home.base.fingerprint)
     start = receive(task, blob, site, home)
+    if task.train.packing and not task.privacy.enabled:
+        serve(home, task.run, start)
+        require_exact_packing(home.model, on=task.model, padding=home.base.padding)
     if task.privacy.enabled:
         rehearse(task, home, start)
     return home, start
@@ -146,7 +166,7 @@ def rehearse(task: Task, home: LoadedModel, start: Start) -> None:
     same. A refusal is not remembered. Of all that it depends on nothing may differ: the model, what it serves, the task
     but for its client's own history."""
     asked = (task.model_copy(update={"used_round": 0, "residual_since": 0}), start.base.version, home.base.padding)
-    if _TRIED and _TRIED[0][0] is home.model and _TRIED[0][1] is start.own and _TRIED[0][2] == asked:
+    if _TRIED and _TRIED[0][0]() is home.model and _TRIED[0][1] is start.own and _TRIED[0][2] == asked:
         return
     _TRIED.clear()
     serve(home, task.run, start)
@@ -159,10 +179,10 @@ def rehearse(task: Task, home: LoadedModel, start: Start) -> None:
         padding=home.base.padding,
         rounds=task.planned_rounds,
     )
-    _TRIED.append((home.model, start.own, asked))
+    _TRIED.append((ref(home.model), start.own, asked))
 
 
-_TRIED: list[tuple[object, Adapter, tuple[Task, int, int]]] = []
+_TRIED: list[tuple[ref[nn.Module], Adapter, tuple[Task, int, int]]] = []
 """The last rehearsal that went well, if any: its model, the state that was served, and the rest."""
 
 

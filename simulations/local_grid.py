@@ -2,17 +2,17 @@
 
 As strict as the real one: messages must be a list, every message and reply is serialised and parsed again, an exception
 in a client becomes an error reply. Clients run one after the other, when their reply is first asked for, so that the
-loop streams and a thousand clients need the memory of one. Bytes are counted as Flower's objects put them on the wire;
-what several messages have in common is held once until each is parsed for its own client, and of a client that is not
-asked there is nothing.
+loop streams and a thousand clients need the memory of one; with `several` a few of them run together. Bytes are counted
+as Flower's objects put them on the wire; what several messages have in common is held once until each is parsed for its
+own client, and of a client that is not asked there is nothing.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -63,6 +63,26 @@ class Sent:
         return found
 
 
+@dataclass(frozen=True)
+class Pending:
+    """A message that its client has not answered yet: parsed when it does."""
+
+    node: int
+    receive: Callable[[], Message]
+    fault: Fault | None = None
+
+
+class Answering(Protocol):
+    """Several clients' answers at once."""
+
+    at_once: int
+    """At most."""
+
+    def __call__(self, messages: Sequence[tuple[Message, Context]]) -> list[Message]:
+        """A reply to each, in order: no two are to one client. It raises nothing, as `client.round.answer` does."""
+        ...
+
+
 class LocalGrid(Grid):
     """A Grid of `nodes` clients that all run `client_app` in this process."""
 
@@ -74,14 +94,15 @@ class LocalGrid(Grid):
         run_config: Mapping[str, str | int | float | bool],
         run_id: int = 1,
         faults: Faults | None = None,
+        several: Answering | None = None,
     ) -> None:
         self._client_app = client_app
+        self._several = several
         self._faults = faults
         self._nodes = range(FIRST_NODE, FIRST_NODE + nodes)
         self._run_id, self._run_config = run_id, dict(run_config)
         self._contexts: dict[int, Context] = {}
-        self._queue: dict[str, tuple[Callable[[], Message], Fault | None]] = {}
-        """What a client has not answered yet: parsed when it does."""
+        self._queue: dict[str, Pending] = {}
         self._ready: dict[str, tuple[float, list[Message]]] = {}
         self._run = Run.create_empty(run_id)
         self.bytes_up = 0
@@ -119,11 +140,11 @@ class LocalGrid(Grid):
             return [self._accept(message, known) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies that are there; runs at most one client per call."""
+        """The replies that are there; runs at most one client per call, or as many as run together."""
         wanted = message_ids if isinstance(message_ids, Collection) else list(message_ids)
-        waiting = next((message_id for message_id in wanted if message_id in self._queue), None)
-        if waiting is not None:
-            self._answer(waiting)
+        first = next((message_id for message_id in wanted if message_id in self._queue), None)
+        if first is not None:
+            self._answer(self._next(first, wanted))
         now = self.clock()
         due = [message_id for message_id in self._ready if self._ready[message_id][0] <= now and message_id in wanted]
         return [reply for message_id in due for reply in self._ready.pop(message_id)[1]]
@@ -146,34 +167,54 @@ class LocalGrid(Grid):
         sent = _on_the_wire(message, known)
         self.bytes_down += sent.size
         if self._faults is None:
-            self._queue[sent.message_id] = sent.parsed, None
+            self._queue[sent.message_id] = Pending(sent.node, sent.parsed)
             return sent.message_id
         delivered = sent.parsed()
         fault = self._faults(sent.node, delivered)
         if fault is None or fault.kind != "drop":
-            self._queue[sent.message_id] = lambda: delivered, fault
+            self._queue[sent.message_id] = Pending(sent.node, lambda: delivered, fault)
         return sent.message_id
 
-    def _answer(self, message_id: str) -> None:
+    def _next(self, first: str, wanted: Iterable[str]) -> Sequence[str]:
+        """The first, and those that run with it: of other clients, and none that is to fail."""
+        if self._several is None or self._fails(first):
+            return [first]
+        able = [message_id for message_id in wanted if message_id in self._queue and not self._fails(message_id)]
+        of_each = {self._queue[message_id].node: message_id for message_id in reversed(able)}
+        return list(reversed(of_each.values()))[: self._several.at_once]
+
+    def _fails(self, message_id: str) -> bool:
+        fault = self._queue[message_id].fault
+        return fault is not None and fault.kind == "error"
+
+    def _answer(self, message_ids: Sequence[str]) -> None:
         started = time.monotonic()
-        receive, fault = self._queue.pop(message_id)
-        message = receive()
-        kind = fault.kind if fault else None
-        try:
-            if kind == "error":
-                raise RuntimeError("injected fault")
-            reply = self._client_app(message, self._context(message.metadata.dst_node_id))
-        except Exception as error:  # the contract of flwr-clientapp: an exception is an error reply
-            reply = Message(Error(code=CLIENT_APP_RAISED, reason=type(error).__name__), reply_to=message)
-        if fault is not None and fault.corrupt is not None:
-            fault.corrupt(reply)
+        asked = [self._queue.pop(message_id) for message_id in message_ids]
+        delivered = [(pending.receive(), pending.fault) for pending in asked]
+        replies = self._replies(delivered)
         with no_object_id_recompute():
-            answer = _on_the_wire(reply, {})
-        self.bytes_up += answer.size
-        received = answer.parsed()
+            received = [
+                _on_the_wire(_damaged(reply, fault), {}) for reply, (_, fault) in zip(replies, delivered, strict=True)
+            ]
         self._busy_s += time.monotonic() - started
-        ready_at = self.clock() + (fault.delay_s if fault else 0.0)
-        self._ready[message_id] = (ready_at, [received, received] if kind == "duplicate" else [received])
+        for message_id, sent, (_, fault) in zip(message_ids, received, delivered, strict=True):
+            self.bytes_up += sent.size
+            ready_at, reply = self.clock() + (fault.delay_s if fault else 0.0), sent.parsed()
+            twice = fault is not None and fault.kind == "duplicate"
+            self._ready[message_id] = (ready_at, [reply, reply] if twice else [reply])
+
+    def _replies(self, asked: Sequence[tuple[Message, Fault | None]]) -> Sequence[Message]:
+        if self._several is not None and len(asked) > 1:
+            return self._several([(message, self._context(message.metadata.dst_node_id)) for message, _ in asked])
+        return [self._reply(message, fault) for message, fault in asked]
+
+    def _reply(self, message: Message, fault: Fault | None) -> Message:
+        try:
+            if fault is not None and fault.kind == "error":
+                raise RuntimeError("injected fault")
+            return self._client_app(message, self._context(message.metadata.dst_node_id))
+        except Exception as error:  # the contract of flwr-clientapp: an exception is an error reply
+            return Message(Error(code=CLIENT_APP_RAISED, reason=type(error).__name__), reply_to=message)
 
     def _context(self, node: int) -> Context:
         """A client's own, made when it is first asked."""
@@ -186,6 +227,12 @@ class LocalGrid(Grid):
                 run_config=dict(self._run_config),
             )
         return self._contexts[node]
+
+
+def _damaged(reply: Message, fault: Fault | None) -> Message:
+    if fault is not None and fault.corrupt is not None:
+        fault.corrupt(reply)
+    return reply
 
 
 def run_apps(server_app: ServerApp, grid: LocalGrid, run_config: Mapping[str, str | int | float | bool]) -> None:

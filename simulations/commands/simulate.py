@@ -25,11 +25,13 @@ from server.record.records import Event
 from server.runs.submissions import completed_rounds
 from server.store.opening import store_beside, store_here
 from simulations.commands.options import (
+    ClientsPerGpu,
     Device,
     Dtype,
     Microbatch,
     Overrides,
     Quiet,
+    TogetherOption,
     Verbose,
     compute_of,
 )
@@ -63,6 +65,8 @@ def simulate(
     device: Device = None,
     dtype: Dtype = None,
     microbatch: Microbatch = None,
+    clients_per_gpu: ClientsPerGpu = 1,
+    together: TogetherOption = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of a sentence.")] = False,
     quiet: Quiet = False,
@@ -77,8 +81,11 @@ def simulate(
     folder = out or Path("runs") / loaded.name
     if engine not in get_args(Engine):
         raise SettingsError(f"--engine {engine!r}: choose one of {', '.join(get_args(Engine))}.")
+    if together and engine == "ray":
+        raise SettingsError("--together trains the clients of one process: remove it, or --engine ray.")
     store = store_beside(folder)
-    how = Shown(compute_of(device, dtype, microbatch), engine=cast(Engine, engine), store=store, quiet=quiet)
+    compute = compute_of(device, dtype, microbatch, clients_per_gpu, together=together)
+    how = Shown(compute, engine=cast(Engine, engine), store=store, quiet=quiet)
     summary = run_on_screen(loaded, folder, how, resume=resume)
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
@@ -201,6 +208,7 @@ def compare(
     device: Device = None,
     dtype: Dtype = None,
     microbatch: Microbatch = None,
+    together: TogetherOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -213,7 +221,7 @@ def compare(
     planned = plan(recipes, sweep or [], numbers, overrides or [], out, variant or [])
     console = Console(stderr=True)
     found = [finished(folder) for folder in folders]
-    how = Shown(compute_of(device, dtype, microbatch), store=store_beside(out), quiet=quiet)
+    how = Shown(compute_of(device, dtype, microbatch, together=together), store=store_beside(out), quiet=quiet)
     run = partial(run_on_screen, how=how)
     announce = partial(console.rule, align="left")
     try:
