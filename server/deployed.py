@@ -95,9 +95,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     home = loaded_model(placed.model, placed.adapter, labels)
     others = other_fingerprints(placed.model, labels)
     if others:
-        log.warning(
-            "sites may hold the base in other forms than the run", extra={"base": placed.model.load_dtype, **others}
-        )
+        log.warning("sites may hold the base in other forms than the run", extra={"fingerprints": others})
     asked = questions(rows, placed=placed, loaded_model=home)
     store = open_or_go_without(settings)
     recorder = Recorder(store, name=folder.name, kind="deployment", coordinator=settings.name) if store else None

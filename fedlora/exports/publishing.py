@@ -139,9 +139,8 @@ def answered(repository: str) -> Iterator[None]:
     except ValueError as error:  # its library's own, of a name or a card that the hub does not take
         raise RunError(f"{repository}: the hub does not take it: {error}") from None
     except unreachable() as error:
-        raise RunError(
-            f"{repository}: the hub cannot be reached ({type(error).__name__}: {error}); try again."
-        ) from None
+        said = f"{type(error).__name__}: {error}"
+        raise RunError(f"{repository}: the hub cannot be reached ({said}); try again.") from None
 
 
 def unreachable() -> type[Exception]:

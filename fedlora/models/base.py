@@ -20,9 +20,9 @@ from fedlora.config.model import LoadDtype
 from fedlora.models.fingerprint import fingerprint_of, parts_of
 from fedlora.models.location import locate as locate
 from fedlora.models.location import not_to_be_had, of_timm
-from fedlora.models.own_code import trusted_code
 from fedlora.models.quantised.scheme import loading_options, require_quantisable, scheme_of, settled
 from fedlora.models.quiet import quiet_transformers as quiet_transformers
+from fedlora.plugins.base_code import trusted_code
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Processor
 from fedlora.tasks.inputs.positions import TooLongError

@@ -130,6 +130,7 @@ def require_carried(recipe: Recipe, folder: Path) -> None:
     assert summary["loss"] == pytest.approx(float(found.stdout), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_exported_adapter_gives_the_run_s_loss_to_plain_peft_in_another_process(tmp_path):
     model, questions = save_chat_model(tmp_path / "model"), save_questions(tmp_path / "questions.jsonl")
     require_carried(chat_recipe(model, questions, "strategy.name=fedsvd", "adapter.init=orthonormal"), tmp_path)

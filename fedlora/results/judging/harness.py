@@ -2,7 +2,8 @@
 
     results[task]["token_accuracy,none"], ["token_accuracy_stderr,none"]        none: no filter was applied
 
-Its name for a number stands first and is the task's own; what the harness has no place for stands under `fedlora`.
+Its name for a number stands first and is the task's own; what the harness has no place for stands under `fedlora`. The
+keys and their types are those of `lm_eval/result_schema.py`, version 0.4.13.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def harness(opened: Opened, found: Evaluated, *, name: str) -> dict[str, Any]:
     entries = [entry for key, one in known.items() for entry in keys(key, one)]
     listed = [{"metric": key, "higher_is_better": better.get(key, True)} for key in known]
     return {
-        "results": {task: {"alias": task, **dict(entries)}},
+        "results": {task: {"name": task, "alias": task, "sample_len": found.rows, **dict(entries)}},
         "group_subtasks": {task: []},
         "configs": {task: {"task": task, "num_fewshot": 0, "metric_list": listed, "metadata": {"version": VERSION}}},
         "versions": {task: VERSION},
@@ -41,7 +42,7 @@ def harness(opened: Opened, found: Evaluated, *, name: str) -> dict[str, Any]:
         "higher_is_better": {task: {one["metric"]: one["higher_is_better"] for one in listed}},
         "n-samples": {task: {"original": whole, "effective": found.rows}},
         "config": {
-            "model": "fedlora", "model_args": arguments, "batch_size": 1, "device": opened.on.device, "limit": None,
+            "model": "fedlora", "model_args": arguments, "batch_size": "1", "device": opened.on.device, "limit": None,
             "model_dtype": opened.on.dtype, "model_revision": base.revision or "",
         },
         "date": time.time(),

@@ -123,6 +123,8 @@ def test_of_a_language_model_the_file_has_the_harness_layout(answers, tmp_path):
         assert list(found[part]) == ["questions"]
     assert found["n-samples"]["questions"] == {"original": 48, "effective": 48}
     assert "peft=run" in found["config"]["model_args"]
+    assert (own["name"], own["alias"], own["sample_len"]) == ("questions", "questions", 48)
+    assert found["config"]["batch_size"] == "1"
 
 
 def test_rows_with_nothing_in_them_are_left_out_and_counted(texts, tmp_path):

@@ -13,8 +13,8 @@ from client.settings import ClientSettings, SiteData
 from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.models.base import load_base
 from fedlora.models.loaded_model import loaded_model
-from fedlora.models.own_code import hash_of_code
 from fedlora.plugins import gate
+from fedlora.plugins.base_code import hash_of_code
 from fedlora.settings import SettingsError
 from fedlora.updates import Factor
 from tests.federations import save_tiny_model
