@@ -19,9 +19,9 @@ from client.work import NotFiniteError, Steps
 from fedlora.adapters.inject import ADAPTER, adapted_layers
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.data.examples import COMPANIES, Examples, invented
+from fedlora.devices.memory import fitting, with_what_fits
 from fedlora.devices.transfers import read_together
 from fedlora.models.base import autocast, computes_in
-from fedlora.models.memory import fitting, with_what_fits
 from fedlora.models.reference import referred
 from fedlora.privacy.dropout import require_no_dropout
 from fedlora.privacy.engine import LossPerExample, PrivateEngine
@@ -84,10 +84,11 @@ def tell_of_skipped(skipped: int, settings: TrainSettings, *, of: int) -> None:
         log.warning("%d of %d steps skipped: their loss or gradient was not finite", skipped, of)
 
 
-def finite(loss_nats: Tensor, parameters: Iterable[nn.Parameter]) -> bool:
+def finite(loss_nats: Tensor | float, parameters: Iterable[nn.Parameter]) -> bool:
     """Whether the loss is finite, and every number of the gradient: the one reading of a step."""
     each = [parameter.grad.isfinite().all() for parameter in parameters if parameter.grad is not None]
-    return bool(torch.stack([loss_nats.isfinite(), *each]).all())
+    loss = torch.as_tensor(loss_nats).isfinite()
+    return bool(torch.stack([loss.to(each[0].device) if each else loss, *each]).all())
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def private_microbatch(model: nn.Module, settings: TrainSettings, on: ModelSetti
 
 
 def private_work(on: ModelSettings) -> tuple[str, ModelSettings]:
-    """What `fedlora.models.memory` knows private steps by."""
+    """What `fedlora.devices.memory` knows private steps by."""
     return "private steps", on
 
 

@@ -18,8 +18,8 @@ from fedlora.config.privacy import PrivacySettings
 from fedlora.config.schedule import schedule_of
 from fedlora.data.examples import COMPANIES, invented
 from fedlora.devices.draws import draws_apart
+from fedlora.devices.memory import fitting, with_what_fits
 from fedlora.models.base import computes_in
-from fedlora.models.memory import fitting, with_what_fits
 from fedlora.privacy.dropout import require_no_dropout
 from fedlora.privacy.engine import LossPerExample, PrivateEngine
 from fedlora.privacy.mechanism import Mechanism

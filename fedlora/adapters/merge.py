@@ -2,7 +2,7 @@
 
 The original of every folded matrix is kept as it was loaded, so that the weights of version v are always W0 + Σ
 residuals, computed once in float32 and rounded once to the base's dtype: small residuals do not vanish in a bf16 base.
-W0's memory is never written to: other models of this process may share it (`fedlora.adapters.shared`).
+W0's memory is never written to: other models of this process may share it (`fedlora.devices.shared`).
 """
 
 from __future__ import annotations

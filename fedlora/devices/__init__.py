@@ -1,1 +1,1 @@
-"""What differs where a model is computed on a GPU: transfers, draws, and which failures a process survives."""
+"""Devices and their memory: transfers, draws, what fits, and which failures a process survives."""

@@ -14,9 +14,9 @@ from torch import nn
 from transformers import AutoConfig, PretrainedConfig
 
 from fedlora.adapters.dense import mark_dense, mark_zero
-from fedlora.adapters.shared import Shared, share_weights
 from fedlora.config import ModelSettings
 from fedlora.config.model import LoadDtype
+from fedlora.devices.shared import Shared, share_weights
 from fedlora.models.fingerprint import fingerprint_of, parts_of
 from fedlora.models.location import locate as locate
 from fedlora.models.location import not_to_be_had, of_timm

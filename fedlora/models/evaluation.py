@@ -11,8 +11,8 @@ from torch import nn
 from fedlora.config import ModelSettings
 from fedlora.config.compute import Computed
 from fedlora.data.examples import Examples
+from fedlora.devices.memory import with_what_fits
 from fedlora.models.base import autocast
-from fedlora.models.memory import with_what_fits
 from fedlora.models.reference import referred
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import RunError, SettingsError

@@ -9,12 +9,12 @@ from weakref import WeakSet
 from torch import nn
 
 from fedlora.adapters import fold, inject, read
-from fedlora.adapters.shared import Shared
 from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.devices.draws import on_cuda
+from fedlora.devices.memory import make_room
+from fedlora.devices.shared import Shared
 from fedlora.lowrank import Product
 from fedlora.models.base import Base, load_base
-from fedlora.models.memory import make_room
 from fedlora.models.named import named_base
 
 

@@ -25,17 +25,18 @@ def require_complete(
     trained: Iterable[nn.Parameter],
     batch: int,
     *,
+    shape_of: Callable[[Tensor], torch.Size],
     called: Callable[[Tensor], str],
-    shape: Callable[[Tensor], torch.Size],
 ) -> None:
-    """Of every trained parameter (batch, *shape), and nothing in its `grad`: that would be bounded by nobody."""
+    """Of every trained parameter (batch, *shape), its shape being that of one example's gradient, and nothing in its
+    `grad`: that would be bounded by nobody."""
     for parameter in trained:
         found = gradients.get(parameter)
-        if found is None or tuple(found.shape) != (batch, *shape(parameter)):
-            got = None if found is None else tuple(found.shape)
+        if found is None or tuple(found.shape) != (batch, *shape_of(parameter)):
+            shape = None if found is None else tuple(found.shape)
             raise Refusal(
                 Code.UNSUPPORTED_MODEL,
-                f"{called(parameter)} trains but has no gradient per example (got {got} for {batch} "
+                f"{called(parameter)} trains but has no gradient per example (got {shape} for {batch} "
                 "examples); freeze it, or make every example pass through its layer.",
             )
         if parameter.grad is not None:

@@ -44,8 +44,8 @@ import torch
 from torch import Tensor, nn
 
 from fedlora.devices.lost import device_is_lost
+from fedlora.devices.memory import make_room
 from fedlora.devices.transfers import reading_waits
-from fedlora.models.memory import make_room
 from fedlora.privacy import ahead, hooks, linears
 from fedlora.privacy.complete import require_complete, require_one_loss_each
 from fedlora.privacy.ghost_norms import Gradients, squares, weighted, without
@@ -111,8 +111,7 @@ class PrivateEngine:
         self._watch: FrozenWeightsCheck | None = None
         self._trained: list[nn.Parameter] = []
         self._draws: Iterator[ahead.Draws] = iter(())
-        self._not_computed = 0
-        self._not_finite: Tensor | None = None
+        self._not_computed, self._not_finite = 0, torch.zeros((), dtype=torch.int64)
         self._exits = ExitStack()
 
     @property
@@ -123,7 +122,7 @@ class PrivateEngine:
     @property
     def nonfinite_examples(self) -> int:
         """Draws so far whose gradient was not finite or could not be computed. Private: it stays at the site."""
-        return self._not_computed + (0 if self._not_finite is None else int(self._not_finite))
+        return self._not_computed + int(self._not_finite)
 
     def __enter__(self) -> Self:
         self._trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
@@ -175,14 +174,16 @@ class PrivateEngine:
         if self._steps == 1:
             self._watch.require_moved()
         self._steps += 1
+        self._take(loss_per_example)
+
+    def _take(self, loss_per_example: LossPerExample) -> None:
         draws = next(self._draws)
         self._release(self.clipped_sum(draws.indices, loss_per_example), draws.noise)
 
     def _drawing(self) -> ahead.Drawing:
         """A step's sample and noise, one fresh stream for each; no more of them than steps."""
-        count = sum(parameter.numel() for parameter in self._trained)
         sampled = partial(poisson_sample, examples=self._examples, rate=self.mechanism.rate)
-        left = self.mechanism.steps - self._steps
+        count, left = sum(p.numel() for p in self._trained), self.mechanism.steps - self._steps
         return ahead.draws(self._source, sampled, count, steps=left, device=self._trained[0].device)
 
     def clipped_sum(self, indices: Tensor, loss_per_example: LossPerExample) -> Sums:
@@ -235,8 +236,7 @@ class PrivateEngine:
     def _release(self, totals: Sums, stream: Noise) -> None:
         flat = torch.cat([totals[parameter].flatten() for parameter in self._trained])
         noisy = privatise(flat, stream, noise_std=self.mechanism.noise_multiplier * self.mechanism.clip)
-        noisy.div_(self.mechanism.expected_batch)
-        pieces = torch.split(noisy, [parameter.numel() for parameter in self._trained])
+        pieces = torch.split(noisy.div_(self.mechanism.expected_batch), [p.numel() for p in self._trained])
         for parameter, piece in zip(self._trained, pieces, strict=True):
             parameter.grad = piece.view(parameter.shape).to(parameter.dtype)
 
@@ -246,7 +246,7 @@ class PrivateEngine:
             factors_n = self._factors(gradients)
             clipped = {p: self._summed(g, factors_n) for p, g in gradients.items()}
         zeroed = (factors_n == 0).sum()  # counted when nothing more can fail, and be tried again
-        self._not_finite = zeroed if self._not_finite is None else self._not_finite + zeroed
+        self._not_finite = self._not_finite.to(zeroed.device, non_blocking=True) + zeroed
         return clipped
 
     def _summed(self, gradients: Gradients, factors_n: Tensor) -> Tensor:
@@ -278,7 +278,7 @@ class PrivateEngine:
             torch.autograd.backward(losses_n, weights_n)
         finally:
             gradients = self._backend.end()
-        require_complete(gradients, self._trained, len(indices), called=self._name, shape=self._shape_of_one)
+        require_complete(gradients, self._trained, len(indices), shape_of=self._shape_of_one, called=self._name)
         return losses_n.detach(), gradients
 
     def _shape_of_one(self, parameter: Tensor) -> torch.Size:

@@ -7,9 +7,9 @@ import torch
 from transformers import BertModel
 
 from fedlora.adapters import set_trainable
-from fedlora.adapters.shared import weights_of
 from fedlora.adapters.untouched import untouched
 from fedlora.config import AdapterSettings, ModelSettings
+from fedlora.devices.shared import weights_of
 from fedlora.lowrank import Product
 from fedlora.models import loaded_model as module
 from fedlora.models.loaded_model import LoadedModel, loaded_model
