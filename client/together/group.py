@@ -10,8 +10,8 @@ from torch import nn
 
 from client.steps.stepper import Pace, Stepper
 from client.work import Work
-from fedlora.adapters.stacked import Stack
 from fedlora.config import ModelSettings, TrainSettings
+from fedlora.stacked import Stack
 
 
 @dataclass(frozen=True)

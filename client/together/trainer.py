@@ -26,11 +26,11 @@ from client.training import largest_microbatch
 from client.work import Trained, Work
 from fedlora.adapters import set_trainable
 from fedlora.adapters.live import parameters_of
-from fedlora.adapters.stacked import UnstackableError, stacked
 from fedlora.devices.draws import draws_apart
 from fedlora.models.reference import referred
 from fedlora.processes.memory import ran_out_of_memory
 from fedlora.randomness import seed_of
+from fedlora.stacked import UnstackableError, stacked
 from fedlora.updates import Factor
 
 log = logging.getLogger(__name__)

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from client.together.draws import DrawnByEach, Place
 from client.together.untrained import UntrainedError
 from client.work import Work
-from fedlora.adapters.stacked import stacked
 from fedlora.data.examples import COMPANIES, Examples, invented
 from fedlora.models.base import autocast
 from fedlora.models.reference import referred
 from fedlora.privacy.quiet import checkpointing
 from fedlora.privacy.rehearsal import TIGHT_CPU, TIGHT_ELSEWHERE
+from fedlora.stacked import stacked
 from fedlora.updates import Tensors
 
 OWN, OTHER = list(COMPANIES[0][:2]), COMPANIES[0][2]

@@ -4,7 +4,7 @@
                                                           ├─► passes of one shape: every row's gradient, one norm, clip
     client l    ...                                       ┘         └─► client k's sum + its own noise, / its own b
 
-Rows are numbered through: client 0's examples, then client 1's. What trains is stacked (`fedlora.adapters.stacked`), so
+Rows are numbered through: client 0's examples, then client 1's. What trains is stacked (`fedlora.stacked`), so
 that a row's gradient is of its own client's parameters and counts in that client's sum alone.
 
 Guarantee: for every client what `engine` says of it, the other clients' examples being some that do not change. What is
@@ -20,12 +20,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedlora.adapters.stacked import Stack
 from fedlora.privacy import ahead
 from fedlora.privacy.engine import PrivateEngine, Sums
 from fedlora.privacy.ghost_norms import Gradients
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import Noise, Source, poisson_sample, privatise
+from fedlora.stacked import Stack
 
 
 @dataclass(frozen=True)

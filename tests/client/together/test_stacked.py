@@ -14,13 +14,13 @@ from client.together.group import GroupStepper
 from client.together.passes import Row, passes
 from fedlora.adapters import set_trainable
 from fedlora.adapters.live import parameters_of
-from fedlora.adapters.stacked import RowsError, Stack, UnstackableError, stacked
 from fedlora.config import TrainSettings
 from fedlora.data.examples import Examples
 from fedlora.privacy.clients_engine import ClientsEngine, ClientShare
 from fedlora.privacy.mechanism import Mechanism
 from fedlora.privacy.noise import SeededSource
 from fedlora.settings import parse
+from fedlora.stacked import RowsError, Stack, UnstackableError, stacked
 from fedlora.updates import Factor
 from tests.fedlora.tasks.test_registry import CASES, CLIP, LONGEST, Case, ready
 from tests.privacy.models import looped_clipped_sum
