@@ -35,6 +35,7 @@ from server.record.journal import Journal
 from server.record.records import EventCallback
 from server.record.summary import summary_of
 from server.run_identity import MAY_MOVE
+from server.trial import Trial
 from simulations.attacks import app_of, attackers, corrupted
 from simulations.data.contradictions import refuse_contradictions
 from simulations.data.partition import ClientExamples, federation
@@ -65,6 +66,8 @@ class Execution:
     engine: Engine = "local"
     faults: Faults | None = None
     """Injected into the local grid."""
+    trial: Trial | None = None
+    """What the run is one of."""
 
 
 def prepare(
@@ -116,15 +119,18 @@ def simulate(
     engine: Engine = "local",
     faults: Faults | None = None,
     store: str | None = None,
+    trial: Trial | None = None,
+    name: str | None = None,
 ) -> dict[str, Any]:
     """Run to the end; write summary.json, rounds.jsonl, config.yaml, curves.png and adapter/ to `out`.
 
     In mode `alone` every client is a federation of its own, in a folder of its own; the summary has their means.
-    `faults` are injected into the local grid. `store`: URL or file of a store that the run is written to.
+    `faults` are injected into the local grid. `store`: URL or file of a store that the run is written to, under `name`,
+    or its folder's. `trial`: what it is one of.
     """
     started, placed, home = time.monotonic(), simulation.placed, simulation.loaded_model
     asked = questions(simulation.data.held_out_rows, placed=placed, loaded_model=home)
-    outcomes = federations(simulation, out, how=Execution(watch, resume, engine, faults), store=store)
+    outcomes = federations(simulation, out, how=Execution(watch, resume, engine, faults, trial), store=store, name=name)
     first = outcomes[0]  # the only one, where anything is asked
     answers = answered(asked, first.progress.state, placed=placed, loaded_model=home, folder=first.folder)
     summary = summarise(simulation, outcomes, out, seconds=time.monotonic() - started) | answers
@@ -137,15 +143,17 @@ def simulate(
     return summary
 
 
-def federations(simulation: Simulation, out: Path, *, how: Execution, store: str | None) -> list[Outcome]:
+def federations(
+    simulation: Simulation, out: Path, *, how: Execution, store: str | None, name: str | None = None
+) -> list[Outcome]:
     """One of all clients, or in mode `alone` one of each, one after the other."""
+    called = name or out.name
     names = tuple(simulation.data.clients)
     alone = simulation.recipe.mode == "alone"
     groups = {out / folder_name(name): (name,) for name in names} if alone else {out: names}
     outcomes = []
     for folder, clients in groups.items():
-        name = f"{out.name}/{folder.name}" if alone else out.name
-        with recorder_of(store, name) as recorder:
+        with recorder_of(store, f"{called}/{folder.name}" if alone else called) as recorder:
             try:
                 outcome = federate(simulation, clients, folder, how=how, recorder=recorder)
             except KeyboardInterrupt:
@@ -177,6 +185,7 @@ def federate(
         data_digests=simulation.data.digests(names),
         recorder=recorder,
         compute=simulation.compute,
+        trial=how.trial,
     )
     finished: list[Progress] = []
     server = ServerApp()

@@ -17,8 +17,12 @@ from fedlora.settings import SettingsError
 from fedlora.tasks.guessing import ACCURACY
 from server.record.lines import read_records
 from server.record.records import RoundRecord
-from simulations.commands.simulate import compared, whole_numbers
-from simulations.compare import Run, best_rows, plan, repeated, run_missing, write_outputs
+from simulations.commands.compare import compared, whole_numbers
+from simulations.comparing.finished import Run
+from simulations.comparing.planning import plan, repeated
+from simulations.comparing.rows import best_rows
+from simulations.comparing.running import run_missing
+from simulations.comparing.writing import write_outputs
 from simulations.terminal.pictures import curves_of, draw_comparison
 from tests.federations import run
 
@@ -109,8 +113,14 @@ def test_an_interrupted_run_is_resumed_and_an_unbegun_one_is_begun(recipe, tmp_p
     (planned[0].folder / "checkpoint.safetensors").touch()
     resumed = []
 
-    def simulate(settings, folder, *, resume):
+    def simulate(settings, folder, *, trial, name, resume):
         resumed.append(resume)
+        assert (trial.group, trial.method, trial.changed, name) == (
+            "out",
+            "tiny",
+            {},
+            f"out/tiny/default/{folder.name}",
+        )
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").write_text(json.dumps({"seed": settings.seed}))
 
