@@ -37,6 +37,7 @@ from server.record.summary import summary_of
 from server.run_identity import MAY_MOVE
 from server.trial import Trial
 from simulations.attacks import app_of, attackers, corrupted
+from simulations.by_example import write_each
 from simulations.data.contradictions import refuse_contradictions
 from simulations.data.partition import ClientExamples, federation
 from simulations.data.private_door import require_private_training
@@ -135,6 +136,8 @@ def simulate(
     answers = answered(asked, first.progress.state, placed=placed, loaded_model=home, folder=first.folder)
     summary = summarise(simulation, outcomes, out, seconds=time.monotonic() - started) | answers
     summary["verdict"] += [sentence(found) for found in answers.values()]
+    if trial is not None and trial.group is not None and not keeps_personal(simulation.recipe):
+        write_each(out, simulation, [outcome.progress.state for outcome in outcomes])
     write_atomically(out / "config.yaml", recipe_text(simulation.recipe).encode())
     for outcome in outcomes:
         title = f"{simulation.recipe.name}: {', '.join(outcome.clients)}"

@@ -195,3 +195,26 @@ def _listed_site(site: RunSiteRow) -> tuple[str, ...]:
         number(site.mean_seconds, ".2f"),
         site.last_outcome + (f": {site.last_code}" if site.last_code else ""),
     )
+
+
+@app.command()
+def diff(
+    names: Annotated[list[str], typer.Argument(help="Runs, by name or id.")],
+    store: Where = None,
+    json_output: Json = False,
+) -> None:
+    """Show the settings in which the recipes of runs differ, side by side."""
+    from fedlora.config.differing import differences, value_words
+    from server.store.reading import find_run, read_detail
+
+    with opened(store) as found, found.reading() as connection:
+        runs = [find_run(connection, name) for name in names]
+        apart = differences([read_detail(connection, run).recipe for run in runs])
+    if json_output:
+        typer.echo(json.dumps({"runs": [run.run for run in runs], "settings": apart}, indent=2))
+        return
+    headings = ["setting", *(f"{printable(run.name)} {run.run[:8]}" for run in runs)]
+    rows = [[printable(name), *(printable(value_words(value)) for value in values)] for name, values in apart.items()]
+    say(headings, rows, leave_out=[])
+    if not apart:
+        console.print("They differ in no setting.")

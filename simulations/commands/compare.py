@@ -22,11 +22,12 @@ from simulations.comparing.finished import finished, told_apart
 from simulations.comparing.planning import plan, repeated
 from simulations.comparing.rows import Row, all_rows, best_rows
 from simulations.comparing.running import run_missing
-from simulations.comparing.writing import cells, write_outputs
+from simulations.comparing.tables import cells
+from simulations.comparing.writing import few, write_outputs
 from simulations.terminal.interruption import InterruptedRunError, the_same_again
 
 WIDE = 110
-LEFT_OUT_FIRST = ("loss", "agg. error", "seeds", "s")
+LEFT_OUT_FIRST = ("loss", "agg. error", "seeds", "s", "test set")
 
 
 def compared(rows: Sequence[Row], *, width: int) -> Table:
@@ -79,7 +80,7 @@ def compare(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare runs in a table, comparison.csv, comparison.md and comparison.png."""
+    """Compare runs: comparison.md, .tex, .csv (a row a run), _rounds.csv and .png in --out."""
     talk(verbose=verbose)
     folders = [Path(run) for run in runs if (Path(run) / "summary.json").exists()]
     recipes = [str(recipe_file(run)) for run in runs if not (Path(run) / "summary.json").exists()]
@@ -106,4 +107,8 @@ def compare(
         return
     printed = Console()
     printed.print(compared(best, width=printed.width))
-    typer.echo(f"Best setting of each method by the reported test set; all settings in {out}/comparison.csv.")
+    if few(best):
+        typer.echo(few(best).strip())
+    if len(best) > 1:
+        typer.echo(f"Methods in pairs, and their settings side by side: {out}/comparison.md.")
+    typer.echo(f"Best setting of each method by the reported test set; all runs in {out}/comparison.csv.")

@@ -24,7 +24,9 @@ class Row:
     metric: Metric
     score: float
     spread: float
-    """Of the score."""
+    """Of the score: the sample standard deviation over seeds; 0 of one."""
+    standard_error: float | None
+    """Of one run's score on its test set, in the mean of the seeds; None where the task's judge knows none."""
     loss: float
     standing: str | None
     """The verdict of the task's judge (`fedlora.tasks.verdict`); of several seeds the worst."""
@@ -83,6 +85,7 @@ def row_of(method: str, settings: str, runs: Sequence[Run]) -> Row:
             )
     errors = [run.summary["aggregation_error_max"] for run in runs if run.summary["aggregation_error_max"] is not None]
     standings = [said for run in runs if (said := run.summary.get("standing")) is not None]
+    sampled = [error for run in runs if (error := run.summary.get("standard_error")) is not None]
     epsilons = [run.summary["epsilon_max"] for run in runs if run.summary.get("epsilon_max") is not None]
     return Row(
         method=method,
@@ -91,6 +94,7 @@ def row_of(method: str, settings: str, runs: Sequence[Run]) -> Row:
         metric=runs[0].metric,
         score=statistics.fmean(scores),
         spread=statistics.stdev(scores) if len(runs) > 1 else 0.0,
+        standard_error=statistics.fmean(sampled) if sampled else None,
         loss=mean("loss"),
         standing=min(standings, key=STANDINGS.index) if standings else None,
         aggregation_error_max=max(errors) if errors else None,
