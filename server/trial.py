@@ -22,7 +22,7 @@ class Trial:
     method: str | None = None
     """What is compared: runs that differ in settings that are swept, and in their seed, share it."""
     changed: Mapping[str, Any] = field(default_factory=dict)
-    """What was changed of the recipe's file, values by dotted names; neither its name nor its seed."""
+    """What was set or changed of the recipe's file, values by dotted names; neither its name nor its seed."""
 
 
 def write_trial(folder: Path, trial: Trial) -> None:

@@ -49,12 +49,14 @@ def changed(before: Recipe, after: Recipe) -> dict[str, Any]:
 
 
 def changed_by(recipe: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """What overrides change of a recipe file; all of them, where the file alone is no whole recipe."""
+    """What overrides set of a recipe file, the recipe's own value again included, and what that changes besides."""
     after = load(recipe, overrides)
+    values = dict(flat(after.model_dump(mode="json")))
+    asked = {name: values.get(name, value) for name, value in flat(override({}, overrides)) if name not in OF_A_RUN}
     try:
-        return changed(load(recipe), after)
-    except SettingsError:
-        return {name: value for name, value in flat(override({}, overrides)) if name not in OF_A_RUN}
+        return {**asked, **changed(load(recipe), after)}
+    except SettingsError:  # the file alone is no whole recipe
+        return asked
 
 
 def own(runs: Sequence[Changed]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ pairs without a difference one is expected to stand out.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,13 +100,17 @@ def over_examples(
     for one, other in each:
         if one is None or other is None or one.digest != other.digest or metric not in one.figures:
             return None
-        found.append(np.hstack([one.figures[metric], other.figures[metric]]))
+        found.append((drawing(one.digest, seed), np.hstack([one.figures[metric], other.figures[metric]])))
     if not found:
         return None
-    draw = np.random.default_rng(seed)
-    drawn = np.mean([resampled(values, draw) for values in found], axis=0)
+    drawn = np.mean([resampled(values, draw) for draw, values in found], axis=0)
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def drawing(digest: str, seed: int) -> np.random.Generator:
+    """One a test set: where several seeds share theirs, the same examples are drawn for all of them."""
+    return np.random.default_rng([seed, *hashlib.blake2b(digest.encode(), digest_size=8).digest()])
 
 
 def resampled(values_n4: Values, draw: np.random.Generator) -> Differences:

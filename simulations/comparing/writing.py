@@ -20,11 +20,12 @@ from simulations.comparing.rows import Row, all_rows, best_rows
 from simulations.comparing.tables import cells, latex, markdown, pair_cells, side_by_side
 from simulations.terminal.pictures import draw_comparison
 
-NOTES = """± is the sample standard deviation over seeds; `test set` is the standard error of one run's score, what another test set of
-as many examples would have changed. The setting of a method was chosen by the reported score.
+NOTES = """± is the sample standard deviation over seeds; `test set` is the standard error of one run's score, what
+another test set of as many examples would have changed. The setting of a method was chosen by the reported score.
 """
-PAIRS = """In pairs: the method's score less the other's, on the same examples and seeds. `other examples`: 95 % of a paired bootstrap over
-the test set, these trained models; `other seeds`: the t interval of the seeds' differences. Better only where both say so.
+PAIRS = """In pairs: the method's score less the other's, on the same examples and seeds. `other examples`: 95 % of a
+paired bootstrap over the test set, these trained models; `other seeds`: the t interval of the seeds' differences.
+Better or worse only where both say so; intervals are not corrected for the number of pairs.
 """
 
 

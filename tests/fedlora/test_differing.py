@@ -21,10 +21,10 @@ def test_what_was_changed_of_a_recipe_gives_it_back(recipe):
     assert changed(before, before) == {}
 
 
-def test_overrides_that_say_what_the_recipe_says_already_change_nothing(tmp_path, recipe):
+def test_what_was_set_is_told_even_where_it_is_what_the_recipe_says_already(tmp_path, recipe):
     path = tmp_path / "one.yaml"
     path.write_text(yaml.safe_dump(recipe("train.lr=0.5").model_dump(mode="json")))
-    assert changed_by(str(path), ["train.lr=0.5", "seed=3"]) == {}
+    assert changed_by(str(path), ["train.lr=5e-1", "seed=3"]) == {"train.lr": 0.5}
     assert changed_by(str(path), ["train.lr=0.25", "seed=3"]) == {"train.lr": 0.25}
 
 

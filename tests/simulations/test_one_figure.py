@@ -156,7 +156,7 @@ def test_a_comparison_prefers_the_smaller_loss(folder, tmp_path):
     assert best.score == min(run.summary["loss"] for run in found)
     assert list(cells(best)).count("loss") == 1
     write_outputs([best], [best], tmp_path)
-    assert (tmp_path / "comparison.csv").read_text().startswith("method,setting,seeds,loss,verdict,agg. error,")
+    assert (tmp_path / "comparison.csv").read_text().startswith("group,method,seed,metric,score,loss,")
     console = Console(width=80, file=StringIO())
     console.print(compared([best], width=80))
     assert "loss" in console.file.getvalue()
