@@ -10,7 +10,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help install demo test test-slow test-long test-all check fix bench fuzz chaos chaos-slow attack audit deploy-demo docs sbom clean
+.PHONY: help install demo test test-slow test-long test-all check fix bench fuzz gpu gpu-wheels chaos chaos-slow attack audit deploy-demo docs sbom clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -63,6 +63,21 @@ fix: $(STAMP)  ## Format and mend what can be mended
 
 bench: $(STAMP)  ## Measure: every section prints a table
 	for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python -m tests.bench.$$(basename $$file .py) || exit 1; done
+
+# On a machine with a GPU and no network: make gpu GPU_PYTHON=python3, where that has torch and transformers, with the
+# wheels that `make gpu-wheels` has collected elsewhere.
+DEVICE ?= cuda
+SIZE ?= full
+GPU_PYTHON ?= $(BIN)/python
+GPU_WHEELS = build/gpu-wheels
+GPU_SITE = build/gpu-site
+gpu:  ## Check and measure on one GPU, in eight minutes; writes docs/gpu.md. Rehearsal: make gpu DEVICE=cpu SIZE=tiny
+	test ! -d $(GPU_WHEELS) || test -d $(GPU_SITE) || $(GPU_PYTHON) -m pip install -q --no-index --no-deps --no-compile \
+	  --target $(GPU_SITE) $(GPU_WHEELS)/*.whl
+	PYTHONPATH=$(GPU_SITE):. PYTHONUNBUFFERED=1 $(GPU_PYTHON) -m tests.gpu --device $(DEVICE) --size $(SIZE) --out runs/gpu
+
+gpu-wheels: $(STAMP)  ## What fedlora needs on such a machine, as wheels in build/gpu-wheels
+	$(BIN)/python -m tests.gpu.wheels $(GPU_WHEELS)
 
 docs: $(STAMP)  ## The documents as a site, with pages made of the code: runs/site/site/index.html
 	$(BIN)/python -m docs.site.build runs/site

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Literal
 
 import torch
 
+from client.held_form import other_form, require_form
 from client.limits import code_of
 from client.site import Site
 from client.state.base_cache import hold
@@ -25,6 +27,7 @@ from client.state.feedback import Feedback, Occasion
 from client.state.moments import Moments
 from client.state.personal import Personal
 from client.state.state_cache import StateCache
+from client.steps.packing import require_exact_packing
 from client.steps.rehearsed import rehearse_task
 from client.trainer import OneByOne, serve
 from client.work import NotFiniteError, Start, Trained, Work
@@ -51,23 +54,33 @@ log = logging.getLogger(__name__)
 def answer(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes | None]:
     """Do the task. Always returns an answer: trained with an update, refused, or failed with a code."""
     started = time.monotonic()
+    update: bytes | None = None
     try:
         report, update = train_round(task, blob, site)
-    except Refusal as refusal:
-        log.warning("round %d was refused: %s", task.round, refusal)
-        report, update = Report(client=site.name, outcome="refused", code=refusal.code, round=task.round), None
-    except WireError as error:
-        report, update = Report(client=site.name, outcome="failed", code=error.code, round=task.round), None
-    except (NotFiniteError, DivergedError):
-        log.exception("round %d taught nothing", task.round)
-        report, update = Report(client=site.name, outcome="failed", code="not-finite", round=task.round), None
-    except SettingsError:
-        log.exception("the task of round %d is not possible with this site's settings", task.round)
-        report, update = Report(client=site.name, outcome="failed", code="settings", round=task.round), None
-    except Exception as error:  # whatever it says may carry data: it stays in this site's log
-        log.exception("round %d failed", task.round)
-        report, update = Report(client=site.name, outcome="failed", code=code_of(error), round=task.round), None
+    except Exception as error:
+        report = failure(task, site, error)
     return report.model_copy(update={"seconds": time.monotonic() - started}), update
+
+
+def failure(task: Task, site: Site, error: Exception) -> Report:
+    """The report of a task that came to nothing: refused, or failed with a code. All else stays in this site's log."""
+    outcome: Literal["refused", "failed"] = "refused" if isinstance(error, Refusal) else "failed"
+    match error:
+        case Refusal():
+            log.warning("round %d was refused: %s", task.round, error)
+            code: str = error.code
+        case WireError():
+            code = error.code
+        case NotFiniteError() | DivergedError():
+            log.error("round %d taught nothing", task.round, exc_info=error)
+            code = "not-finite"
+        case SettingsError():
+            log.error("the task of round %d is not possible with this site's settings", task.round, exc_info=error)
+            code = "settings"
+        case _:  # whatever it says may carry data: it stays in this site's log
+            log.error("round %d failed", task.round, exc_info=error)
+            code = code_of(error)
+    return Report(client=site.name, outcome=outcome, code=code, round=task.round)
 
 
 def train_round(task: Task, blob: bytes, site: Site) -> tuple[Report, bytes]:
@@ -111,6 +124,7 @@ def finish(work: Work, trained: Trained) -> tuple[Report, bytes]:
         received=trained.received,
         train_loss=trained.steps.loss if work.tells else None,
         skipped_steps=trained.steps.skipped,
+        held_as=other_form(task, work.site),
         base_version=task.base_version,
         receipt=grant.receipt,
         packing=packing,
@@ -122,6 +136,7 @@ def finish(work: Work, trained: Trained) -> tuple[Report, bytes]:
 def require_allowed(task: Task, site: Site, guard: Guard) -> None:
     """Refuse what policy and site do not allow, before anything that the message names is loaded."""
     guard.require_allowed(task)
+    require_form(task, site)
     require_own_code(task, site.policy)
     open_to(site.policy.plugins)
     if site.policy.strategies is not None:
@@ -136,6 +151,8 @@ def prepared(task: Task, blob: bytes, site: Site, guard: Guard) -> tuple[LoadedM
     guard.require_base(task, fingerprint=home.base.fingerprint)
     start = receive(task, blob, site, home)
     serve(home, task.run, start)
+    if task.train.packing and not task.privacy.enabled:
+        require_exact_packing(home.model, on=task.model, padding=home.base.padding)
     if task.privacy.enabled:
         rehearse_task(
             home.model,

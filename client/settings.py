@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from fedlora.config import ComputeSettings, DeviceSettings
+from fedlora.config.model import LoadDtype
 from fedlora.data.classes import Classes
 from fedlora.data.form import ColumnNames
 from fedlora.deployment.environment import load_settings
@@ -39,10 +40,14 @@ class SiteData(Settings):
     format: str | None = None
     """What the rows look like, where the task reads several formats: of causal-lm `prompt-completion`, `messages` or
     `text`; of preference, unpaired-preference and multiple-choice texts (`preference`, `unpaired-preference`,
-    `choices`) or, with `-messages` behind it, messages. The task's first when not given."""
+    `choices`) or, with `-messages` behind it, messages; of token-classification `tokens-tags` or
+    `text-spans`. The task's first when not given."""
 
     columns: ColumnNames | None = None
     """What the file calls the format's columns, where it is another name: {prompt: question, completion: answer}."""
+
+    tag_names: Classes | None = None
+    """Of words: what the numbers in the file's tags mean, from 0 on, where it has no names ([O, B-PLACE, I-PLACE])."""
 
     labels: Classes | None = Field(None, min_length=2)
     """The classes in these data. Rows of other classes are left out, and a task that lacks one of these is refused
@@ -120,6 +125,10 @@ class ClientSettings(Settings):
     dtype: Literal["float32", "bfloat16"] | None = None
     """Forward and backward passes in this precision, whatever a recipe wishes (`model.dtype`)."""
 
+    load_dtype: LoadDtype | None = None
+    """Hold base models in this form, in runs that allow it beside their own (`model.also_held_as`); others are refused.
+    As every run says when not given."""
+
     microbatch: int | None = Field(None, ge=1)
     """Most examples in memory at once, in training and in evaluation: less memory, the same sums. A batch when not
     given."""
@@ -169,7 +178,9 @@ class ClientSettings(Settings):
 
     @property
     def compute(self) -> ComputeSettings:
-        return ComputeSettings(device=self.device, dtype=self.dtype, microbatch=self.microbatch)
+        return ComputeSettings(
+            device=self.device, dtype=self.dtype, load_dtype=self.load_dtype, microbatch=self.microbatch
+        )
 
     @property
     def told_resources(self) -> DeviceSettings | None:

@@ -18,6 +18,7 @@ from client.training import Protection, train_adapter, train_adapter_privately
 from client.work import Start, Steps, Trained, Work
 from fedlora.adapters import read, set_trainable, write
 from fedlora.adapters.live import parameters_of
+from fedlora.devices.draws import draws_apart
 from fedlora.models.evaluation import evaluate_examples
 from fedlora.models.loaded_model import LoadedModel
 from fedlora.protocol.task import Evaluation
@@ -68,7 +69,7 @@ def take_steps(work: Work) -> Steps:
     factors = (*task.trains, *task.keeps)
     set_trainable(model, factors)
     live, pace = parameters_of(model, factors), pace_of(work)
-    with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+    with draws_apart():  # dropout draws from the global generators
         torch.manual_seed(seed_of(task.seed, *pace.turn.address, "dropout"))
         if grant.mechanism is None:
             return train_adapter(model, live, work.parts.train, task.train, on=task.model, pace=pace)

@@ -19,8 +19,9 @@ from client.work import NotFiniteError, Steps
 from fedlora.adapters.inject import ADAPTER, adapted_layers
 from fedlora.config import ModelSettings, TrainSettings
 from fedlora.data.examples import COMPANIES, Examples, invented
+from fedlora.devices.memory import fitting, with_what_fits
+from fedlora.devices.transfers import read_together
 from fedlora.models.base import autocast, computes_in
-from fedlora.models.memory import fitting, with_what_fits
 from fedlora.models.reference import referred
 from fedlora.privacy.dropout import require_no_dropout
 from fedlora.privacy.engine import LossPerExample, PrivateEngine
@@ -48,20 +49,27 @@ def train_adapter(
     examples = referred(model, examples, on=on, at_once=size, only=drawn)
     stepper = Stepper(model, live, settings, pace, steps=len(batches))
     model.train()
-    loss_nats = weight = 0.0
-    skipped = 0
+    of_steps: list[tuple[float, Tensor]] = []
     for indices in batches:
         batch_nats = accumulate(model, examples, indices, settings, on=on)
         if not finite(batch_nats, live.values()):
             stepper.skip()
-            skipped += 1
             continue
-        share = len(indices) / len(batches[0])
+        of_steps.append((len(indices) / len(batches[0]), batch_nats))
+        stepper.step(most_norm=settings.max_grad_norm)
+    skipped = len(batches) - len(of_steps)
+    tell_of_skipped(skipped, settings, of=len(batches))
+    return Steps(mean_of_steps(of_steps), stepper.moments, skipped)
+
+
+def mean_of_steps(of_steps: Sequence[tuple[float, Tensor]]) -> float:
+    """Mean loss in nats of batches that were taken, each with its share of a whole batch: read once a round."""
+    found = read_together(*(loss_nats for _, loss_nats in of_steps))
+    loss_nats = weight = 0.0
+    for (share, _), batch_nats in zip(of_steps, found, strict=True):
         loss_nats += share * batch_nats
         weight += share
-        stepper.step(most_norm=settings.max_grad_norm)
-    tell_of_skipped(skipped, settings, of=len(batches))
-    return Steps(loss_nats / weight, stepper.moments, skipped)
+    return loss_nats / weight
 
 
 def tell_of_skipped(skipped: int, settings: TrainSettings, *, of: int) -> None:
@@ -76,10 +84,11 @@ def tell_of_skipped(skipped: int, settings: TrainSettings, *, of: int) -> None:
         log.warning("%d of %d steps skipped: their loss or gradient was not finite", skipped, of)
 
 
-def finite(loss_nats: float, parameters: Iterable[nn.Parameter]) -> bool:
-    """Whether the loss is finite, and every number of the gradient."""
+def finite(loss_nats: Tensor | float, parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether the loss is finite, and every number of the gradient: the one reading of a step."""
     each = [parameter.grad.isfinite().all() for parameter in parameters if parameter.grad is not None]
-    return math.isfinite(loss_nats) and (not each or bool(torch.stack(each).all()))
+    loss = torch.as_tensor(loss_nats).isfinite()
+    return bool(torch.stack([loss.to(each[0].device) if each else loss, *each]).all())
 
 
 @dataclass(frozen=True)
@@ -189,7 +198,7 @@ def private_microbatch(model: nn.Module, settings: TrainSettings, on: ModelSetti
 
 
 def private_work(on: ModelSettings) -> tuple[str, ModelSettings]:
-    """What `fedlora.models.memory` knows private steps by."""
+    """What `fedlora.devices.memory` knows private steps by."""
     return "private steps", on
 
 
@@ -201,23 +210,27 @@ def adapter_dropout(model: nn.Module) -> float:
 
 def accumulate(
     model: nn.Module, examples: Examples, indices: Sequence[int], settings: TrainSettings, *, on: ModelSettings
-) -> float:
-    """Add the gradient of the batch's mean loss, microbatch by microbatch; returns that loss.
+) -> Tensor:
+    """Add the gradient of the batch's mean loss, microbatch by microbatch; returns that loss (float64, on the device).
 
     A batch that memory is too small for begins again in smaller pieces: what was added of it is taken back.
     """
     before = {p: None if p.grad is None else p.grad.clone() for p in model.parameters() if p.requires_grad}
 
-    def in_pieces(size: int) -> float:
-        loss_nats = 0.0
+    def in_pieces(size: int) -> Tensor:
+        loss_nats = torch.zeros((), dtype=torch.float64, device=on.device)
         for parameter, gradient in before.items():
             parameter.grad = None if gradient is None else gradient.clone()
         for start in range(0, len(indices), size):
-            batch = examples.batch(indices[start : start + size], device=on.device)
+            piece = indices[start : start + size]
+            if settings.packing:
+                batch = examples.packed(piece, device=on.device)
+            else:
+                batch = examples.batch(piece, device=on.device)
             with autocast(on):
                 total = examples.task.losses(model, batch).sum() / len(indices)
             torch.autograd.backward(total)
-            loss_nats += float(total.detach())
+            loss_nats += total.detach()
         return loss_nats
 
     asked = min(settings.microbatch_size or len(indices), len(indices))

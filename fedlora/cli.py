@@ -32,6 +32,7 @@ COMMANDS = {
     "find-lr": ("simulations.commands.find_lr:find_lr", "Find a learning rate for a recipe by short runs."),
     "compare": ("simulations.commands.compare:compare", "Compare finished or new runs: table, CSV, picture."),
     "export": ("fedlora.exports.commands:export", "Export a run for PEFT, vLLM, llama.cpp, Ollama, or merged."),
+    "push": ("fedlora.exports.pushing:push", "Publish a run's adapter on a hub; asked for by name, never by default."),
     "predict": ("fedlora.results.commands:predict", "Answer the rows of a file with a run's result."),
     "eval": (
         "fedlora.results.commands:evaluate",
@@ -63,8 +64,8 @@ COMMANDS = {
 SERVICES = ("server", "admin", "client", "dashboard")
 """Commands that act on other people's recipes and messages: whose code they may load, their own settings say."""
 SLOW_TO_LOAD = (
-    "init", "import-flowertune", "simulate", "find-lr", "compare", "export", "predict", "eval", "chat", "strategies",
-    "probe", "wire", "privacy",
+    "init", "import-flowertune", "simulate", "find-lr", "compare", "export", "push", "predict", "eval", "chat",
+    "strategies", "probe", "wire", "privacy",
 )  # fmt: skip
 """Commands that import torch, transformers and Flower, which takes seconds: a message tells the user."""
 

@@ -45,6 +45,10 @@ class Product:
             return self.U_mp.to(torch.float64, copy=True)
         if is_identity(self.U_mp):
             return self.V_pn.to(torch.float64, copy=True)
+        return self.times()
+
+    def times(self) -> Tensor:
+        """The product, whatever the factors are, float64."""
         return self.U_mp.double() @ self.V_pn.double()
 
 

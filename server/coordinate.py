@@ -17,6 +17,7 @@ from fedlora.adapters.export import export_adapter
 from fedlora.adapters.shape import require_ranks
 from fedlora.config import Recipe
 from fedlora.config.compute import OWN, ComputeSettings
+from fedlora.config.model import LoadDtype
 from fedlora.models.loaded_model import LoadedModel
 from fedlora.privacy.spent import privacy_note
 from fedlora.privacy.unconfirmed import SiteSpent
@@ -64,6 +65,8 @@ class Coordination:
     """The folder of all runs with these sites: no ledger may go back between two of them."""
     data_digests: Mapping[str, str] = field(default_factory=dict)
     """Of everybody's examples, where the coordinator is a simulation's and has them."""
+    fingerprints: Mapping[LoadDtype, str] = field(default_factory=dict)
+    """Of the base in the other forms in which sites may hold it."""
     compute: ComputeSettings = OWN
     """How the coordinator's own machine computes; the model is loaded for it."""
     recorder: Recorder | None = None
@@ -101,7 +104,8 @@ def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool)
 
 def constants(needs: Coordination) -> RunConstants:
     """What is the same in every task of the run."""
-    return RunConstants(needs.loaded_model.base.fingerprint, needs.labels, needs.coordinator)
+    others = needs.fingerprints
+    return RunConstants(needs.loaded_model.base.fingerprint, needs.labels, others, needs.coordinator)
 
 
 def made_of(needs: Coordination) -> MadeOf:

@@ -22,7 +22,7 @@ from fedlora.data.examples import Examples, encoded
 from fedlora.data.row import labels_in
 from fedlora.deployment.enrolment import require_name
 from fedlora.files import write_atomically
-from fedlora.models.base import load_processor
+from fedlora.models.base import load_processor, other_fingerprints
 from fedlora.models.evaluation import evaluate_examples
 from fedlora.models.loaded_model import LoadedModel, loaded_model
 from fedlora.plugins.gate import open_to
@@ -94,6 +94,9 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
     judge = examples.task.judge(examples.items, labels) if examples else None
     placed = settings.compute.placed(recipe)
     home = loaded_model(placed.model, placed.adapter, labels)
+    others = other_fingerprints(placed.model, labels)
+    if others:
+        log.warning("sites may hold the base in other forms than the run", extra={"fingerprints": others})
     asked = questions(rows, placed=placed, loaded_model=home)
     store = open_or_go_without(settings)
     recorder = Recorder(store, name=folder.name, kind="deployment", coordinator=settings.name) if store else None
@@ -103,6 +106,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         loaded_model=home,
         folder=folder,
         labels=labels,
+        fingerprints=others,
         evaluate=evaluation(placed, home, examples) if examples else None,
         evaluates_before=judge is not None and judge.needs_before,
         watch=lambda event: watch(event, settings),
@@ -179,7 +183,8 @@ def log_event(event: Event) -> None:
                 "client answered",
                 extra={"round": event.round, "client": record.client, "outcome": record.outcome, "code": record.code}
                 | ({} if record.why is None else {"why": record.why})
-                | ({"skipped_steps": record.skipped_steps} if record.skipped_steps else {}),
+                | ({"skipped_steps": record.skipped_steps} if record.skipped_steps else {})
+                | ({} if record.held_as is None else {"base_held_as": record.held_as}),
             )
         case RoundFinished():
             finished = event.record

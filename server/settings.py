@@ -35,10 +35,14 @@ class HeldOut(Settings):
     format: str | None = None
     """What the rows look like, where the task reads several formats: of causal-lm `prompt-completion`, `messages` or
     `text`; of preference, unpaired-preference and multiple-choice texts (`preference`, `unpaired-preference`,
-    `choices`) or, with `-messages` behind it, messages. The task's first when not given."""
+    `choices`) or, with `-messages` behind it, messages; of token-classification `tokens-tags` or
+    `text-spans`. The task's first when not given."""
 
     columns: ColumnNames | None = None
     """What the file calls the format's columns, where it is another name: {prompt: question, completion: answer}."""
+
+    tag_names: Classes | None = None
+    """Of words: what the numbers in the file's tags mean, from 0 on, where it has no names ([O, B-PLACE, I-PLACE])."""
 
 
 class Deadlines(Settings):

@@ -2,15 +2,16 @@
 
 As strict as the real one: messages must be a list, every message and reply is serialised and parsed again, an exception
 in a client becomes an error reply. Clients run one after the other, when their reply is first asked for, so that the
-loop streams and a thousand clients need the memory of one. Bytes are counted as Flower's objects put them on the wire.
+loop streams and a thousand clients need the memory of one; with `several` a few of them run together. Bytes are counted
+as Flower's objects put them on the wire.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -37,6 +38,17 @@ class Fault:
 Faults = Callable[[int, Message], Fault | None]
 
 
+class Answering(Protocol):
+    """Several clients' answers at once."""
+
+    at_once: int
+    """At most."""
+
+    def __call__(self, messages: Sequence[tuple[Message, Context]]) -> list[Message]:
+        """A reply to each, in order: no two are to one client. It raises nothing, as `client.round.answer` does."""
+        ...
+
+
 class LocalGrid(Grid):
     """A Grid of `nodes` clients that all run `client_app` in this process."""
 
@@ -48,8 +60,10 @@ class LocalGrid(Grid):
         run_config: Mapping[str, str | int | float | bool],
         run_id: int = 1,
         faults: Faults | None = None,
+        several: Answering | None = None,
     ) -> None:
         self._client_app = client_app
+        self._several = several
         self._faults = faults or (lambda node, message: None)
         self._contexts = {FIRST_NODE + index: _context(run_id, index, nodes, run_config) for index in range(nodes)}
         self._queue: dict[str, tuple[Message, Fault | None]] = {}
@@ -88,11 +102,11 @@ class LocalGrid(Grid):
         return [self._accept(message) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies that are there; runs at most one client per call."""
+        """The replies that are there; runs at most one client per call, or as many as run together."""
         wanted = list(message_ids)
-        waiting = next((message_id for message_id in wanted if message_id in self._queue), None)
-        if waiting is not None:
-            self._answer(waiting)
+        waiting = [message_id for message_id in wanted if message_id in self._queue]
+        if waiting:
+            self._answer(self._next(waiting))
         now = self.clock()
         due = [message_id for message_id in wanted if message_id in self._ready and self._ready[message_id][0] <= now]
         return [reply for message_id in due for reply in self._ready.pop(message_id)[1]]
@@ -119,23 +133,48 @@ class LocalGrid(Grid):
             self._queue[delivered.metadata.message_id] = (delivered, fault)
         return str(delivered.metadata.message_id)
 
-    def _answer(self, message_id: str) -> None:
+    def _next(self, waiting: Sequence[str]) -> Sequence[str]:
+        """The first, and those that run with it: of other clients, and none that is to fail."""
+        if self._several is None or self._fails(waiting[0]):
+            return waiting[:1]
+        able = [message_id for message_id in waiting if not self._fails(message_id)]
+        of_each = {self._queue[message_id][0].metadata.dst_node_id: message_id for message_id in reversed(able)}
+        return list(reversed(of_each.values()))[: self._several.at_once]
+
+    def _fails(self, message_id: str) -> bool:
+        fault = self._queue[message_id][1]
+        return fault is not None and fault.kind == "error"
+
+    def _answer(self, message_ids: Sequence[str]) -> None:
         started = time.monotonic()
-        message, fault = self._queue.pop(message_id)
-        kind = fault.kind if fault else None
-        try:
-            if kind == "error":
-                raise RuntimeError("injected fault")
-            reply = self._client_app(message, self._contexts[message.metadata.dst_node_id])
-        except Exception as error:  # the contract of flwr-clientapp: an exception is an error reply
-            reply = Message(Error(code=CLIENT_APP_RAISED, reason=type(error).__name__), reply_to=message)
-        if fault is not None and fault.corrupt is not None:
-            fault.corrupt(reply)
-        received, size = _through_the_wire(reply)
-        self.bytes_up += size
+        asked = [self._queue.pop(message_id) for message_id in message_ids]
+        replies = self._replies(asked)
+        received = [_through_the_wire(_damaged(reply, fault)) for reply, (_, fault) in zip(replies, asked, strict=True)]
         self._busy_s += time.monotonic() - started
-        ready_at = self.clock() + (fault.delay_s if fault else 0.0)
-        self._ready[message_id] = (ready_at, [received, received] if kind == "duplicate" else [received])
+        for message_id, (reply, size), (_, fault) in zip(message_ids, received, asked, strict=True):
+            self.bytes_up += size
+            ready_at = self.clock() + (fault.delay_s if fault else 0.0)
+            twice = fault is not None and fault.kind == "duplicate"
+            self._ready[message_id] = (ready_at, [reply, reply] if twice else [reply])
+
+    def _replies(self, asked: Sequence[tuple[Message, Fault | None]]) -> Sequence[Message]:
+        if self._several is not None and len(asked) > 1:
+            return self._several([(message, self._contexts[message.metadata.dst_node_id]) for message, _ in asked])
+        return [self._reply(message, fault) for message, fault in asked]
+
+    def _reply(self, message: Message, fault: Fault | None) -> Message:
+        try:
+            if fault is not None and fault.kind == "error":
+                raise RuntimeError("injected fault")
+            return self._client_app(message, self._contexts[message.metadata.dst_node_id])
+        except Exception as error:  # the contract of flwr-clientapp: an exception is an error reply
+            return Message(Error(code=CLIENT_APP_RAISED, reason=type(error).__name__), reply_to=message)
+
+
+def _damaged(reply: Message, fault: Fault | None) -> Message:
+    if fault is not None and fault.corrupt is not None:
+        fault.corrupt(reply)
+    return reply
 
 
 def run_apps(server_app: ServerApp, grid: LocalGrid, run_config: Mapping[str, str | int | float | bool]) -> None:

@@ -60,15 +60,26 @@ def run_on_ray(
         raise SettingsError("--engine ray needs Ray; install it with: pip install 'fedlora[simulation]'")
     from flwr.simulation import run_simulation
 
-    client = client_app(SiteFinder(recipe.model_dump_json(), tuple(names), folder.resolve(), compute))
-    actor = one_actor(compute.placed(recipe).model.device)
+    device = compute.placed(recipe).model.device
+    inside = compute.model_copy(update={"device": in_actor(device)})
+    client = client_app(SiteFinder(recipe.model_dump_json(), tuple(names), folder.resolve(), inside))
+    actor = one_actor(device, clients_per_gpu=compute.clients_per_gpu)
     run_simulation(server, client, num_supernodes=len(names), backend_config={"client_resources": actor})
 
 
-def one_actor(device: str) -> Config:
+def in_actor(device: str) -> str:
+    """Ray shows an actor the GPU that it was given, and no other: there `cuda:1` is the first, or does not exist.
+
+    >>> in_actor("cuda:1"), in_actor("cpu")
+    ('cuda', 'cpu')
+    """
+    return "cuda" if device.startswith("cuda") else device
+
+
+def one_actor(device: str, *, clients_per_gpu: int = 1) -> Config:
     """Resources of a Ray actor, which answers one client at a time. Without a GPU of its own it would see none.
 
-    >>> one_actor("cuda")
-    {'num_cpus': 1, 'num_gpus': 1.0}
+    >>> one_actor("cuda", clients_per_gpu=4)
+    {'num_cpus': 1, 'num_gpus': 0.25}
     """
-    return {"num_cpus": 1, "num_gpus": 1.0 if device.startswith("cuda") else 0.0}
+    return {"num_cpus": 1, "num_gpus": 1.0 / clients_per_gpu if device.startswith("cuda") else 0.0}

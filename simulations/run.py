@@ -48,6 +48,7 @@ from simulations.outcome import Outcome, by_client, export_personal, judge_of, j
 from simulations.simulation import Simulation, on_held_out
 from simulations.sites import site_of
 from simulations.terminal.pictures import draw_curves
+from simulations.together import several_of
 from strategies.compatibility import ANYWHERE, RAY, case_of, require_compatible, require_sensible
 
 if TYPE_CHECKING:
@@ -204,8 +205,9 @@ def federate(
         hostile = attackers(recipe, names, simulation.loaded_model.template)
         honest = [site_of(simulation.data, name, folder, simulation.compute) for name in names]
         sites = [corrupted(site, hostile, classes=len(simulation.data.labels)) for site in honest]
-        client = app_of(lambda context: sites[int(context.node_config["partition-id"])], hostile)
-        run_apps(server, LocalGrid(client, nodes=len(sites), run_config={}, faults=how.faults), {})
+        find = lambda context: sites[int(context.node_config["partition-id"])]  # noqa: E731
+        client, several = app_of(find, hostile), several_of(find, simulation.compute, hostile)
+        run_apps(server, LocalGrid(client, nodes=len(sites), run_config={}, faults=how.faults, several=several), {})
     if not finished:
         raise RuntimeError("Flower's runtime ended without a result; see its log above.")
     progress = finished[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedlora.adapters.exactness_probe import EXACT, probe
 from fedlora.config import Recipe
 from fedlora.updates import Factor
 from strategies.base import Strategy
@@ -23,10 +22,14 @@ def remarks(recipe: Recipe, strategy: Strategy) -> Iterator[str]:
     if traits.keeps:
         yield f"strategy {name} has no global model: every client ends with its own."
         return
+    if traits.exact:
+        return
+    from fedlora.adapters.exactness_probe import EXACT, probe  # PEFT: nobody else waits for it
+
     found = probe(recipe.adapter.kind)
     averaged = {group for group, factor in GROUPS[recipe.adapter.kind].items() if factor in strategy.trains(1)}
     error = found.when_training(averaged)
-    if error > EXACT and not traits.exact:
+    if error > EXACT:
         kept = " or ".join(found.exact_with_frozen)
         yield (
             f"strategy {name} averages {' and '.join(sorted(averaged))}, which is not the same as averaging ΔW "

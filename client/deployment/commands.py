@@ -141,8 +141,9 @@ def doctor(
     config: Config = Path("client.yaml"),
     model: Annotated[str | None, typer.Option(help="The base model that a run will need: id or folder.")] = None,
     load_dtype: Annotated[
-        LoadDtype, typer.Option(help="As the run holds it (model.load_dtype): another fingerprint.")
-    ] = "float32",
+        LoadDtype | None,
+        typer.Option(help="As the run holds it (model.load_dtype): another fingerprint. As client.yaml says."),
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Where the run cuts texts (model.max_tokens).")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -125,7 +125,8 @@ def base_model(settings: ClientSettings, wanted: Wanted) -> Finding:
         return doubtful("base model", "policy.yaml lists none: every task is refused", remedy)
     if named is None:
         return good("base model", "policy.yaml lists fingerprints; --model ID compares a model with them")
-    asked = ModelSettings(id=named, task=settings.data.task, load_dtype=wanted.load_dtype)
+    held = wanted.load_dtype or settings.load_dtype or "float32"
+    asked = ModelSettings(id=named, task=settings.data.task, load_dtype=held)
     base = checks.base_here(asked)
     if isinstance(base, Finding):
         return base

@@ -12,8 +12,8 @@ class Wanted:
     """Settings of a recipe's `model`; without an id, what policy.yaml allows is looked at."""
 
     model: str | None = None
-    load_dtype: LoadDtype = "float32"
-    """It decides the fingerprint, as the id does."""
+    load_dtype: LoadDtype | None = None
+    """It decides the fingerprint, as the id does; None: as client.yaml says, or float32."""
     max_tokens: int | None = None
     """Where a run cuts; None where nobody has said."""
 

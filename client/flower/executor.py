@@ -109,6 +109,9 @@ class Executor:
         started = time.monotonic()
         self._answer(acquired.token)
         log.info("answered", extra={"task": acquired.task.task_id, "seconds": round(time.monotonic() - started, 3)})
+        from fedlora.devices.lost import require_device  # with torch, which the installed client has imported by now
+
+        require_device()
         return True
 
     def _answer(self, token: str) -> None:

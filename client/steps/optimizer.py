@@ -29,11 +29,12 @@ def make_optimizer(
         {"params": [p for p in parameters if id(p) in dense], "lr": settings.head_lr or settings.lr},
     ]
     used = [group for group in groups if group["params"]]
+    fused = True if all(parameter.is_cuda for parameter in parameters) else None  # None: as torch chooses
     if settings.has_own_optimizer:
         return plug_in_optimizer(used, settings)
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(used, lr=settings.lr, weight_decay=settings.weight_decay)
-    return torch.optim.SGD(used, lr=settings.lr, momentum=settings.momentum)
+        return torch.optim.AdamW(used, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
+    return torch.optim.SGD(used, lr=settings.lr, momentum=settings.momentum, fused=fused)
 
 
 def state_of(optimizer: torch.optim.Optimizer, live: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -54,11 +55,16 @@ def with_state(
         found = {kind: state.get(f"{kind}/{name}") for kind in KINDS.get(type(optimizer), ())}
         if found and all(_fits(kind, tensor, parameter) for kind, tensor in found.items()):
             optimizer.state[parameter] = {
-                kind: tensor.clone() if kind == "step" else tensor.to(parameter, copy=True)
+                kind: counted_on(tensor, optimizer, parameter) if kind == "step" else tensor.to(parameter, copy=True)
                 for kind, tensor in found.items()
                 if tensor is not None
             }
     return optimizer
+
+
+def counted_on(step: Tensor, optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> Tensor:
+    """A fused optimiser counts its steps where the parameter is, any other on the CPU."""
+    return step.to(parameter.device if optimizer.defaults.get("fused") else "cpu", copy=True)
 
 
 def _fits(kind: str, tensor: Tensor | None, parameter: nn.Parameter) -> bool:

@@ -17,8 +17,9 @@ from fedlora.config import ModelSettings, TrainSettings
 from fedlora.config.privacy import PrivacySettings
 from fedlora.config.schedule import schedule_of
 from fedlora.data.examples import COMPANIES, invented
+from fedlora.devices.draws import draws_apart
+from fedlora.devices.memory import fitting, with_what_fits
 from fedlora.models.base import computes_in
-from fedlora.models.memory import fitting, with_what_fits
 from fedlora.privacy.dropout import require_no_dropout
 from fedlora.privacy.engine import LossPerExample, PrivateEngine
 from fedlora.privacy.mechanism import Mechanism
@@ -45,7 +46,7 @@ def rehearse_task(
     require_moving(model, parameters, settings, clip=privacy.clip, least=schedule.least)
     if settings.has_own_optimizer:
         require_stepping(model, parameters, settings)
-    with torch.random.fork_rng(devices=[]):
+    with draws_apart():
         rehearse_privately(model, parameters, settings, on=on, padding=padding, gradients=privacy.engine)
 
 

@@ -51,7 +51,7 @@ class Stepper:
         for term in self._terms:
             term.add()
         if most_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._live.values(), most_norm)
+            self._clip(most_norm)
         turn = self._turn
         share = share_at(self._settings, number=turn.number, rounds=turn.rounds, step=self._at, steps=self._steps)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
@@ -62,6 +62,9 @@ class Stepper:
     def skip(self) -> None:
         """Take no step by this gradient; the next has the next one's rate."""
         self._end()
+
+    def _clip(self, most_norm: float) -> None:
+        torch.nn.utils.clip_grad_norm_(self._live.values(), most_norm)
 
     def _end(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fedlora.adapters import inject
 from fedlora.config import AdapterSettings
+from fedlora.devices.draws import draws_apart
 from fedlora.settings import SettingsError
 
 WIDTH = 24
@@ -73,7 +74,7 @@ def adapter_types() -> tuple[str, ...]:
 
 def probe(adapter: str, *, seed: int = 0) -> Exactness:
     """Measure one adapter type (`dora` is LoRA with use_dora, `lora_xs` is Fed-SB's). SettingsError if it cannot be."""
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with draws_apart(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         try:

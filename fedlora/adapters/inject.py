@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from fedlora.adapters.dense import dense_modules
 from fedlora.adapters.unfit import bare_attention, fused_experts, read_by_a_scan
 from fedlora.config import AdapterSettings
+from fedlora.devices.draws import draws_apart
 from fedlora.settings import SettingsError, nearest
 
 log = logging.getLogger("fedlora.adapters")
@@ -67,7 +68,7 @@ def inject(model: nn.Module, settings: AdapterSettings) -> None:
         target_modules=names,
         fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in names),
     )
-    with torch.random.fork_rng(devices=[]):  # PEFT draws A from the global generator; `initial_adapter` replaces it
+    with draws_apart():  # PEFT draws A from the global generator; `initial_adapter` replaces it
         inject_adapter_in_model(config, model, adapter_name=ADAPTER)
     for _, layer in adapted_layers(
         model

@@ -14,22 +14,30 @@ from torch import Tensor, nn
 
 from fedlora.adapters.dense import dense_parameters
 from fedlora.adapters.inject import ADAPTER, CoredB, adapted_layers
+from fedlora.devices.transfers import carried, fetched
 from fedlora.updates import Adapter, Factor, LowRank
 
 
 def read(model: nn.Module) -> Adapter:
     """A copy on the CPU in float32."""
-    layers = {}
-    for name, layer in adapted_layers(model):
-        weights = _weights(layer)
-        core = weights.get(Factor.R)
-        layers[name] = LowRank(
-            B_mr=_copy(weights[Factor.B]),
-            A_rn=_copy(weights[Factor.A]),
+    live = parameters_by_place(model)
+    copies = dict(zip(live, fetched(list(live.values())), strict=True))
+    layers = {
+        name: LowRank(
+            B_mr=copies[name, Factor.B],
+            A_rn=copies[name, Factor.A],
             scale=float(layer.scaling[ADAPTER]),
-            R_rr=None if core is None else _copy(core),
+            R_rr=copies.get((name, Factor.R)),
         )
-    return Adapter(layers, {name: _copy(parameter) for name, parameter in dense_parameters(model).items()})
+        for name, layer in adapted_layers(model)
+    }
+    return Adapter(layers, {name: copies[name, Factor.DENSE] for name in dense_parameters(model)})
+
+
+def parameters_by_place(model: nn.Module) -> dict[tuple[str, Factor], nn.Parameter]:
+    """Every live parameter of the adapter: of layers, then what is dense."""
+    layers = {(name, factor): p for name, layer in adapted_layers(model) for factor, p in _weights(layer).items()}
+    return layers | {(name, Factor.DENSE): parameter for name, parameter in dense_parameters(model).items()}
 
 
 @torch.no_grad()
@@ -39,19 +47,23 @@ def write(model: nn.Module, adapter: Adapter) -> None:
     Names, (m, n), cores and dense tensors must be the model's own, or ValueError before any change.
     """
     _require_same(_sizes_in(model), adapter)
+    there = arrived(adapter, device=next(model.parameters()).device)
     for name, layer in adapted_layers(model):
-        given = adapter.layers[name]
-        layer.scaling[ADAPTER] = given.scale
-        sources = {Factor.A: given.A_rn, Factor.B: given.B_mr, Factor.R: given.R_rr}
+        layer.scaling[ADAPTER] = adapter.layers[name].scale
         for factor, parameter in _weights(layer).items():
-            source = sources[factor]
-            assert source is not None  # _require_same compared the names
+            source = there[f"{name}.{factor}"]  # _require_same compared the names
             if parameter.shape == source.shape:
                 parameter.copy_(source)
             else:
                 _linear(layer, factor).weight = nn.Parameter(source.to(parameter, copy=True), parameter.requires_grad)
     for name, parameter in dense_parameters(model).items():
-        parameter.copy_(adapter.dense[name])
+        parameter.copy_(there[name])
+
+
+def arrived(adapter: Adapter, *, device: torch.device) -> dict[str, Tensor]:
+    """All tensors by flat name; for a GPU, on it."""
+    tensors = adapter.tensors()
+    return carried(tensors, device) if device.type == "cuda" else tensors
 
 
 def set_trainable(model: nn.Module, factors: Iterable[Factor]) -> list[nn.Parameter]:
@@ -117,7 +129,3 @@ def _sizes_in(model: nn.Module) -> dict[str, tuple[int, ...]]:
         if Factor.R in weights:
             sizes[f"{name}.R"] = tuple(weights[Factor.R].shape)
     return sizes
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", torch.float32, copy=True)

@@ -22,17 +22,17 @@ def untouched(model: nn.Module) -> Iterator[None]:
     layers = [layer for _, layer in adapted_layers(model)]
     off = [layer._disable_adapters for layer in layers]
     bases = [base for base in (layer.get_base_layer() for layer in layers) if getattr(base, ORIGINAL, None) is not None]
-    moved = [base.weight.detach().clone() for base in bases]
+    moved = [base.weight.detach() for base in bases]
     try:
         for layer in layers:
             layer._disable_adapters = True  # PEFT's own switch would also decide what trains
         with torch.no_grad():
             for base in bases:
-                base.weight.copy_(getattr(base, ORIGINAL))
+                base.weight.data = getattr(base, ORIGINAL)
         yield
     finally:
         with torch.no_grad():
             for base, weight in zip(bases, moved, strict=True):
-                base.weight.copy_(weight)
+                base.weight.data = weight
         for layer, before in zip(layers, off, strict=True):
             layer._disable_adapters = before

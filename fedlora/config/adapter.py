@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from fedlora.data.classes import Classes
 from fedlora.data.form import ColumnNames
 from fedlora.privacy.mechanism import LEAST_CLIP
 from fedlora.protocol.versions import Since
@@ -27,10 +28,14 @@ class PublicDataSettings(Settings):
     format: Annotated[str | None, Since(2)] = None
     """What the rows look like, where the task reads several formats: of causal-lm `prompt-completion`, `messages` or
     `text`; of preference, unpaired-preference and multiple-choice texts (`preference`, `unpaired-preference`,
-    `choices`) or, with `-messages` behind it, messages. The task's first when not given."""
+    `choices`) or, with `-messages` behind it, messages; of token-classification `tokens-tags` or
+    `text-spans`. The task's first when not given."""
 
     columns: Annotated[ColumnNames | None, Since(2)] = None
     """What the file calls the format's columns, where it is another name: {prompt: question, completion: answer}."""
+
+    tag_names: Annotated[Classes | None, Since(2)] = None
+    """Of words: what the numbers in the file's tags mean, from 0 on, where it has no names ([O, B-PLACE, I-PLACE])."""
 
     client: str | None = None
     """Only the rows of this organisation of the packaged corpus."""

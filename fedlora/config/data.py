@@ -31,10 +31,14 @@ class DataSettings(Settings):
     format: Annotated[str | None, Since(2)] = None
     """What the rows look like, where the task reads several formats: of causal-lm `prompt-completion`, `messages` or
     `text`; of preference, unpaired-preference and multiple-choice texts (`preference`, `unpaired-preference`,
-    `choices`) or, with `-messages` behind it, messages. The task's first when not given."""
+    `choices`) or, with `-messages` behind it, messages; of token-classification `tokens-tags` or
+    `text-spans`. The task's first when not given."""
 
     columns: Annotated[ColumnNames | None, Since(2)] = None
     """What the file calls the format's columns, where it is another name: {prompt: question, completion: answer}."""
+
+    tag_names: Annotated[Classes | None, Since(2)] = None
+    """Of words: what the numbers in the file's tags mean, from 0 on, where it has no names ([O, B-PLACE, I-PLACE])."""
 
     labels: Classes | None = Field(None, min_length=2)
     """Class names (of words their tags) in the order of the head's outputs; those that the source holds, sorted, when

@@ -38,3 +38,7 @@ class GateSettings(Settings):
 
     memorised_tokens: int = Field(20, ge=1)
     """How many tokens of a row are that end. At least as many stand before it, or the row is left out."""
+
+    alignment: float = Field(0.5, ge=0)
+    """Least cosine of a matrix's change with its part in what the base's alignment moved (`fedlora gate --unaligned`),
+    relative to that of a change drawn at random. The paper chooses one for each model; this is none of its."""

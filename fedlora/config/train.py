@@ -72,6 +72,10 @@ class TrainSettings(Settings):
     """Rows of a round: from the start of an epoch of its own (`fresh`), or on from where the round before has ended, so
     that a client sees each of its rows once before it sees any twice (`continue`)."""
 
+    packing: Annotated[bool, Since(2)] = False
+    """Texts that are computed at once share rows, and none sees another: less padding, and the same step up to
+    rounding. Of causal-lm, without privacy."""
+
     momentum: float = Field(0.0, ge=0, lt=1)
     """Momentum of SGD."""
 

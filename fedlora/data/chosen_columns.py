@@ -23,6 +23,8 @@ class SourceSettings(Protocol):
     def format(self) -> str | None: ...
     @property
     def columns(self) -> Mapping[str, str] | None: ...
+    @property
+    def tag_names(self) -> tuple[str, ...] | None: ...
 
 
 def columns_for(
@@ -47,7 +49,7 @@ def columns_for(
                 unknown(f"data.columns.{column}", "column", f"format {form.name}", form.columns, column)
             )
     renamed = tuple((column, own[column]) for column in form.columns if own.get(column, column) != column)
-    return Columns(form, renamed, client, client_by_file)
+    return Columns(form, renamed, client, client_by_file, chosen.tag_names or ())
 
 
 def form_for(name: str | None, task: str) -> Form:

@@ -13,7 +13,8 @@ from torch import nn
 
 from fedlora.config import ModelSettings
 from fedlora.data.row import Row
-from fedlora.tasks.base import IGNORED, Batch, CountsTokens, Item, Processor, TaskKind
+from fedlora.devices.transfers import carried
+from fedlora.tasks.base import IGNORED, Batch, CountsTokens, Item, Packs, Processor, TaskKind
 from fedlora.tasks.inputs.padding import public_length
 from fedlora.tasks.registry import task_of
 
@@ -43,7 +44,13 @@ class Examples:
     def batch(self, indices: Sequence[int], *, length: int = 0, device: str = "cpu") -> Batch:
         """The examples at `indices`, padded to the longest of them, and to `length` tokens if that is more."""
         whole = self.task.collate([self.items[index] for index in indices], padding=self.padding, length=length)
-        return {name: tensor.to(device) for name, tensor in whole.items()}
+        return carried(whole, device)
+
+    def packed(self, indices: Sequence[int], *, device: str = "cpu") -> Batch:
+        """The same examples, several of them in a row."""
+        assert isinstance(self.task, Packs)
+        whole = self.task.pack([self.items[index] for index in indices], padding=self.padding)
+        return carried(whole, device)
 
     @property
     def lengths(self) -> list[int]:

@@ -11,6 +11,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from fedlora.data.entities.spans import named
+from fedlora.data.tables.table import Cells, Complaint
+
 
 @dataclass(frozen=True)
 class Form:
@@ -29,6 +32,8 @@ class Form:
     """Whether a cell of that column is a list of classes, one for each word."""
     nested: tuple[str, ...] = ()
     """Columns whose cells are lists or objects of JSON; in a table of texts, JSON written as text."""
+    may_be_empty: tuple[str, ...] = ()
+    """Those of them in which an empty list says something: that there is no entity."""
     images: tuple[str, ...] = ()
     """Columns whose cells are images, as the bytes of a file; in a table of texts, the path of the file."""
     noun: str = "text"
@@ -49,6 +54,10 @@ CHOICES_MESSAGES = Form("choices-messages", CHOICES.columns, nested=("prompt", "
 TOKENS_AND_TAGS = Form(
     "tokens-tags", ("tokens", "tags"), key="tokens", label="tags", of_words=True, nested=("tokens", "tags")
 )
+TEXT_AND_SPANS = Form(
+    "text-spans", ("text", "spans"), key="text", label="spans", of_words=True, nested=("spans",),
+    may_be_empty=("spans",),
+)  # fmt: skip
 IMAGE_AND_LABEL = Form("image-label", ("image", "label"), key="image", label="label", images=("image",), noun="image")
 
 
@@ -73,6 +82,8 @@ class Columns:
     client: str | None = None
     client_by_file: bool = False
     """Whether, in a folder of files none of which has the column `client`, each file is a client of its own."""
+    tag_names: tuple[str, ...] = ()
+    """What the numbers of words' tags mean, from 0 on, where a source has numbers."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,6 +107,20 @@ class Columns:
     def label(self) -> str | None:
         """The source's name of the column of the class."""
         return None if self.form.label is None else dict(self.renamed).get(self.form.label, self.form.label)
+
+    def nothing_in(self, cells: Cells) -> Complaint | None:
+        """Of the form's cells the first that is an empty list where that says nothing."""
+        for column, name, cell in zip(self.form.columns, self.names, cells, strict=True):
+            if column in self.form.nested and column not in self.form.may_be_empty and cell in ("[]", "{}"):
+                return Complaint(0, f"nothing in column {name!r}", malformed=False)
+        return None
+
+    def named_tags(self, cells: Cells) -> Cells:
+        """The form's cells, numbers of tags by their names."""
+        if not (self.tag_names and self.form.of_words and self.form.label in self.form.columns):
+            return cells
+        place = self.form.columns.index(self.form.label)
+        return (*cells[:place], named(str(cells[place]), self.tag_names), *cells[place + 1 :])
 
     def named(self) -> dict[str, str]:
         """Column names by the setting that names them."""

@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fedlora.data.form import TEXT_AND_LABEL, Form
+from fedlora.data.entities.spans import words_in, words_with_tags
+from fedlora.data.form import TEXT_AND_LABEL, TEXT_AND_SPANS, Form
 
 Cell = str | bytes
 """A text, or the bytes of an image's file."""
@@ -57,7 +58,30 @@ class Row:
         of them."""
         if self.label is None:
             return ()
-        return (listed(self.label) or ()) if self.form.of_words else (self.label,)
+        if not self.form.of_words:
+            return (self.label,)
+        try:
+            return self.words_and_tags()[1]
+        except ValueError:
+            return ()
+
+    def words(self) -> tuple[str, ...]:
+        """Of a row of words, or of a text as `fedlora.data.entities.spans` cuts it; ValueError where there are none."""
+        found = tuple(words_in(self["text"])) if "text" in self.form.columns else listed(self["tokens"])
+        if not found:
+            raise ValueError("its tokens are no list of words")
+        return found
+
+    def words_and_tags(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """As many of the ones as of the others; ValueError, without content, where a row has other cells."""
+        if self.form.name == TEXT_AND_SPANS.name:
+            return words_with_tags(self["text"], self["spans"])
+        words, tags = listed(self["tokens"]), listed(self["tags"])
+        if words is None or tags is None:
+            raise ValueError("its tokens and tags are no lists of texts")
+        if len(words) != len(tags):
+            raise ValueError(f"{len(words)} tokens have {len(tags)} tags")
+        return words, tags
 
 
 def fingerprint(content: bytes) -> str:

@@ -130,7 +130,7 @@ class File:
             else:
                 wide = len(columns.form.columns)
                 client = self.client or ("" if columns.client is None else str(row[wide]))
-                yield Row(columns.form, row[:wide], client)
+                yield columns.nothing_in(row[:wide]) or Row(columns.form, columns.named_tags(row[:wide]), client)
 
     def malformed(self) -> list[str]:
         """`file:line: what; the way out` for every malformed row."""

@@ -40,6 +40,8 @@ class About:
     """What the base's own card says, or a person."""
     gate: Gate | None = None
     """What the publish gate found; None where nobody had it look."""
+    scale: float = 1.0
+    """How much of what the run learnt the matrices hold: W0 + scale · ΔW."""
 
     @property
     def terms(self) -> Terms | None:
@@ -57,7 +59,8 @@ class About:
         made = None if self.made is None else self.made.model_dump(mode="json")
         gate = None if self.gate is None else self.gate.as_json()
         said = {"privacy": self.privacy, "made": made, "license": self.license, "gate": gate}
-        content = {**own, **self.usage.facts, "base": base, **more, **said}
+        part = {} if self.scale == 1 else {"scale": self.scale}
+        content = {**own, **self.usage.facts, "base": base, **more, **said, **part}
         write_atomically(folder / FILE, json.dumps(content, indent=2).encode())
 
     def write_notice(self, folder: Path) -> None:

@@ -33,8 +33,23 @@ class Precision(StrEnum):
     float16 = "float16"
 
 
+Place = Annotated[Path, typer.Argument(help="A run's folder, or an adapter's that was carried here.")]
+BasePlace = Annotated[
+    str | None,
+    typer.Option("--base", help="Where the base model is on this machine, as model.id takes it, if not where it was."),
+]
+License = Annotated[
+    str | None,
+    typer.Option("--license", help="What the card says of the licence, as the hub calls it: apache-2.0, ..."),
+]
+Override = Annotated[
+    str | None,
+    typer.Option(metavar="REASON", help="Pass on what `fedlora gate` holds; it is written down with your name."),
+]
+
+
 def export(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or an adapter's that was carried here.")],
+    run: Place,
     kind: Annotated[
         Kind,
         typer.Option(
@@ -52,27 +67,24 @@ def export(
     dtype: Annotated[
         Precision | None, typer.Option(help="Precision of the numbers (merged, gguf); float32 when not given.")
     ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(help="Where the base model is on this machine, as model.id takes it, if not where it was."),
-    ] = None,
-    license: Annotated[
-        str | None,
-        typer.Option("--license", help="What the card says of the licence, as the hub calls it: apache-2.0, ..."),
-    ] = None,
-    override: Annotated[
-        str | None,
-        typer.Option(metavar="REASON", help="Pass on what `fedlora gate` holds; it is written down with your name."),
-    ] = None,
+    scale: Annotated[
+        float,
+        typer.Option(help="How much of what was learnt is written, above 0 to 1: W0 + scale · ΔW; a head stays whole."),
+    ] = 1.0,
+    base: BasePlace = None,
+    license: License = None,
+    override: Override = None,
 ) -> None:
     """Write the adapter of RUN, or one for each of its clients, for another program, and say how that is started."""
     require_fitting(kind, rank=rank, dtype=dtype)
+    from fedlora.exports.less import less_of
     from fedlora.exports.source import sources_in
 
     folder = out or run / "exports" / kind.value
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingsError(f"{folder} is there already; remove it, or give another --out.")
     sources = through_gate([under(source, license) for source in sources_in(run, base=base)], override)
+    sources = [less_of(source, scale) for source in sources]
     places = {source.name: folder / source.name if len(sources) > 1 else folder for source in sources}
     write = {Kind.peft: write_peft, Kind.merged: write_model, Kind.gguf: write_for_llama_cpp}[kind]
     ranks = [write(source, places[source.name], rank, (dtype or Precision.float32).value) for source in sources]

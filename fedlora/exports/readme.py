@@ -78,9 +78,17 @@ def merged_readme(about: About, *, dtype: str, off: float) -> str:
     script = about.usage.script(loading, labels=about.labels, max_tokens=about.max_tokens)
     rounded = f" Rounding moved them by {off:.2g} of what was learnt." if off else ""
     held = HELD.format(held=about.base.load_dtype) if about.base.load_dtype in QUANTISED else ""
+    rounded = less_said(about) + rounded
     text = MERGED.format(script=script, whereabouts=about.base.whereabouts, dtype=dtype, rounded=rounded, held=held)
     front = head(about, relation="finetune", library="transformers")
     return front + text + licence_section(about) + privacy_section(about)
+
+
+def less_said(about: About) -> str:
+    if about.scale == 1:
+        return ""
+    part = f"{about.scale:g}"
+    return f" It holds {part} of what the run learnt (W0 + {part} ΔW): the run's own figures are not its."
 
 
 def licence_section(about: About) -> str:
@@ -115,7 +123,7 @@ def adapter_loading(about: About, *, beside: Sequence[str]) -> Loading:
 
 def remarks(about: About, change: Uniform, *, beside: Sequence[str], inside: Sequence[str]) -> str:
     """What a person who serves it has to know besides."""
-    said = ""
+    said = less_said(about)
     if change.left_out:
         said += (
             f" Rank {change.rank} does not hold everything that the run learnt: {change.left_out:.2g} of it is left "

@@ -104,6 +104,7 @@ def source_of(folder: Path, *, base: str | None = None) -> Source:
             made=Made.model_validate(about["made"]) if about.get("made") else None,
             license=about.get("license"),
             gate=Gate.model_validate(about["gate"]) if about.get("gate") else None,
+            scale=float(about.get("scale", 1.0)),
         )
         own = ran if ran and (portable(ran.id), ran.task) == (named.id, task) else None
         held = {

@@ -30,6 +30,10 @@ def gate(
     memorised: Annotated[
         str | None, typer.Option(help="Training rows, at their site: are they known by heart?")
     ] = None,
+    unaligned: Annotated[
+        str | None,
+        typer.Option(help="The model that the base was aligned from, as model.id takes it: does the change undo that?"),
+    ] = None,
     take: Annotated[Path | None, typer.Option(help="gate.json of the same adapter, as made at a site.")] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="margin=0.05: a bound of the recipe's section `gate`; repeatable.")
@@ -48,7 +52,7 @@ def gate(
     from fedlora.gate.verdict import FILE, joined, taken_from
     from fedlora.results.opened import one_source
 
-    asked = Asked(on, against, alone, refusals, forgetting, memorised, base, device)
+    asked = Asked(on, against, alone, refusals, forgetting, memorised, unaligned, base, device)
     asked.require_whole()
     source = one_source(run, base=base, device=device)
     by = bounds(source, changes)
@@ -82,9 +86,10 @@ def bounds(source: Source, changes: list[str] | None) -> GateSettings:
 
 def beyond_tensors(checks: tuple[Check, ...]) -> bool:
     """Whether more than the tensors was looked at."""
+    from fedlora.gate.checks.alignment import ALIGNMENT
     from fedlora.gate.checks.tensors import CHANGE, NUMBERS, SHAPES
 
-    return any(check.name not in (SHAPES, NUMBERS, CHANGE) for check in checks)
+    return any(check.name not in (SHAPES, NUMBERS, CHANGE, ALIGNMENT) for check in checks)
 
 
 def lines(found: Gate) -> list[str]:

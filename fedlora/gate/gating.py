@@ -11,6 +11,7 @@ from torch import Tensor
 from fedlora.config import GateSettings
 from fedlora.exports.merged import base_of
 from fedlora.exports.source import Source, sources_in
+from fedlora.gate.checks.alignment import alignment
 from fedlora.gate.checks.forgetting import forgetting, windows_of
 from fedlora.gate.checks.memorised import beginnings, memorised
 from fedlora.gate.checks.quality import AGAINST, ALONE, HeldOut, mean_of, measured_by, quality
@@ -37,6 +38,8 @@ class Asked:
     refusals: str | None = None
     forgetting: Path | None = None
     memorised: str | None = None
+    unaligned: str | None = None
+    """The model that the base was aligned from."""
     base: str | None = None
     device: str | None = None
 
@@ -73,6 +76,8 @@ def looked_at(source: Source, asked: Asked, naming: Naming, by: GateSettings) ->
     tensors = scanned(source, base.model, most=by.change)
     if not all(check.passed for check in tensors if check.name in (SHAPES, NUMBERS)):
         return Looked(tuple(tensors))
+    if asked.unaligned is not None:
+        tensors.append(alignment(source, base.model, asked.unaligned, by))
     put_in(base.model, source)
     opened = Opened(source, base)
     ready = prepared(opened, asked, naming, by)

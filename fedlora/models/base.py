@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,16 +14,21 @@ from torch import nn
 from transformers import AutoConfig, PretrainedConfig
 
 from fedlora.adapters.dense import mark_dense, mark_zero
+from fedlora.adapters.shared import Shared, share_weights
 from fedlora.config import ModelSettings
+from fedlora.config.model import LoadDtype
 from fedlora.models.fingerprint import fingerprint_of, parts_of
 from fedlora.models.location import locate as locate
-from fedlora.models.location import not_to_be_had
+from fedlora.models.location import not_to_be_had, of_timm
 from fedlora.models.quantised.scheme import loading_options, require_quantisable, scheme_of, settled
 from fedlora.models.quiet import quiet_transformers as quiet_transformers
+from fedlora.plugins.base_code import trusted_code
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Processor
 from fedlora.tasks.inputs.positions import TooLongError
 from fedlora.tasks.registry import task_named
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,22 +48,27 @@ class Base:
     """The token that batches are filled up with; 0 where nothing is padded."""
 
 
-def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
-    """Load the model in evaluation mode on its device; SettingsError with the way out when it is not to be had."""
+def load_base(settings: ModelSettings, labels: tuple[str, ...], *others: Shared) -> Base:
+    """Load the model in evaluation mode on its device; SettingsError with the way out when it is not to be had.
+
+    `others`: models of this process, whose weights it shares if they are the same.
+    """
     task, source, device = task_named(settings.task), locate(settings.id), usable_device(settings.device)
+    code = trusted_code(settings.id, source)
+    require_bfloat16(settings, device)
     with quiet_transformers():
         try:
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(source, trust_remote_code=code is not None)
             require_usable(settings, config)
             loaded = task.load(
                 source,
                 outputs=len(labels),
                 dtype=floats_of(settings),
-                trust_remote_code=False,
+                trust_remote_code=code is not None,
                 **attention(settings),
                 **loading_options(settings.load_dtype),
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             if isinstance(error, SettingsError):
                 raise
             raise not_to_be_had(settings.id, error) from None
@@ -69,12 +80,19 @@ def load_base(settings: ModelSettings, labels: tuple[str, ...]) -> Base:
     scheme, described = scheme_of(settings.load_dtype), config.to_dict()
     if scheme is not None:
         settled(model)
-    held = "" if scheme is None else scheme.said
+    held = "; ".join([*([] if scheme is None else [scheme.said]), *([] if code is None else [f"code {code}"])])
     fingerprint, parts = fingerprint_of(model, described, processor, held=held), parts_of(described, processor)
+    share_weights(model, fingerprint, others, device=device)
     prepare(model.to(device).eval(), settings, outputs=len(labels))
     mark_dense(model, task.dense)
     mark_zero(model, task.zeros)
     return Base(model.to(device).eval(), source, fingerprint, parts, processor, task.padding(processor))
+
+
+def other_fingerprints(settings: ModelSettings, labels: tuple[str, ...]) -> dict[LoadDtype, str]:
+    """Of the base in the other forms that a run allows; each is loaded once for it, and let go."""
+    asked = {form: settings.model_copy(update={"load_dtype": form}) for form in settings.also_held_as}
+    return {form: load_base(on, labels).fingerprint for form, on in asked.items()}
 
 
 def floats_of(settings: ModelSettings) -> torch.dtype:
@@ -88,7 +106,7 @@ def outline(settings: ModelSettings) -> nn.Module:
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(locate(settings.id), trust_remote_code=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             if isinstance(error, SettingsError):
                 raise
             raise not_to_be_had(settings.id, error) from None
@@ -105,6 +123,8 @@ def attention(settings: ModelSettings) -> dict[str, str]:
 
 def require_usable(settings: ModelSettings, config: PretrainedConfig) -> None:
     """Refuse, before the weights are read, what would fail in the first forward pass."""
+    if config.model_type == "timm_wrapper":
+        raise of_timm(settings.id)
     if config.is_encoder_decoder:
         raise SettingsError(
             f"model.id={settings.id!r} is an encoder-decoder model ({config.model_type}); choose an encoder or a "
@@ -173,12 +193,35 @@ def usable_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        usable = device.type != "meta"  # torch's device without memory: it computes shapes, and nothing else
     except (RuntimeError, AssertionError):
+        usable = False
+    if not usable:
         raise SettingsError(
             f"the device {name!r} is not available on this machine; use cpu, or another: --device on the command line, "
             "`device` in client.yaml or server.yaml."
-        ) from None
+        )
     return device
+
+
+def require_bfloat16(settings: ModelSettings, device: torch.device) -> None:
+    """SettingsError for a GPU that would emulate bfloat16, slower than float32: before compute capability 8.0."""
+    if computes_in(settings) != torch.bfloat16 or device.type != "cuda":
+        return
+    with torch.cuda.device(device):
+        emulated = not torch.cuda.is_bf16_supported(including_emulation=False)
+        name = torch.cuda.get_device_name()
+    if emulated:
+        asked = "model.load_dtype" if settings.load_dtype == "bfloat16" else "model.dtype"
+        way_out = (
+            "load_dtype: float32" if settings.load_dtype == "bfloat16" else "dtype: float32 (--dtype, client.yaml)"
+        )
+        raise SettingsError(f"{asked}=bfloat16: {name} ({device}) has no bfloat16 of its own; use {way_out}.")
+    if settings.load_dtype == "float32":
+        log.warning(
+            "model.dtype=bfloat16 over weights in float32: every matrix is converted again in every pass, and its copy "
+            "kept for the backward pass; with model.load_dtype=bfloat16 it is held so once, in half the memory"
+        )
 
 
 def computes_in(settings: ModelSettings) -> torch.dtype:

@@ -11,8 +11,8 @@ from torch import nn
 from fedlora.config import ModelSettings
 from fedlora.config.compute import Computed
 from fedlora.data.examples import Examples
+from fedlora.devices.memory import with_what_fits
 from fedlora.models.base import autocast
-from fedlora.models.memory import with_what_fits
 from fedlora.models.reference import referred
 from fedlora.protocol.task import Evaluation
 from fedlora.settings import RunError, SettingsError
@@ -58,7 +58,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], *, on: ModelSettings) -
     for batch in batches:
         with autocast(on):
             measured = task_of(on).measure(model, batch)
-        sums = {name: sums.get(name, Mean(0.0, 0)) + mean for name, mean in measured.items()}
+        sums = {name: sums[name] + mean if name in sums else mean for name, mean in measured.items()}
         examples += len(next(iter(batch.values())))
     if examples == 0:
         raise ValueError("there is no example to evaluate on")

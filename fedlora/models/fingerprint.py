@@ -34,7 +34,7 @@ PROCESSOR_IGNORED = frozenset({"_processor_class", "name_or_path", "image_proces
 def fingerprint_of(encoder: nn.Module, config: Mapping[str, Any], processor: Processor, *, held: str = "") -> str:
     """32 hexadecimal digits: before any adapter, the same on every machine that holds the same base, or not.
 
-    `held`: by which scheme the weights are quantised; empty for floating-point numbers.
+    `held`: by which scheme the weights are quantised, and the hash of code that the model brings; mostly empty.
     """
     digest = hashlib.blake2b(_canonical(described(config)), digest_size=16)
     if held:

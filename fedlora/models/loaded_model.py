@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from weakref import WeakSet
 
 from torch import nn
 
 from fedlora.adapters import fold, inject, read
+from fedlora.adapters.shared import Shared
 from fedlora.config import AdapterSettings, ModelSettings
+from fedlora.devices.draws import on_cuda
+from fedlora.devices.memory import make_room
 from fedlora.lowrank import Product
 from fedlora.models.base import Base, load_base
 from fedlora.models.named import named_base
@@ -37,7 +41,20 @@ class LoadedModel:
         self._folded = (run, version)
 
 
+_HELD: WeakSet[LoadedModel] = WeakSet()
+"""Those of this process that somebody still has, this file's cache or others."""
+
+
 @lru_cache(maxsize=2)
 def loaded_model(model: ModelSettings, adapter: AdapterSettings, labels: tuple[str, ...]) -> LoadedModel:
-    """The loaded model for these settings; loading and hashing happen once."""
-    return LoadedModel(load_base(model, labels), adapter, model)
+    """The loaded model for these settings; loading and hashing happen once.
+
+    Its frozen weights are those of another model of this process where they are the same: several ranks of one base, or
+    lengths, take its memory once.
+    """
+    if on_cuda():
+        make_room()  # of what was forgotten since
+    others = [Shared(other.model, other.base.fingerprint) for other in _HELD]
+    found = LoadedModel(load_base(model, labels, *others), adapter, model)
+    _HELD.add(found)
+    return found

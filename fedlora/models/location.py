@@ -60,16 +60,19 @@ def gguf_in(path: Path) -> Path | None:
 
 def not_to_be_had(model_id: str, error: Exception) -> SettingsError:
     """What a user is told of whatever transformers raised for an id or a folder."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "gated repo" in reason:
         return SettingsError(
             f"model.id={model_id!r} is gated: accept its terms at https://huggingface.co/{model_id}, then run `hf auth "
             "login` and `hf download` where it is loaded; or give a local folder."
         )
+    if "requires the timm library" in str(error):
+        return of_timm(model_id)
     if "trust_remote_code" in str(error):
         return SettingsError(
-            f"model.id={model_id!r} comes with code of its own, and fedlora runs nobody's: it would run beside a "
-            "site's data, on the word of whoever named the model. Choose an architecture that transformers has."
+            f"model.id={model_id!r} comes with code of its own, which would run beside a site's data, on the word of "
+            "whoever named the model. Choose an architecture that transformers has; or put the model into a folder, "
+            "which an administrator can list with the hash of its code."
         )
     if any(said in str(error) for said in NOT_CACHED):
         return SettingsError(
@@ -80,4 +83,13 @@ def not_to_be_had(model_id: str, error: Exception) -> SettingsError:
     return SettingsError(
         f"cannot load model.id={model_id!r}: {reason} Give a Hugging Face id (with network access), a local folder, a "
         f"GGUF file, {packaged_names()}."
+    )
+
+
+def of_timm(model_id: str) -> SettingsError:
+    """Of a checkpoint of timm's, whether timm is installed or not."""
+    return SettingsError(
+        f"model.id={model_id!r} is a checkpoint of timm's: its images are made by torchvision, which gives other "
+        "numbers in other versions and is not at every site. Choose a vision transformer in transformers' own form, "
+        "which most of timm's have as well (google/vit-base-patch16-224-in21k, facebook/dinov2-small)."
     )

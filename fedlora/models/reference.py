@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from fedlora.adapters.untouched import untouched
 from fedlora.config import ModelSettings
 from fedlora.data.examples import Examples
+from fedlora.devices.lost import device_is_lost
+from fedlora.devices.transfers import carried
 from fedlora.models.base import autocast
 from fedlora.privacy.masks import every_mask_made
 from fedlora.privacy.quiet import without_randomness
@@ -102,7 +104,7 @@ class Pass:
         try:
             return self.constants(items, length)
         except Exception as error:
-            if not self.each and not (len(items) > 1 and ran_out_of_memory(error)):
+            if device_is_lost(error) or not (self.each or (len(items) > 1 and ran_out_of_memory(error))):
                 raise
             log.warning("no reference for %d example(s)", len(items), exc_info=len(items) == 1)
         return None
@@ -111,7 +113,7 @@ class Pass:
         """Of a batch of these (b, ...), on the CPU."""
         batch = self.examples.task.collate(items, padding=self.examples.padding, length=length)
         with autocast(self.on):
-            found = self.task.reference(self.model, {name: there.to(self.on.device) for name, there in batch.items()})
+            found = self.task.reference(self.model, carried(batch, self.on.device))
         return {name: values.cpu() for name, values in found.items()}
 
     def completed(self, item: Item, own: Mapping[str, Tensor]) -> Item:

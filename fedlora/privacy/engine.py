@@ -36,18 +36,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-from fedlora.models.memory import make_room
-from fedlora.privacy import hooks, linears
-from fedlora.privacy.ghost_norms import squares, weighted, without
+from fedlora.devices.lost import device_is_lost
+from fedlora.devices.memory import make_room
+from fedlora.devices.transfers import reading_waits
+from fedlora.privacy import ahead, hooks, linears
+from fedlora.privacy.complete import require_complete, require_one_loss_each
+from fedlora.privacy.ghost_norms import Gradients, squares, weighted, without
 from fedlora.privacy.masks import every_mask_made
 from fedlora.privacy.mechanism import Mechanism
-from fedlora.privacy.noise import Source, Stream, poisson_sample, privatise
+from fedlora.privacy.noise import Noise, Source, poisson_sample, privatise
 from fedlora.privacy.precision import full_float32
 from fedlora.privacy.quiet import require_quiet, without_randomness
 from fedlora.privacy.refusal import Code, Refusal
@@ -95,8 +99,6 @@ class PrivateEngine:
         if shapes is not None and len(shapes) != examples:
             raise ValueError(f"shapes must have one entry for each of {examples} examples, got {len(shapes)}.")
         self.mechanism = mechanism
-        self.nonfinite_examples = 0
-        """Draws so far whose gradient was not finite or could not be computed. Private: it stays at the site."""
         self._model = model
         self._examples = examples
         self._source = source
@@ -108,12 +110,19 @@ class PrivateEngine:
         self._uncoupled = self._rehearsed = False
         self._watch: FrozenWeightsCheck | None = None
         self._trained: list[nn.Parameter] = []
+        self._draws: Iterator[ahead.Draws] = iter(())
+        self._not_computed, self._not_finite = 0, torch.zeros((), dtype=torch.int64)
         self._exits = ExitStack()
 
     @property
     def secure(self) -> bool:
         """Whether the noise is from the secure source; if not, every figure of the run is marked insecure."""
         return self._source.secure
+
+    @property
+    def nonfinite_examples(self) -> int:
+        """Draws so far whose gradient was not finite or could not be computed. Private: it stays at the site."""
+        return self._not_computed + int(self._not_finite)
 
     def __enter__(self) -> Self:
         self._trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
@@ -123,6 +132,7 @@ class PrivateEngine:
             owned = self._backend.attach(self._model)
             exits.callback(self._backend.detach)
             require_supported(self._model, owned)
+            self._draws = exits.enter_context(self._drawing())
             self._exits = exits.pop_all()
         self._watch = FrozenWeightsCheck(self._model)
         return self
@@ -131,6 +141,7 @@ class PrivateEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._exits.close()
+        self._draws = iter(())
         if kind is not None:
             for parameter in self._trained:  # whatever was under way is not private
                 parameter.grad = None
@@ -163,9 +174,17 @@ class PrivateEngine:
         if self._steps == 1:
             self._watch.require_moved()
         self._steps += 1
-        stream = self._source.fresh()
-        drawn = poisson_sample(stream, examples=self._examples, rate=self.mechanism.rate)
-        self._release(self.clipped_sum(drawn, loss_per_example), stream)
+        self._take(loss_per_example)
+
+    def _take(self, loss_per_example: LossPerExample) -> None:
+        draws = next(self._draws)
+        self._release(self.clipped_sum(draws.indices, loss_per_example), draws.noise)
+
+    def _drawing(self) -> ahead.Drawing:
+        """A step's sample and noise, one fresh stream for each; no more of them than steps."""
+        sampled = partial(poisson_sample, examples=self._examples, rate=self.mechanism.rate)
+        count, left = sum(p.numel() for p in self._trained), self.mechanism.steps - self._steps
+        return ahead.draws(self._source, sampled, count, steps=left, device=self._trained[0].device)
 
     def clipped_sum(self, indices: Tensor, loss_per_example: LossPerExample) -> Sums:
         """Σ min(1, C / ‖g_i‖) g_i per parameter, in float64. Not private by itself: `step` releases it with noise."""
@@ -200,7 +219,7 @@ class PrivateEngine:
             raise
         except Exception as error:
             short = len(piece) > 1 and ran_out_of_memory(error)
-            if not self._rehearsed and not short:
+            if device_is_lost(error) or (not self._rehearsed and not short):
                 raise
             log.warning("%d example(s) failed together", len(piece), exc_info=len(piece) == 1)
         if clipped is not None:
@@ -209,16 +228,15 @@ class PrivateEngine:
         if short:
             make_room()
         elif len(piece) == 1:
-            self.nonfinite_examples += 1
+            self._not_computed += 1
             return
         for part in torch.split(piece, len(piece) // 2 if short else 1):
             yield from self._computable(part, loss_per_example)
 
-    def _release(self, totals: Sums, stream: Stream) -> None:
+    def _release(self, totals: Sums, stream: Noise) -> None:
         flat = torch.cat([totals[parameter].flatten() for parameter in self._trained])
         noisy = privatise(flat, stream, noise_std=self.mechanism.noise_multiplier * self.mechanism.clip)
-        noisy.div_(self.mechanism.expected_batch)
-        pieces = torch.split(noisy, [parameter.numel() for parameter in self._trained])
+        pieces = torch.split(noisy.div_(self.mechanism.expected_batch), [p.numel() for p in self._trained])
         for parameter, piece in zip(self._trained, pieces, strict=True):
             parameter.grad = piece.view(parameter.shape).to(parameter.dtype)
 
@@ -226,55 +244,45 @@ class PrivateEngine:
         """One norm over all parameters, one factor per example, one weighted sum per parameter; all in full float32."""
         with torch.autocast(self._trained[0].device.type, enabled=False), full_float32():
             factors_n = self._factors(gradients)
-            clipped = {p: weighted(g, factors_n) for p, g in gradients.items()}
-        self.nonfinite_examples += int((factors_n == 0).sum())  # when nothing more can fail, and be tried again
+            clipped = {p: self._summed(g, factors_n) for p, g in gradients.items()}
+        zeroed = (factors_n == 0).sum()  # counted when nothing more can fail, and be tried again
+        self._not_finite = self._not_finite.to(zeroed.device, non_blocking=True) + zeroed
         return clipped
+
+    def _summed(self, gradients: Gradients, factors_n: Tensor) -> Tensor:
+        return weighted(gradients, factors_n)
 
     def _factors(self, gradients: PerSample) -> Tensor:
         """min(1, C / norm) of every example (n,); 0, and its rows in `gradients` too, where the norm is not finite."""
         norms_n = torch.stack([squares(g) for g in gradients.values()]).sum(0).sqrt()
         finite_n = norms_n.isfinite()
         factors_n = (self.mechanism.clip / norms_n.clamp(min=1e-30)).clamp(max=1.0)
-        if not bool(finite_n.all()):
+        if reading_waits(finite_n) or not bool(finite_n.all()):
             factors_n = torch.where(finite_n, factors_n, 0.0)
             gradients |= {parameter: without(g, ~finite_n) for parameter, g in gradients.items()}
         return factors_n
 
     def _gradients(self, indices: Tensor, loss_per_example: LossPerExample) -> PerSample:
         """Every trained parameter's per-example gradients (n, *shape), or a Refusal."""
-        return self._backward(indices, loss_per_example, torch.ones(len(indices)))[1]
+        return self._backward(indices, loss_per_example)[1]
 
-    def _backward(self, indices: Tensor, loss_per_example: LossPerExample, weights_n: Tensor) -> Found:
+    def _backward(self, indices: Tensor, loss_per_example: LossPerExample, weights_n: Tensor | None = None) -> Found:
         require_quiet(self._model)
         for parameter in self._trained:
             parameter.grad = None
         self._backend.begin(len(indices))
         try:
             losses_n = loss_per_example(indices)
-            _require_one_loss_each(losses_n, len(indices))
-            torch.autograd.backward(losses_n, weights_n.to(losses_n))
+            require_one_loss_each(losses_n, len(indices))
+            weights_n = torch.ones_like(losses_n) if weights_n is None else weights_n.to(losses_n)
+            torch.autograd.backward(losses_n, weights_n)
         finally:
             gradients = self._backend.end()
-        self._require_complete(gradients, len(indices))
+        require_complete(gradients, self._trained, len(indices), shape_of=self._shape_of_one, called=self._name)
         return losses_n.detach(), gradients
 
-    def _require_complete(self, gradients: PerSample, batch: int) -> None:
-        for parameter in self._trained:
-            found = gradients.get(parameter)
-            if found is None or tuple(found.shape) != (batch, *parameter.shape):
-                shape = None if found is None else tuple(found.shape)
-                raise Refusal(
-                    Code.UNSUPPORTED_MODEL,
-                    f"{self._name(parameter)} trains but has no gradient per example (got {shape} for {batch} "
-                    "examples); freeze it, or make every example pass through its layer.",
-                )
-            if parameter.grad is not None:
-                parameter.grad = None
-                raise Refusal(
-                    Code.UNSUPPORTED_MODEL,
-                    f"{self._name(parameter)} is also used outside its layer's forward (DoRA, weight tying): that "
-                    "part of its gradient cannot be clipped per example; freeze it.",
-                )
+    def _shape_of_one(self, parameter: Tensor) -> torch.Size:
+        return parameter.shape
 
     def _examples_are_alone(self, triple: Tensor, loss_per_example: LossPerExample) -> bool:
         """Refuse what couples examples or draws; False when non-finite values hide the answer: then ask again later."""
@@ -283,15 +291,6 @@ class PrivateEngine:
 
     def _name(self, parameter: Tensor) -> str:
         return next(name for name, other in self._model.named_parameters() if other is parameter)
-
-
-def _require_one_loss_each(losses_n: Tensor, batch: int) -> None:
-    if tuple(losses_n.shape) != (batch,):
-        raise Refusal(
-            Code.UNSUPPORTED_MODEL,
-            f"the loss has shape {tuple(losses_n.shape)}, expected ({batch},): one loss per example; use "
-            'reduction="none", and for tokens a mean within each example.',
-        )
 
 
 BACKENDS: Mapping[str, Callable[[], PerExampleGradients]] = {

@@ -50,6 +50,13 @@ class Stream:
         return values[:count]
 
 
+class Noise(Protocol):
+    """What gives random values in the order in which they are asked for: a `Stream`."""
+
+    def uniform(self, count: int) -> NDArray[np.float64]: ...
+    def gaussian(self, count: int) -> NDArray[np.float64]: ...
+
+
 class Source(Protocol):
     """Where a step's stream comes from."""
 
@@ -94,15 +101,15 @@ class SeededSource:
         return Stream(hashlib.blake2b(message, digest_size=32).digest())
 
 
-def poisson_sample(stream: Stream, *, examples: int, rate: float) -> Tensor:
+def poisson_sample(stream: Noise, *, examples: int, rate: float) -> Tensor:
     """Indices of the examples drawn, each independently with probability `rate`, ascending; possibly none."""
     drawn: Tensor = torch.from_numpy(np.flatnonzero(stream.uniform(examples) < rate))
     return drawn
 
 
-def privatise(total: Tensor, stream: Stream, *, noise_std: float) -> Tensor:
+def privatise(total: Tensor, stream: Noise, *, noise_std: float) -> Tensor:
     """The float64 `total` plus N(0, noise_std²) on every value, snapped to `grid`. Shape and device are kept."""
-    noise = torch.from_numpy(stream.gaussian(total.numel())).to(total.device).view(total.shape)
+    noise = _on(total.device, torch.from_numpy(stream.gaussian(total.numel()))).view(total.shape)
     step = grid(noise_std)
     return noise.mul_(noise_std).add_(total.double()).div_(step).round_().mul_(step)
 
@@ -114,3 +121,8 @@ def grid(noise_std: float) -> float:
     (True, True)
     """
     return math.ldexp(1.0, math.ceil(math.log2(noise_std)) - GRID_BITS)
+
+
+def _on(device: torch.device, values: Tensor) -> Tensor:
+    """A GPU reads from page-locked memory by itself, while the process goes on."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

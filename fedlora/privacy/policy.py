@@ -101,9 +101,9 @@ class Policy(Settings):
     --model ID` prints the line to write."""
 
     plugins: Packages = Field(default_factory=dict)
-    """Packages whose tasks and optimisers a task may name, each with the hash of its files as `fedlora plugins` prints
-    it; none if not given. Code of such a package runs beside the data and can do whatever this process can: list one
-    only after reading it. `any` allows every module of this Python: use it only if the data are not real."""
+    """Packages whose tasks and optimisers a task may name, and folders of base models with code of their own, each with
+    the hash of its files as `fedlora plugins` or the refusal prints it; none if not given. Such code runs beside the
+    data and can do whatever this process can: list it only after reading it. `any`: every module, and no folder."""
 
     coordinators: tuple[str, ...] | None = None
     """Allowed coordinators; any if not given."""
@@ -187,11 +187,11 @@ def require_loaded_base(policy: Policy, task: Task, *, fingerprint: str) -> None
 
     `fingerprint` is that of the model and the tokenizer which were loaded: what the task says of them proves nothing.
     """
-    if fingerprint != task.fingerprint:
+    if fingerprint != (expected := task.expected_fingerprint):
         raise Refusal(
             Code.WRONG_BASE,
             f"{task.model.id!r} on this machine has the fingerprint {fingerprint}, but the coordinator's has "
-            f"{task.fingerprint!r}: weights, configuration, tokenizer or chat template differ, both being held in "
+            f"{expected!r}: weights, configuration, tokenizer or chat template differ, both being held in "
             f"{task.model.load_dtype}. Use the same copy on both sides; `fedlora client doctor --model ID --load-dtype "
             f"{task.model.load_dtype}` and `fedlora server doctor` say which part it is.",
         )

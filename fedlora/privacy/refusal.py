@@ -34,6 +34,9 @@ class Code(StrEnum):
     WRONG_BASE = "wrong-base-model"
     """The site's copy of the task's base model differs from the coordinator's."""
 
+    BASE_HELD_OTHERWISE = "base-held-otherwise"
+    """The site holds bases in another form (`load_dtype`) than the run and than any that it allows beside it."""
+
     COORDINATOR_NOT_ALLOWED = "coordinator-not-allowed"
     NOISE_TOO_SMALL = "noise-multiplier-too-small"
     CLIP_TOO_LARGE = "clip-too-large"

@@ -9,7 +9,7 @@ loss or gradient that changes with the other examples of its batch, and whatever
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -66,8 +66,9 @@ class FrozenWeightsCheck:
         self._before = {name: _values(parameter) for name, parameter in self._parameters.items()}
 
     def require_moved(self) -> None:
-        for name, parameter in self._parameters.items():
-            moved = not torch.equal(_values(parameter), self._before[name])
+        now = {name: _values(parameter) for name, parameter in self._parameters.items()}
+        all_moved = [(now[name] != before).any() for name, before in self._before.items()]
+        for (name, parameter), moved in zip(self._parameters.items(), read_each(all_moved), strict=True):
             if parameter.requires_grad and not moved:
                 raise Refusal(
                     Code.UNSUPPORTED_MODEL,
@@ -89,3 +90,15 @@ def _values(parameter: Tensor) -> Tensor:
         return flat.clone()
     stride = flat.numel() // _SAMPLED
     return flat[::stride].clone()
+
+
+def read_each(answers: Sequence[Tensor]) -> list[bool]:
+    """Of any devices, by one reading each: one by one, each would wait for its device."""
+    by_device: dict[torch.device, list[int]] = {}
+    for place, answer in enumerate(answers):
+        by_device.setdefault(answer.device, []).append(place)
+    found = [False] * len(answers)
+    for places in by_device.values():
+        for place, value in zip(places, torch.stack([answers[place] for place in places]).tolist(), strict=True):
+            found[place] = bool(value)
+    return found

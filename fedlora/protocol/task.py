@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_serializer, model_validator
 
 from fedlora.config import AdapterSettings, DeviceSettings, ModelSettings, TrainSettings
+from fedlora.config.model import LoadDtype
 from fedlora.config.privacy import PrivacySettings
 from fedlora.config.wire import WireSettings
 from fedlora.factor import Factor
@@ -48,6 +49,9 @@ class Task(Settings):
     fingerprint: str
     """Hash of the coordinator's base model: a client with another base refuses."""
 
+    fingerprints: Annotated[Mapping[LoadDtype, str], Since(2)] = Field(default_factory=dict)
+    """Of the same base in the other forms in which a site may hold it (`model.also_held_as`)."""
+
     labels: tuple[str, ...]
     """Class names in the order of the head's outputs."""
 
@@ -79,6 +83,11 @@ class Task(Settings):
 
     weigh_by: Annotated[Literal["examples", "tokens"], Since(2)] = "examples"
     """What the site counts for the weight of its update."""
+
+    @property
+    def expected_fingerprint(self) -> str:
+        """Of the base in the form that `model` says: a site's own, where the task is placed on it."""
+        return self.fingerprints.get(self.model.load_dtype, self.fingerprint)
 
     @property
     def planned_rounds(self) -> int:
@@ -161,6 +170,9 @@ class Report(Settings):
     skipped_steps: Annotated[int, Since(2)] = Field(0, ge=0, le=LARGEST_COUNT)
     """Local steps whose loss or gradient was not finite, and which changed nothing. With privacy there are none: such
     an example counts as zero."""
+
+    held_as: Annotated[LoadDtype | None, Since(2)] = None
+    """The form in which the site holds the base, where it is another than the run's."""
 
     base_version: int = Field(0, ge=0, le=LARGEST_COUNT)
     """Version of the base that the client now holds."""

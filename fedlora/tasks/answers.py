@@ -46,6 +46,9 @@ print(tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True))
     language_servers=True,
 )
 
+READ = ("input_ids", "attention_mask", "position_ids")
+"""What of a batch the model is given."""
+
 
 class OverAnswers(Pretrained, OverTokens, ABC):
     """A task whose model is any that `AutoModelForCausalLM` loads. It says what it makes of a row, and of none."""
@@ -149,6 +152,7 @@ def head_of(model: nn.Module) -> tuple[Tensor, Tensor | None]:
 
 def learned_tokens(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Of every learnt token: its example (n,), its id (n,), and the hidden state before it (n, d)."""
-    hidden_btd = hidden_of(model, {name: batch[name] for name in ("input_ids", "attention_mask")})
+    hidden_btd = hidden_of(model, {name: batch[name] for name in READ if name in batch})
     row_n, place_n = (batch["labels"][:, 1:] != IGNORED).nonzero(as_tuple=True)
-    return row_n, batch["labels"][row_n, place_n + 1], hidden_btd[row_n, place_n]
+    example_n = batch["examples"][row_n, place_n] if "examples" in batch else row_n  # several in a packed row
+    return example_n, batch["labels"][row_n, place_n + 1], hidden_btd[row_n, place_n]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -25,6 +26,9 @@ Processor = Any
 IGNORED = -100
 """The label of an example, or a token, that is there and has no loss: cross-entropy leaves it out."""
 
+LARGEST_EXPONENT = 700.0
+"""Of e, for a float: in nats."""
+
 SAMPLES = 6
 """How many examples `TaskKind.sample` invents: three short ones, then three of full length."""
 
@@ -42,13 +46,22 @@ class Mean:
     """How many examples (or tokens, or entities) the total is of."""
     of_nothing: float = float("nan")
     """The value where nothing was measured."""
+    exponent: bool = False
+    """Whether the value is e to the mean: a perplexity."""
 
     def __add__(self, other: Mean) -> Mean:
-        return Mean(self.total + other.total, self.weight + other.weight, other.of_nothing)
+        """Of two of one figure."""
+        return replace(other, total=self.total + other.total, weight=self.weight + other.weight)
 
     @property
     def value(self) -> float:
-        return self.total / self.weight if self.weight else self.of_nothing
+        return self.of_mean(self.total / self.weight) if self.weight else self.of_nothing
+
+    def of_mean(self, mean: float) -> float:
+        """The value where the mean is this; infinite where no float is so large."""
+        if not self.exponent:
+            return mean
+        return math.exp(mean) if mean < LARGEST_EXPONENT else math.inf
 
 
 @dataclass(frozen=True)
@@ -180,6 +193,15 @@ class TakesReference(Protocol):
 
     def reference(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Constants of every example (b, ...), by the names that they have in an item, of the model as it stands."""
+        ...
+
+
+@runtime_checkable
+class Packs(TaskKind, Protocol):
+    """A task whose examples may share a row (`train.packing`), none seeing another."""
+
+    def pack(self, items: Sequence[Item], *, padding: int) -> Batch:
+        """Items as one batch for `losses`, which gives the loss of each in their order."""
         ...
 
 

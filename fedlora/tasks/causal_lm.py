@@ -10,31 +10,37 @@ Shapes: b examples, t tokens, d hidden units, v words, n learnt tokens of the ba
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from fedlora.data.row import Row
+from fedlora.devices.transfers import read_together
 from fedlora.tasks.answering.token_loss import likeliest, token_nats
 from fedlora.tasks.answers import OverAnswers, head_of, item_of, learned_ids_of, learned_tokens
 from fedlora.tasks.base import IGNORED, Batch, Item, Mean
 from fedlora.tasks.inputs.learned_text import learned_text
+from fedlora.tasks.inputs.packed import packed
 from fedlora.tasks.inputs.tokens import filled, invented_texts, padded, vocabulary_of
 from fedlora.tasks.metric import LOSS, SHARE, Metric
 from fedlora.tasks.verdict import Course
 
+PERPLEXITY = Metric("perplexity", larger_is_better=False)
+"""e to the loss of a learnt token."""
 TOKEN_ACCURACY = Metric("token_accuracy", unit=SHARE)
 
 
 class CausalLM(OverAnswers):
     """Instruction tuning and plain texts; the model is any that `AutoModelForCausalLM` loads.
 
-    Batches are input_ids (b, t), attention_mask (b, t) and labels (b, t), which are the ids of learnt tokens.
+    Batches are input_ids (b, t), attention_mask (b, t) and labels (b, t), which are the ids of learnt tokens; packed
+    ones are those of `fedlora.tasks.inputs.packed`.
     """
 
     compare_by = LOSS
-    metrics: tuple[Metric, ...] = (TOKEN_ACCURACY,)
+    metrics: tuple[Metric, ...] = (PERPLEXITY, TOKEN_ACCURACY)
 
     def item(self, row: Row, processor: PreTrainedTokenizerBase, *, longest: int) -> Item:
         return item_of(*learned_ids(row, processor, longest=longest))
@@ -46,6 +52,9 @@ class CausalLM(OverAnswers):
         labels = filled([item["labels"] for item in items], IGNORED, length=length)
         return {**padded(items, padding=padding, length=length), "labels": labels}
 
+    def pack(self, items: Sequence[Item], *, padding: int) -> Batch:
+        return packed(items, padding=padding)
+
     def learnt_tokens(self, item: Item) -> int:
         return int((item["labels"] != IGNORED).sum())
 
@@ -53,7 +62,8 @@ class CausalLM(OverAnswers):
         return mean_nats(model, batch)
 
     def measure(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
-        return token_figures(model, batch)
+        found = token_figures(model, batch)
+        return {**found, PERPLEXITY.name: replace(found["loss"], exponent=True)}
 
     def judge(self, items: Sequence[Item], labels: Sequence[str]) -> Course:
         return Course(LOSS, len(items))
@@ -67,7 +77,7 @@ def mean_nats(model: nn.Module, batch: Batch) -> Tensor:
     """Mean over an example's learnt tokens; zero for one that has none."""
     row_n, next_n, hidden_nd = learned_tokens(model, batch)
     nats_n = token_nats(hidden_nd, *head_of(model), next_n)
-    counts_b = torch.bincount(row_n, minlength=len(batch["labels"])).clamp(min=1)
+    counts_b = torch.bincount(row_n, minlength=int(batch.get("count", len(batch["labels"])))).clamp(min=1)
     return nats_n.new_zeros(len(counts_b)).index_add(0, row_n, nats_n) / counts_b
 
 
@@ -75,8 +85,8 @@ def token_figures(model: nn.Module, batch: Batch) -> dict[str, Mean]:
     """Nats a learnt token, and the share of them that are the likeliest."""
     _, next_n, hidden_nd = learned_tokens(model, batch)
     nats_n = token_nats(hidden_nd, *head_of(model), next_n)
-    right = int((likeliest(hidden_nd, *head_of(model)) == next_n).sum())
-    return {"loss": Mean(float(nats_n.sum()), len(next_n)), TOKEN_ACCURACY.name: Mean(right, len(next_n))}
+    loss, right = read_together(nats_n.sum(), (likeliest(hidden_nd, *head_of(model)) == next_n).sum())
+    return {"loss": Mean(loss, len(next_n)), TOKEN_ACCURACY.name: Mean(right, len(next_n))}
 
 
 def learned_ids(row: Row, tokenizer: PreTrainedTokenizerBase, *, longest: int) -> tuple[list[int], list[bool]]:

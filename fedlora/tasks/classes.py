@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedlora.data.row import Row, labels_in
+from fedlora.devices.transfers import read_together
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Batch, Item, Mean
 from fedlora.tasks.guessing import ACCURACY, Guessing
@@ -39,8 +40,8 @@ class OverClasses(ABC):
         """Cross-entropy, and the share of examples whose most likely class is theirs."""
         logits_bc, labels_b = self.logits(model, batch), batch["labels"]
         loss_b = functional.cross_entropy(logits_bc, labels_b, reduction="none")
-        right = int((logits_bc.argmax(-1) == labels_b).sum())
-        return {"loss": Mean(float(loss_b.sum()), len(labels_b)), ACCURACY.name: Mean(right, len(labels_b))}
+        loss, right = read_together(loss_b.sum(), (logits_bc.argmax(-1) == labels_b).sum())
+        return {"loss": Mean(loss, len(labels_b)), ACCURACY.name: Mean(right, len(labels_b))}
 
     def judge(self, items: Sequence[Item], labels: Sequence[str]) -> Guessing:
         return Guessing.on((int(item["labels"]) for item in items), classes=len(labels))

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fedlora.config.preference import PreferenceSettings
 from fedlora.data.row import Row
+from fedlora.devices.transfers import read_together
 from fedlora.tasks.answering.dpo import Dpo
 from fedlora.tasks.answering.kto import kto_of
 from fedlora.tasks.answering.objective import Likelihoods, Objective
@@ -157,7 +158,8 @@ def figures_of(losses_n: Tensor, margins_n: Tensor) -> dict[str, Mean]:
     """Of examples that count: their mean loss, the share of margins above zero, the mean margin."""
     right_n = (margins_n > TIE) + 0.5 * (margins_n.abs() <= TIE)
     of_each = {"loss": losses_n, REWARD_ACCURACY.name: right_n, REWARD_MARGIN.name: margins_n}
-    return {name: Mean(float(values_n.sum()), len(values_n)) for name, values_n in of_each.items()}
+    totals = read_together(*(values_n.sum() for values_n in of_each.values()))
+    return {name: Mean(total, len(losses_n)) for name, total in zip(of_each, totals, strict=True)}
 
 
 def pair_of(*sides: Item) -> Item:

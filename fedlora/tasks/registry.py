@@ -20,6 +20,7 @@ from fedlora.data.form import (
     PROMPT_AND_COMPLETION,
     TEXT,
     TEXT_AND_LABEL,
+    TEXT_AND_SPANS,
     TOKENS_AND_TAGS,
     UNPAIRED,
     UNPAIRED_MESSAGES,
@@ -60,7 +61,7 @@ TASKS = {
         takes_settings=True,
         own_loss="kto",
     ),
-    "token-classification": Known("token_classification.TokenClassification", (TOKENS_AND_TAGS,)),
+    "token-classification": Known("token_classification.TokenClassification", (TOKENS_AND_TAGS, TEXT_AND_SPANS)),
 }
 
 

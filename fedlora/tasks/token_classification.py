@@ -19,6 +19,7 @@ from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBas
 
 from fedlora.data.form import Form
 from fedlora.data.row import Row
+from fedlora.devices.transfers import read_together
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, Batch, Item, Loaded, Mean
 from fedlora.tasks.classes import numbers_of
@@ -29,7 +30,7 @@ from fedlora.tasks.metric import SHARE, Metric
 from fedlora.tasks.pretrained import Pretrained
 from fedlora.tasks.tags.scheme import codes_of
 from fedlora.tasks.tags.spans import Counts, counted
-from fedlora.tasks.tags.words import item_of_words, nothing, numbers_of_tags, words_and_tags
+from fedlora.tasks.tags.words import item_of_words, nothing, numbers_of_tags
 from fedlora.tasks.usage import Usage
 from fedlora.tasks.verdict import Course
 
@@ -112,7 +113,7 @@ class TokenClassification(Pretrained, OverTokens):
             self.require_readable(form, processor)
 
         def make(row: Row) -> Item:
-            words, tags = words_and_tags(row)
+            words, tags = row.words_and_tags()
             made = item_of_words(words, numbers_of_tags(tags, numbers), processor, longest=longest)
             return {**made, "codes": codes}
 
@@ -136,10 +137,11 @@ class TokenClassification(Pretrained, OverTokens):
         """Nats a word, the entities that are found, and the share of words whose tag is right."""
         labels_bt = batch["labels"]
         words_bt, likeliest_bt = labels_bt != IGNORED, logits_btc.argmax(-1)
-        words, right = int(words_bt.sum()), int((likeliest_bt == labels_bt).sum())
+        nats_bt = nats_of(logits_btc, labels_bt)
+        words, right, loss = read_together(words_bt.sum(), (likeliest_bt == labels_bt).sum(), nats_bt.sum())
         entities = sum(entities_of(likeliest_bt, batch).values(), Counts())
         return {
-            "loss": Mean(float(nats_of(logits_btc, labels_bt).sum()), words),
+            "loss": Mean(loss, words),
             F1.name: entities.f1,
             PRECISION.name: entities.precision,
             RECALL.name: entities.recall,

@@ -26,6 +26,7 @@ from fedlora.config import PublicDataSettings, Recipe
 from fedlora.data.chosen_columns import columns_for
 from fedlora.data.examples import Examples, encoded
 from fedlora.data.rows import read_whole
+from fedlora.devices.draws import draws_apart
 from fedlora.models.base import autocast, load_processor
 from fedlora.models.loaded_model import LoadedModel
 from fedlora.models.reference import referred
@@ -110,7 +111,7 @@ def stepped(layer: LowRank, step_mn: Tensor, *, seed: int) -> LowRank:
     if min(step_mn.shape) <= EXACT_SIDE:
         U, S, Vh = torch.linalg.svd(step_mn.double(), full_matrices=False)
     else:
-        with torch.random.fork_rng(devices=[]):
+        with draws_apart():
             torch.manual_seed(seed)
             U, S, V = torch.svd_lowrank(step_mn.double(), q=r + OVERSAMPLING, niter=POWER_ITERATIONS)
         Vh = V.mT

@@ -34,7 +34,7 @@ PARTS: Mapping[str, type[Settings]] = {
 }
 """Fields that are models of their own."""
 
-SELDOM = ("why", "tokens", "skipped_steps")
+SELDOM = ("why", "tokens", "skipped_steps", "held_as")
 """Fields of a client that stand in its line only where they say something."""
 
 WHOLE = (Receipt, Signature, Evaluation)

@@ -41,6 +41,8 @@ class ClientRecord:
     train_loss: float | None = None
     skipped_steps: int = 0
     """Its local steps that were not finite and changed nothing."""
+    held_as: str | None = None
+    """The form in which it holds the base, where it is another than the run's (`model.also_held_as`)."""
     packing: Packing | None = None
     """How its update was packed and what that lost, as reported by the client."""
     resources: DeviceSettings | None = None

@@ -177,6 +177,7 @@ class ReplyValidator:
             tokens=report.tokens,
             train_loss=report.train_loss,
             skipped_steps=report.skipped_steps,
+            held_as=report.held_as,
             packing=report.packing,
             resources=report.resources,
             machine=report.machine,

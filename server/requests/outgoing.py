@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 
 from fedlora.config import Recipe
+from fedlora.config.model import LoadDtype
 from fedlora.privacy.digest import task_digest
 from fedlora.protocol.task import Task
 from fedlora.updates import Adapter, Factor
@@ -28,6 +29,8 @@ class RunConstants:
     fingerprint: str
     """Hash of the base model that every site must hold."""
     labels: tuple[str, ...]
+    fingerprints: Mapping[LoadDtype, str] = field(default_factory=dict)
+    """Of the base in the other forms in which a site may hold it."""
     coordinator: str = "local"
     ranks: Callable[[int], Ranks | None] = lambda node: None
     """A node's rank of each matrix, where devices are unequal."""
@@ -158,6 +161,7 @@ def common_task(
         keeps=tuple(sorted(keeps)),
         model=recipe.model,
         fingerprint=brief.fingerprint,
+        fingerprints=brief.fingerprints,
         labels=brief.labels,
         adapter=recipe.adapter,
         train=recipe.train,

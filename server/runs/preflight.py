@@ -11,10 +11,7 @@ from collections.abc import Iterator
 from fedlora.config import Recipe
 from fedlora.config.former import former_remarks
 from fedlora.data.classes import alike
-from fedlora.data.lengths import percent
-from fedlora.models.base import load_processor
 from fedlora.settings import SettingsError, nearest
-from server.requests.planner import OTHERS
 from server.runs.held_out import classes_of, held_out
 from server.settings import ServerSettings
 from server.trust.provision import read_registry
@@ -28,6 +25,9 @@ def place_of(settings: ServerSettings | None) -> Place:
 
 def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
     """Lines for the person who submits the run; SettingsError for what cannot work with these files."""
+    from fedlora.data.lengths import percent  # transformers and PEFT, which a dashboard need not wait for
+    from fedlora.models.base import load_processor
+
     require_sensible(case_of(recipe, place_of(settings)))
     load_processor(recipe.model)  # a model that is not here ends every attempt
     read = held_out(settings)
@@ -53,6 +53,8 @@ def look_before(settings: ServerSettings, recipe: Recipe) -> list[str]:
 
 def doubts(settings: ServerSettings, recipe: Recipe, labels: tuple[str, ...], *, has_test_set: bool) -> Iterator[str]:
     """Warnings about what can still be corrected: sites can be approved after a run was submitted."""
+    from server.requests.planner import OTHERS  # as above
+
     for group in alike(labels):
         yield f"the classes {' and '.join(map(repr, group))} differ only in case or spaces"
     if not has_test_set:

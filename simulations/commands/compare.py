@@ -16,7 +16,16 @@ from rich.table import Table
 from fedlora.packaged import recipe_file
 from fedlora.settings import SettingsError
 from server.store.opening import store_beside
-from simulations.commands.options import Device, Dtype, Microbatch, Overrides, Quiet, Verbose, compute_of
+from simulations.commands.options import (
+    Device,
+    Dtype,
+    Microbatch,
+    Overrides,
+    Quiet,
+    TogetherOption,
+    Verbose,
+    compute_of,
+)
 from simulations.commands.simulate import Shown, run_on_screen, talk
 from simulations.comparing.finished import finished, told_apart
 from simulations.comparing.planning import plan, repeated
@@ -76,6 +85,7 @@ def compare(
     device: Device = None,
     dtype: Dtype = None,
     microbatch: Microbatch = None,
+    together: TogetherOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -88,7 +98,7 @@ def compare(
     planned = plan(recipes, sweep or [], numbers, overrides or [], out, variant or [])
     console = Console(stderr=True)
     found = told_apart([finished(folder) for folder in folders])
-    how = Shown(compute_of(device, dtype, microbatch), store=store_beside(out), quiet=quiet)
+    how = Shown(compute_of(device, dtype, microbatch, together=together), store=store_beside(out), quiet=quiet)
     run = partial(run_on_screen, how=how)
     announce = partial(console.rule, align="left")
     try:

@@ -18,8 +18,20 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print fedlo
 Device = Annotated[str | None, typer.Option(help="Where this machine computes: cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str | None, typer.Option(help="float32 or bfloat16, whatever the recipe wishes.")]
 Microbatch = Annotated[int | None, typer.Option(min=1, help="Most examples in memory at once; the sums stay the same.")]
+ClientsPerGpu = Annotated[int, typer.Option(min=1, help="With --engine ray: clients that share one GPU.")]
+TogetherOption = Annotated[
+    bool, typer.Option("--together", help="Train several clients in one pass where that pays; each learns the same.")
+]
 
 
-def compute_of(device: str | None, dtype: str | None, microbatch: int | None) -> ComputeSettings:
+def compute_of(
+    device: str | None,
+    dtype: str | None,
+    microbatch: int | None,
+    clients_per_gpu: int = 1,
+    *,
+    together: bool = False,
+) -> ComputeSettings:
     """How this machine computes; SettingsError for a dtype that there is not."""
-    return parse(ComputeSettings, {"device": device, "dtype": dtype, "microbatch": microbatch})
+    given = {"device": device, "dtype": dtype, "microbatch": microbatch, "clients_per_gpu": clients_per_gpu}
+    return parse(ComputeSettings, {**given, "together": together})

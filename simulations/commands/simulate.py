@@ -24,11 +24,13 @@ from server.runs.submissions import completed_rounds
 from server.store.opening import store_beside, store_here
 from server.trial import Trial
 from simulations.commands.options import (
+    ClientsPerGpu,
     Device,
     Dtype,
     Microbatch,
     Overrides,
     Quiet,
+    TogetherOption,
     Verbose,
     compute_of,
 )
@@ -48,6 +50,8 @@ def simulate(
     device: Device = None,
     dtype: Dtype = None,
     microbatch: Microbatch = None,
+    clients_per_gpu: ClientsPerGpu = 1,
+    together: TogetherOption = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of a sentence.")] = False,
     quiet: Quiet = False,
@@ -62,8 +66,11 @@ def simulate(
     folder = out or Path("runs") / loaded.name
     if engine not in get_args(Engine):
         raise SettingsError(f"--engine {engine!r}: choose one of {', '.join(get_args(Engine))}.")
+    if together and engine == "ray":
+        raise SettingsError("--together trains the clients of one process: remove it, or --engine ray.")
     store = store_beside(folder)
-    how = Shown(compute_of(device, dtype, microbatch), engine=cast(Engine, engine), store=store, quiet=quiet)
+    compute = compute_of(device, dtype, microbatch, clients_per_gpu, together=together)
+    how = Shown(compute, engine=cast(Engine, engine), store=store, quiet=quiet)
     trial = Trial(None, loaded.name, changed_by(recipe, overrides or []))
     summary = run_on_screen(loaded, folder, how, trial=trial, resume=resume)
     if as_json:

@@ -76,7 +76,7 @@ def recipe_of(app: App, source: str, *, faithful: bool, clients: int | None) -> 
         "data.clients": clients or app.clients,
         "data.held_out": TESTED,
         "data.test_fraction": TESTED,
-        "strategy.name": "fedavg",
+        "strategy.name": "fedit",
         "train.optimizer": "adamw",
         "train.max_grad_norm": CLIP,
         "rounds.min_clients": LEAST_NODES,

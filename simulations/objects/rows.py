@@ -3,6 +3,7 @@
     a list of dicts, any iterable of mappings     as it is
     datasets.Dataset                              is one
     pandas, polars, pyarrow                       row by row
+    texts                                         rows of the task's form of one column, as a language model's `text`
 
 A cell becomes text by the rule of JSON and Parquet (`fedlora.data.tables.cells`). An image is bytes, the object of
 bytes that `datasets` holds, an image of Pillow, or a path below the folder that one works in.
@@ -39,10 +40,19 @@ def files_given(clients: Mapping[str, Any], settings: DataSettings, task: str) -
             "clients: give the rows of each client by its name, as in clients={'north': rows, 'south': other_rows}."
         )
     rows = {str(name): list(rows_of(name, given)) for name, given in clients.items()}
+    if (alone := only_column(settings, task)) is not None:
+        rows = {name: [{alone: row} if isinstance(row, str) else row for row in own] for name, own in rows.items()}
     first = next((set(row) for found in rows.values() for row in found[:1] if isinstance(row, Mapping)), set())
     columns = fitting(settings, task, first)
     own = settings.model_copy(update={"format": columns.form.name} if len(forms_of(task)) > 1 else {})
     return [File(Path(name), table_of(found, columns), client=name, lines=False) for name, found in rows.items()], own
+
+
+def only_column(settings: DataSettings, task: str) -> str | None:
+    """What the column of a bare text is called; None where no form of the task, or not the chosen one, has only one."""
+    chosen = [form for form in forms_of(task) if settings.format in (None, form.name)]
+    alone = next((form for form in chosen if len(form.columns) == 1 and not form.nested and not form.images), None)
+    return None if alone is None else columns_for(settings.of_form(alone), task).names[0]
 
 
 def rows_of(name: object, given: Any) -> Iterator[Any]:

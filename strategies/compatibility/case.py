@@ -10,7 +10,7 @@ from fedlora.config.model import QUANTISED
 from fedlora.data.chosen_columns import columns_for
 from fedlora.factor import Factor
 from fedlora.plugins.optimizers import maker_of
-from fedlora.tasks.base import CountsTokens
+from fedlora.tasks.base import CountsTokens, Packs
 from fedlora.tasks.metric import Metric
 from fedlora.tasks.registry import has_tags, preference_loss, task_named, writes
 from fedlora.tasks.tags.scheme import untagged
@@ -92,7 +92,15 @@ class Case:
     @property
     def quantised(self) -> bool:
         """Whether the base is held in so few bits that nothing can be added to it, nor a gradient taken of it."""
-        return self.recipe.model.load_dtype in QUANTISED
+        return bool(self.few_bits)
+
+    @property
+    def few_bits(self) -> str:
+        """The settings by which it is, at some site at least; empty where none is."""
+        model = self.recipe.model
+        if model.load_dtype in QUANTISED:
+            return f"model.load_dtype={model.load_dtype}"
+        return ", ".join(f"model.also_held_as={form}" for form in model.also_held_as if form in QUANTISED)
 
     @property
     def starts_closed(self) -> bool:
@@ -103,6 +111,11 @@ class Case:
     def counts_tokens(self) -> bool:
         """Whether the task's examples have learnt tokens."""
         return isinstance(task_named(self.recipe.model.task), CountsTokens)
+
+    @property
+    def packs(self) -> bool:
+        """Whether several of the task's examples can share a row."""
+        return isinstance(task_named(self.recipe.model.task), Packs)
 
     @property
     def units(self) -> int | None:

@@ -70,7 +70,7 @@ STRATEGY = (
         name="a base that moves has room",
         when=lambda c: c.quantised and c.traits.moves_base,
         because="strategy {c.name} adds a residual to the base's matrices in every round, and "
-        "model.load_dtype={c.recipe.model.load_dtype} holds them in so few bits that most of it would be rounded away;",
+        "{c.few_bits} holds them in so few bits that most of it would be rounded away;",
         instead="use a strategy that moves no base (fedit, fedsvd and others: `fedlora strategies`), or "
         "model.load_dtype=bfloat16.",
         example=("strategy.name=fedex", "model.load_dtype=nf4"),
@@ -79,7 +79,7 @@ STRATEGY = (
         name="a first step has the base's gradient",
         when=lambda c: c.quantised and c.recipe.adapter.init in ("gradient", "client-gradients"),
         because="adapter.init={c.recipe.adapter.init} begins with the gradient of the base's matrices, and with "
-        "model.load_dtype={c.recipe.model.load_dtype} they have none;",
+        "{c.few_bits} they have none;",
         instead="use adapter.init=kaiming or orthonormal, or model.load_dtype=bfloat16.",
         example=(*FROM_CLIENTS, "adapter.first_step.batch_size=64", "model.load_dtype=nf4"),
     ),

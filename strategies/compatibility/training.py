@@ -43,6 +43,22 @@ TRAINING = (
         example=("train.warmup=10",),
     ),
     Rule(
+        name="private examples are not packed",
+        when=lambda c: c.recipe.train.packing and c.recipe.privacy.enabled,
+        because="train.packing and privacy exclude each other: a private step has the gradient of every example by "
+        "itself, at a public length of its own, and a row of several examples has one gradient and the length of all.",
+        instead="Remove train.packing: the step is the same without.",
+        example=("train.packing=true", "model.task=causal-lm", "privacy.epsilon=3"),
+    ),
+    Rule(
+        name="what is packed is text that is learnt",
+        when=lambda c: c.recipe.train.packing,
+        unless=lambda c: c.packs,
+        because="train.packing puts several texts into one row, and model.task={c.recipe.model.task} does not do so;",
+        instead="remove it.",
+        example=("train.packing=true",),
+    ),
+    Rule(
         name="tokens are learnt",
         when=lambda c: c.recipe.strategy.weighs_tokens,
         unless=lambda c: c.counts_tokens,

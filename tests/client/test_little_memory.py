@@ -98,7 +98,7 @@ def test_a_step_that_memory_is_too_small_for_is_that_of_smaller_pieces_and_nothi
     assert all(torch.equal(left, right) for left, right in zip(found, expected, strict=True)), "and the same dropout"
     assert steps == known
     assert passes == [8, 4, *[2] * 12], "what fits is found once"
-    said = [record for record in caplog.records if record.name == "fedlora.models.memory"]
+    said = [record for record in caplog.records if record.name == "fedlora.devices.memory"]
     assert [record.getMessage() for record in said] == [
         "too little memory for 8 examples at once: from now on 2, with the same sums"
     ]
@@ -279,7 +279,7 @@ import torch
 from torch import nn
 from client.limits import data_bytes, limit_memory
 from client.settings import Limits
-from fedlora.models.memory import fitting, with_what_fits
+from fedlora.devices.memory import fitting, with_what_fits
 
 model = nn.Linear(1, 1)
 limit_memory(Limits(memory_mib=max(512, data_bytes() // 2**20 + 1000)))

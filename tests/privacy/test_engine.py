@@ -261,3 +261,17 @@ def test_what_trains_must_move_and_what_is_frozen_must_not():
                 if "lora_" in name:
                     parameter.add_(0.1)
         engine.step(examples.loss(model))
+
+
+def test_a_gpu_that_has_failed_fails_the_task_and_counts_no_example():
+    """Whatever fails from then on is no example's fault: rows are looked at on the host, before they are copied."""
+    examples, model = Examples(4), classifier()
+
+    def asserts(indices):
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    with engine_of(model, examples=4, rate=1.0) as engine:
+        engine.rehearse(examples.loss(model))
+        with pytest.raises(RuntimeError, match="device-side assert"):
+            engine.clipped_sum(torch.arange(4), asserts)
+        assert engine.nonfinite_examples == 0

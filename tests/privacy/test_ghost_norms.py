@@ -8,7 +8,19 @@ from torch import nn
 from torch.testing import assert_close
 
 from fedlora.privacy import linears
-from fedlora.privacy.ghost_norms import FactoredGradient, joined, only, outer_is_smaller, squares, weighted, without
+from fedlora.privacy.ghost_norms import (
+    PIECE,
+    ROUNDING_IN_PIECES,
+    FactoredGradient,
+    at_least_squares,
+    in_pieces,
+    joined,
+    only,
+    outer_is_smaller,
+    squares,
+    weighted,
+    without,
+)
 from fedlora.privacy.refusal import Refusal
 from tests.privacy.models import Examples, classifier, looped_clipped_sum
 from tests.privacy.test_engine import assert_no_example_moves_the_sum_by_more, distance, engine_of
@@ -52,6 +64,28 @@ def test_positions_that_cancel_never_make_a_norm_look_smaller_than_it_is():
     for gap in (1e-3, 1e-6, 1e-9, 1e-12, 0.0):
         kept = FactoredGradient(torch.cat([g, -g], 1), torch.cat([x, x * (1 + gap)], 1))
         assert float(squares(kept)) >= float(squares(kept.formed()))
+
+
+@pytest.mark.parametrize(("size_g", "size_x"), [(1.0, 1.0), (1e-30, 1e15), (1e18, 1e19), (0.0, 1.0)])
+@pytest.mark.parametrize("gap", [1.0, 1e-3, 1e-7, 0.0])
+def test_norms_as_a_gpu_takes_them_never_look_smaller_either_and_hardly_larger(gap, size_g, size_x):
+    """In float32, by pieces: cancelling positions, and numbers whose squares float32 does not have."""
+    draw = torch.Generator().manual_seed(3)
+    g_n1o, x_n1i = (
+        torch.randn(2, 1, side, generator=draw) * size for side, size in ((96, size_g), (2 * PIECE, size_x))
+    )
+    kept = FactoredGradient(torch.cat([g_n1o, -g_n1o], 1), torch.cat([x_n1i, x_n1i * (1 + gap)], 1))
+    exact = FactoredGradient(kept.g_nto.double(), kept.x_nti.double())
+    found_n, least_n = at_least_squares(kept, in_pieces, ROUNDING_IN_PIECES), squares(exact.formed())
+    bound_n = exact.g_nto.square().sum((1, 2)) * exact.x_nti.square().sum((1, 2))
+    assert (found_n >= least_n).all()
+    assert (found_n <= least_n + 2 * ROUNDING_IN_PIECES * bound_n).all()
+
+
+def test_norms_as_a_gpu_takes_them_are_not_finite_where_a_number_is_not():
+    kept = sides(dtype=torch.float32)
+    kept.g_nto[1, 0, 0], kept.x_nti[2, 0, 0] = float("inf"), float("nan")
+    assert at_least_squares(kept, in_pieces, ROUNDING_IN_PIECES).isfinite().tolist() == [True, False, False, True]
 
 
 def test_examples_that_are_taken_out_leave_zeros_also_where_they_were_not_finite():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from client.training import Protection, private_steps
 from fedlora.adapters import inject, read, set_trainable, write
@@ -129,3 +130,32 @@ def test_evaluation_is_near_that_of_the_base_in_float32(tiny_model):
         losses.append(evaluate(base.model, batches, on=settings).loss)
     assert losses[0] == pytest.approx(losses[1], rel=0.01)
     assert losses[0] != losses[1]
+
+
+class Converted(TorchDispatchMode):
+    """Which tensors are copied into another dtype."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: set[int] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._to_copy.default:
+            self.sources.add(args[0].data_ptr())
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_frozen_matrix_is_converted_in_a_pass_of_a_base_in_bfloat16_and_each_in_one_of_float32(tiny_model):
+    def converted(**settings) -> set[str]:
+        on = ModelSettings(id=tiny_model, max_tokens=16, **settings)
+        model = load_base(on, LABELS).model
+        inject(model, AdapterSettings(r=2, alpha=3.0))
+        with Converted() as seen, autocast(on):
+            logits(model, torch.tensor([[2, 6, 7, 3]])).sum().backward()
+        frozen = {
+            name: p for name, p in model.named_parameters() if p.ndim == 2 and "lora" not in name and "head" not in name
+        }
+        return {name for name, parameter in frozen.items() if parameter.data_ptr() in seen.sources}
+
+    assert converted(load_dtype="bfloat16") == set()
+    assert len(converted(dtype="bfloat16")) >= 6

@@ -24,7 +24,10 @@ def place(tmp_path_factory) -> tuple[str, str]:
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_every_strategy_trains_a_language_model(place, tmp_path, name):
-    assert metrics_of_two_rounds(chat_recipe(*place, *named(name)), tmp_path / "run") == {"token_accuracy"}
+    assert metrics_of_two_rounds(chat_recipe(*place, *named(name)), tmp_path / "run") == {
+        "perplexity",
+        "token_accuracy",
+    }
 
 
 @pytest.mark.parametrize("strategy", ["fedit", "fedsvd"])

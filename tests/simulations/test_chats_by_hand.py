@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from client.steps.order import shuffled_batches
-from fedlora.config import Recipe
+from fedlora.config import Recipe, load
 from fedlora.data.rows import read_rows
 from fedlora.models.base import locate
 from fedlora.protocol.versions import recorded
@@ -25,6 +28,22 @@ from tests.chats import chat_recipe, save_chat_model, save_questions
 Example = tuple[Tensor, int]
 """Token ids (1, t), and how many of them are the question's."""
 START = "base_model.model."
+ELSEWHERE = """
+import json, sys
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+base, adapter, examples = sys.argv[1:]
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).eval()
+nats = []
+with torch.no_grad():
+    for ids, asked in json.load(open(examples)):
+        logits = model(input_ids=torch.tensor([ids])).logits[0, asked - 1 : -1].float()
+        nats.append(torch.nn.functional.cross_entropy(logits, torch.tensor(ids[asked:]), reduction="none"))
+assert not [name for name in sys.modules if name.partition(".")[0] == "fedlora"]
+print(float(torch.cat(nats).mean()))
+"""
+"""The loss of an answer's token, by plain transformers and PEFT."""
 
 
 def read_by_hand(conversation: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast, longest: int) -> Example:
@@ -94,6 +113,35 @@ def require_equal(recipe: Recipe, out) -> None:
         layer, _, factor = name.partition(".lora_")
         torch.testing.assert_close(found[f"{layer}.{factor[0]}"], tensor, rtol=1e-5, atol=1e-5)
     assert summary["loss"] == pytest.approx(loss_nats, rel=1e-5)
+
+
+def require_carried(recipe: Recipe, folder: Path) -> None:
+    """What the run exported gives the run's own loss in a process that knows nothing of fedlora."""
+    summary = simulate(prepare(recipe), folder / "run", watch=lambda event: None)
+    tokenizer = AutoTokenizer.from_pretrained(locate(recipe.model.id))
+    rows = read_rows(recipe.data.source, columns_of(recipe.data, "causal-lm"))
+    shared, _ = assign(rows, recipe.data, seed=recipe.seed)
+    examples = [
+        read_by_hand(json.loads(rows[index]["messages"]), tokenizer, recipe.model.max_tokens) for index in shared
+    ]
+    (folder / "examples.json").write_text(json.dumps([(ids[0].tolist(), asked) for ids, asked in examples]))
+    words = [locate(recipe.model.id), str(folder / "run" / "adapter"), str(folder / "examples.json")]
+    found = subprocess.run([sys.executable, "-c", ELSEWHERE, *words], capture_output=True, text=True, check=True)
+    assert summary["loss"] == pytest.approx(float(found.stdout), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_an_exported_adapter_gives_the_run_s_loss_to_plain_peft_in_another_process(tmp_path):
+    model, questions = save_chat_model(tmp_path / "model"), save_questions(tmp_path / "questions.jsonl")
+    require_carried(chat_recipe(model, questions, "strategy.name=fedsvd", "adapter.init=orthonormal"), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_so_does_one_of_the_whole_packaged_model(tmp_path):
+    few = ("rounds.count=1", "train.steps=1", "train.batch_size=2", "data.held_out=6")
+    require_carried(load("faq", few), tmp_path)
 
 
 def test_two_rounds_of_fedit_are_the_plain_script_s(tmp_path):

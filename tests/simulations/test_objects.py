@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 import fedlora
-from fedlora.data.form import MESSAGES, TEXT_AND_LABEL, Columns
+from fedlora.data.form import MESSAGES, TEXT, TEXT_AND_LABEL, Columns
 from fedlora.models.base import load_base
 from fedlora.models.given import given_model
 from fedlora.settings import SettingsError
@@ -96,6 +96,21 @@ def test_the_format_is_the_first_that_the_rows_have_all_columns_of(recipe):
     talk = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}]
     _, settings = files_given({"one": talk}, recipe().data, "causal-lm")
     assert settings.format == MESSAGES.name
+
+
+def test_bare_texts_are_rows_of_a_task_that_reads_texts_alone_and_of_no_other(recipe):
+    rows = {"north": ["great crew", {"text": "late bag"}], "south": ["lost"]}
+    plain = {name: [row if isinstance(row, dict) else {"text": row} for row in own] for name, own in rows.items()}
+    named = recipe().data.model_copy(update={"format": "text", "columns": {"text": "body"}})
+    (found, settings), (wanted, _) = (files_given(one, recipe().data, "causal-lm") for one in (rows, plain))
+    assert settings.format == TEXT.name
+    assert [file.table for file in found] == [file.table for file in wanted]
+    assert files_given({"one": ["a"]}, named, "causal-lm")[0][0].table.names == ("body",)
+    (refused,), _ = files_given({"one": ["great crew"]}, recipe().data, "sequence-classification")
+    assert refused.table.rows[0].what == "no mapping of column names to values"
+    talk = recipe().data.model_copy(update={"format": MESSAGES.name})
+    (refused,), _ = files_given({"one": ["great crew"]}, talk, "causal-lm")
+    assert refused.table.rows[0].what == "no mapping of column names to values"
 
 
 def test_what_is_wrong_with_one_row_costs_that_row():

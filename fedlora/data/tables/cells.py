@@ -61,9 +61,9 @@ def text_of(value: object, *, nested: bool = False) -> tuple[str, Kind]:
 
 
 def json_of(value: object) -> str:
-    """Equal values, equal texts; empty for an empty list. CellError for what JSON does not have."""
+    """Equal values, equal texts. CellError for what JSON does not have."""
     try:
-        return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False) if value else ""
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         raise CellError("a list or object with something in it that JSON does not have", "save it as text") from None
 

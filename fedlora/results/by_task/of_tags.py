@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedlora.data.examples import Examples
 from fedlora.data.form import Form
-from fedlora.data.row import Row, listed
+from fedlora.data.row import Row
 from fedlora.models.base import autocast
 from fedlora.results.base import Answer, Judged, Seen, chunks
 from fedlora.results.judging.figures import figures
@@ -54,18 +54,26 @@ class OfTags:
 
 
 def answers_of(opened: Opened, rows: Sequence[Row]) -> list[Answer]:
-    words = [listed(row["tokens"]) for row in rows]
-    items = [numbered(opened, own or ()) for own in words]
+    words = [words_or_none(row) for row in rows]
+    items = [numbered(opened, own) for own in words]
     examples = Examples(items, opened.task, opened.base.padding).usable_by(opened.model)
     found: list[Answer] = [{"error": "its tokens are no list of words that the model reads"} for _ in rows]
     for place, logits_tc, _ in with_logits(opened, examples):
         labels_t, likeliest_t = examples.items[place]["labels"], logits_tc.argmax(-1)
-        own = words[place] or ()
+        own = words[place]
         tags: list[str | None] = [None] * len(own)
         for piece in (labels_t != IGNORED).nonzero().flatten().tolist():
             tags[int(labels_t[piece])] = opened.labels[int(likeliest_t[piece])]
         found[place] = {"tokens": list(own), "tags": tags}
     return found
+
+
+def words_or_none(row: Row) -> tuple[str, ...]:
+    """None of a row that has no words."""
+    try:
+        return row.words()
+    except ValueError:
+        return ()
 
 
 def numbered(opened: Opened, words: Sequence[str]) -> Item:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedlora.tasks.base import Mean
@@ -58,13 +58,15 @@ def difference(ours: Sequence[Mean], theirs: Sequence[Mean]) -> Figure:
 def ratio(means: Sequence[Mean]) -> float:
     """What the figure says of nothing, where nothing is in any of them."""
     weight = math.fsum(mean.weight for mean in means)
-    return math.fsum(mean.total for mean in means) / weight if weight else means[0].of_nothing
+    return means[0].of_mean(math.fsum(mean.total for mean in means) / weight) if weight else means[0].of_nothing
 
 
 def residuals(means: Sequence[Mean]) -> list[float]:
-    """What each row adds to the mean's deviation."""
-    value, weight = ratio(means), math.fsum(mean.weight for mean in means)
-    return [(mean.total - value * mean.weight) / weight for mean in means]
+    """What each row adds to the figure's deviation, to first order."""
+    plain = [replace(mean, exponent=False) for mean in means]
+    value, weight = ratio(plain), math.fsum(mean.weight for mean in means)
+    slope = ratio(means) if means[0].exponent else 1.0
+    return [slope * (mean.total - value * mean.weight) / weight for mean in means]
 
 
 def error_of(apart: Sequence[float]) -> float | None:

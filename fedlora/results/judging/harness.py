@@ -2,12 +2,12 @@
 
     results[task]["token_accuracy,none"], ["token_accuracy_stderr,none"]        none: no filter was applied
 
-Its name for a number stands first and is the task's own; what the harness has no place for stands under `fedlora`.
+Its name for a number stands first and is the task's own; what the harness has no place for stands under `fedlora`. The
+keys and their types are those of `lm_eval/result_schema.py`, version 0.4.13.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from typing import Any
@@ -17,7 +17,6 @@ from fedlora.protocol.software import versions
 from fedlora.results.judging.evaluation import Evaluated
 from fedlora.results.judging.figures import Figure
 from fedlora.results.opened import Opened
-from fedlora.tasks.metric import LOSS
 
 FILTER = "none"
 VERSION = 1.0
@@ -29,15 +28,13 @@ def harness(opened: Opened, found: Evaluated, *, name: str) -> dict[str, Any]:
     task = re.sub(r"\W+", "_", name) or "rows"
     better = {metric.name: metric.larger_is_better for metric in found.metrics}
     known = dict(found.figures)
-    if found.compare_by == LOSS and "perplexity" not in known:
-        known["perplexity"], better["perplexity"] = perplexity(known[LOSS.name]), False
     base = opened.source.about.base
     whole = found.rows + sum(found.left_out.values())
     arguments = f"pretrained={base.place},peft={opened.source.name},{held_as(base.load_dtype)}"
     entries = [entry for key, one in known.items() for entry in keys(key, one)]
     listed = [{"metric": key, "higher_is_better": better.get(key, True)} for key in known]
     return {
-        "results": {task: {"alias": task, **dict(entries)}},
+        "results": {task: {"name": task, "alias": task, "sample_len": found.rows, **dict(entries)}},
         "group_subtasks": {task: []},
         "configs": {task: {"task": task, "num_fewshot": 0, "metric_list": listed, "metadata": {"version": VERSION}}},
         "versions": {task: VERSION},
@@ -45,7 +42,7 @@ def harness(opened: Opened, found: Evaluated, *, name: str) -> dict[str, Any]:
         "higher_is_better": {task: {one["metric"]: one["higher_is_better"] for one in listed}},
         "n-samples": {task: {"original": whole, "effective": found.rows}},
         "config": {
-            "model": "fedlora", "model_args": arguments, "batch_size": 1, "device": opened.on.device, "limit": None,
+            "model": "fedlora", "model_args": arguments, "batch_size": "1", "device": opened.on.device, "limit": None,
             "model_dtype": opened.on.dtype, "model_revision": base.revision or "",
         },
         "date": time.time(),
@@ -72,9 +69,3 @@ def keys(name: str, found: Figure) -> list[tuple[str, Any]]:
     """A figure's two entries; the harness writes N/A where there is no error."""
     error = "N/A" if found.error is None else found.error
     return [(f"{name},{FILTER}", found.value), (f"{name}_stderr,{FILTER}", error)]
-
-
-def perplexity(loss: Figure) -> Figure:
-    """exp(loss); its error to first order."""
-    value = math.exp(loss.value)
-    return Figure(value, None if loss.error is None else value * loss.error, loss.rows)

@@ -53,7 +53,7 @@ def untagged(labels: Iterable[str]) -> str:
 
 def _way_out(label: str) -> str:
     if label.isdigit():
-        return "Write the tags' names in place of their numbers (datasets: features[...].feature.int2str)."
+        return "Say what the tags' numbers mean: data.tag_names (datasets: features[...].feature.names)."
     if re.fullmatch(r"[ELSU]-.+", label, re.DOTALL):
         return "Of BIOES and BILOU: write S- and U- as B-, E- and L- as I-."
     return f"Write the first word of such an entity as B-{label}, its further words as I-{label}."

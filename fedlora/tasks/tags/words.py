@@ -12,18 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from fedlora.data.row import Row, listed
 from fedlora.tasks.base import IGNORED, Item
-
-
-def words_and_tags(row: Row) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """As many of the ones as of the others, one at least; ValueError, without content, where a row has other cells."""
-    words, tags = listed(row["tokens"]), listed(row["tags"])
-    if words is None or tags is None:
-        raise ValueError("its tokens and tags are no lists of texts")
-    if len(words) != len(tags):
-        raise ValueError(f"{len(words)} tokens have {len(tags)} tags")
-    return words, tags
 
 
 def item_of_words(

@@ -17,7 +17,6 @@ from fedlora.data.row import Row, labels_in
 from fedlora.data.rows import read_rows, read_source, read_whole
 from fedlora.settings import SettingsError
 from fedlora.tasks.tags.scheme import require_tags
-from fedlora.tasks.tags.words import words_and_tags
 from tests.taggings import conll, save_tagged, sentences
 
 COLUMNS = Columns(TOKENS_AND_TAGS)
@@ -53,7 +52,7 @@ def save_conll(folder):
 @pytest.mark.parametrize("save", [save_jsonl, save_parquet, save_csv, save_conll])
 def test_the_same_rows_come_from_every_kind_of_file(tmp_path, save):
     rows = read_rows(str(save(tmp_path)), COLUMNS)
-    assert [tuple(map(list, words_and_tags(row))) for row in rows] == ROWS
+    assert [tuple(map(list, row.words_and_tags())) for row in rows] == ROWS
     assert labels_in(rows) == ("B-TOWN", "I-TOWN", "O")
 
 
@@ -63,13 +62,13 @@ def test_a_file_of_the_shared_tasks_has_further_fields_beginnings_of_documents_a
     )
     (tmp_path / "eng.bio").write_bytes(text.encode())
     rows = read_rows(str(tmp_path / "eng.bio"), COLUMNS)
-    assert [words_and_tags(row) for row in rows] == [(("EU", "rejects"), ("B-ORG", "O")), (("late",), ("O",))]
+    assert [row.words_and_tags() for row in rows] == [(("EU", "rejects"), ("B-ORG", "O")), (("late",), ("O",))]
 
 
 def test_a_line_without_a_tag_costs_its_sentence_alone_and_is_said_with_its_line(tmp_path):
     (tmp_path / "rows.conll").write_text("late O\n\nfly O\nhome\nnow O\n\nlost O\n")
     found = read_source(str(tmp_path / "rows.conll"), COLUMNS)
-    assert [words_and_tags(row)[0] for row in found.rows] == [("late",), ("lost",)]
+    assert [row.words_and_tags()[0] for row in found.rows] == [("late",), ("lost",)]
     with pytest.raises(SettingsError, match=r"rows\.conll:4: no tag behind the word; write the word, a blank, and its"):
         read_whole(str(tmp_path / "rows.conll"), COLUMNS)
 
@@ -85,14 +84,14 @@ def test_other_names_of_the_columns_are_given_and_one_that_is_not_there_is_said(
     (tmp_path / "rows.jsonl").write_text(json.dumps({"words": ["late"], "ner_tags": ["O"]}))
     chosen = DataSettings(columns={"tokens": "words", "tags": "ner_tags"})
     (row,) = read_rows(str(tmp_path / "rows.jsonl"), columns_for(chosen, "token-classification"))
-    assert words_and_tags(row) == (("late",), ("O",))
+    assert row.words_and_tags() == (("late",), ("O",))
     with pytest.raises(SettingsError, match=r"data\.columns\.tokens='words': .* has no such column; .*tokens, tags"):
         read_rows(str(save_conll(tmp_path)), columns_for(chosen, "token-classification"))
 
 
 def test_a_row_with_a_tag_that_is_not_declared_is_left_out_by_itself(tmp_path):
     found = read_source(str(save_conll(tmp_path)), COLUMNS, labels=("O", "B-PLACE"))
-    assert [words_and_tags(row)[0] for row in found.rows] == [("late",)]
+    assert [row.words_and_tags()[0] for row in found.rows] == [("late",)]
     assert "1 with a class that is not declared" in str(found.counts)
 
 
@@ -106,7 +105,7 @@ def test_numbers_for_tags_are_read_and_then_refused_with_the_way_out(tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"tokens": ["a", "b"], "tags": [0, 3]}))
     labels = labels_in(read_rows(str(tmp_path / "rows.jsonl"), COLUMNS))
     assert labels == ("0", "3")
-    with pytest.raises(SettingsError, match="in place of their numbers"):
+    with pytest.raises(SettingsError, match=r"Say what the tags. numbers mean: data\.tag_names"):
         require_tags(labels)
 
 
@@ -136,8 +135,8 @@ def test_the_packaged_entities_are_those_of_six_airlines_and_every_row_has_one()
         *(f"I-{kind}" for kind in kinds if kind != "FLIGHT"),
         "O",
     )
-    assert not any(mark in word for row in rows[:500] for word in words_and_tags(row)[0] for mark in "@#$:")
-    assert all(word == word.lower() for row in rows[:500] for word in words_and_tags(row)[0])
+    assert not any(mark in word for row in rows[:500] for word in row.words_and_tags()[0] for mark in "@#$:")
+    assert all(word == word.lower() for row in rows[:500] for word in row.words_and_tags()[0])
 
 
 def test_a_cell_that_is_no_list_names_no_class():

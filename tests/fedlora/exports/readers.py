@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -79,3 +81,17 @@ def served_by(model: nn.Module, changes: Mapping[str, Tensor]) -> nn.Module:
         weight: Any = model.get_submodule(name).weight
         weight += change_mn
     return model
+
+
+def added_by_llama_cpp(file: Path) -> tuple[gguf.GGUFReader, dict[str, torch.Tensor]]:
+    """src/llama-adapter.h: every tensor's change is alpha / its own rank · b a."""
+    reader = gguf.GGUFReader(file)
+    alpha = float(reader.get_field("adapter.lora.alpha").contents())
+    tensors = {tensor.name: torch.from_numpy(np.array(tensor.data)).float() for tensor in reader.tensors}
+    found = {}
+    for name, B_mr in tensors.items():
+        if name.endswith(".lora_b"):
+            there = name.removesuffix(".lora_b")
+            found[there] = alpha / B_mr.shape[1] * (B_mr @ tensors[f"{there}.lora_a"])
+    assert 2 * len(found) == len(tensors)
+    return reader, found

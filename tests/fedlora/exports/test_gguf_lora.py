@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import gguf
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -14,6 +10,7 @@ from fedlora.models.location import locate
 from tests.exported import distance
 from tests.fedlora.exports.command import export
 from tests.fedlora.exports.language_model import IDS, with_ranks
+from tests.fedlora.exports.readers import added_by_llama_cpp
 from tests.gguf_files import save_gguf, tiny_llama, tiny_qwen2
 
 MODELS = {"llama": tiny_llama, "qwen2": tiny_qwen2}
@@ -22,20 +19,6 @@ MODELS = {"llama": tiny_llama, "qwen2": tiny_qwen2}
 @pytest.fixture(autouse=True)
 def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def added_by_llama_cpp(file: Path) -> tuple[gguf.GGUFReader, dict[str, torch.Tensor]]:
-    """src/llama-adapter.h: every tensor's change is alpha / its own rank · b a."""
-    reader = gguf.GGUFReader(file)
-    alpha = float(reader.get_field("adapter.lora.alpha").contents())
-    tensors = {tensor.name: torch.from_numpy(np.array(tensor.data)).float() for tensor in reader.tensors}
-    found = {}
-    for name, B_mr in tensors.items():
-        if name.endswith(".lora_b"):
-            there = name.removesuffix(".lora_b")
-            found[there] = alpha / B_mr.shape[1] * (B_mr @ tensors[f"{there}.lora_a"])
-    assert 2 * len(found) == len(tensors)
-    return reader, found
 
 
 @pytest.mark.parametrize("architecture", MODELS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -16,7 +18,7 @@ from fedlora.adapters import inject
 from fedlora.config import AdapterSettings, ModelSettings
 from fedlora.data.examples import IGNORED, encoded
 from fedlora.data.row import text_row
-from fedlora.models.base import load_base, load_processor, outline
+from fedlora.models.base import load_base, load_processor, outline, require_bfloat16, require_usable
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Mean
 from tests.federations import save_tiny_model
@@ -35,6 +37,29 @@ def test_the_logits_are_the_head_on_the_mean_over_real_tokens(tiny_model):
     ids = torch.tensor([[2, 6, 7, 3]])
     hidden = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
     assert torch.allclose(logits(model, ids), model.head(hidden.mean(1)), atol=1e-6)
+
+
+@pytest.mark.parametrize("asked", ["dtype", "load_dtype"])
+def test_a_gpu_that_would_emulate_bfloat16_is_refused_for_it(asked, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    on, device = ModelSettings(**{asked: "bfloat16"}), torch.device("cuda:1")
+    with pytest.raises(
+        SettingsError, match=rf"model\.{asked}=bfloat16: Tesla T4 \(cuda:1\) has no.*use {asked}: float32"
+    ):
+        require_bfloat16(on, device)
+    require_bfloat16(ModelSettings(), device)
+    require_bfloat16(on, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("load_dtype", "said"), [("float32", 1), ("bfloat16", 0)])
+def test_float32_weights_below_bfloat16_passes_are_told_of_on_a_gpu(load_dtype, said, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
+    require_bfloat16(ModelSettings(dtype="bfloat16", load_dtype=load_dtype), torch.device("cuda"))
+    assert len([text for text in caplog.messages if "model.load_dtype=bfloat16" in text]) == said
 
 
 def test_padding_changes_no_logit(tiny_model):
@@ -125,6 +150,7 @@ def test_a_decoder_without_a_padding_token_pads_with_its_end_token_and_trains(ti
             r"model\.id='nobody/no-such-model' is not in this machine's cache \(.*hub.*`hf download "
             r"nobody/no-such-model`.*local folder, a GGUF file, `demo`",
         ),
+        ({"device": "meta"}, "the device 'meta' is not available on this machine; use cpu, or another: --device"),
         ({"device": "cuda:7"}, "the device 'cuda:7' is not available on this machine; use cpu, or another: --device"),
         ({"max_tokens": 33}, r"model\.max_tokens=33 is more than the 32 positions"),
     ],
@@ -153,9 +179,19 @@ def test_a_model_that_brings_code_of_its_own_is_refused_and_nothing_of_it_runs(t
         '{"model_type": "made-up", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Model"}}'
     )
     (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    with pytest.raises(SettingsError, match=r"comes with code of its own, and fedlora runs nobody's"):
-        load_base(ModelSettings(id=str(tmp_path)), LABELS)
+    for refused in (load_base, lambda model, _: outline(model)):
+        with pytest.raises(SettingsError, match=r"comes with code of its own, which would run beside a site's data"):
+            refused(ModelSettings(id=str(tmp_path)), LABELS)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_of_timm_s_is_refused_by_name_whether_timm_is_there_or_not(tmp_path):
+    (tmp_path / "config.json").write_text('{"architecture": "vit_tiny_patch16_224", "pretrained_cfg": {}}')
+    for refused in (load_base, lambda model, _: outline(model)):
+        with pytest.raises(SettingsError, match=r"is a checkpoint of timm's: .* in transformers' own form"):
+            refused(settings(tmp_path), LABELS)
+    with pytest.raises(SettingsError, match="is a checkpoint of timm's"):
+        require_usable(settings(tmp_path), SimpleNamespace(model_type="timm_wrapper"))
 
 
 def test_an_encoder_decoder_is_refused(tmp_path):

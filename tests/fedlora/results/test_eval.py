@@ -117,10 +117,14 @@ def test_of_a_language_model_the_file_has_the_harness_layout(answers, tmp_path):
     assert own["token_accuracy,none"] == figures["token_accuracy"]["value"]
     assert own["loss_stderr,none"] == figures["loss"]["stderr"]
     assert own["perplexity,none"] == pytest.approx(2.718281828 ** own["loss,none"], rel=1e-6)
+    assert own["perplexity_stderr,none"] == pytest.approx(own["perplexity,none"] * own["loss_stderr,none"], rel=1e-6)
+    assert found["higher_is_better"]["questions"]["perplexity"] is False
     for part in ("results", "configs", "versions", "n-shot", "higher_is_better", "n-samples"):
         assert list(found[part]) == ["questions"]
     assert found["n-samples"]["questions"] == {"original": 48, "effective": 48}
     assert "peft=run" in found["config"]["model_args"]
+    assert (own["name"], own["alias"], own["sample_len"]) == ("questions", "questions", 48)
+    assert found["config"]["batch_size"] == "1"
 
 
 def test_rows_with_nothing_in_them_are_left_out_and_counted(texts, tmp_path):

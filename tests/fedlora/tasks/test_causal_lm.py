@@ -1,6 +1,7 @@
 """Causal language modelling: what is learnt of a row, and a loss that never holds all logits."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -110,6 +111,7 @@ def test_losses_are_those_of_the_models_own_logits(name):
     with torch.no_grad():
         measured = TASK.measure(model, batch)
     assert measured["loss"].value == pytest.approx(float(nats.detach().sum() / counts.sum()))
+    assert measured["perplexity"].value == pytest.approx(math.exp(measured["loss"].value))
     assert measured["loss"].weight == measured["token_accuracy"].weight == int(counts.sum())
 
 

@@ -14,7 +14,6 @@ from fedlora.data.packaged import PACKAGED
 from fedlora.data.row import labels_in
 from fedlora.data.rows import read_rows
 from fedlora.settings import parse
-from fedlora.tasks.tags.words import words_and_tags
 from server.settings import HeldOut
 from simulations.run import prepare, simulate
 from strategies.compatibility import case_of, require_compatible
@@ -35,10 +34,18 @@ def test_the_two_rows_that_are_shown_are_the_same_and_their_tags_are_the_site_s(
         str(tmp_path / "rows.jsonl"), columns_for(DataSettings(), "token-classification", client="client")
     )
     (other,) = read_rows(str(tmp_path / "rows.conll"), columns_for(DataSettings(), "token-classification"))
-    assert words_and_tags(one) == words_and_tags(other)
+    assert one.words_and_tags() == other.words_and_tags()
     assert one.client == "north"
     _, site, _ = blocks("yaml")
     assert labels_in([one]) == tuple(yaml.safe_load(site)["data"]["labels"])
+
+
+def test_the_row_of_stretches_that_is_shown_is_of_the_words_that_it_names(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(blocks("json")[1])
+    columns = columns_for(DataSettings(format="text-spans"), "token-classification")
+    (row,) = read_rows(str(tmp_path / "rows.jsonl"), columns)
+    entities = [pair for pair in zip(*row.words_and_tags(), strict=True) if pair[1] != "O"]
+    assert entities == [("1532", "B-FLIGHT"), ("San", "B-PLACE"), ("Diego", "I-PLACE")]
 
 
 def test_settings_of_site_and_coordinator_are_theirs():

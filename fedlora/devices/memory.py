@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from fedlora.devices.draws import draws_kept, on_cuda
 from fedlora.processes.memory import ran_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -62,21 +63,3 @@ def make_room() -> None:
     gc.collect()
     if on_cuda():
         torch.cuda.empty_cache()
-
-
-def on_cuda() -> bool:
-    """Whether this process computes there: asking otherwise would begin to."""
-    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]  # torch does not annotate it
-
-
-def draws_kept() -> Callable[[], None]:
-    """What sets torch's generators back to what they are now."""
-    cpu = torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if on_cuda() else []
-
-    def as_before() -> None:
-        torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
-
-    return as_before
