@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlora.config import Recipe
-from fedlora.config.differing import changed as differing
 from fedlora.config.reading import load as load_recipe
 from fedlora.config.reading import put
+from fedlora.differing import changed as differing
 from fedlora.python.result import Comparison, Result, Round
 from fedlora.settings import SettingsError, parse
 from fedlora.units_path import add_units_to_path

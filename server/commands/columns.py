@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from fedlora.config.differing import words
+from fedlora.differing import words
 from fedlora.settings import SettingsError
 from fedlora.tasks.metric import Metric, shared
 from server.commands.written import day, number, printable

@@ -204,7 +204,7 @@ def diff(
     json_output: Json = False,
 ) -> None:
     """Show the settings in which the recipes of runs differ, side by side."""
-    from fedlora.config.differing import differences, value_words
+    from fedlora.differing import differences, value_words
     from server.store.reading import find_run, read_detail
 
     with opened(store) as found, found.reading() as connection:

@@ -42,7 +42,7 @@ def run(
 ) -> None:
     """Submit a run; a running coordinator starts it, and restarts it from its checkpoint if it dies."""
     from fedlora.config import load
-    from fedlora.config.differing import changed_by
+    from fedlora.differing import changed_by
     from fedlora.plugins.gate import open_to
     from server.runs.preflight import look_before
     from server.runs.submissions import submit

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Select, asc, desc, false
 
 from fedlora.config import Recipe
-from fedlora.config.differing import own
+from fedlora.differing import own
 from fedlora.nearest import nearest
 from fedlora.plain_yaml import YamlError, read_scalar
 from fedlora.settings import SettingsError

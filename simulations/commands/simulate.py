@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from fedlora.config import ComputeSettings, Recipe, load
-from fedlora.config.differing import changed_by
+from fedlora.differing import changed_by
 from fedlora.settings import SettingsError
 from fedlora.tasks.metric import Metric
 from server.record.journal import Journal

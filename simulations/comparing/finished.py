@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedlora.config.differing import OF_A_RUN, flat, own, words
+from fedlora.differing import OF_A_RUN, flat, own, words
 from fedlora.settings import SettingsError, read_mapping
 from fedlora.tasks.guessing import ACCURACY
 from fedlora.tasks.metric import Metric

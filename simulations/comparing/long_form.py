@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedlora.config.differing import own, value_words
+from fedlora.differing import own, value_words
 from server.record.lines import read_records
 from server.record.records import RoundRecord
 from server.trial import trial_in

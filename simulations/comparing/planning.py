@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedlora.config.differing import changed_by
+from fedlora.differing import changed_by
 from fedlora.settings import SettingsError
 from server.trial import Trial
 from simulations.comparing.finished import Run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from fedlora.config.differing import differences, value_words
+from fedlora.differing import differences, value_words
 from fedlora.privacy.shown import at_most
 from fedlora.tasks.metric import LOSS, Metric
 from simulations.comparing.paired import Interval, Pair

@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 
 from fedlora.config import Recipe, load
-from fedlora.config.differing import changed, changed_by, differences, own
+from fedlora.differing import changed, changed_by, differences, own
 from fedlora.settings import parse
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from fedlora.config.differing import words
+from fedlora.differing import words
 from fedlora.tasks.metric import Metric, shared
 from server.dashboard.drawing.markup import Column, Row, link, moment, note, table
 from server.dashboard.drawing.units import epsilon, figure, size
