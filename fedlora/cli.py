@@ -30,7 +30,7 @@ COMMANDS = {
     "simulate": ("simulations.commands.simulate:simulate", "Run a recipe: coordinator and clients in one process."),
     "recipes": ("simulations.commands.recipes:recipes", "List the packaged recipes, with a sentence each."),
     "find-lr": ("simulations.commands.find_lr:find_lr", "Find a learning rate for a recipe by short runs."),
-    "compare": ("simulations.commands.simulate:compare", "Compare finished or new runs: table, CSV, picture."),
+    "compare": ("simulations.commands.compare:compare", "Compare finished or new runs: table, CSV, picture."),
     "export": ("fedlora.exports.commands:export", "Export a run for PEFT, vLLM, llama.cpp, Ollama, or merged."),
     "push": ("fedlora.exports.pushing:push", "Publish a run's adapter on a hub; asked for by name, never by default."),
     "predict": ("fedlora.results.commands:predict", "Answer the rows of a file with a run's result."),

@@ -36,6 +36,7 @@ from server.requests.outgoing import RunConstants
 from server.requests.planner import planned, shape_of
 from server.rounds import Evaluate, Rounds, RunContext
 from server.run_identity import MadeOf
+from server.trial import Trial, write_trial
 from strategies.base import State, Strategy
 from strategies.compatibility import Place, case_of, require_compatible
 from strategies.versions import total
@@ -70,6 +71,8 @@ class Coordination:
     """How the coordinator's own machine computes; the model is loaded for it."""
     recorder: Recorder | None = None
     """Writes the run to a store, and obeys what people ask of it there."""
+    trial: Trial | None = None
+    """What the run is one of; written down where it begins."""
 
 
 def coordinate(grid: Grid, recipe: Recipe, needs: Coordination, *, resume: bool) -> Progress:
@@ -141,6 +144,8 @@ def begin(grid: Grid, journal: Journal, recipe: Recipe, strategy: Strategy, need
     loaded_model = needs.loaded_model
     require_ranks(loaded_model.template, recipe.adapter)
     journal.begin(made_of(needs))
+    if needs.trial is not None:
+        write_trial(needs.folder, needs.trial)
     write(loaded_model.model, loaded_model.template)  # a run before this one may have left other ranks
     adapter = initial_adapter(loaded_model.model, recipe.adapter, seed=recipe.seed)
     if recipe.adapter.init == "gradient":

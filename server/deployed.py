@@ -47,6 +47,7 @@ from server.runs.submissions import read_submission, this_process, write_status,
 from server.settings import ServerSettings, load_server
 from server.store.opening import Store, open_store
 from server.store.recorder import Recorder
+from server.trial import read_trial
 from server.trust.provision import LastRegistry, Registry
 from strategies.base import State
 from strategies.compatibility import case_of, require_compatible
@@ -116,6 +117,7 @@ def run(grid: Grid, settings: ServerSettings, folder: Path) -> None:
         runs=settings.runs,
         compute=settings.compute,
         recorder=recorder,
+        trial=read_trial(folder),
     )
     progress = coordinate(grid, recipe, needs, resume=(folder / "checkpoint.safetensors").exists())
     summary = {**summary_of(recipe, progress, folder), "name": folder.name}  # a coordinator's runs share recipes

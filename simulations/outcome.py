@@ -32,6 +32,7 @@ from server.record.summary import (
     noised_rounds,
     spent_in,
 )
+from server.trial import told
 from simulations.attacks import attackers
 from simulations.simulation import Simulation
 from strategies.registry import build
@@ -110,6 +111,7 @@ def summarise(simulation: Simulation, outcomes: Sequence[Outcome], out: Path, *,
     judged_by = simulation.metric.name
     return {
         "name": recipe.name,
+        **told(folders[0]),
         "state": "finished",
         "mode": recipe.mode,
         "strategy": recipe.strategy.name,

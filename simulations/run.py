@@ -37,7 +37,9 @@ from server.record.journal import Journal
 from server.record.records import EventCallback
 from server.record.summary import summary_of
 from server.run_identity import MAY_MOVE
+from server.trial import Trial
 from simulations.attacks import app_of, attackers, corrupted
+from simulations.by_example import write_each
 from simulations.data.contradictions import refuse_contradictions
 from simulations.data.partition import ClientExamples, federation
 from simulations.data.private_door import require_private_training
@@ -68,6 +70,8 @@ class Execution:
     engine: Engine = "local"
     faults: Faults | None = None
     """Injected into the local grid."""
+    trial: Trial | None = None
+    """What the run is one of."""
 
 
 def prepare(
@@ -119,19 +123,24 @@ def simulate(
     engine: Engine = "local",
     faults: Faults | None = None,
     store: str | None = None,
+    trial: Trial | None = None,
+    name: str | None = None,
 ) -> dict[str, Any]:
     """Run to the end; write summary.json, rounds.jsonl, config.yaml, curves.png and adapter/ to `out`.
 
     In mode `alone` every client is a federation of its own, in a folder of its own; the summary has their means.
-    `faults` are injected into the local grid. `store`: URL or file of a store that the run is written to.
+    `faults` are injected into the local grid. `store`: URL or file of a store that the run is written to, under `name`,
+    or its folder's. `trial`: what it is one of.
     """
     started, placed, home = time.monotonic(), simulation.placed, simulation.loaded_model
     asked = questions(simulation.data.held_out_rows, placed=placed, loaded_model=home)
-    outcomes = federations(simulation, out, how=Execution(watch, resume, engine, faults), store=store)
+    outcomes = federations(simulation, out, how=Execution(watch, resume, engine, faults, trial), store=store, name=name)
     first = outcomes[0]  # the only one, where anything is asked
     answers = answered(asked, first.progress.state, placed=placed, loaded_model=home, folder=first.folder)
     summary = summarise(simulation, outcomes, out, seconds=time.monotonic() - started) | answers
     summary["verdict"] += [sentence(found) for found in answers.values()]
+    if trial is not None and trial.group is not None and not keeps_personal(simulation.recipe):
+        write_each(out, simulation, [outcome.progress.state for outcome in outcomes])
     write_atomically(out / "config.yaml", recipe_text(simulation.recipe).encode())
     for outcome in outcomes:
         title = f"{simulation.recipe.name}: {', '.join(outcome.clients)}"
@@ -140,15 +149,17 @@ def simulate(
     return summary
 
 
-def federations(simulation: Simulation, out: Path, *, how: Execution, store: str | None) -> list[Outcome]:
+def federations(
+    simulation: Simulation, out: Path, *, how: Execution, store: str | None, name: str | None = None
+) -> list[Outcome]:
     """One of all clients, or in mode `alone` one of each, one after the other."""
+    called = name or out.name
     names = tuple(simulation.data.clients)
     alone = simulation.recipe.mode == "alone"
     groups = {out / folder_name(name): (name,) for name in names} if alone else {out: names}
     outcomes = []
     for folder, clients in groups.items():
-        name = f"{out.name}/{folder.name}" if alone else out.name
-        with recorder_of(store, name) as recorder:
+        with recorder_of(store, f"{called}/{folder.name}" if alone else called) as recorder:
             try:
                 outcome = federate(simulation, clients, folder, how=how, recorder=recorder)
             except KeyboardInterrupt:
@@ -180,6 +191,7 @@ def federate(
         data_digests=simulation.data.digests(names),
         recorder=recorder,
         compute=simulation.compute,
+        trial=how.trial,
     )
     finished: list[Progress] = []
     server = ServerApp()

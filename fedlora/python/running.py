@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from fedlora.config import Recipe
 from fedlora.config.reading import load as load_recipe
 from fedlora.config.reading import put
+from fedlora.differing import changed as differing
 from fedlora.python.result import Comparison, Result, Round
-from fedlora.settings import parse
+from fedlora.settings import SettingsError, parse
 from fedlora.units_path import add_units_to_path
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def simulate(
     add_units_to_path()
     asked = changed(recipe, settings or {})
     folder = Path(out) if out is not None else Path("runs") / asked.name
-    run = importlib.import_module("simulations.objects.run").run
-    run(asked, folder, progress=progress, model=model, clients=clients, device=device, resume=resume)
+    trial = {"method": asked.name, "changed": _changed(recipe, asked, settings or {})}
+    _run(asked, folder, trial=trial, progress=progress, model=model, clients=clients, device=device, resume=resume)
     return Result.read(folder)
 
 
@@ -61,11 +62,21 @@ def compare(
     The table's rows are methods; runs that differ in their seed alone are one row, with the spread over seeds.
     """
     add_units_to_path()
-    tables = importlib.import_module("simulations.compare")
-    finished = [tables.finished(_finished(run, Path(out), number)) for number, run in enumerate(runs, start=1)]
-    rows, everything = tables.best_rows(finished), tables.all_rows(finished)
-    tables.write_outputs(rows, everything, Path(out))
-    return Comparison(tuple(tables.cells(row) for row in rows), Path(out))
+    tables = importlib.import_module("simulations.comparing.writing")
+    folders = [_finished(run, Path(out), number) for number, run in enumerate(runs, start=1)]
+    return Comparison(tables.compared(folders, Path(out)), Path(out))
+
+
+def _changed(recipe: Any, asked: Recipe, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What `settings` changed; as they were given, where the recipe alone is no whole one."""
+    try:
+        return differing(changed(recipe, {}), asked) if settings else {}
+    except SettingsError:
+        return settings
+
+
+def _run(recipe: Recipe, folder: Path, **how: Any) -> None:
+    importlib.import_module("simulations.objects.run").run(recipe, folder, **how)
 
 
 def _finished(run: Any, out: Path, number: int) -> Path:
@@ -75,7 +86,9 @@ def _finished(run: Any, out: Path, number: int) -> Path:
     if isinstance(run, str | Path) and (Path(run) / "summary.json").exists():
         return Path(run)
     recipe = changed(run, {})
-    return simulate(recipe, out=out / f"{number}-{recipe.name}").folder
+    folder = out / f"{number}-{recipe.name}"
+    _run(recipe, folder, trial={"group": out.name, "method": recipe.name})
+    return folder
 
 
 def changed(recipe: Any, settings: Mapping[str, Any]) -> Recipe:

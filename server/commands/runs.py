@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from fedlora.listing import listing
 from fedlora.settings import SettingsError
+from server.commands.written import number, printable
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -33,8 +33,6 @@ Name = Annotated[
     str, typer.Argument(help="A run's name (the newest of that name), or its id or the first characters of it.")
 ]
 WHO = "command line"
-MIXED = "score"
-"""Heading over the scores of several tasks."""
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -53,22 +51,31 @@ def opened(where: str | None) -> Iterator[Store]:
 def list_runs(
     store: Where = None,
     active: Annotated[bool, typer.Option("--active", help="Only active runs.")] = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="key=value: only runs with this group, method, strategy, state, seed or setting."),
+    ] = None,
+    sort: Annotated[
+        str, typer.Option(help="started, group, method, seed, score, loss, up, seconds, ...; -score: largest first.")
+    ] = "-started",
+    shown: Annotated[str | None, typer.Option("--columns", help="Columns to show, comma-separated.")] = None,
     json_output: Json = False,
 ) -> None:
-    """List all runs, newest first."""
+    """List runs, newest first or as sorted."""
+    from server.commands.columns import listed
+    from server.store.choosing import chosen
     from server.store.reading import read_runs
 
+    choice = chosen(where or [], sort)
     with opened(store) as found, found.reading() as connection:
-        runs = read_runs(connection, active_only=active)
+        runs = read_runs(connection, active_only=active, choice=choice)
     if json_output:
         typer.echo(json.dumps([asdict(run) for run in runs], indent=2))
         return
-    score = heading_of(runs)
-    headings = ("run", "id", "state", "strategy", "rounds", score, "MB up", "worst ε", "begun")
-    rows = [_listed(run, named=score == MIXED) for run in runs]
-    say(headings, rows, leave_out=("strategy", "worst ε", "MB up", "begun", score))
+    headings, rows, leave_out = listed(runs, None if shown is None else shown.split(","))
+    say(headings, rows, leave_out=leave_out)
     if not runs:
-        console.print("No runs yet. Start one with: fedlora simulate")
+        console.print("No such run." if where else "No runs yet. Start one with: fedlora simulate")
 
 
 @app.command()
@@ -173,33 +180,8 @@ def export(
 
 def say(headings: Sequence[str], rows: Sequence[Sequence[str]], *, leave_out: Sequence[str]) -> None:
     """Print a listing as wide as the terminal is."""
-    for number, text in enumerate(listing(headings, rows, width=console.width, leave_out=leave_out)):
-        console.print(text, style=None if number else "bold", markup=False)
-
-
-def heading_of(runs: Iterable[RunRow]) -> str:
-    """What they are compared by, in few letters: "acc." for accuracy."""
-    from fedlora.tasks.metric import shared
-
-    metric = shared(run.judged_by for run in runs)
-    return MIXED if metric is None else " ".join(w if len(w) <= 5 else f"{w[:3]}." for w in metric.words.split())
-
-
-def _listed(run: RunRow, *, named: bool) -> tuple[str, ...]:
-    """`named`: with the name of what it is compared by."""
-    share = "" if not run.dense_up else f" ({run.bytes_up / run.dense_up:.0%})"
-    eta = "" if run.eta_at is None else f", done {_day(run.eta_at)}"
-    return (
-        printable(run.name),
-        run.run[:8],
-        run.state,
-        run.strategy,
-        f"{run.rounds}/{run.total_rounds}",
-        _number(run.score, ".4f") + (f" {run.judged_by.words}" if named and run.score is not None else ""),
-        f"{run.bytes_up / 1e6:.2f}{share}",
-        _number(run.epsilon_max, ".2f") + (" INSECURE" if run.insecure else ""),
-        _day(run.started_at) + eta,
-    )
+    for line, text in enumerate(listing(headings, rows, width=console.width, leave_out=leave_out)):
+        console.print(text, style=None if line else "bold", markup=False)
 
 
 def _listed_site(site: RunSiteRow) -> tuple[str, ...]:
@@ -210,20 +192,29 @@ def _listed_site(site: RunSiteRow) -> tuple[str, ...]:
         ", ".join(others),
         f"{site.bytes_up / 1e6:.2f}",
         f"{site.bytes_down / 1e6:.2f}",
-        _number(site.mean_seconds, ".2f"),
+        number(site.mean_seconds, ".2f"),
         site.last_outcome + (f": {site.last_code}" if site.last_code else ""),
     )
 
 
-def printable(name: str) -> str:
-    """As it is, where it is no more than a name on a terminal."""
-    return name if name.isprintable() else repr(name)
+@app.command()
+def diff(
+    names: Annotated[list[str], typer.Argument(help="Runs, by name or id.")],
+    store: Where = None,
+    json_output: Json = False,
+) -> None:
+    """Show the settings in which the recipes of runs differ, side by side."""
+    from fedlora.differing import differences, value_words
+    from server.store.reading import find_run, read_detail
 
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _day(at: float) -> str:
-    """Local time without its year, to the minute."""
-    return datetime.fromtimestamp(at).astimezone().strftime("%m-%d %H:%M")
+    with opened(store) as found, found.reading() as connection:
+        runs = [find_run(connection, name) for name in names]
+        apart = differences([read_detail(connection, run).recipe for run in runs])
+    if json_output:
+        typer.echo(json.dumps({"runs": [run.run for run in runs], "settings": apart}, indent=2))
+        return
+    headings = ["setting", *(f"{printable(run.name)} {run.run[:8]}" for run in runs)]
+    rows = [[printable(name), *(printable(value_words(value)) for value in values)] for name, values in apart.items()]
+    say(headings, rows, leave_out=[])
+    if not apart:
+        console.print("They differ in no setting.")

@@ -42,17 +42,20 @@ def run(
 ) -> None:
     """Submit a run; a running coordinator starts it, and restarts it from its checkpoint if it dies."""
     from fedlora.config import load
+    from fedlora.differing import changed_by
     from fedlora.plugins.gate import open_to
     from server.runs.preflight import look_before
     from server.runs.submissions import submit
     from server.settings import load_server
+    from server.trial import Trial
 
     settings = load_server(config)
     open_to(settings.plugins)
     parsed = load(recipe, overrides or [])
     for line in look_before(settings, parsed):
         console.print(line, markup=False)
-    folder = submit(settings, parsed, name=name or parsed.name)
+    trial = Trial(None, parsed.name, changed_by(recipe, overrides or []))
+    folder = submit(settings, parsed, name=name or parsed.name, trial=trial)
     console.print(f"{folder.name} is submitted: {folder}. Watch it with: fedlora server logs {folder.name}")
 
 

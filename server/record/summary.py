@@ -21,6 +21,7 @@ from server.record.lines import read_records
 from server.record.packing_summary import packing_summary
 from server.record.records import RoundRecord
 from server.record.sent import SentTasks
+from server.trial import told
 
 
 def summary_of(recipe: Recipe, progress: Progress, folder: Path) -> dict[str, Any]:
@@ -29,6 +30,7 @@ def summary_of(recipe: Recipe, progress: Progress, folder: Path) -> dict[str, An
     quality = last_evaluation(rounds)
     return {
         "name": recipe.name,
+        **told(folder),
         "mode": recipe.mode,
         "strategy": recipe.strategy.name,
         "rounds": progress.round,

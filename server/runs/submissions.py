@@ -29,6 +29,7 @@ from fedlora.protocol.versions import recorded
 from fedlora.settings import Settings, SettingsError, parse
 from server.flower.control import Control, UnreachableError
 from server.settings import ServerSettings
+from server.trial import Trial, write_trial
 
 S = TypeVar("S", bound=Settings)
 
@@ -61,7 +62,7 @@ class Status(Settings):
     why: str | None = None
 
 
-def submit(settings: ServerSettings, recipe: Recipe, *, name: str) -> Path:
+def submit(settings: ServerSettings, recipe: Recipe, *, name: str, trial: Trial | None = None) -> Path:
     """Make the run's folder; the coordinator that is up starts it. SettingsError if the name is taken, or
     the recipe is for no real site."""
     from strategies.compatibility import Place, case_of, require_compatible  # with torch, which a coordinator needs not
@@ -74,6 +75,8 @@ def submit(settings: ServerSettings, recipe: Recipe, *, name: str) -> Path:
     folder.mkdir(parents=True)
     text = yaml_text(without_former(recorded(recipe)))
     write_atomically(folder / "recipe.yaml", text.encode())
+    if trial is not None:
+        write_trial(folder, trial)
     write_submission(folder, Submission())
     return folder
 

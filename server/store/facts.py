@@ -14,6 +14,8 @@ from fedlora.tasks.registry import task_named
 from fedlora.updates import Adapter, Factor
 from server.record.checkpoint import Progress
 from server.store.rows import Kind
+from server.store.values import LARGEST
+from server.trial import Trial, read_trial
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,14 @@ class RunFacts:
     rounds_wanted: int
     metric: Metric
     """What the task's runs are compared by."""
+    trial: Trial | None = None
+    """What it is one of; None where its folder does not say."""
+
+    @property
+    def seed(self) -> int | None:
+        """None where another version's recipe has none."""
+        seed = self.recipe.get("seed")
+        return seed if isinstance(seed, int) and abs(seed) <= LARGEST else None
 
 
 def facts_of(recipe: Recipe, progress: Progress, folder: Path, *, name: str, kind: Kind, coordinator: str) -> RunFacts:
@@ -48,6 +58,7 @@ def facts_of(recipe: Recipe, progress: Progress, folder: Path, *, name: str, kin
         dense_bytes=dense_bytes(progress.state.adapter),
         rounds_wanted=recipe.rounds.count,
         metric=task_named(recipe.model.task).compare_by,
+        trial=read_trial(folder),
     )
 
 

@@ -25,6 +25,7 @@ from server.store.keys import RunKey
 from server.store.spent import write_spent
 from server.store.tables import runs
 from server.store.writing import begin_run, set_run, write_round
+from server.trial import read_trial
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -113,6 +114,7 @@ def _facts(folder: Path, name: str) -> tuple[RunFacts, int]:
             dense_bytes=sum(4 * math.prod(shape) for key, shape in shapes.items() if _is_whole_factor(key)),
             rounds_wanted=recipe["rounds"]["count"],
             metric=task_named(recipe["model"].get("task", ModelSettings.model_fields["task"].default)).compare_by,
+            trial=read_trial(folder),
         )
         return facts, int(about["round"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

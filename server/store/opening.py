@@ -22,7 +22,7 @@ from fedlora.settings import SettingsError
 
 WAIT_S = 5
 MIGRATIONS = Path(__file__).parent / "migrations"
-NEWEST = "0004"
+NEWEST = "0005"
 NONE = "none"
 FILE = "fedlora.db"
 _LOCK = 0x6665646C6F7261  # the bytes of "fedlora": PostgreSQL's advisory lock while the schema is changed

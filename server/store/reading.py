@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sqlalchemy import Connection, desc, func, select
 from fedlora.processes.living import born
 from fedlora.settings import SettingsError
 from server.runs.submissions import read_submission
+from server.store.choosing import ALL, Choice, has, narrowed
 from server.store.figures import former, metrics_in
 from server.store.former import RENAMED
 from server.store.ordering import order_row
@@ -41,15 +43,27 @@ SILENT_S = 600.0
 
 TAIL_BYTES = 1 << 18
 
+AS_WRITTEN = (
+    "id", "run", "name", "group", "method", "seed", "kind", "coordinator", "folder", "strategy", "ended_at", "rounds",
+    "seconds", "asked", "answered", "metric", "larger_is_better", "unit", "score", "best_score", "loss",
+    "aggregation_error_max", "bytes_up", "bytes_down", "epsilon_max", "insecure",
+)  # fmt: skip
+"""Columns of a run that are shown as they are."""
 
-def read_runs(connection: Connection, *, limit: int = 1000, active_only: bool = False) -> list[RunRow]:
-    """The newest first. A run that says it is at work and whose process is gone is shown as `died`."""
-    query = select(runs).order_by(desc(runs.c.begun_at), desc(runs.c.id)).limit(limit)
+
+def read_runs(
+    connection: Connection, *, limit: int = 1000, active_only: bool = False, choice: Choice = ALL
+) -> list[RunRow]:
+    """The newest first, or as chosen. A run that says it is at work and whose process is gone is shown as `died`."""
+    query = narrowed(select(runs), choice)
+    if not choice.by_hand:
+        query = query.limit(limit)
     if active_only:
         query = query.where(runs.c.state.in_(ACTIVE))
     now = time.time()
-    found = [_run(row, now) for row in connection.execute(query)]
-    return [run for run in found if run.active] if active_only else found
+    rows = ((_run(row, now), row.recipe) for row in connection.execute(query))
+    found = (run for run, recipe in rows if (run.active or not active_only) and has(run, recipe, choice))
+    return list(islice(found, limit))
 
 
 def find_run(connection: Connection, name: str) -> RunRow:
@@ -216,41 +230,20 @@ def _run(row: Any, now: float) -> RunRow:
     waits = state == "waiting" and row.waits_until is not None
     known = row.dense_bytes is not None
     return RunRow(
-        id=row.id,
-        run=row.run,
-        name=row.name,
-        kind=row.kind,
-        coordinator=row.coordinator,
-        folder=row.folder,
-        strategy=row.strategy,
+        **{name: row._mapping[name] for name in AS_WRITTEN},
         state=state,
         reason=row.why,
         started_at=row.begun_at,
         last_seen_at=row.heard_at,
-        ended_at=row.ended_at,
-        rounds=row.rounds,
         total_rounds=row.rounds_wanted,
-        seconds=row.seconds,
         round_seconds=row.recent_seconds,
         eta_at=eta,
         round_started_at=row.round_begun_at,
-        asked=row.asked,
-        answered=row.answered,
         waiting=WaitingRow(row.connected, row.needed, row.waits_until) if waits else None,
-        metric=row.metric,
-        larger_is_better=row.larger_is_better,
-        unit=row.unit,
-        score=row.score,
-        best_score=row.best_score,
-        loss=row.loss,
         metrics=metrics_in(row._mapping, row.metric),
-        aggregation_error_max=row.aggregation_error_max,
-        bytes_up=row.bytes_up,
-        bytes_down=row.bytes_down,
         dense_up=row.dense_up if known else None,
         dense_down=row.dense_down if known else None,
-        epsilon_max=row.epsilon_max,
-        insecure=row.insecure,
+        changed=_json(row.changed),
         **former(row.metric, accuracy=row.score, best_accuracy=row.best_score),
     )
 

@@ -84,6 +84,14 @@ class RunRow(FormerOfRun):
     """The worst site's ε of this run; None without privacy."""
     insecure: bool
     """Some noise came from a seed: every ε of this run is for tests only."""
+    group: str | None = None
+    """The comparison that it is one of."""
+    method: str | None = None
+    """What is compared there: runs of one method differ in settings that are swept, and in their seed."""
+    changed: Mapping[str, Any] | None = None
+    """What was changed of its recipe's file, values by dotted names; neither its name nor its seed. None where nobody
+    said."""
+    seed: int | None = None
     accuracy: Former = None
     best_accuracy: Former = None
 

@@ -43,6 +43,10 @@ runs = Table(
     Column("id", Key, primary_key=True),
     Column("run", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False),
+    Column("group", Text),  # the comparison that it is one of
+    Column("method", Text),
+    Column("changed", Text),  # of its recipe's file, as JSON; NULL where nobody said
+    Column("seed", Whole),
     Column("kind", Text, nullable=False),
     Column("coordinator", Text, nullable=False),
     Column("folder", Text, nullable=False),
@@ -83,6 +87,7 @@ runs = Table(
     Column("epsilon_max", Double),
     Column("insecure", Boolean, nullable=False, default=False),
     Index("runs_by_name", "name"),
+    Index("runs_by_group", "group"),
 )
 
 rounds = Table(

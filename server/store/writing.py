@@ -33,6 +33,7 @@ def begin_run(connection: Connection, facts: RunFacts, *, at: float, **process: 
         "versions": json.dumps(facts.versions),
         "dense_bytes": facts.dense_bytes,
         "rounds_wanted": facts.rounds_wanted,
+        "seed": facts.seed,
         "metric": facts.metric.name,
         "larger_is_better": facts.metric.larger_is_better,
         "unit": facts.metric.unit,
@@ -42,6 +43,8 @@ def begin_run(connection: Connection, facts: RunFacts, *, at: float, **process: 
         "ended_at": None,
         **process,
     }
+    if facts.trial is not None:
+        values |= {"group": facts.trial.group, "method": facts.trial.method, "changed": json.dumps(facts.trial.changed)}
     found = connection.execute(select(runs.c.id).where(runs.c.run == facts.run)).scalar()
     if found is None:
         connection.execute(runs.insert().values(run=facts.run, begun_at=at, **values))

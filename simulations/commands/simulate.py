@@ -1,22 +1,20 @@
-"""`fedlora simulate` and `fedlora compare`."""
+"""`fedlora simulate`: one run at a terminal."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
 import typer
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 
 from fedlora.config import ComputeSettings, Recipe, load
-from fedlora.packaged import recipe_file
+from fedlora.differing import changed_by
 from fedlora.settings import SettingsError
 from fedlora.tasks.metric import Metric
 from server.record.journal import Journal
@@ -24,6 +22,7 @@ from server.record.packing_summary import packed_as
 from server.record.records import Event
 from server.runs.submissions import completed_rounds
 from server.store.opening import store_beside, store_here
+from server.trial import Trial
 from simulations.commands.options import (
     ClientsPerGpu,
     Device,
@@ -35,24 +34,10 @@ from simulations.commands.options import (
     Verbose,
     compute_of,
 )
-from simulations.compare import (
-    Row,
-    all_rows,
-    best_rows,
-    cells,
-    finished,
-    plan,
-    repeated,
-    run_missing,
-    write_outputs,
-)
 from simulations.run import Engine, prepare
 from simulations.run import simulate as run_simulation
-from simulations.terminal.interruption import InterruptedRunError, how_to_go_on, kill_is_ctrl_c, the_same_again
+from simulations.terminal.interruption import how_to_go_on, kill_is_ctrl_c
 from simulations.terminal.screen import Screen
-
-WIDE = 110
-LEFT_OUT_FIRST = ("loss", "agg. error", "seeds", "s")
 
 
 def simulate(
@@ -86,7 +71,8 @@ def simulate(
     store = store_beside(folder)
     compute = compute_of(device, dtype, microbatch, clients_per_gpu, together=together)
     how = Shown(compute, engine=cast(Engine, engine), store=store, quiet=quiet)
-    summary = run_on_screen(loaded, folder, how, resume=resume)
+    trial = Trial(None, loaded.name, changed_by(recipe, overrides or []))
+    summary = run_on_screen(loaded, folder, how, trial=trial, resume=resume)
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
         return
@@ -139,8 +125,13 @@ class Shown:
         return silent if self.quiet else said_once()
 
 
-def run_on_screen(recipe: Recipe, folder: Path, how: Shown, *, resume: bool = False) -> dict[str, Any]:
-    """Say what is in the data, then run with a progress bar. InterruptedRunError where a person ends it."""
+def run_on_screen(
+    recipe: Recipe, folder: Path, how: Shown, *, trial: Trial, resume: bool = False, name: str | None = None
+) -> dict[str, Any]:
+    """Say what is in the data, then run with a progress bar. InterruptedRunError where a person ends it.
+
+    `trial`: what the run is one of; `name`: in the store, its folder's when not given.
+    """
     try:
         with kill_is_ctrl_c() as raise_if_asked:
             if not resume:
@@ -156,88 +147,8 @@ def run_on_screen(recipe: Recipe, folder: Path, how: Shown, *, resume: bool = Fa
                     screen.watch(event)
 
                 return run_simulation(
-                    simulation, folder, watch=watch, resume=resume, engine=how.engine, store=how.store
-                )
+                    simulation, folder, watch=watch, resume=resume, engine=how.engine, store=how.store, trial=trial,
+                    name=name,
+                )  # fmt: skip
     except KeyboardInterrupt:
         raise how_to_go_on(folder, rounds=recipe.rounds.count) from None
-
-
-def compared(rows: Sequence[Row], *, width: int) -> Table:
-    """The comparison as wide as the terminal allows: what does not fit is left out, and nothing is cut."""
-    judged_by = {row.metric.words for row in rows}
-    names = list(dict.fromkeys(name for row in rows for name in cells(row)))
-    shown = [name for name in names if width >= WIDE or name not in LEFT_OUT_FIRST or name in judged_by]
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
-    for name in shown:
-        table.add_column(name, overflow="fold", no_wrap=name not in ("method", "setting", "verdict"))
-    for row in rows:
-        table.add_row(*(cells(row)[name] for name in shown))
-    return table
-
-
-def whole_numbers(text: str, *, option: str) -> list[int]:
-    """`0,1,2` as numbers; SettingsError naming the option otherwise."""
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise SettingsError(
-            f"{option} {text!r}: write whole numbers separated by commas, for example {option} 0,1,2."
-        ) from None
-
-
-def compare(
-    runs: Annotated[
-        list[str], typer.Argument(help="Recipes (files or packaged names) to run, or folders of finished runs.")
-    ],
-    sweep: Annotated[
-        list[str] | None,
-        typer.Option(help="key=v1,v2 for every recipe, or NAME:key=v1,v2 for one; the best is reported per method."),
-    ] = None,
-    variant: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME:key=value,key=value: adds a row for every recipe; NAME alone changes nothing."),
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
-    repeat: Annotated[
-        str | None, typer.Option(help="Sweep with --seeds, then also run each method's best setting with these seeds.")
-    ] = None,
-    overrides: Overrides = None,
-    out: Annotated[
-        Path, typer.Option(help="Folder for runs, table and picture; finished runs in it are reused.")
-    ] = Path("runs/comparison"),
-    device: Device = None,
-    dtype: Dtype = None,
-    microbatch: Microbatch = None,
-    together: TogetherOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Compare runs in a table, comparison.csv, comparison.md and comparison.png."""
-    talk(verbose=verbose)
-    folders = [Path(run) for run in runs if (Path(run) / "summary.json").exists()]
-    recipes = [str(recipe_file(run)) for run in runs if not (Path(run) / "summary.json").exists()]
-    numbers = whole_numbers(seeds, option="--seeds")
-    planned = plan(recipes, sweep or [], numbers, overrides or [], out, variant or [])
-    console = Console(stderr=True)
-    found = [finished(folder) for folder in folders]
-    how = Shown(compute_of(device, dtype, microbatch, together=together), store=store_beside(out), quiet=quiet)
-    run = partial(run_on_screen, how=how)
-    announce = partial(console.rule, align="left")
-    try:
-        swept = run_missing(planned, run, say=announce)
-        found += swept
-        if repeat is not None:
-            seeds_again = whole_numbers(repeat, option="--repeat")
-            again = repeated(swept, recipes, seeds_again, overrides or [], out, variant or [])
-            found += run_missing(again, run, say=announce)
-    except InterruptedRunError:
-        raise the_same_again() from None
-    best, everything = best_rows(found), all_rows(found)
-    write_outputs(best, everything, out)
-    if as_json:
-        typer.echo(json.dumps([cells(row) for row in everything], indent=2))
-        return
-    printed = Console()
-    printed.print(compared(best, width=printed.width))
-    typer.echo(f"Best setting of each method by the reported test set; all settings in {out}/comparison.csv.")

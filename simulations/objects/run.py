@@ -17,6 +17,7 @@ from fedlora.settings import parse
 from server.record.lines import line_of
 from server.record.records import Event, RoundFinished
 from server.store.opening import store_beside
+from server.trial import Trial
 from simulations.data.partition import IN_MEMORY, tokenised
 from simulations.objects.rows import files_given
 from simulations.run import prepare
@@ -29,13 +30,14 @@ def run(
     recipe: Recipe,
     folder: Path,
     *,
-    progress: Callable[[Round], object] | None,
-    model: Any,
-    clients: Mapping[str, Any] | None,
-    device: str | None,
-    resume: bool,
+    trial: Mapping[str, Any],
+    progress: Callable[[Round], object] | None = None,
+    model: Any = None,
+    clients: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    resume: bool = False,
 ) -> None:
-    """Everything is in `folder` when this returns."""
+    """Everything is in `folder` when this returns. `trial`: the fields of a `Trial`."""
     open_to("any")
     with named(model) as name:
         if name is not None:
@@ -53,7 +55,8 @@ def run(
             if isinstance(event, RoundFinished) and progress is not None:
                 progress(Round.of(line_of(event.record), metric=metric.name, count=count))
 
-        run_simulation(simulation, folder, watch=watch, resume=resume, store=store_beside(folder))
+        one_of = Trial(**trial)
+        run_simulation(simulation, folder, watch=watch, resume=resume, store=store_beside(folder), trial=one_of)
 
 
 @contextmanager

@@ -48,11 +48,15 @@ def draw_curves(folder: Path, metric: Metric, *, title: str) -> None:
     figure.savefig(folder / "curves.png", dpi=110)
 
 
-def draw_comparison(runs: Mapping[str, Sequence[Sequence[RoundRecord]]], metric: Metric, path: Path) -> None:
-    """Quality against rounds and megabytes, and aggregation error; per method the mean of its seeds and their range."""
-    figure = Figure(figsize=(15, 4.2), layout="constrained")
-    by_round, by_bytes, by_error = figure.subplots(1, 3)
-    by_bytes.sharey(by_round)
+def draw_comparison(
+    runs: Mapping[str, Sequence[Sequence[RoundRecord]]], metric: Metric, path: Path, *, levels: Mapping[str, float] = {}
+) -> None:
+    """Quality against rounds, megabytes and seconds, and aggregation error; per method the mean of its seeds and their
+    range. `levels`: what has no rounds, such as guessing, as lines across."""
+    figure = Figure(figsize=(18, 4.2), layout="constrained")
+    by_round, by_bytes, by_time, by_error = figure.subplots(1, 4)
+    for axes in (by_bytes, by_time):
+        axes.sharey(by_round)
     for index, (name, seeds) in enumerate(runs.items()):
         line: dict[str, Any] = {"color": f"C{index % 10}", "marker": "os^vD"[index // 10 % 5], "markersize": 4}
         line |= {"linestyle": ["-", "--", ":"][index // 10 % 3], "label": name}
@@ -61,10 +65,15 @@ def draw_comparison(runs: Mapping[str, Sequence[Sequence[RoundRecord]]], metric:
         total = dict(zip((record.round for record in seeds[0]), cost, strict=True))
         draw_band(by_round, evaluated, values, line)
         draw_band(by_bytes, [total[number] for number in evaluated], values, line)
+        draw_band(by_time, seconds_by(seeds, evaluated), values, line)
         reported, errors = curves_of(seeds, lambda record: record.aggregation_error)
         draw_band(by_error, reported, np.maximum(errors, LEAST_ERROR), line)
+    for index, (name, level) in enumerate(levels.items()):
+        for axes in (by_round, by_bytes, by_time):
+            axes.axhline(level, color="gray", linestyle=[":", "-.", "--"][index % 3], linewidth=1, label=name)
     label(by_round, f"{metric.words}: mean and range over seeds", "round")
     label(by_bytes, "the same against what it cost", "MB up and down, all clients")
+    label(by_time, "the same against time", "s, mean over seeds")
     by_error.set_yscale("log")
     by_error.axhline(FLOAT32, color="gray", linestyle="--", linewidth=0.8)
     label(by_error, "aggregation error  ‖ΔW* - ΔW‖ / ‖ΔW*‖  (dashed: float32)", "round")
@@ -84,6 +93,12 @@ def curves_of(
     found = [{record.round: value(record) for record in rounds if value(record) is not None} for rounds in seeds]
     numbers = sorted(set.intersection(*(set(curve) for curve in found))) if found else []
     return numbers, np.array([[curve[number] for number in numbers] for curve in found], dtype=np.float64)
+
+
+def seconds_by(seeds: Sequence[Sequence[RoundRecord]], numbers: Sequence[int]) -> list[float]:
+    """Seconds from the start to the end of these rounds, in the mean of the seeds."""
+    spent = [np.cumsum([record.seconds for record in rounds]) for rounds in seeds]
+    return [float(np.mean([one[number - 1] for one in spent])) for number in numbers]
 
 
 def draw_band(axes: Axes, x: Sequence[float], curves: Curves, line: Mapping[str, Any]) -> None:

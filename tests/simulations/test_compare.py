@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from io import StringIO
@@ -17,8 +18,15 @@ from fedlora.settings import SettingsError
 from fedlora.tasks.guessing import ACCURACY
 from server.record.lines import read_records
 from server.record.records import RoundRecord
-from simulations.commands.simulate import compared, whole_numbers
-from simulations.compare import Run, best_rows, plan, repeated, run_missing, write_outputs
+from server.store.opening import open_store
+from server.store.reading import read_runs
+from simulations.by_example import read_each
+from simulations.commands.compare import compared, whole_numbers
+from simulations.comparing.finished import Run
+from simulations.comparing.planning import plan, repeated
+from simulations.comparing.rows import best_rows
+from simulations.comparing.running import run_missing
+from simulations.comparing.writing import write_outputs
 from simulations.terminal.pictures import curves_of, draw_comparison
 from tests.federations import run
 
@@ -90,7 +98,9 @@ def test_a_comparison_sweeps_keeps_what_is_finished_and_goes_on_where_it_stopped
     assert first.exit_code == 0, first.output
     assert len(json.loads(first.stdout)) == 4
     assert "8 of 8: ffa train.lr=0.5 seed 1" in first.stderr
-    assert {"comparison.csv", "comparison.md", "comparison.png"} <= {file.name for file in out.iterdir()}
+    files_of = {"comparison.csv", "comparison_rounds.csv", "comparison.md", "comparison.tex", "comparison.png"}
+    assert files_of <= {file.name for file in out.iterdir()}
+    require_numbers(out)
     begun = out / "fedit/train.lr-0.2/seed-0"
     (begun / "summary.json").unlink()  # as if it had been killed after its last checkpoint
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*/*/*/summary.json")}
@@ -101,6 +111,32 @@ def test_a_comparison_sweeps_keeps_what_is_finished_and_goes_on_where_it_stopped
     assert (begun / "summary.json").exists()
 
 
+def require_numbers(out: Path) -> None:
+    """A row a run, and a row a run and round, that say what they are one of; the store knows it too."""
+    with (out / "comparison.csv").open(newline="") as file:
+        runs = list(csv.DictReader(file))
+    with (out / "comparison_rounds.csv").open(newline="") as file:
+        rounds = list(csv.DictReader(file))
+    assert (len(runs), len(rounds)) == (8, 16)
+    assert {(row["group"], row["method"], row["seed"], row["train.lr"]) for row in runs} == {
+        ("out", method, seed, rate) for method in ("fedit", "ffa") for seed in "01" for rate in ("0.2", "0.5")
+    }
+    for row in runs:
+        summary = json.loads((Path(row["folder"]) / "summary.json").read_text())
+        assert float(row["score"]) == summary["accuracy"]
+        kept = read_each(Path(row["folder"])).figures["accuracy"]
+        assert kept[:, 0].sum() / kept[:, 1].sum() == pytest.approx(summary["accuracy"])
+        assert len(kept) == summary["test_examples"]
+    assert float(rounds[1]["bytes_up"]) == float(runs[0]["bytes_up"]), "sums up to the end of the round"
+    assert "two seeds say nothing" in (out / "comparison.md").read_text()
+    store = open_store(out.parent / "fedlora.db")
+    with store.reading() as connection:
+        stored = {run.name: (run.group, run.method, run.seed, run.changed) for run in read_runs(connection)}
+    store.close()
+    assert stored["out/ffa/train.lr-0.5/seed-1"] == ("out", "ffa", 1, {"train.lr": 0.5})
+    assert len(stored) == 8
+
+
 def test_an_interrupted_run_is_resumed_and_an_unbegun_one_is_begun(recipe, tmp_path):
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(recipe("rounds.count=1").model_dump(mode="json")))
@@ -109,8 +145,14 @@ def test_an_interrupted_run_is_resumed_and_an_unbegun_one_is_begun(recipe, tmp_p
     (planned[0].folder / "checkpoint.safetensors").touch()
     resumed = []
 
-    def simulate(settings, folder, *, resume):
+    def simulate(settings, folder, *, trial, name, resume):
         resumed.append(resume)
+        assert (trial.group, trial.method, trial.changed, name) == (
+            "out",
+            "tiny",
+            {},
+            f"out/tiny/default/{folder.name}",
+        )
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").write_text(json.dumps({"seed": settings.seed}))
 
@@ -131,7 +173,8 @@ def test_a_comparison_shows_quality_against_rounds_and_bytes_and_the_aggregation
 
     monkeypatch.setattr(Axes, "plot", noted)
     draw_comparison({"fedit": [rounds]}, ACCURACY, tmp_path / "picture.png")
-    by_round, by_bytes, by_error = drawn
+    by_round, by_bytes, by_time, by_error = drawn
+    assert by_time[1][-1] == pytest.approx(sum(record.seconds for record in rounds))
     assert by_round[1:] == ([2, 3], [record.evaluation.value("accuracy") for record in rounds[1:]])
     assert by_bytes[1][-1] == pytest.approx(sum(record.bytes_up + record.bytes_down for record in rounds) / 1e6)
     assert by_error[1:] == ([1, 2, 3], [record.aggregation_error for record in rounds])

@@ -15,7 +15,7 @@ import pytest
 
 from fedlora.plain_yaml import yaml_text
 from fedlora.settings import SettingsError
-from simulations.compare import finished, is_finished
+from simulations.comparing.finished import finished, is_finished
 from tests.federations import save_messages, save_tiny_model, tiny_recipe
 
 pytestmark = pytest.mark.slow

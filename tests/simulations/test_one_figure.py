@@ -31,8 +31,10 @@ from server.store.importing import import_run
 from server.store.opening import open_store
 from server.store.reading import find_run, read_rounds, read_run_sites, read_runs, verdict_of
 from server.trust.provision import initialise
-from simulations.commands.simulate import compared
-from simulations.compare import best_rows, cells, finished, write_outputs
+from simulations.commands.compare import compared
+from simulations.comparing.finished import finished
+from simulations.comparing.rows import best_rows
+from simulations.comparing.writing import cells, write_outputs
 from simulations.run import prepare, simulate
 from simulations.terminal.pictures import draw_curves
 from simulations.terminal.screen import header, line
@@ -154,7 +156,7 @@ def test_a_comparison_prefers_the_smaller_loss(folder, tmp_path):
     assert best.score == min(run.summary["loss"] for run in found)
     assert list(cells(best)).count("loss") == 1
     write_outputs([best], [best], tmp_path)
-    assert (tmp_path / "comparison.csv").read_text().startswith("method,setting,seeds,loss,verdict,agg. error,")
+    assert (tmp_path / "comparison.csv").read_text().startswith("group,method,seed,metric,score,loss,")
     console = Console(width=80, file=StringIO())
     console.print(compared([best], width=80))
     assert "loss" in console.file.getvalue()

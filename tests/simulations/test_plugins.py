@@ -9,7 +9,8 @@ import pytest
 from client.steps.optimizer import make_optimizer
 from fedlora.plugins.gate import open_to
 from fedlora.settings import SettingsError
-from simulations.compare import all_rows, finished
+from simulations.comparing.finished import finished
+from simulations.comparing.rows import all_rows
 from strategies.compatibility import case_of
 from strategies.registry import STRATEGIES, build
 from tests.federations import run

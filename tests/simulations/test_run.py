@@ -25,7 +25,8 @@ from server.record.summary import summary_of
 from server.replies.quorum import QuorumError
 from server.runs.submissions import completed_rounds
 from simulations.commands import simulate as terminal
-from simulations.compare import all_rows, finished
+from simulations.comparing.finished import finished
+from simulations.comparing.rows import all_rows
 from simulations.local_grid import LocalGrid
 from simulations.run import prepare, simulate
 from simulations.terminal.interruption import how_to_go_on

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Path, Query, Request
+from pydantic import Field
 from sqlalchemy import Connection
 
 from fedlora.settings import SettingsError
@@ -21,6 +22,10 @@ Name = Annotated[
 ]
 Text = Annotated[str, Path(max_length=200, pattern=r"^[^\x00]+$")]
 Filter = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]+$")]
+Where = Annotated[
+    Sequence[Annotated[str, Field(max_length=200, pattern=r"^[^\x00]+$")]],
+    Query(max_length=20, description="key=value, as of `fedlora runs list --where`."),
+]
 After = Annotated[int, Query(ge=0, le=LARGEST, description="Only rounds after this one.")]
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]

@@ -9,8 +9,9 @@ from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
 from fedlora.settings import SettingsError
-from server.dashboard.machine.parts import LARGEST, After, APIError, Filter, Reading, ReadRun, Text, Viewer
+from server.dashboard.machine.parts import LARGEST, After, APIError, Filter, Reading, ReadRun, Text, Viewer, Where
 from server.store.audit import export_events, read_events, verify_events
+from server.store.choosing import NEWEST_FIRST, chosen
 from server.store.privacy import read_privacy, read_receipts
 from server.store.privacy_rows import PrivacyRow, ReceiptRow
 from server.store.reading import (
@@ -69,9 +70,14 @@ def me(who: Viewer) -> CurrentUser:
 
 @routes.get("/runs")
 def runs(
-    who: Viewer, connection: Reading, active: bool = False, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
+    who: Viewer,
+    connection: Reading,
+    active: bool = False,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    where: Where = (),
+    sort: Annotated[str, Query(max_length=20, description="As of `fedlora runs list --sort`.")] = NEWEST_FIRST,
 ) -> list[RunRow]:
-    return read_runs(connection, limit=limit, active_only=active)
+    return read_runs(connection, limit=limit, active_only=active, choice=chosen(where, sort))
 
 
 @routes.get("/runs/{name}")

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from fastapi import Request
 from markupsafe import Markup
 from nicegui import ui
 from sqlalchemy import Connection
 
-from fedlora.tasks.metric import Metric, shared
 from server.dashboard.doors.access import Role
 from server.dashboard.drawing.charts import Line, lines
 from server.dashboard.drawing.live import Chart, Html, Live
-from server.dashboard.drawing.markup import Column, Figure, Row, figures, link, moment, note, table
+from server.dashboard.drawing.markup import Column, Figure, Row, figures, link, table
 from server.dashboard.drawing.run_charts import axis_of, scale_of
 from server.dashboard.drawing.theme import Palette
-from server.dashboard.drawing.units import epsilon, error, figure, number, saving, size
-from server.dashboard.drawing.words import clients_of, progress, state_badge
+from server.dashboard.drawing.units import epsilon, error, number, saving, size
 from server.dashboard.pages.coordinator_state import said_by_coordinator, trouble
+from server.dashboard.pages.run_list import (
+    SORTED,
+    Choice,
+    groups_of,
+    metric_of,
+    named_score,
+    run_table,
+    score_of,
+    title,
+)
 from server.dashboard.pages.shell import PageContext, page
 from server.dashboard.state import AppState
 from server.deployment.said import Said
+from server.store.choosing import ALL, NEWEST_FIRST
 from server.store.reading import read_rounds, read_runs
 from server.store.rows import RoundRow, RunRow
 
-EMPTY = "No run yet. Start one with `fedlora simulate six-airlines`, or with the button above."
-AT_FIRST = 100
 MOST_COMPARED = 6
 
 
@@ -41,20 +48,11 @@ class Shown:
     """The coordinator's report about itself."""
 
 
-@dataclass
-class Choice:
-    """What a person has chosen on this page."""
-
-    text: str = ""
-    compared: tuple[str, ...] = ()
-    most: int = AT_FIRST
-
-
 async def show(board: AppState, request: Request) -> None:
     choice = Choice()
 
     def read(connection: Connection) -> Shown:
-        runs = tuple(read_runs(connection))
+        runs = tuple(read_runs(connection, choice=replace(ALL, sort=choice.sort)))
         wanted = [run for run in runs if run.run in choice.compared]
         compared = tuple((run, tuple(read_rounds(connection, run))) for run in wanted)
         return Shown(runs, compared, said_by_coordinator(board))
@@ -76,15 +74,20 @@ async def show(board: AppState, request: Request) -> None:
 
 
 def filters(live: Live[Shown], choice: Choice) -> None:
-    """A text field, and the runs to compare."""
+    """A text field, one comparison, the order, and the runs to draw together."""
 
     async def changed() -> None:
         choice.text = (field.value or "").strip().lower()
+        choice.group, choice.sort = group.value, order.value
         choice.compared = tuple(chosen.value or ())[:MOST_COMPARED]
         await live.again()
 
     with ui.element("div").classes("tools"):
         field = ui.input("Filter", on_change=changed).props('dense outlined clearable debounce="200"')
+        group = ui.select(groups_of(live.value.runs), label="Comparison", on_change=changed)
+        group.props("dense outlined clearable").classes("choice")
+        order = ui.select(SORTED, label="Order", value=NEWEST_FIRST, on_change=changed)
+        order.props("dense outlined").classes("choice")
         options = {run.run: title(run) for run in live.value.runs}
         chosen = ui.select(options, label="Compare", multiple=True, value=[], on_change=changed)
         chosen.props(f'dense outlined use-chips max-values="{MOST_COMPARED}" class="grow"').classes("compare")
@@ -93,12 +96,12 @@ def filters(live: Live[Shown], choice: Choice) -> None:
         wanted = {run.run: title(run) for run in value.runs}
         if wanted != chosen.options:
             chosen.set_options(wanted, value=chosen.value)
+        if (groups := groups_of(value.runs)) != group.options:
+            group.set_options(groups, value=group.value)
+        group.set_visibility(bool(groups))
 
     live.call(fresh)
-
-
-def title(run: RunRow) -> str:
-    return f"{run.name} · {run.strategy} · {run.run[:8]}"
+    fresh(live.value)
 
 
 def summary(runs: Sequence[RunRow]) -> Markup:
@@ -133,71 +136,6 @@ def saving_of(runs: Sequence[RunRow]) -> str:
     if not known:
         return ""
     return f"{saving(sum(run.bytes_up for run in known), sum(run.dense_up or 0 for run in known))} than dense factors"
-
-
-def columns(metric: Metric | None) -> tuple[Column, ...]:
-    return (
-        Column("Run"),
-        Column("State"),
-        Column("Rounds"),
-        Column("Strategy"),
-        Column(score_of(metric), number=True, hint="On the coordinator's test set, after the last evaluated round"),
-        Column("Sent up", number=True, hint="By all clients together"),
-        Column("Sent down", number=True),
-        Column("Worst ε", number=True, hint="The largest ε of any site in this run"),
-        Column("Started"),
-    )
-
-
-def score_of(metric: Metric | None) -> str:
-    """What runs are compared by, as a heading; one word for all where they are of several tasks."""
-    return "Score" if metric is None else metric.title
-
-
-def metric_of(runs: Iterable[RunRow]) -> Metric | None:
-    """What all of them are compared by; None where they are of several tasks."""
-    return shared(run.judged_by for run in runs)
-
-
-def named_score(run: RunRow, value: float | None, metric: Metric | None) -> Markup:
-    """With the metric's name where the heading, which is of `metric`, does not say it."""
-    name = "" if value is None or metric is not None else run.judged_by.words
-    return Markup("{}{}").format(figure(value, run.judged_by), Markup("<small>{}</small>").format(name) if name else "")
-
-
-def run_table(runs: Sequence[RunRow], choice: Choice) -> Markup:
-    if not runs:
-        return note(EMPTY)
-    wanted = [run for run in runs if choice.text in f"{run.name} {run.strategy} {run.state} {run.run}".lower()]
-    shown, metric = wanted[: choice.most], metric_of(runs)
-    text = table(
-        "All runs, the newest first",
-        columns(metric),
-        [run_row(run, metric) for run in shown],
-        empty=f"No run has “{choice.text}” in its name, strategy or state.",
-    )
-    more = len(wanted) - len(shown)
-    return text + (note(f"{more} older runs are not shown: filter by name, strategy or state.") if more else Markup(""))
-
-
-def run_row(run: RunRow, metric: Metric | None) -> Row:
-    name = link(f"/run/{run.run}", run.name)
-    kind = Markup("<small>{} · {}</small>").format(run.kind, run.run[:8])
-    state = state_badge(run) + Markup("<small>{}</small>").format(run.reason or clients_of(run))
-    spent = epsilon(run.epsilon_max)
-    insecure = Markup("<small>insecure noise</small>") if run.insecure else Markup("")
-    cells = (
-        name + kind,
-        state,
-        progress(run),
-        run.strategy,
-        named_score(run, run.score, metric),
-        size(run.bytes_up),
-        size(run.bytes_down),
-        Markup("{}{}").format(spent, insecure),
-        moment(run.started_at),
-    )
-    return Row(run.run, cells, "bad" if run.insecure else "plain")
 
 
 def comparison(live: Live[Shown], choice: Choice, visit: PageContext) -> None:

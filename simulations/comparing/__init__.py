@@ -1,0 +1,1 @@
+"""Runs side by side: planned and run, or finished already; figures, tables, pictures."""
