@@ -13,10 +13,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fedlora.plugins.gate import opened_to
 from fedlora.settings import SettingsError
+
+OWN = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*", re.ASCII)
+"""A class in a file of the folder itself: no path, which transformers would follow out of it, and no other model."""
+
+ELSEWHERE = "configuration_files"
+"""By this in its config.json transformers reads another file in its place, with code of its own to name."""
 
 REFUSED = "model.id={id!r} comes with code of its own, which would run beside a site's data"
 
@@ -24,13 +33,20 @@ REFUSED = "model.id={id!r} comes with code of its own, which would run beside a 
 def trusted_code(model_id: str, source: str) -> str | None:
     """The hash of the code that may run for this model; None where it brings none. SettingsError where it may not."""
     folder = Path(source)
-    named = code_named(folder)
+    config = config_in(folder)
+    named = code_named(config)
     if not named:
         return None
     refused = REFUSED.format(id=model_id)
-    if any("--" in name for name in named):
+    if elsewhere := [name for name in named if OWN.fullmatch(name) is None]:
         raise SettingsError(
-            f"{refused}, and takes it from another model; choose an architecture that transformers has."
+            f"{refused}, and takes it from another model or folder ({elsewhere[0]!r} in its config.json); choose an "
+            "architecture that transformers has."
+        )
+    if ELSEWHERE in config:
+        raise SettingsError(
+            f"{refused}, and its config.json leaves it to other files ({ELSEWHERE}) which code that is; put what they "
+            f"say into config.json, without {ELSEWHERE}, or choose an architecture that transformers has."
         )
     found, listed = hash_of_code(folder), opened_to()
     line = f"plugins: {json.dumps({model_id: found})}"
@@ -52,14 +68,20 @@ def trusted_code(model_id: str, source: str) -> str | None:
     return found
 
 
-def code_named(folder: Path) -> list[str]:
-    """The classes that its config.json wants to be loaded from files of the model's own; none of a hub's id."""
+def config_in(folder: Path) -> Mapping[str, Any]:
+    """What its config.json holds; nothing of a hub's id."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return []  # transformers says what is wrong with it, and runs nothing
-    named = config.get("auto_map") if isinstance(config, dict) else None
-    return [str(name) for name in named.values()] if isinstance(named, dict) else []
+        return {}  # transformers says what is wrong with it, and runs nothing
+    return config if isinstance(config, dict) else {}
+
+
+def code_named(config: Mapping[str, Any]) -> list[str]:
+    """The classes that it wants to be loaded from files of the model's own; of a tokenizer there may be two in one."""
+    named = config.get("auto_map")
+    values = named.values() if isinstance(named, dict) else ()
+    return [str(name) for value in values for name in (value if isinstance(value, list) else [value]) if name]
 
 
 def hash_of_code(folder: Path) -> str:

@@ -119,6 +119,34 @@ def test_clipped_sums_are_those_of_a_loop_over_each_client_s_examples(case):
             assert (found[name][client] - alone[parameter]).abs().max() <= 1e-6 * CLIP * max(len(rows), 1), name
 
 
+def test_one_example_moves_its_own_client_s_sum_by_at_most_c_and_no_other_s():
+    """Whoever else is drawn, in whatever passes of three."""
+    model, examples, live, values = prepared(CASES["sequence-classification"], torch.float32)
+    count, clip = len(examples), 1e-3
+    mechanism = Mechanism(rate=1.0, noise_multiplier=1.0, clip=clip, steps=1, expected_batch=4.0)
+    with stacked(model, live, values) as stack:
+        shares = [ClientShare(mechanism, SeededSource(0), count) for _ in OWN]
+        engine = ClientsEngine(model, stack, shares, microbatch=3, shapes=[1, 2] * (count * len(OWN) // 2))
+
+        def loss(numbers: Tensor) -> Tensor:
+            stack.rows([number // count for number in numbers.tolist()])
+            return losses(model, examples, [number % count for number in numbers.tolist()])
+
+        def sums(drawn: Tensor) -> Tensor:
+            totals = engine.clipped_sum(drawn, loss)
+            return torch.cat([total.flatten(1) for total in totals.values()], 1)
+
+        drawn = torch.tensor([client * count + row for client, rows in enumerate(OWN) for row in rows])
+        with engine:
+            engine.rehearse(loss)
+            whole = sums(drawn)
+            for one in drawn.tolist():
+                moved = (whole - sums(drawn[drawn != one])).norm(dim=1) / clip
+                assert moved[one // count] == pytest.approx(1.0, abs=1e-4)
+                moved[one // count] = 0.0
+                assert moved.max() <= 1e-6
+
+
 @pytest.mark.parametrize(
     ("optimizer", "dtype", "close"),
     [("sgd", torch.float32, 1e-6), ("sgd", torch.float64, 1e-12),

@@ -96,6 +96,29 @@ def test_any_is_of_installed_packages_and_code_of_another_model_is_never_taken(f
     assert not (folder.parent / "ran").exists()
 
 
+def read_elsewhere(folder: Path, how: str) -> None:
+    """A listed folder whose config.json leads to a file beside it that nobody has listed."""
+    other = folder.parent / "other"
+    other.mkdir()
+    (other / "ours.py").write_text((folder / "ours.py").read_text())
+    config = json.loads((folder / "config.json").read_text())
+    lead = f"{other}/" if how == "a path" else f"{other}--"
+    away = {**config, "auto_map": {"AutoConfig": f"{lead}ours.OurConfig", "AutoModel": f"{lead}ours.Ours"}}
+    if how == "another config":
+        (folder / "config.4.0.0.json").write_text(json.dumps(away))
+        away = {**config, "configuration_files": ["config.4.0.0.json"]}
+    (folder / "config.json").write_text(json.dumps(away))
+
+
+@pytest.mark.parametrize("how", ["a path", "another config"])
+def test_code_outside_of_a_listed_folder_never_runs(folder, how):
+    read_elsewhere(folder, how)
+    gate.open_to({str(folder): hash_of_code(folder)})
+    with pytest.raises(SettingsError, match=r"from another model or folder|leaves it to other files"):
+        load_base(on(folder), LABELS)
+    assert not (folder.parent / "ran").exists()
+
+
 def test_a_site_runs_what_its_policy_lists_and_no_message_changes_that(folder, tmp_path):
     gate.open_to({str(folder): hash_of_code(folder)})
     asked = first_task(on(folder), LABELS, Factor.B, adapter=AdapterSettings(r=2), privacy={})
