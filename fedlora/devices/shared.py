@@ -6,6 +6,7 @@ trains whole is never shared, and nothing writes into W0 (`fedlora.adapters.merg
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -26,13 +27,24 @@ class Shared:
     fingerprint: str
 
 
-def share_weights(model: nn.Module, fingerprint: str, others: tuple[Shared, ...], *, device: torch.device) -> None:
-    """Let the frozen weights of `model`, which has no adapter yet, be those of the first that fits."""
+def share_weights(
+    model: nn.Module,
+    fingerprint: str,
+    others: tuple[Shared, ...],
+    *,
+    device: torch.device,
+    dense: Collection[str] = (),
+) -> None:
+    """Let the frozen weights of `model`, which has no adapter yet, be those of the first that fits.
+
+    `dense`: the modules that this model will train whole, which another may hold as frozen ones.
+    """
+    own = tuple(f"{path}." for path in dense)
     alike = [other for other in others if other.fingerprint == fingerprint]
     for other in alike:
         taken = {name: weight for name, weight in weights_of(other.model).items() if on_same(weight.device, device)}
         for name, parameter in model.named_parameters():
-            if name in taken and type(parameter) is nn.Parameter:
+            if name in taken and type(parameter) is nn.Parameter and not name.startswith(own):
                 parameter.data = taken[name]
         if taken:
             return

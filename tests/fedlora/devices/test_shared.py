@@ -13,6 +13,7 @@ from fedlora.devices.shared import weights_of
 from fedlora.lowrank import Product
 from fedlora.models import loaded_model as module
 from fedlora.models.loaded_model import LoadedModel, loaded_model
+from fedlora.tasks.registry import task_named
 from fedlora.updates import Factor
 
 LABELS = ("bad", "good")
@@ -64,6 +65,16 @@ def test_what_trains_is_each_model_s_own(tiny_model):
     own = [{p.data_ptr() for p in set_trainable(home.model, tuple(Factor))} for home in homes]
     assert not own[0] & own[1]
     assert not set(memory(homes[0]).values()) & own[0]
+
+
+def test_a_module_of_the_base_that_one_task_trains_whole_is_its_own(tiny_model, monkeypatch):
+    """Shared, each step would move the base that the other model's fingerprint is of."""
+    frozen, task = of_rank(tiny_model, 2), task_named("sequence-classification")
+    monkeypatch.setattr(type(task), "dense", (*task.dense, "encoder.layer.1.output.dense"))
+    training = of_rank(tiny_model, 3)
+    own = {p.data_ptr() for p in set_trainable(training.model, tuple(Factor))}
+    assert not set(memory(frozen).values()) & own
+    assert set(memory(frozen).values()) & set(memory(training).values())
 
 
 def test_a_base_that_one_model_moves_stays_where_it_is_for_the_others(tiny_model):
