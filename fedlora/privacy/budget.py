@@ -80,5 +80,5 @@ def require_delta_below(delta: float, examples: int, *, declared: int | None) ->
         raise Refusal(
             Code.DELTA_TOO_LARGE,
             f"delta {delta} is not below 1 / (number of examples) of this site, which is taken as "
-            "{most}; lower privacy.delta.",
+            f"{most}; lower privacy.delta.",
         )

@@ -28,6 +28,7 @@ def refused(guard: Guard, asked, code: Code, *, examples: int = 2400) -> None:
     with pytest.raises(Refusal) as caught:
         guard.authorise(asked, STATE, examples=examples)
     assert caught.value.code is code
+    assert "{" not in str(caught.value), "a value that was to be put into the text"
 
 
 def test_the_charge_is_on_the_disk_before_authorise_returns(tmp_path):
