@@ -45,8 +45,9 @@ def test_without_loss_a_run_ends_where_whole_states_lead_it(recipe, tmp_path, st
 def test_both_ways_sparse_a_run_learns_sends_less_and_resumes_to_the_same_bits(recipe, tmp_path, strategy):
     asked = ("rounds.count=8", "train.steps=20", "rounds.fraction=0.5", "adapter.r=8")
     settings = recipe(f"strategy.name={strategy}", *asked, *BOTH_WAYS)
-    summary = run(settings, tmp_path / "small")
-    assert summary["loss"] < 0.65  # guessing costs ln 2 = 0.693
+    run(settings, tmp_path / "small")
+    last = [client["train_loss"] for line in rounds_without_timings(tmp_path / "small")[-2:] for client in line["clients"]]
+    assert sum(last) / len(last) < 0.65  # guessing costs ln 2 = 0.693
 
     def die(event):
         """In the middle of a round: its first client has answered, and keeps its new residual and state."""
