@@ -94,7 +94,7 @@ def make_site(
     (folder / "policy.yaml").write_text(yaml_text(SIMULATION.model_dump(mode="json", exclude_defaults=True)))
     data = {"train": "train.csv", **({} if test is None else {"test": str(test.resolve())})}
     settings = {"site": name, "coordinator": "localhost:1", "data": data, "policy": "policy.yaml"}
-    own = compute.model_dump(exclude_none=True, exclude={"clients_per_gpu"})  # of simulations alone
+    own = compute.model_dump(exclude_none=True, include=set(ClientSettings.model_fields))  # the rest is of simulations
     (folder / "client.yaml").write_text(yaml_text({**settings, **own}))
     return load_client(folder / "client.yaml")
 

@@ -24,6 +24,7 @@ from server.record.records import RoundFinished
 from server.record.summary import summary_of
 from server.replies.quorum import QuorumError
 from server.runs.submissions import completed_rounds
+from server.trial import Trial
 from simulations.commands import simulate as terminal
 from simulations.comparing.finished import finished
 from simulations.comparing.rows import all_rows
@@ -250,7 +251,7 @@ def test_at_a_terminal_it_is_refused_before_anything_is_read(recipe, tmp_path, m
     run(recipe("rounds.count=1"), tmp_path / "run")
     monkeypatch.setattr(terminal, "prepare", None)
     with pytest.raises(SettingsError, match="already contains a run"):
-        terminal.run_on_screen(recipe(), tmp_path / "run", terminal.Shown(ComputeSettings()))
+        terminal.run_on_screen(recipe(), tmp_path / "run", terminal.Shown(ComputeSettings()), trial=Trial())
 
 
 def test_resuming_nothing_is_refused(recipe, tmp_path):

@@ -69,7 +69,7 @@ def test_where_nothing_is_found_and_nothing_is_there_the_figures_are_zero():
     ("label", "said"),
     [
         ("PLACE", r"'PLACE' is no tag, which are O, B-TYPE and I-TYPE\. Write the first word .* as B-PLACE"),
-        ("3", r"'3' is no tag, .* in place of their numbers"),
+        ("3", r"'3' is no tag, .* what the tags' numbers mean: data\.tag_names"),
         ("E-PLACE", r"'E-PLACE' is no tag, .* write S- and U- as B-, E- and L- as I-"),
         ("B-", r"'B-' is no tag"),
     ],
