@@ -72,7 +72,7 @@ def compare(
     ] = None,
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="NAME:key=value,key=value: adds a row for every recipe; NAME alone changes nothing."),
+        typer.Option(help="NAME:key=value,key=value: a row for every recipe, not the plain one; NAME alone is that."),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
     repeat: Annotated[

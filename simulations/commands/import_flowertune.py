@@ -56,6 +56,7 @@ def import_flowertune(
 
 
 def say(title: str, lines: Iterable[tuple[str, str]]) -> None:
-    typer.echo(f"\n{title}")
-    for what, became in lines:
+    found = list(lines)
+    typer.echo(f"\n{title}" if found else f"\n{title}: nothing")
+    for what, became in found:
         typer.echo(f"  {what}\n      {became}")

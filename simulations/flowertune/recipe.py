@@ -64,7 +64,10 @@ def clients_in(flower: Mapping[str, Any]) -> int | None:
 def recipe_of(app: App, source: str, *, faithful: bool, clients: int | None) -> tuple[Recipe, str]:
     """The recipe, and its text as a file: only what is set, and why. SettingsError where a value cannot be."""
     if clients is None and app.clients is None:
-        raise SettingsError("--clients is missing: pyproject.toml names no federation with options.num-supernodes.")
+        raise SettingsError(
+            "--clients is missing: pyproject.toml names no federation with options.num-supernodes (a newer `flwr run` "
+            "moves it to Flower's own config.toml). Give the number of clients, --clients 20."
+        )
     steps, batch = app.found.settings["train.steps"], app.found.settings["train.batch_size"]
     dotted: dict[str, Any] = {
         "name": app.name,

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fedlora.tasks.metric import Metric
 from server.record.before import read_before
@@ -118,3 +119,5 @@ def label(axes: Axes, title: str, x: str) -> None:
     axes.set_title(title, fontsize=10)
     axes.set_xlabel(x)
     axes.grid(alpha=0.3)
+    if x == "round":
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))

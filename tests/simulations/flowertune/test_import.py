@@ -56,6 +56,7 @@ def test_the_recipe_of_an_app_is_what_its_settings_say(tmp_path, sums, way):
     assert recipe.data.max_examples == (8 if way == "--faithful" else None)
     for named in ("model.quantization", "train.learning-rate-min", "the same 8 examples", "end token", "chat template"):
         assert named in said
+    assert "NOT mapped: nothing" in said
 
 
 def test_every_key_of_the_app_is_in_exactly_one_list():
@@ -97,7 +98,7 @@ def test_no_default_of_a_recipe_stands_in_for_what_an_app_leaves_out():
     with pytest.raises(SettingsError, match=r"does not set train\.learning-rate-max, num-server-rounds"):
         mapped({key: value for key, value in CONFIG.items() if "rate" not in key and "rounds" not in key})
     read = replace(app_in(APP), clients=None)
-    with pytest.raises(SettingsError, match="--clients is missing"):
+    with pytest.raises(SettingsError, match=r"--clients is missing.*--clients 20"):
         recipe_of(read, "rows.jsonl", faithful=True, clients=None)
 
 
