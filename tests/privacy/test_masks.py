@@ -12,7 +12,7 @@ from tests.privacy.shipped import shipped
 from tests.token_examples import token_ids
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", [pytest.param("bfloat16", marks=[pytest.mark.slow, pytest.mark.long]), "float32"])
 def test_padding_in_the_batch_changes_no_gradient_of_the_packaged_recipe(dtype):
     """S(a, b) + S(c, d) = S(a, c) + S(b, d), every batch of two and of one shape; only (a, b) has no padding."""
     subject = shipped("private-fedit", f"model.dtype={dtype}", "model.max_tokens=24", examples=100)

@@ -39,6 +39,8 @@ def test_the_model_s_own_dropout_is_on_and_changes_nothing(gradients):
     assert all(m.training and m.p > 0 for m in dropouts), "and it is there again for whoever trains without privacy"
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_opacus_hooks_take_bfloat16_too():
     subject = shipped("private-ffa", "model.dtype=bfloat16", examples=6)
     with subject.steps(gradients="opacus") as (engine, loss):
