@@ -1,7 +1,7 @@
 """Nineteen architectures, from a recipe file to an adapter that plain PEFT loads: two rounds each, plain and private.
 
 Tiny models with random weights. Three of them run in the fast suite, a BERT's relative, a decoder whose layers are no
-`nn.Linear` and a model without attention; all of them in the slow one.
+`nn.Linear` and a model without attention, four in the slow one, all of them in `make test-long`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ NAMES = (
     "opt", "bloom", "falcon", "llama", "qwen2", "gemma2", "phi3", "mixtral", "mamba",
 )  # fmt: skip
 FAST = ("roberta", "gpt2", "mamba")
+SLOW = ("modernbert", "longformer", "llama", "mixtral")
 TEXTS = ("word2 word9 word31", "word3", "word40 word2 word17 word3 word55 word8 word21 word10 word11")
 
 SEQUENCE_FIRST = (
@@ -46,7 +47,9 @@ REFUSED_PRIVATELY = {
 
 
 def some(names: tuple[str, ...]) -> list:
-    return [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in names]
+    left_out = [pytest.mark.slow, pytest.mark.long]
+    marks = {**dict.fromkeys(FAST, ()), **dict.fromkeys(SLOW, pytest.mark.slow)}
+    return [pytest.param(name, marks=marks.get(name, left_out)) for name in names]
 
 
 @pytest.fixture(scope="module")
