@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedlora.data.examples import digest_of
+from fedlora.data.examples import digest_of, has_loss
 from fedlora.files import write_atomically
 from fedlora.models.base import autocast
 from fedlora.models.reference import referred
-from fedlora.tasks.base import IGNORED, Mean
+from fedlora.tasks.base import Mean
 from server.coordinate import load_state
 from simulations.simulation import Simulation
 from strategies.base import State
@@ -45,7 +45,7 @@ def measured_each(simulation: Simulation, state: State) -> list[Mapping[str, Mea
     ready = referred(model, simulation.data.held_out, on=on, at_once=1, each=False)
     found: list[Mapping[str, Mean]] = []
     for place, item in enumerate(ready.items):
-        if bool((item["labels"] != IGNORED).any()):
+        if has_loss(item):
             with autocast(on):
                 found.append(ready.task.measure(model, ready.batch([place], device=on.device)))
     return found

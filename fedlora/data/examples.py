@@ -66,7 +66,7 @@ class Examples:
     @property
     def measurable(self) -> bool:
         """Whether any example has a loss; of none there is no figure."""
-        return any(bool((item["labels"] != IGNORED).any()) for item in self.items)
+        return any(map(has_loss, self.items))
 
     def shapes(self, *, most: int) -> list[int]:
         """What every example is padded to under privacy: a function of its own length alone. See `public_length`."""
@@ -90,6 +90,11 @@ class Examples:
     def take(self, indices: Sequence[int]) -> Examples:
         """The chosen examples, sharing their tensors."""
         return Examples([self.items[index] for index in indices], self.task, self.padding)
+
+
+def has_loss(item: Item) -> bool:
+    """Whether anything of the example is learnt, or measured."""
+    return bool((item["labels"] != IGNORED).any())
 
 
 def invented(model: nn.Module, *, on: ModelSettings, padding: int) -> Examples:

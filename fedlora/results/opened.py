@@ -18,7 +18,7 @@ from fedlora.exports.source import Source, sources_in
 from fedlora.models.base import Base
 from fedlora.models.reference import referred
 from fedlora.settings import SettingsError
-from fedlora.tasks.base import IGNORED, Item, TaskKind
+from fedlora.tasks.base import TaskKind
 from fedlora.tasks.registry import task_of
 from fedlora.updates import Adapter, LowRank
 
@@ -51,17 +51,12 @@ class Opened:
 
     def examples(self, rows: list[Row], *, each: bool) -> Examples:
         """As the task reads the rows, with what it takes from the base. With `each`, one that cannot be used has no
-        loss (`measurable`); otherwise SettingsError. What the model cannot compute has none either."""
+        loss (`has_loss`); otherwise SettingsError. What the model cannot compute has none either."""
         items = self.task.encode(
             rows, self.base.processor, self.labels, longest=self.on.max_tokens, padding=self.base.padding, each=each
         )
         examples = Examples(items, self.task, self.base.padding).usable_by(self.model)
         return referred(self.model, examples, on=self.on, at_once=AT_ONCE, each=each)
-
-
-def measurable(item: Item) -> bool:
-    """Whether the example has a loss."""
-    return bool((item["labels"] != IGNORED).any())
 
 
 def open_result(place: Path, *, base: str | None = None, device: str | None = None) -> Opened:

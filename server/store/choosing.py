@@ -62,7 +62,7 @@ def chosen(where: Sequence[str], sort: str = NEWEST_FIRST) -> Choice:
         known = [*FIELDS, "seed", "state", *Recipe.model_fields]
         if key not in known and key.partition(".")[0] not in Recipe.model_fields:
             near = nearest(key, known)
-            guess = "" if near is None else f"; did you mean {near}?"
+            guess = "." if near is None else f"; did you mean {near}?"
             raise SettingsError(
                 f"--where {text!r}: runs have no {key}{guess} Choose {', '.join((*FIELDS, 'seed', 'state'))}, or a "
                 "setting by its dotted name."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 
+from fedlora.differing import flat
 from fedlora.settings import SettingsError
 from fedlora.tasks.metric import Metric
 from server.store.reading import find_run, read_detail, read_rounds
@@ -36,7 +37,7 @@ def to_tensorboard(connection: Connection, name: str, out: Path) -> Path:
     run, detail, rounds = _read(connection, name)
     folder = out / f"{run.name}-{run.run[:8]}"
     with tensorboard.SummaryWriter(str(folder)) as writer:
-        writer.add_text("recipe", "\n".join(f"    {key}: {value}" for key, value in flat(detail.recipe)))
+        writer.add_text("recipe", "\n".join(f"    {key}: {value}" for key, value in settings_of(detail.recipe)))
         for row in rounds:
             for scalar, value in measured(row, run.judged_by):
                 writer.add_scalar(scalar, value, row.round, walltime=row.finished_at)
@@ -58,7 +59,7 @@ def to_mlflow(connection: Connection, name: str, out: Path) -> Path:
         for row in rounds
         for scalar, value in measured(row, run.judged_by)
     ]
-    settings = [param(key, value[:500]) for key, value in flat(detail.recipe)]
+    settings = [param(key, value[:500]) for key, value in settings_of(detail.recipe)]
     client.log_batch(begun.info.run_id, params=settings[:100])
     for start in range(0, len(points), 1000):  # the most that MLflow takes at once
         client.log_batch(begun.info.run_id, metrics=points[start : start + 1000])
@@ -78,17 +79,13 @@ def measured(row: RoundRow, metric: Metric) -> Iterator[tuple[str, float]]:
             yield scalar, float(value)
 
 
-def flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Settings by their dotted names.
+def settings_of(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """As text, by their dotted names; a section without any is left out.
 
-    >>> list(flat({"train": {"lr": 0.1}, "seed": 0}))
+    >>> list(settings_of({"train": {"lr": 0.1}, "devices": {}, "seed": 0}))
     [('train.lr', '0.1'), ('seed', '0')]
     """
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", str(value)
+    return ((name, str(value)) for name, value in flat(recipe) if value != {})
 
 
 def _read(connection: Connection, name: str) -> tuple[RunRow, RunDetail, list[RoundRow]]:

@@ -66,6 +66,8 @@ def test_runs_are_sorted_by_any_figure_and_what_is_not_known_comes_last(url):
 
 
 def test_what_runs_are_not_found_or_sorted_by_is_refused_with_what_there_is():
+    with pytest.raises(SettingsError, match=r"--where 'xyzzy=1': runs have no xyzzy\. Choose group,"):
+        chosen(["xyzzy=1"])
     with pytest.raises(SettingsError, match=r"--where 'grop=x': runs have no grop; did you mean group\? Choose group,"):
         chosen(["grop=x"])
     with pytest.raises(SettingsError, match="--where 'group': write it as key=value"):

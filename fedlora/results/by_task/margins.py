@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
+from fedlora.data.examples import has_loss
 from fedlora.data.row import Row
 from fedlora.models.base import autocast
-from fedlora.results.opened import Opened, measurable
+from fedlora.results.opened import Opened
 from fedlora.tasks.preference import REWARD_MARGIN
 
 
@@ -18,7 +19,7 @@ def margins(opened: Opened, rows: Sequence[Row]) -> list[float | None]:
     examples = opened.examples(list(rows), each=True)
     found: list[float | None] = []
     for place, item in enumerate(examples.items):
-        if not measurable(item):
+        if not has_loss(item):
             found.append(None)
             continue
         with autocast(opened.on):

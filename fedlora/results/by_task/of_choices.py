@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from fedlora.data.examples import has_loss
 from fedlora.data.form import Form
 from fedlora.data.row import Row
 from fedlora.models.base import autocast
 from fedlora.results.base import Answer, Judged, Seen
 from fedlora.results.by_task.unanswered import measured_each
-from fedlora.results.opened import AT_ONCE, Opened, measurable
+from fedlora.results.opened import AT_ONCE, Opened
 from fedlora.tasks.answering.choices import question_of, score_choices
 
 
@@ -41,11 +42,11 @@ def answer(opened: Opened, row: Row) -> Answer:
         choices = question_of(row, tokenizer).choices
     except (ValueError, RecursionError) as error:
         return {"error": "choices are a list of JSON" if type(error) is not ValueError else str(error)}
-    if not measurable(opened.examples([row], each=True).items[0]):
+    if not has_loss(opened.examples([row], each=True).items[0]):
         return {"error": f"a choice does not fit into model.max_tokens={longest}, or cannot be read"}
     with autocast(opened.on):
         (scored,) = score_choices(opened.model, tokenizer, [row], longest=longest, at_once=AT_ONCE)
-    assert scored is not None  # it is measurable
+    assert scored is not None  # it has a loss
     return {
         "answer": scored.best,
         "choice": choices[scored.best],

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fedlora.data.examples import has_loss
 from fedlora.data.form import Form
 from fedlora.data.row import Row
 from fedlora.models.base import autocast
 from fedlora.results.base import Answer, Judged, Seen, chunks
 from fedlora.results.judging.class_report import class_report
-from fedlora.results.opened import AT_ONCE, Opened, measurable
+from fedlora.results.opened import AT_ONCE, Opened
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Mean
 from fedlora.tasks.classes import OverClasses
@@ -70,7 +71,7 @@ def logits_of(opened: Opened, rows: Sequence[Row], *, each: bool) -> list[tuple[
     examples = opened.examples(list(rows), each=each)
     found: list[tuple[Tensor | None, int]] = [(None, -1)] * len(rows)
     lengths = examples.lengths
-    order = sorted((place for place, item in enumerate(examples.items) if measurable(item)), key=lengths.__getitem__)
+    order = sorted((place for place, item in enumerate(examples.items) if has_loss(item)), key=lengths.__getitem__)
     for start in range(0, len(order), AT_ONCE):
         places = order[start : start + AT_ONCE]
         with autocast(opened.on):

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlora.data.examples import Examples
+from fedlora.data.examples import Examples, has_loss
 from fedlora.data.form import Form
 from fedlora.data.row import Row
 from fedlora.models.base import autocast
 from fedlora.results.base import Answer, Judged, Seen, chunks
 from fedlora.results.judging.figures import figures
-from fedlora.results.opened import AT_ONCE, Opened, measurable
+from fedlora.results.opened import AT_ONCE, Opened
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import IGNORED, Batch, Item, Mean
 from fedlora.tasks.tags.scheme import codes_of, types_in
@@ -99,7 +99,7 @@ def judged_rows(opened: Opened, examples: Examples) -> list[tuple[Mapping[str, M
 def with_logits(opened: Opened, examples: Examples) -> Iterator[tuple[int, Tensor, Batch]]:
     """Of every row that has words: its place, what the model makes of its tokens, and it alone as a batch."""
     lengths = examples.lengths
-    order = sorted((place for place, item in enumerate(examples.items) if measurable(item)), key=lengths.__getitem__)
+    order = sorted((place for place, item in enumerate(examples.items) if has_loss(item)), key=lengths.__getitem__)
     for start in range(0, len(order), AT_ONCE):
         places = order[start : start + AT_ONCE]
         with autocast(opened.on):

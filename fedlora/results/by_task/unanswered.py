@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from fedlora.data.examples import has_loss
 from fedlora.data.form import Form
 from fedlora.data.row import Row
 from fedlora.models.base import autocast
 from fedlora.results.base import Answer, Judged, Seen, chunks
-from fedlora.results.opened import AT_ONCE, Opened, measurable
+from fedlora.results.opened import AT_ONCE, Opened
 from fedlora.settings import SettingsError
 from fedlora.tasks.base import Mean
 
@@ -38,7 +39,7 @@ def measured_each(opened: Opened, rows: Sequence[Row], *, seen: Seen) -> list[di
     for chunk in chunks(rows, AT_ONCE):
         examples = opened.examples(list(chunk), each=False)
         for place, item in enumerate(examples.items):
-            if measurable(item):
+            if has_loss(item):
                 with autocast(opened.on):
                     batch = examples.batch([place], device=opened.on.device)
                     found.append(dict(opened.task.measure(opened.model, batch)))

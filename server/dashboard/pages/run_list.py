@@ -93,11 +93,7 @@ def run_table(runs: Sequence[RunRow], choice: Choice) -> Markup:
         empty=f"No run has “{choice.text}” in its name, method, settings, strategy or state.",
     )
     more = len(wanted) - len(shown)
-    return text + (
-        note(f"{more} more runs are not shown: filter by name, method, setting, strategy or state.")
-        if more
-        else Markup("")
-    )
+    return text + (note(MORE.format(more)) if more else Markup(""))
 
 
 def found_by(run: RunRow) -> str:
